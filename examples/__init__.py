@@ -1,0 +1,1 @@
+"""Specifications that come with lightfabric."""

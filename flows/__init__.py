@@ -1,0 +1,1 @@
+"""The commands: the only folder that prints, plots, reads and writes files, or starts tools."""

@@ -1,0 +1,62 @@
+"""What the commands share: wrong input, files that are whole or absent, JSON on stdout."""
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+class InputError(Exception):
+    """The input was wrong. The text is one line: file, field, what it must be, what it is. Exit code 2."""
+
+
+class RunError(Exception):
+    """The run failed although the input was right. One line. Exit code 1."""
+
+
+def read_bytes(path: Path, limit_bytes: int, what: str) -> bytes:
+    """Content of a file of at most ``limit_bytes``; ``what`` names the format in the error."""
+    try:
+        size_bytes = path.stat().st_size
+        if path.is_dir():
+            raise InputError(f"{path}: must be {what}, not a folder")
+        if size_bytes > limit_bytes:
+            raise InputError(f"{path}: must be {what} of at most {limit_bytes} bytes, not {size_bytes} bytes")
+        with path.open("rb") as file:
+            return file.read(limit_bytes)
+    except OSError as error:
+        raise InputError(f"{path}: must be {what} that can be read, not: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Path of a temporary file that replaces ``path`` when the block ends well and vanishes when it does not."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    except OSError as error:
+        raise InputError(f"{path}: must be a file that can be written, not: {error.strerror}") from None
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        umask = os.umask(0)
+        os.umask(umask)
+        beside.chmod(0o666 & ~umask)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def print_json(result: dict[str, Any] | list[Any]) -> None:
+    """One JSON value to stdout."""
+    json.dump(result, sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+def say(message: str) -> None:
+    """A message to stderr."""
+    print(message, file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Specs, task graphs, bit-exact references, and the models of time."""

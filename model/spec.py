@@ -1,0 +1,291 @@
+"""The description of a system: chiplet, accelerator, job and fabrics, frozen, with the unit in every name.
+
+Every spec checks itself when it is made and raises ``ValueError("ChipletSpec.ports must be at least 1, not 0")``:
+owner and field, what it must be, what it is. Values that follow from others are properties.
+"""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
+
+FORBID: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+"""How pydantic reads these classes from a file: no unknown keys, no conversion of types."""
+
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8"]
+
+
+def _require(owner: object, name: str, holds: bool, must_be: str) -> None:
+    if not holds:
+        raise ValueError(f"{type(owner).__name__}.{name} must be {must_be}, not {getattr(owner, name)!r}")
+
+
+def _require_between(owner: object, low: int, high: int, *names: str) -> None:
+    for name in names:
+        _require(owner, name, low <= getattr(owner, name) <= high, f"from {low} to {high}")
+
+
+def _require_positive(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        _require(owner, name, math.isfinite(value) and value > 0, "above 0")
+
+
+@dataclass(frozen=True)
+class ChipletSpec:
+    """One optical-I/O chiplet: the hardware that ``lightfabric.rtl`` builds.
+
+    A port is one fibre pair carrying ``wavelengths_per_port`` wavelengths in each direction. The packet interface
+    sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    ports: int = 8
+    wavelengths_per_port: int = 16
+    wavelength_gbps: float = 32.0
+    core_clock_mhz: float = 500.0
+    flit_bytes: int = 128
+    crc: Literal["crc32c"] = "crc32c"
+    virtual_channels: int = 2
+    buffer_flits: int = 32
+    replay_flits: int = 64
+
+    HEADER_BYTES: ClassVar[int] = 8
+    CRC_BYTES: ClassVar[int] = 4
+    BLOCK_BYTES: ClassVar[int] = 8
+    BLOCK_BITS_ON_LINE: ClassVar[int] = 66
+
+    def __post_init__(self) -> None:
+        _require_between(self, 1, 64, "ports", "wavelengths_per_port")
+        _require_between(self, 1, 8, "virtual_channels")
+        _require_between(self, 1, 127, "buffer_flits")
+        _require_positive(self, "wavelength_gbps", "core_clock_mhz")
+        _require(self, "flit_bytes", self.flit_bytes in (64, 128, 256), "64, 128 or 256")
+        _require(self, "replay_flits", self.replay_flits in (2, 4, 8, 16, 32, 64, 128), "a power of two from 2 to 128")
+        _require(
+            self,
+            "wavelengths_per_port",
+            self.flit_bytes % self.beat_bytes == 0,
+            f"a divisor of {self.flit_bytes // self.BLOCK_BYTES}, the 64-bit blocks of a flit",
+        )
+        least_mhz = self.wavelength_gbps * 1000 / self.BLOCK_BITS_ON_LINE
+        _require(
+            self,
+            "core_clock_mhz",
+            self.blocks_per_cycle <= 1,
+            f"at least {least_mhz:.2f}, so that a wavelength needs no more than one 66-bit block per cycle",
+        )
+
+    @property
+    def payload_bytes(self) -> int:
+        """Client bytes in a full flit: all but header and CRC."""
+        return self.flit_bytes - self.HEADER_BYTES - self.CRC_BYTES
+
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes sent at once over all wavelengths of a port, before 64b/66b coding."""
+        return self.wavelengths_per_port * self.BLOCK_BYTES
+
+    @property
+    def beats_per_flit(self) -> int:
+        """Beats that a flit occupies on the line."""
+        return self.flit_bytes // self.beat_bytes
+
+    @property
+    def blocks_per_cycle(self) -> Fraction:
+        """Blocks per core clock cycle on each wavelength, at most 1: line rate / 66 bits / clock, to a part in 1e4."""
+        exact = Fraction(self.wavelength_gbps) * 1000 / (self.BLOCK_BITS_ON_LINE * Fraction(self.core_clock_mhz))
+        return exact if exact > 1 else exact.limit_denominator(9999)
+
+    @property
+    def cycle_ps(self) -> float:
+        """Period of the core clock."""
+        return 1e6 / self.core_clock_mhz
+
+    @property
+    def gbps_per_port(self) -> float:
+        """Raw line rate of a port in each direction."""
+        return self.wavelengths_per_port * self.wavelength_gbps
+
+    @property
+    def gbps(self) -> float:
+        """Raw line rate of the chiplet in each direction."""
+        return self.ports * self.gbps_per_port
+
+
+@dataclass(frozen=True)
+class AcceleratorSpec:
+    """A GPU as the cost model sees it: dense peak rates, memory and memory bandwidth."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    memory_gib: float
+    memory_gbytes_per_s: float
+    fp16_tflops: float
+    bf16_tflops: float
+    fp32_tflops: float
+    tf32_tflops: float | None = None
+    fp8_tflops: float | None = None
+
+    def __post_init__(self) -> None:
+        _require(self, "name", bool(self.name), "a name")
+        _require_positive(self, "memory_gib", "memory_gbytes_per_s", "fp16_tflops", "bf16_tflops", "fp32_tflops")
+        for name in ("tf32_tflops", "fp8_tflops"):
+            if getattr(self, name) is not None:
+                _require_positive(self, name)
+
+    def peak_flops(self, precision: Precision) -> float:
+        """Peak rate in flop/s; ValueError if the accelerator does not have that precision."""
+        tflops = getattr(self, f"{precision}_tflops")
+        if tflops is None:
+            raise ValueError(f"AcceleratorSpec.{precision}_tflops must be given for a job in {precision}, not left out")
+        return tflops * 1e12
+
+
+ACCELERATORS = {
+    # NVIDIA A100 80GB SXM and H100 SXM data sheets, dense rates.
+    "a100": AcceleratorSpec("a100", 80.0, 2039.0, 312.0, 312.0, 19.5, 156.0),
+    "h100": AcceleratorSpec("h100", 80.0, 3350.0, 989.4, 989.4, 66.9, 494.7, 1978.9),
+}
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A decoder-only transformer by its shape. ``ffn`` is the feed-forward width, 4 x hidden unless given."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    layers: int
+    hidden: int
+    heads: int
+    sequence: int
+    vocabulary: int
+    ffn: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_between(self, 1, 1 << 20, "layers", "hidden", "heads", "sequence", "vocabulary")
+        if self.ffn is not None:
+            _require_between(self, 1, 1 << 22, "ffn")
+        _require(self, "heads", self.hidden % self.heads == 0, f"a divisor of hidden ({self.hidden})")
+
+    @property
+    def ffn_width(self) -> int:
+        """Width of the feed-forward layer."""
+        return 4 * self.hidden if self.ffn is None else self.ffn
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One training job. ``batch`` is the global batch in sequences."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    model: ModelSpec
+    batch: int
+    precision: Precision = "bf16"
+
+    def __post_init__(self) -> None:
+        _require_between(self, 1, 1 << 20, "batch")
+
+
+@dataclass(frozen=True)
+class ElectricalSwitchSpec:
+    """An ideal electrical switch: every GPU reaches every other at full rate, one switch hop away."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["electrical-switch"]
+    gpu_gbps: float
+    cable_m: float = 5.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "gpu_gbps", "cable_m")
+
+
+@dataclass(frozen=True)
+class ElectricalClusterSpec:
+    """Islands of ``island_gpus`` GPUs behind a fast switch each, joined by one slower NIC per GPU and an ideal core."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["electrical-cluster"]
+    island_gbps: float
+    nic_gbps: float
+    island_gpus: int = 8
+    nic_latency_us: float = 2.0
+    cable_m: float = 5.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "island_gbps", "nic_gbps", "nic_latency_us", "cable_m")
+        _require_between(self, 1, 1 << 16, "island_gpus")
+
+
+@dataclass(frozen=True)
+class SipRingSpec:
+    """SiP-Ring (SiP-ML, SIGCOMM 2021): GPUs on a bidirectional ring of fibres, half of the ports facing each way.
+
+    Wavelengths are assigned to pairs of GPUs up to ``max_hops`` apart and reused on disjoint segments.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["sip-ring"]
+    max_hops: int = 16
+    fibre_m: float = 2.0
+
+    def __post_init__(self) -> None:
+        _require_between(self, 1, 1 << 16, "max_hops")
+        _require_positive(self, "fibre_m")
+
+
+@dataclass(frozen=True)
+class SipOcsSpec:
+    """SiP-OCS (SiP-ML, SIGCOMM 2021): port p of every GPU goes to optical circuit switch p.
+
+    Each switch holds one permutation of the GPUs for the whole job.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["sip-ocs"]
+    fibre_m: float = 20.0
+
+    def __post_init__(self) -> None:
+        _require_positive(self, "fibre_m")
+
+
+FabricSpec = ElectricalSwitchSpec | ElectricalClusterSpec | SipRingSpec | SipOcsSpec
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Everything that one study needs."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    accelerator: AcceleratorSpec
+    job: JobSpec
+    fabrics: tuple[FabricSpec, ...]
+    gpus: tuple[int, ...]
+    chiplet: ChipletSpec = field(default_factory=ChipletSpec)
+
+    def __post_init__(self) -> None:
+        in_range = len(self.gpus) > 0 and all(2 <= n <= 1 << 17 for n in self.gpus)
+        _require(self, "gpus", in_range, "one or more counts from 2 to 131072")
+        names = [fabric.name for fabric in self.fabrics]
+        _require(self, "fabrics", 0 < len(names) == len(set(names)), "one or more fabrics of different names")
+
+
+def spec_hash(spec: ChipletSpec) -> str:
+    """Hash of all fields: equal for equal hardware, 16 hexadecimal digits."""
+    assert all(f.init for f in fields(spec))
+    return hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:16]

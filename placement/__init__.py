@@ -1,0 +1,1 @@
+"""Workloads, parallelism search, mapping, and the task graphs they make."""

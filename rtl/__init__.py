@@ -1,0 +1,1 @@
+"""The chiplet in Amaranth, one file per block."""
