@@ -1,0 +1,264 @@
+"""Wavelengths on a SiP-Ring and circuits through SiP-OCS switches for the pairs of GPUs that talk (SiP-ML, SIGCOMM 2021).
+
+Both maximise the least lanes / demand over all circuits, in whole lanes, exactly for the routes chosen here; what is left
+is handed out one lane at a time to the circuit that has least. Wavelength colours are not assigned: a segment's
+wavelengths are counted, as in the published formulation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.network import Circuits, Pair
+from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
+from lightfabric.placement.mapping import ring_steps, segment_load
+
+Lanes = NDArray[np.int64]
+
+
+def assign(
+    fabric: SipRingSpec | SipOcsSpec, chiplet: ChipletSpec, gpus: int, demand_bytes: dict[Pair, int]
+) -> Circuits:
+    """Circuits for all pairs with a demand; ValueError with what is needed and what there is if they cannot be served.
+
+    Ring: the shorter way round, ``ports // 2`` fibres each way. Pairs farther apart than ``max_hops`` are relayed by GPUs
+    in between; where wavelengths do not suffice for one on each circuit, circuits are halved in length and relay more.
+    OCS: one circuit per port; a pair without a port of its own is relayed over the fewest circuits there are.
+    """
+    demand = {pair: size for pair, size in demand_bytes.items() if size > 0 and pair[0] != pair[1]}
+    if not demand:
+        return Circuits({}, {})
+    if isinstance(fabric, SipRingSpec):
+        return _assign_ring(fabric, chiplet, gpus, demand)
+    return _assign_ocs(chiplet.ports, gpus, demand)
+
+
+def _scale(weight: NDArray[np.float64], most: int, fits: Callable[[Lanes], bool]) -> Lanes | None:
+    """Lanes that maximise min(lanes / weight) with at least one each, by bisection; None if one each does not fit."""
+    low, high = 0.0, float(most / weight.max()) * 2
+    best = np.ones(len(weight), np.int64)
+    if not fits(best):
+        return None
+    while low < (middle := (low + high) / 2) < high:
+        lanes = np.maximum(np.ceil(weight * middle), 1).astype(np.int64)
+        if fits(lanes):
+            low, best = middle, lanes
+        else:
+            high = middle
+    return best
+
+
+def _hand_out(lanes: Lanes, weight: NDArray[np.float64], take: Callable[[int], bool]) -> None:
+    """Give what is left, one lane at a time, to the circuit with the least lanes / weight that can take it."""
+    poorest = [(float(lanes[i] / weight[i]), i) for i in range(len(lanes))]
+    heapify(poorest)
+    while poorest:
+        _, i = heappop(poorest)
+        if take(i):
+            lanes[i] += 1
+            heappush(poorest, (float(lanes[i] / weight[i]), i))
+
+
+@dataclass(frozen=True)
+class _Legs:
+    """Arcs on a ring with their summed demand, and for every pair the GPUs at which its legs meet."""
+
+    source: NDArray[np.int32]
+    steps: NDArray[np.int64]
+    demand: NDArray[np.float64]
+    stops: dict[Pair, tuple[int, ...]]
+
+
+def _legs(gpus: int, demand: dict[Pair, int], longest: int) -> _Legs:
+    ends = np.array(list(demand), np.int32)
+    steps = ring_steps(ends[:, 0], ends[:, 1], gpus)
+    count = -(-np.abs(steps) // longest)
+    pair = np.repeat(np.arange(len(ends)), count)
+    index = np.arange(len(pair)) - np.repeat(np.cumsum(count) - count, count)
+    begin, end = (steps[pair] * (index + shift) // count[pair] for shift in (0, 1))
+    source, destination = (np.mod(ends[pair, 0] + offset, gpus) for offset in (begin, end))
+    keys = source * gpus + destination
+    unique, first, which = np.unique(keys, return_index=True, return_inverse=True)
+    size = np.array(list(demand.values()), float)[pair]
+    stops = _stops(list(demand), np.cumsum(count), destination)
+    return _Legs(source[first].astype(np.int32), (end - begin)[first], np.bincount(which, size, len(unique)), stops)
+
+
+def _stops(pairs: list[Pair], leg_end: Lanes, destination: Lanes) -> dict[Pair, tuple[int, ...]]:
+    ends, visited = leg_end.tolist(), destination.tolist()
+    starts = [0, *ends[:-1]]
+    return {pair: (pair[0], *visited[i:j]) for pair, i, j in zip(pairs, starts, ends, strict=True)}
+
+
+def _assign_ring(fabric: SipRingSpec, chiplet: ChipletSpec, gpus: int, demand: dict[Pair, int]) -> Circuits:
+    capacity = chiplet.ports // 2 * chiplet.wavelengths_per_port
+    longest = needed = min(fabric.max_hops, max(gpus // 2, 1))
+    while longest:
+        legs = _legs(gpus, demand, longest)
+
+        def fits(lanes: Lanes, legs: _Legs = legs) -> bool:
+            return bool(segment_load(legs.source, legs.steps, lanes, gpus).max() <= capacity)
+
+        lanes = _scale(legs.demand, capacity, fits)
+        if lanes is not None:
+            _fill_segments(legs, lanes, capacity, gpus)
+            return _circuits(legs, lanes, gpus)
+        needed = int(segment_load(legs.source, legs.steps, np.ones_like(legs.steps), gpus).max())
+        longest //= 2
+    raise ValueError(
+        f"a segment of the ring needs {needed} wavelengths each way for the circuits that cross it, "
+        f"not the {capacity} that {chiplet.ports} ports give"
+    )
+
+
+def _fill_segments(legs: _Legs, lanes: Lanes, capacity: int, gpus: int) -> None:
+    free = (capacity - segment_load(legs.source, legs.steps, lanes, gpus)).tolist()
+    free = [side * 2 for side in free]  # twice round: no arc wraps
+    first = np.mod(np.where(legs.steps > 0, legs.source, legs.source + legs.steps), gpus).tolist()
+    length, backward = np.abs(legs.steps).tolist(), (legs.steps < 0).tolist()
+
+    def take(i: int) -> bool:
+        side, begin, end = free[backward[i]], first[i], first[i] + length[i]
+        if min(side[begin:end]) < 1:
+            return False
+        for segment in range(begin, end):
+            side[segment] -= 1
+            side[(segment + gpus) % (2 * gpus)] -= 1
+        return True
+
+    _hand_out(lanes, legs.demand, take)
+
+
+def _circuits(legs: _Legs, lanes: Lanes, gpus: int) -> Circuits:
+    destination = np.mod(legs.source + legs.steps, gpus).tolist()
+    pairs = zip(legs.source.tolist(), destination, strict=True)
+    return Circuits(dict(zip(pairs, lanes.tolist(), strict=True)), legs.stops)
+
+
+def _assign_ocs(ports: int, gpus: int, demand: dict[Pair, int]) -> Circuits:
+    direct = _direct_pairs(ports, gpus, demand)
+    stops = _relayed(direct, gpus, demand, ports)
+    load = dict.fromkeys(direct, 0)
+    for pair, path in stops.items():
+        for leg in zip(path, path[1:], strict=False):
+            load[leg] += demand[pair]
+    ends, weight = np.array(direct, np.int64), np.array(list(load.values()), float)
+
+    def fits(lanes: Lanes) -> bool:
+        return all(np.bincount(ends[:, side], lanes, gpus).max() <= ports for side in (0, 1))
+
+    lanes = _scale(weight, ports, fits)
+    assert lanes is not None, "direct pairs are chosen within the ports"
+    _fill_ports(ends, weight, lanes, ports, gpus)
+    return Circuits(dict(zip(direct, lanes.tolist(), strict=True)), stops)
+
+
+def _direct_pairs(ports: int, gpus: int, demand: dict[Pair, int]) -> list[Pair]:
+    """Pairs that get a circuit: all if the ports suffice, otherwise the largest first while both ends have a port."""
+    out, into = [ports] * gpus, [ports] * gpus
+    chosen: list[Pair] = []
+    for source, destination in sorted(demand, key=lambda pair: -demand[pair]):
+        if out[source] and into[destination]:
+            out[source] -= 1
+            into[destination] -= 1
+            chosen.append((source, destination))
+    return chosen
+
+
+def _relayed(
+    direct: list[Pair], gpus: int, demand: dict[Pair, int], ports: int
+) -> dict[Pair, tuple[int, ...]]:
+    stops: dict[Pair, tuple[int, ...]] = {pair: pair for pair in direct}
+    neighbours: list[list[int]] = [[] for _ in range(gpus)]
+    for source, destination in direct:
+        neighbours[source].append(destination)
+    for source, destination in (pair for pair in demand if pair not in stops):
+        path = _shortest_path(neighbours, source, destination)
+        if path is None:
+            needed = max(np.bincount(side, minlength=gpus).max() for side in np.array(list(demand)).T)
+            raise ValueError(
+                f"GPU {source} cannot reach GPU {destination}: {needed} ports would give every pair its circuit, "
+                f"not the {ports} there are, and no other circuits lead there"
+            )
+        stops[source, destination] = path
+    return stops
+
+
+def _shortest_path(neighbours: list[list[int]], source: int, destination: int) -> tuple[int, ...] | None:
+    came_from, wave = {source: source}, [source]
+    while wave and destination not in came_from:
+        following: list[int] = []
+        for node in wave:
+            for neighbour in neighbours[node]:
+                if neighbour not in came_from:
+                    came_from[neighbour] = node
+                    following.append(neighbour)
+        wave = following
+    if destination not in came_from:
+        return None
+    path = [destination]
+    while path[-1] != source:
+        path.append(came_from[path[-1]])
+    return tuple(reversed(path))
+
+
+def _fill_ports(ends: Lanes, weight: NDArray[np.float64], lanes: Lanes, ports: int, gpus: int) -> None:
+    out, into = ((ports - np.bincount(ends[:, side], lanes, gpus)).astype(int).tolist() for side in (0, 1))
+    source, destination = ends[:, 0].tolist(), ends[:, 1].tolist()
+
+    def take(i: int) -> bool:
+        if not (out[source[i]] and into[destination[i]]):
+            return False
+        out[source[i]] -= 1
+        into[destination[i]] -= 1
+        return True
+
+    _hand_out(lanes, weight, take)
+
+
+def permutations(circuits: Circuits, gpus: int, ports: int) -> NDArray[np.int32]:
+    """What each OCS is set to: switch p connects the output of GPU g to the input of GPU ``result[p, g]``.
+
+    Bipartite edge colouring with alternating paths (Koenig 1916): ``ports`` switches are enough if no GPU has more
+    circuits each way. Idle outputs are joined with idle inputs, perhaps the GPU's own. ValueError if a GPU has more.
+    """
+    to = np.full((ports, gpus), -1, np.int32)
+    source_of = np.full((ports, gpus), -1, np.int32)
+    for (source, destination), lanes in circuits.lanes.items():
+        for _ in range(lanes):
+            _colour(to, source_of, source, destination)
+    for port in range(ports):
+        to[port, to[port] < 0] = np.flatnonzero(source_of[port] < 0)
+    return to
+
+
+def _colour(to: NDArray[np.int32], source_of: NDArray[np.int32], source: int, destination: int) -> None:
+    free_out, free_in = to[:, source] < 0, source_of[:, destination] < 0
+    if not (free_out.any() and free_in.any()):
+        end, name = (destination, "to") if free_out.any() else (source, "from")
+        raise ValueError(f"there are more circuits {name} GPU {end} than the {len(to)} ports")
+    both = free_out & free_in
+    port = int(np.argmax(both)) if both.any() else _swap(to, source_of, destination, free_out, free_in)
+    to[port, source], source_of[port, destination] = destination, source
+
+
+def _swap(
+    to: NDArray[np.int32], source_of: NDArray[np.int32], destination: int, free_out: NDArray[np.bool_], free_in: NDArray[np.bool_]
+) -> int:
+    """Exchange ports a and b along the path from ``destination``, so that a, free at the source, gets free there too."""
+    a, b = int(np.argmax(free_out)), int(np.argmax(free_in))
+    path: list[tuple[int, int, int]] = []
+    receiver = destination
+    while receiver >= 0 and (sender := int(source_of[a, receiver])) >= 0:
+        path.append((a, sender, receiver))
+        receiver = int(to[b, sender])
+        if receiver >= 0:
+            path.append((b, sender, receiver))
+    for port, sender, receiver in path:
+        to[port, sender] = source_of[port, receiver] = -1
+    for port, sender, receiver in path:
+        to[a + b - port, sender], source_of[a + b - port, receiver] = receiver, sender
+    return a

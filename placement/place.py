@@ -1,0 +1,239 @@
+"""Placement of a job on a fabric: parallelism, ranks onto GPUs and optical circuits, chosen together.
+
+CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabric; the best few different (dp, tp, pp)
+get their best order of ranks and, on optical fabrics, circuits; the rates that these circuits really give decide.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from math import inf, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.network import Circuits, Pair
+from lightfabric.model.spec import (
+    AcceleratorSpec,
+    ChipletSpec,
+    ElectricalClusterSpec,
+    FabricSpec,
+    JobSpec,
+    SipOcsSpec,
+    SipRingSpec,
+)
+from lightfabric.placement.circuit import assign
+from lightfabric.placement.mapping import (
+    DATA,
+    PIPELINE,
+    TENSOR,
+    Dimension,
+    Order,
+    Traffic,
+    best_order,
+    bottleneck_seconds,
+    extents,
+    gpu_bytes_per_s,
+    pair_bytes,
+    ring_steps,
+    strides,
+    traffic,
+)
+from lightfabric.placement.search import Ranked, Rates, Seconds, iteration_seconds, search
+from lightfabric.placement.workload import Memory, Plan, peak_memory
+
+DEGREES_TRIED = 3
+"""Different (dp, tp, pp) that get an order and circuits; the estimate that ranks them is close."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a job runs, how long an iteration should take and why.
+
+    Rank r runs on GPU ``gpu_of_rank[r]``. ``pairs_by_degree[k]`` GPUs send to k others; ``bytes_by_distance[k]`` go k
+    segments along a ring of all GPUs, whatever the fabric. ``order.bound_seconds`` and ``compute_bound_seconds`` bound
+    communication and iteration from below.
+    """
+
+    plan: Plan
+    order: Order
+    memory: Memory
+    seconds: Seconds
+    rates: Rates
+    circuits: Circuits | None
+    gpus_by_degree: NDArray[np.int64]
+    bytes_by_distance: NDArray[np.int64]
+    compute_bound_seconds: float
+
+    @property
+    def gpu_of_rank(self) -> NDArray[np.int32]:
+        """The permutation of ranks onto GPUs."""
+        return self.order.gpu_of_rank
+
+
+def place(
+    job: JobSpec,
+    accelerator: AcceleratorSpec,
+    fabric: FabricSpec,
+    chiplet: ChipletSpec,
+    gpus: int,
+    *,
+    efficiency: float,
+) -> Placement:
+    """The placement with the least predicted iteration time.
+
+    ``efficiency`` is payload rate over raw line rate as measured, and applies to every link of every fabric. DoesNotFit
+    if no plan fits the memory; ValueError with the reason of the best plan if the fabric can serve none.
+    """
+    ranked = search(job, accelerator, gpus, partial(estimated_rates, job, fabric, chiplet, efficiency))
+    found: list[Placement] = []
+    reason = ""
+    for entry in _best_by_degrees(ranked):
+        try:
+            found.append(_placed(job, accelerator, fabric, chiplet, efficiency, entry.plan))
+        except ValueError as error:
+            reason = reason or str(error)
+        if len(found) == DEGREES_TRIED:
+            break
+    if not found:
+        raise ValueError(f"{fabric.name} cannot serve {gpus} GPUs: {reason}")
+    return min(found, key=lambda placement: placement.seconds.total)
+
+
+def _best_by_degrees(ranked: list[Ranked]) -> Iterator[Ranked]:
+    seen: set[tuple[int, int, int]] = set()
+    for entry in ranked:
+        if entry.plan.degrees not in seen:
+            seen.add(entry.plan.degrees)
+            yield entry
+
+
+def estimated_rates(job: JobSpec, fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan) -> Rates:
+    """Rates of a plan from closed forms, before ranks are ordered and circuits assigned; at the best nesting.
+
+    On a ring a dimension of stride k loads every segment with k pairs; behind OCSs a rank has one tensor, two pipeline
+    and one data circuit. Shares of wavelengths and ports are those that minimise the sum of the parts' times: in
+    proportion to the square root of the load.
+    """
+    sizes = pair_bytes(job, plan)
+    rate = gpu_bytes_per_s(fabric, chiplet, efficiency)
+    if isinstance(fabric, ElectricalClusterSpec):
+        nic, island = (gbps * 1e9 / 8 * efficiency for gbps in (fabric.nic_gbps, fabric.island_gbps))
+        candidates = [_cluster_rates(plan, step, fabric.island_gpus, nic, island) for step in strides(plan)]
+    elif isinstance(fabric, SipRingSpec):
+        candidates = [_shared_rates(sizes, rate / 2, step) for step in strides(plan)]
+    elif isinstance(fabric, SipOcsSpec):
+        candidates = [_shared_rates(sizes, rate, {"tp": 1, "pp": 2, "dp": 1})]
+    else:
+        candidates = [Rates(rate, rate, rate)]
+    return min(candidates, key=lambda rates: _serial_seconds(sizes, rates))
+
+
+def _serial_seconds(sizes: tuple[int, int, int], rates: Rates) -> float:
+    return sum(size / rate for size, rate in zip(sizes, (rates.tensor, rates.pipeline, rates.data), strict=True) if size)
+
+
+def _cluster_rates(plan: Plan, step: dict[Dimension, int], island_gpus: int, nic: float, island: float) -> Rates:
+    lengths = extents(plan)
+    span = {name: step[name] * lengths[name] for name in step}
+    inside = {name: span[name] <= island_gpus and island_gpus % span[name] == 0 or plan.gpus <= island_gpus for name in span}
+    tensor, pipeline, data = (island if inside.get(name, True) else nic for name in ("tp", "pp", "dp"))
+    return Rates(tensor, pipeline, data)
+
+
+def _shared_rates(sizes: tuple[int, int, int], rate: float, pairs: dict[Dimension, int]) -> Rates:
+    count = [pairs.get(name, 0) for name in ("tp", "pp", "dp")]
+    weight = [sqrt(size * pairs) for size, pairs in zip(sizes, count, strict=True)]
+    share = [w / (sum(weight) * pairs) if w else inf for w, pairs in zip(weight, count, strict=True)]
+    return Rates(*(rate * part if part else inf for part in share))
+
+
+def _placed(
+    job: JobSpec, accelerator: AcceleratorSpec, fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan
+) -> Placement:
+    flows = traffic(job, plan)
+    order = best_order(fabric, chiplet, efficiency, plan, flows)
+    placed = flows.placed(order.gpu_of_rank)
+    options = _rate_options(fabric, chiplet, efficiency, plan, placed)
+    predicted = [(iteration_seconds(job, accelerator, plan, rates), rates, circuits) for rates, circuits in options]
+    seconds, rates, circuits = min(predicted, key=lambda option: option[0].total)
+    return Placement(
+        plan=plan,
+        order=order,
+        memory=peak_memory(job, plan),
+        seconds=seconds,
+        rates=rates,
+        circuits=circuits,
+        gpus_by_degree=_gpus_by_degree(placed, plan.gpus),
+        bytes_by_distance=_bytes_by_distance(placed, plan.gpus),
+        compute_bound_seconds=seconds.compute + seconds.optimiser,
+    )
+
+
+def _rate_options(
+    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, placed: Traffic
+) -> list[tuple[Rates, Circuits | None]]:
+    """Ways to serve the traffic: one if electrical; circuits shared by demand and by its square root if optical."""
+    if not isinstance(fabric, SipRingSpec | SipOcsSpec):
+        return [(_electrical_rates(fabric, chiplet, efficiency, plan, placed), None)]
+    lane_gbps = chiplet.wavelength_gbps if isinstance(fabric, SipRingSpec) else chiplet.gbps_per_port
+    lane = lane_gbps * 1e9 / 8 * efficiency
+    demands = _demands(fabric, placed, plan.gpus)
+    found = [assign(fabric, chiplet, plan.gpus, demand) for demand in demands]
+    return [(_circuit_rates(circuits, lane, placed), circuits) for circuits in found]
+
+
+def _demands(fabric: FabricSpec, placed: Traffic, gpus: int) -> list[dict[Pair, int]]:
+    """Bytes per pair, and the weight that minimises the sum of the parts' times: sqrt(bytes / segments)."""
+    hops = np.abs(ring_steps(placed.source, placed.destination, gpus)) if isinstance(fabric, SipRingSpec) else 1
+    root = np.rint(1000 * np.sqrt(placed.size_bytes / hops)).astype(np.int64)
+    return [_summed(placed, weight) for weight in (placed.size_bytes, root)]
+
+
+def _summed(placed: Traffic, weight: NDArray[np.int64]) -> dict[Pair, int]:
+    total: dict[Pair, int] = {}
+    for source, destination, each in zip(placed.source.tolist(), placed.destination.tolist(), weight.tolist(), strict=True):
+        total[source, destination] = total.get((source, destination), 0) + each
+    return total
+
+
+def _electrical_rates(
+    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, placed: Traffic
+) -> Rates:
+    """Rate of each part alone. A rank sends to one pipeline neighbour at a time: forward and backward alternate."""
+    rates: list[float] = []
+    for part in (TENSOR, PIPELINE, DATA):
+        flows = placed.of(part)
+        if part == PIPELINE:
+            half = len(flows.source) // 2
+            flows = Traffic(flows.source[:half], flows.destination[:half], flows.size_bytes[:half], flows.part[:half])
+        seconds = bottleneck_seconds(fabric, chiplet, efficiency, flows, plan.gpus)
+        rates.append(int(flows.size_bytes.max()) / seconds if seconds else inf)
+    return Rates(*rates)
+
+
+def _circuit_rates(circuits: Circuits, lane_bytes_per_s: float, placed: Traffic) -> Rates:
+    """Rate of each part alone on its circuits: what the slowest of its pairs gets, shared with pairs relayed over it."""
+    rates: list[float] = []
+    for part in (TENSOR, PIPELINE, DATA):
+        demand = _summed(placed.of(part), placed.of(part).size_bytes)
+        load: dict[Pair, int] = {}
+        for pair, size in demand.items():
+            for leg in pairwise(circuits.stops[pair]):
+                load[leg] = load.get(leg, 0) + size
+        seconds = max((size / (circuits.lanes[leg] * lane_bytes_per_s) for leg, size in load.items()), default=0.0)
+        rates.append(max(demand.values()) / seconds if seconds else inf)
+    return Rates(*rates)
+
+
+def _gpus_by_degree(placed: Traffic, gpus: int) -> NDArray[np.int64]:
+    pairs = np.unique(placed.source.astype(np.int64) * gpus + placed.destination)
+    return np.bincount(np.bincount(pairs // gpus, minlength=gpus))
+
+
+def _bytes_by_distance(placed: Traffic, gpus: int) -> NDArray[np.int64]:
+    distance = np.abs(ring_steps(placed.source, placed.destination, gpus))
+    total = np.zeros(gpus // 2 + 1, np.int64)
+    np.add.at(total, distance, placed.size_bytes)
+    return total
