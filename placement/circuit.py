@@ -8,6 +8,7 @@ wavelengths are counted, as in the published formulation.
 from collections.abc import Callable
 from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,7 @@ from lightfabric.placement.mapping import ring_steps, segment_load
 Lanes = NDArray[np.int64]
 
 
-def assign(
-    fabric: SipRingSpec | SipOcsSpec, chiplet: ChipletSpec, gpus: int, demand_bytes: dict[Pair, int]
-) -> Circuits:
+def assign(fabric: SipRingSpec | SipOcsSpec, chiplet: ChipletSpec, gpus: int, demand_bytes: dict[Pair, int]) -> Circuits:
     """Circuits for all pairs with a demand; ValueError with what is needed and what there is if they cannot be served.
 
     Ring: the shorter way round, ``ports // 2`` fibres each way. Pairs farther apart than ``max_hops`` are relayed by GPUs
@@ -84,7 +83,7 @@ def _legs(gpus: int, demand: dict[Pair, int], longest: int) -> _Legs:
     unique, first, which = np.unique(keys, return_index=True, return_inverse=True)
     size = np.array(list(demand.values()), float)[pair]
     stops = _stops(list(demand), np.cumsum(count), destination)
-    return _Legs(source[first].astype(np.int32), (end - begin)[first], np.bincount(which, size, len(unique)), stops)
+    return _Legs(source[first].astype(np.int32), (end - begin)[first], np.bincount(which, size, len(unique)).astype(float), stops)
 
 
 def _stops(pairs: list[Pair], leg_end: Lanes, destination: Lanes) -> dict[Pair, tuple[int, ...]]:
@@ -143,7 +142,7 @@ def _assign_ocs(ports: int, gpus: int, demand: dict[Pair, int]) -> Circuits:
     stops = _relayed(direct, gpus, demand, ports)
     load = dict.fromkeys(direct, 0)
     for pair, path in stops.items():
-        for leg in zip(path, path[1:], strict=False):
+        for leg in pairwise(path):
             load[leg] += demand[pair]
     ends, weight = np.array(direct, np.int64), np.array(list(load.values()), float)
 
@@ -168,9 +167,7 @@ def _direct_pairs(ports: int, gpus: int, demand: dict[Pair, int]) -> list[Pair]:
     return chosen
 
 
-def _relayed(
-    direct: list[Pair], gpus: int, demand: dict[Pair, int], ports: int
-) -> dict[Pair, tuple[int, ...]]:
+def _relayed(direct: list[Pair], gpus: int, demand: dict[Pair, int], ports: int) -> dict[Pair, tuple[int, ...]]:
     stops: dict[Pair, tuple[int, ...]] = {pair: pair for pair in direct}
     neighbours: list[list[int]] = [[] for _ in range(gpus)]
     for source, destination in direct:
@@ -241,15 +238,15 @@ def _colour(to: NDArray[np.int32], source_of: NDArray[np.int32], source: int, de
         end, name = (destination, "to") if free_out.any() else (source, "from")
         raise ValueError(f"there are more circuits {name} GPU {end} than the {len(to)} ports")
     both = free_out & free_in
-    port = int(np.argmax(both)) if both.any() else _swap(to, source_of, destination, free_out, free_in)
+    if both.any():
+        port = int(np.argmax(both))
+    else:
+        port = _swap(to, source_of, destination, int(np.argmax(free_out)), int(np.argmax(free_in)))
     to[port, source], source_of[port, destination] = destination, source
 
 
-def _swap(
-    to: NDArray[np.int32], source_of: NDArray[np.int32], destination: int, free_out: NDArray[np.bool_], free_in: NDArray[np.bool_]
-) -> int:
+def _swap(to: NDArray[np.int32], source_of: NDArray[np.int32], destination: int, a: int, b: int) -> int:
     """Exchange ports a and b along the path from ``destination``, so that a, free at the source, gets free there too."""
-    a, b = int(np.argmax(free_out)), int(np.argmax(free_in))
     path: list[tuple[int, int, int]] = []
     receiver = destination
     while receiver >= 0 and (sender := int(source_of[a, receiver])) >= 0:

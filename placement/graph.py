@@ -5,6 +5,7 @@ backward pass of one micro-batch.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ def forward_steps(stages: int, count: int) -> NDArray[np.int64]:
     Examples:
         >>> forward_steps(2, 3).tolist()
         [[0, 1, 3], [0, 2, 4]]
+
     """
     warm = np.minimum(stages - 1 - np.arange(stages), count)[:, None]
     batch = np.arange(count)
@@ -52,8 +54,8 @@ def backward_steps(stages: int, count: int) -> NDArray[np.int64]:
 class _Builder:
     """Task and edge arrays, appended in the order of task indices."""
 
-    columns: list[tuple[Ids, ...]] = field(default_factory=lambda: [])
-    edges: list[tuple[Ids, Ids]] = field(default_factory=lambda: [])
+    columns: list[tuple[NDArray[Any], ...]] = field(default_factory=list[tuple[NDArray[Any], ...]])
+    edges: list[tuple[Ids, Ids]] = field(default_factory=list[tuple[Ids, Ids]])
     count: int = 0
 
     def add(self, kind: Kind, device: Ids, work: object, peer: object = -1, operations: object = 1) -> Ids:
@@ -71,15 +73,12 @@ class _Builder:
 
     def graph(self, devices: int, groups: list[Ids]) -> TaskGraph:
         """The finished graph; ``groups`` are arrays of members, one group per row."""
-        types = (np.int8, np.int32, np.int64, np.int32, np.int32)
-        columns = zip(*self.columns, strict=True)
-        kind, device, work, peer, operations = (
-            np.concatenate(column).astype(dtype) for column, dtype in zip(columns, types, strict=True)
-        )
-        before, after = (np.concatenate(side) for side in zip(*self.edges, strict=True)) if self.edges else (device[:0],) * 2
+        kind, device, work, peer, operations = (np.concatenate(column) for column in zip(*self.columns, strict=True))
+        before, after = (np.concatenate(side) for side in zip(*self.edges, strict=True))
         lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in groups])
         return TaskGraph(
-            devices, kind, device, work, peer, operations,
+            devices, kind.astype(np.int8), device.astype(np.int32), work.astype(np.int64), peer.astype(np.int32),
+            operations.astype(np.int32),
             _starts(np.bincount(before, minlength=self.count)), after[np.argsort(before, kind="stable")].astype(np.int32),
             _starts(lengths), np.concatenate([rows.ravel() for rows in groups]).astype(np.int32),
         )  # fmt: skip
@@ -118,8 +117,10 @@ def _add_passes(builder: _Builder, job: JobSpec, accelerator: AcceleratorSpec, p
     is_forward[stages, forward] = True
     start, end = _add_steps(builder, job, accelerator, plan, rank, is_forward)
     builder.link(end[:, :, :-1], start[:, :, 1:])
-    _add_transfers(builder, job, plan, rank[:, :-1], rank[:, 1:], end[:, stages, forward][:, :-1], start[:, stages, forward][:, 1:])
-    _add_transfers(builder, job, plan, rank[:, 1:], rank[:, :-1], end[:, stages, backward][:, 1:], start[:, stages, backward][:, :-1])
+    size, all_but_last, all_but_first = transfer_bytes(job, plan), np.s_[:, :-1], np.s_[:, 1:]
+    for steps, sender, receiver in ((forward, all_but_last, all_but_first), (backward, all_but_first, all_but_last)):
+        before, after = end[:, stages, steps][sender], start[:, stages, steps][receiver]
+        _add_transfers(builder, size, rank[sender], rank[receiver], before, after)
     return end[:, :, -1]
 
 
@@ -143,10 +144,10 @@ def _add_steps(
     return start, end
 
 
-def _add_transfers(builder: _Builder, job: JobSpec, plan: Plan, source: Ids, destination: Ids, before: Ids, after: Ids) -> None:
+def _add_transfers(builder: _Builder, size_bytes: int, source: Ids, destination: Ids, before: Ids, after: Ids) -> None:
     """Transfers between neighbouring stages; ``before`` and ``after`` are ``[replica, stage, micro-batch, rank]``."""
     device = np.broadcast_to(source[:, :, None, :], after.shape)
-    sent = builder.add(Kind.TRANSFER, device, transfer_bytes(job, plan), destination[:, :, None, :])
+    sent = builder.add(Kind.TRANSFER, device, size_bytes, destination[:, :, None, :])
     builder.link(before, sent)
     builder.link(sent, after)
 

@@ -121,6 +121,7 @@ def fold(length: int) -> NDArray[np.int32]:
     Examples:
         >>> fold(6).tolist()
         [0, 2, 4, 5, 3, 1]
+
     """
     member = np.arange(length, dtype=np.int32)
     return np.where(2 * member < length, 2 * member, 2 * (length - member) - 1).astype(np.int32)
@@ -129,10 +130,10 @@ def fold(length: int) -> NDArray[np.int32]:
 def orders(plan: Plan, folds: bool) -> Iterator[tuple[str, NDArray[np.int32]]]:
     """Name and ``gpu_of_rank`` of every nesting of the dimensions, with every choice of folded rings if ``folds``."""
     lengths = extents(plan)
-    rings = [name for name in lengths if folds and name != "pp" and lengths[name] >= _LEAST_TO_FOLD]
+    rings: list[Dimension] = [name for name in lengths if folds and name != "pp" and lengths[name] >= _LEAST_TO_FOLD]
     for step in strides(plan):
         for choice in product((False, True), repeat=len(rings)):
-            folded = {name for name, chosen in zip(rings, choice, strict=True) if chosen}
+            folded: set[Dimension] = {name for name, chosen in zip(rings, choice, strict=True) if chosen}
             name = ",".join(f"fold({d})" if d in folded else d for d in step)
             yield name or "tp", _gpu_of_rank(plan, step, folded)
 
@@ -168,12 +169,12 @@ def segment_load(
 
 
 def gpu_bytes_per_s(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float) -> float:
-    """Payload rate of one GPU into the fabric, all its ports together; the faster of island and NIC on a cluster."""
+    """Payload rate of one GPU into the fabric, all its ports together; on a cluster island and NIC."""
     match fabric:
         case ElectricalSwitchSpec():
             gbps = fabric.gpu_gbps
         case ElectricalClusterSpec():
-            gbps = max(fabric.island_gbps, fabric.nic_gbps)
+            gbps = fabric.island_gbps + fabric.nic_gbps
         case SipRingSpec():
             gbps = chiplet.ports // 2 * 2 * chiplet.gbps_per_port
         case _:
@@ -187,9 +188,7 @@ def _busiest(flows: Traffic, chosen: NDArray[np.bool_], gpus: int) -> float:
     return max(float(np.bincount(end, size, gpus).max()) for end in (flows.source, flows.destination))
 
 
-def bottleneck_seconds(
-    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, flows: Traffic, gpus: int
-) -> float:
+def bottleneck_seconds(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, flows: Traffic, gpus: int) -> float:
     """Time to move traffic between GPUs, all pairs at once and the fabric shared ideally.
 
     On a ring the fullest segment; behind electrical switches and OCSs the busiest GPU; on a cluster the busiest NIC or
@@ -212,9 +211,7 @@ def byte_hops(flows: Traffic, gpus: int) -> int:
     return int((np.abs(ring_steps(flows.source, flows.destination, gpus)) * flows.size_bytes).sum())
 
 
-def best_order(
-    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, flows: Traffic
-) -> Order:
+def best_order(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, flows: Traffic) -> Order:
     """The order with the least bottleneck, then the fewest byte-hops, then the shortest longest hop. O(orders x pairs)."""
 
     def cost(order: tuple[str, NDArray[np.int32]]) -> tuple[float, int, int]:
@@ -227,7 +224,5 @@ def best_order(
     everything = np.ones(len(flows.source), bool)
     bound = _busiest(flows, everything, plan.gpus) / gpu_bytes_per_s(fabric, chiplet, efficiency)
     candidates = orders(plan, folds=isinstance(fabric, SipRingSpec))
-    (seconds, hops, _), name, gpu_of_rank = min(
-        ((cost(order), *order) for order in candidates), key=lambda entry: entry[0]
-    )
+    (seconds, hops, _), name, gpu_of_rank = min(((cost(order), *order) for order in candidates), key=lambda entry: entry[0])
     return Order(name, gpu_of_rank, seconds, bound, hops)

@@ -5,7 +5,7 @@ get their best order of ranks and, on optical fabrics, circuits; the rates that 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from math import inf, sqrt
@@ -43,6 +43,7 @@ from lightfabric.placement.mapping import (
 from lightfabric.placement.search import Ranked, Rates, Seconds, iteration_seconds, search
 from lightfabric.placement.workload import Memory, Plan, peak_memory
 
+DIMENSIONS: tuple[Dimension, ...] = ("tp", "pp", "dp")
 DEGREES_TRIED = 3
 """Different (dp, tp, pp) that get an order and circuits; the estimate that ranks them is close."""
 
@@ -51,7 +52,7 @@ DEGREES_TRIED = 3
 class Placement:
     """Where a job runs, how long an iteration should take and why.
 
-    Rank r runs on GPU ``gpu_of_rank[r]``. ``pairs_by_degree[k]`` GPUs send to k others; ``bytes_by_distance[k]`` go k
+    Rank r runs on GPU ``gpu_of_rank[r]``. ``gpus_by_degree[k]`` GPUs send to k others; ``bytes_by_distance[k]`` go k
     segments along a ring of all GPUs, whatever the fabric. ``order.bound_seconds`` and ``compute_bound_seconds`` bound
     communication and iteration from below.
     """
@@ -112,9 +113,9 @@ def _best_by_degrees(ranked: list[Ranked]) -> Iterator[Ranked]:
 def estimated_rates(job: JobSpec, fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan) -> Rates:
     """Rates of a plan from closed forms, before ranks are ordered and circuits assigned; at the best nesting.
 
-    On a ring a dimension of stride k loads every segment with k pairs; behind OCSs a rank has one tensor, two pipeline
-    and one data circuit. Shares of wavelengths and ports are those that minimise the sum of the parts' times: in
-    proportion to the square root of the load.
+    On a ring a dimension of stride k loads every segment with k pairs, and relayed parts share its wavelengths in turn;
+    behind OCSs a rank has one tensor, two pipeline and one data circuit, and shares its ports so that the sum of the
+    parts' times is least: in proportion to the square root of the bytes.
     """
     sizes = pair_bytes(job, plan)
     rate = gpu_bytes_per_s(fabric, chiplet, efficiency)
@@ -122,9 +123,9 @@ def estimated_rates(job: JobSpec, fabric: FabricSpec, chiplet: ChipletSpec, effi
         nic, island = (gbps * 1e9 / 8 * efficiency for gbps in (fabric.nic_gbps, fabric.island_gbps))
         candidates = [_cluster_rates(plan, step, fabric.island_gpus, nic, island) for step in strides(plan)]
     elif isinstance(fabric, SipRingSpec):
-        candidates = [_shared_rates(sizes, rate / 2, step) for step in strides(plan)]
+        candidates = [Rates(*(rate / 2 / step.get(name, 1) for name in DIMENSIONS)) for step in strides(plan)]
     elif isinstance(fabric, SipOcsSpec):
-        candidates = [_shared_rates(sizes, rate, {"tp": 1, "pp": 2, "dp": 1})]
+        candidates = [_shared_rates(sizes, rate)]
     else:
         candidates = [Rates(rate, rate, rate)]
     return min(candidates, key=lambda rates: _serial_seconds(sizes, rates))
@@ -137,16 +138,15 @@ def _serial_seconds(sizes: tuple[int, int, int], rates: Rates) -> float:
 def _cluster_rates(plan: Plan, step: dict[Dimension, int], island_gpus: int, nic: float, island: float) -> Rates:
     lengths = extents(plan)
     span = {name: step[name] * lengths[name] for name in step}
-    inside = {name: span[name] <= island_gpus and island_gpus % span[name] == 0 or plan.gpus <= island_gpus for name in span}
-    tensor, pipeline, data = (island if inside.get(name, True) else nic for name in ("tp", "pp", "dp"))
+    inside = {name: plan.gpus <= island_gpus or (n <= island_gpus and island_gpus % n == 0) for name, n in span.items()}
+    tensor, pipeline, data = (island if inside.get(name, True) else nic for name in DIMENSIONS)
     return Rates(tensor, pipeline, data)
 
 
-def _shared_rates(sizes: tuple[int, int, int], rate: float, pairs: dict[Dimension, int]) -> Rates:
-    count = [pairs.get(name, 0) for name in ("tp", "pp", "dp")]
-    weight = [sqrt(size * pairs) for size, pairs in zip(sizes, count, strict=True)]
-    share = [w / (sum(weight) * pairs) if w else inf for w, pairs in zip(weight, count, strict=True)]
-    return Rates(*(rate * part if part else inf for part in share))
+def _shared_rates(sizes: tuple[int, int, int], rate: float) -> Rates:
+    tensor, pipeline, data = (sqrt(size) for size in sizes)
+    weight = tensor + 2 * pipeline + data
+    return Rates(*(rate * part / weight if part else inf for part in (tensor, pipeline, data)))
 
 
 def _placed(
@@ -174,13 +174,19 @@ def _placed(
 def _rate_options(
     fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, placed: Traffic
 ) -> list[tuple[Rates, Circuits | None]]:
-    """Ways to serve the traffic: one if electrical; circuits shared by demand and by its square root if optical."""
+    """Ways to serve the traffic: one if electrical; circuits shared by demand and by its square root if optical.
+
+    On a ring also circuits between neighbours only: relayed traffic then takes turns on all wavelengths, where circuits
+    of their own for all pairs divide them for good.
+    """
     if not isinstance(fabric, SipRingSpec | SipOcsSpec):
         return [(_electrical_rates(fabric, chiplet, efficiency, plan, placed), None)]
     lane_gbps = chiplet.wavelength_gbps if isinstance(fabric, SipRingSpec) else chiplet.gbps_per_port
     lane = lane_gbps * 1e9 / 8 * efficiency
     demands = _demands(fabric, placed, plan.gpus)
     found = [assign(fabric, chiplet, plan.gpus, demand) for demand in demands]
+    if isinstance(fabric, SipRingSpec):
+        found.append(assign(replace(fabric, max_hops=1), chiplet, plan.gpus, demands[0]))
     return [(_circuit_rates(circuits, lane, placed), circuits) for circuits in found]
 
 
@@ -198,9 +204,7 @@ def _summed(placed: Traffic, weight: NDArray[np.int64]) -> dict[Pair, int]:
     return total
 
 
-def _electrical_rates(
-    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, placed: Traffic
-) -> Rates:
+def _electrical_rates(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, placed: Traffic) -> Rates:
     """Rate of each part alone. A rank sends to one pipeline neighbour at a time: forward and backward alternate."""
     rates: list[float] = []
     for part in (TENSOR, PIPELINE, DATA):

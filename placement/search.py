@@ -27,7 +27,7 @@ MOST_SEQUENCES = 64
 MOST_GPUS = 1 << 17
 
 
-class DoesNotFit(ValueError):  # noqa: N818: reads as the sentence it is
+class DoesNotFit(ValueError):  # noqa: N818
     """No plan fits: says what is short by how much, and ``fits_gpus``, the least power of two that would do, or None."""
 
     def __init__(self, text: str, fits_gpus: int | None) -> None:
@@ -74,7 +74,7 @@ def _divisors(number: int, bound: int) -> list[int]:
 
 
 def degrees(job: JobSpec, gpus: int) -> Iterator[tuple[int, int, int]]:
-    """(dp, tp, pp) with dp * tp * pp == gpus: tp divides heads, feed-forward width and sequence, pp the layers, dp the batch."""
+    """(dp, tp, pp) of product ``gpus``: tp divides heads, feed-forward width and sequence, pp the layers, dp the batch."""
     model = job.model
     for tp in _divisors(gpus, model.heads):
         if model.heads % tp or model.ffn_width % tp or model.sequence % tp:
@@ -135,6 +135,7 @@ def search(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: Callabl
         >>> job = JobSpec(ModelSpec(layers=24, hidden=1024, heads=16, sequence=1024, vocabulary=51200), batch=64)
         >>> search(job, ACCELERATORS["h100"], 4, lambda plan: Rates(1e11, 1e11, 1e11))[0].plan.gpus
         4
+
     """
     accelerator.peak_flops(job.precision)
     room = memory_bytes(accelerator)
