@@ -604,7 +604,7 @@ class System:
         while True:
             host_cycle = self._agenda[0][0] if self._agenda else NEVER
             bound_cycle = min(limit_cycle, host_cycle)
-            cycle = self._advance(self.now, bound_cycle, *self._calendar)
+            cycle = int(self._advance(self.now, bound_cycle, *self._calendar))
             if cycle < bound_cycle:
                 self._step(cycle)
             elif host_cycle < limit_cycle:
