@@ -83,7 +83,9 @@ def _legs(gpus: int, demand: dict[Pair, int], longest: int) -> _Legs:
     unique, first, which = np.unique(keys, return_index=True, return_inverse=True)
     size = np.array(list(demand.values()), float)[pair]
     stops = _stops(list(demand), np.cumsum(count), destination)
-    return _Legs(source[first].astype(np.int32), (end - begin)[first], np.bincount(which, size, len(unique)).astype(float), stops)
+    return _Legs(
+        source[first].astype(np.int32), (end - begin)[first], np.bincount(which, size, len(unique)).astype(float), stops
+    )
 
 
 def _stops(pairs: list[Pair], leg_end: Lanes, destination: Lanes) -> dict[Pair, tuple[int, ...]]:

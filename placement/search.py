@@ -103,9 +103,10 @@ def memory_bytes(accelerator: AcceleratorSpec) -> int:
 def iteration_seconds(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, rates: Rates) -> Seconds:
     """Predicted 1F1B iteration.
 
-    With w the forward and backward of a stage and c one transfer to a neighbour, m micro-batches on p stages take
-    sum(w) + (m - 1) max(w) + 2 (p - 1) c (1 + (m - 1) / p): in steady state each micro-batch pays the round trip of the
-    longest loop of stages, p micro-batches at a time.
+    With w the forward and backward of a stage, c one transfer to a neighbour and d by how much the last stage, with the
+    output layer, is slower than the others, m micro-batches on p stages take
+    sum(w) + (m - 1) max(w) + (p - 1) (2 c + (m - 1) max(0, 2 c - d) / p): in steady state the last k stages hold k
+    micro-batches in a loop of sum(w) + 2 (k - 1) c, so the last stage alone or all stages together set the pace.
     """
     m, p = micro_batches(job, plan), plan.pp
     ends = [_stage_seconds(job, accelerator, plan, stage) for stage in (0, p - 1)]
@@ -116,7 +117,7 @@ def iteration_seconds(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, ra
     return Seconds(
         compute=m * max(ends),
         tensor=m * tensor,
-        pipeline=2 * (p - 1) * transfer * (1 + (m - 1) / p),
+        pipeline=(p - 1) * (2 * transfer + (m - 1) * max(0.0, 2 * transfer - (max(ends) - min(ends))) / p),
         bubble=(p - 1) * (min(ends) + tensor),
         data=gradients / rates.data,
         optimiser=optimiser_seconds(accelerator, job, plan, 0),

@@ -133,8 +133,8 @@ def iteration_flops(job: JobSpec, recompute: Recompute) -> int:
 def activation_bytes(job: JobSpec, plan: Plan, recompute: Recompute) -> int:
     """Bytes that a rank keeps per layer and micro-batch for the backward pass [Korthikanti 2022, table 2].
 
-    With tensor and sequence parallelism and 2-byte values: none s b h (34 + 5 a s / h) / t, selective 34 s b h / t,
-    full 2 s b h / t. Dropout masks take a byte per value.
+    With tensor and sequence parallelism and 2-byte values: none s b h (34 + 5 a s / h) / t, selective 34 s b h / t;
+    full 2 s b h / t, because sequence parallelism cuts a layer's input too. Dropout masks take a byte per value.
     """
     model, e = job.model, value_bytes(job.precision)
     tokens = plan.micro_batch * model.sequence

@@ -1,0 +1,216 @@
+"""Wavelengths and circuits: never more than there are, the best there is, and settings that switches can hold."""
+
+import time
+from itertools import pairwise, product
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightfabric.model.network import Circuits
+from lightfabric.model.spec import ChipletSpec, JobSpec, ModelSpec, SipOcsSpec, SipRingSpec
+from lightfabric.placement.circuit import assign, permutations
+from lightfabric.placement.mapping import best_order, ring_steps, traffic
+from lightfabric.placement.workload import Plan
+
+OCS = SipOcsSpec("ocs", "sip-ocs")
+CHIPLET = ChipletSpec()
+
+
+def ring(max_hops):
+    return SipRingSpec("ring", "sip-ring", max_hops=max_hops)
+
+
+def chiplet(ports, wavelengths):
+    return ChipletSpec(ports=ports, wavelengths_per_port=wavelengths, wavelength_gbps=10.0)
+
+
+@st.composite
+def demands(draw, most_gpus=12, most_pairs=16):
+    gpus = draw(st.integers(2, most_gpus))
+    pair = st.tuples(st.integers(0, gpus - 1), st.integers(0, gpus - 1)).filter(lambda p: p[0] != p[1])
+    return gpus, draw(st.dictionaries(pair, st.integers(1, 1000), min_size=1, max_size=most_pairs))
+
+
+def covered(source, destination, gpus):
+    """Direction and segments of an arc, one by one."""
+    steps = int(ring_steps(np.array([source], np.int32), np.array([destination], np.int32), gpus)[0])
+    return [(int(steps < 0), (source + k if steps > 0 else source - 1 - k) % gpus) for k in range(abs(steps))]
+
+
+def leg_demand(circuits, demand):
+    load = dict.fromkeys(circuits.lanes, 0)
+    for pair, size in demand.items():
+        for leg in pairwise(circuits.stops[pair]):
+            load[leg] += size
+    return load
+
+
+def least_ratio(circuits, demand):
+    return min(circuits.lanes[leg] / size for leg, size in leg_demand(circuits, demand).items())
+
+
+@given(demands(), st.integers(1, 6), st.sampled_from([(2, 1), (2, 4), (4, 2), (8, 16)]))
+def test_no_segment_carries_more_wavelengths_than_it_has(case, max_hops, size):
+    gpus, demand = case
+    circuits = assign(ring(max_hops), chiplet(*size), gpus, demand)
+    used = np.zeros((2, gpus), int)
+    for (source, destination), lanes in circuits.lanes.items():
+        assert lanes >= 1
+        arc = covered(source, destination, gpus)
+        assert len(arc) <= max_hops
+        for side, segment in arc:
+            used[side, segment] += lanes
+    assert used.max() <= size[0] // 2 * size[1]
+
+
+@given(demands(), st.integers(1, 6))
+def test_stops_lead_from_source_to_destination_along_circuits(case, max_hops):
+    gpus, demand = case
+    for fabric, made in ((ring(max_hops), chiplet(4, 4)), (OCS, chiplet(16, 1))):
+        circuits = assign(fabric, made, gpus, demand)
+        assert set(circuits.stops) == set(demand)
+        for pair, path in circuits.stops.items():
+            assert (path[0], path[-1]) == pair
+            assert all(leg in circuits.lanes for leg in pairwise(path))
+
+
+@given(demands(), st.integers(1, 6))
+def test_a_relayed_pair_goes_the_shorter_way_in_even_legs(case, max_hops):
+    gpus, demand = case
+    for pair, path in assign(ring(max_hops), CHIPLET, gpus, demand).stops.items():
+        lengths = [len(covered(*leg, gpus)) for leg in pairwise(path)]
+        assert sum(lengths) == len(covered(*pair, gpus))
+        assert max(lengths) - min(lengths) <= 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(demands(most_gpus=6, most_pairs=4))
+def test_the_ring_is_shared_as_well_as_brute_force_can(case):
+    gpus, demand = case
+    capacity = 4
+    circuits = assign(ring(3), chiplet(2, capacity), gpus, demand)
+    legs = leg_demand(circuits, demand)
+    arcs = [covered(*leg, gpus) for leg in legs]
+    best = 0.0
+    for lanes in product(range(1, capacity + 1), repeat=len(legs)):
+        used = {}
+        for arc, each in zip(arcs, lanes, strict=True):
+            for place in arc:
+                used[place] = used.get(place, 0) + each
+        if max(used.values()) <= capacity:
+            best = max(best, min(each / size for each, size in zip(lanes, legs.values(), strict=True)))
+    assert least_ratio(circuits, demand) == pytest.approx(best)
+
+
+@settings(max_examples=40, deadline=None)
+@given(demands(most_gpus=5, most_pairs=5))
+def test_ports_are_shared_as_well_as_brute_force_can(case):
+    gpus, demand = case
+    ports = 5
+    circuits = assign(OCS, chiplet(ports, 1), gpus, demand)
+    best = 0.0
+    for lanes in product(range(1, ports + 1), repeat=len(demand)):
+        out, into = np.zeros(gpus, int), np.zeros(gpus, int)
+        for (source, destination), each in zip(demand, lanes, strict=True):
+            out[source] += each
+            into[destination] += each
+        if max(out.max(), into.max()) <= ports:
+            best = max(best, min(each / size for each, size in zip(lanes, demand.values(), strict=True)))
+    assert least_ratio(circuits, demand) == pytest.approx(best)
+
+
+@given(demands(most_gpus=8, most_pairs=8))
+def test_reuse_on_disjoint_segments_is_never_worse_than_none(case):
+    """Without reuse (Mordia) all circuits of a direction share one fibre's wavelengths: the best is total / demand."""
+    gpus, demand = case
+    capacity = 64
+    circuits = assign(ring(gpus), CHIPLET, gpus, demand)
+    without = []
+    for side in (0, 1):
+        sizes = [size for pair, size in demand.items() if covered(*pair, gpus)[0][0] == side]
+        shares = [max(1, capacity * size // sum(sizes)) for size in sizes]
+        if sum(shares) <= capacity:
+            without += [share / size for share, size in zip(shares, sizes, strict=True)]
+    assert least_ratio(circuits, demand) >= min(without, default=0) * (1 - 1e-12)
+
+
+def test_neighbours_reuse_all_wavelengths_on_every_segment():
+    demand = {(g, (g + 1) % 8): 100 for g in range(8)}
+    assert set(assign(ring(16), CHIPLET, 8, demand).lanes.values()) == {64}
+
+
+def test_a_ring_without_a_fibre_each_way_says_so():
+    with pytest.raises(ValueError, match=r"needs 1 wavelengths each way .* not the 0 that 1 ports give"):
+        assign(ring(4), chiplet(1, 4), 4, {(0, 1): 1})
+
+
+def test_circuits_are_shortened_when_wavelengths_run_out():
+    demand = {(g, (g + 3) % 12): 5 for g in range(12)}
+    circuits = assign(ring(3), chiplet(2, 1), 12, demand)
+    assert all((destination - source) % 12 == 1 for source, destination in circuits.lanes)
+    assert circuits.stops[0, 3] == (0, 1, 2, 3)
+
+
+def test_a_pair_without_a_port_is_relayed_along_the_fewest_circuits():
+    demand = {(g, (g + 1) % 6): 100 for g in range(6)} | {(0, 2): 1}
+    circuits = assign(OCS, chiplet(1, 1), 6, demand)
+    assert circuits.stops[0, 2] == (0, 1, 2)
+    assert circuits.lanes == {(g, (g + 1) % 6): 1 for g in range(6)}
+
+
+def test_a_pair_that_no_circuits_reach_says_how_many_ports_it_takes():
+    demand = {(0, 1): 9, (1, 0): 9, (0, 2): 1}
+    with pytest.raises(ValueError, match="GPU 0 cannot reach GPU 2: 2 ports would give every pair its circuit, not the 1"):
+        assign(OCS, chiplet(1, 1), 3, demand)
+
+
+def test_nothing_to_send_needs_nothing():
+    assert assign(ring(4), CHIPLET, 4, {(0, 0): 5, (1, 2): 0}) == Circuits({}, {})
+
+
+@given(demands(most_gpus=10, most_pairs=30), st.integers(10, 16))
+def test_permutations_hold_every_circuit_once(case, ports):
+    gpus, demand = case
+    circuits = assign(OCS, chiplet(ports, 1), gpus, demand)
+    settings_ = permutations(circuits, gpus, ports)
+    assert settings_.shape == (ports, gpus)
+    assert (np.sort(settings_, axis=1) == np.arange(gpus)).all()
+    for (source, destination), lanes in circuits.lanes.items():
+        assert (settings_[:, source] == destination).sum() >= lanes
+
+
+@given(st.integers(2, 9), st.integers(1, 6), st.randoms(use_true_random=False))
+def test_any_regular_multigraph_is_coloured_with_as_many_switches_as_ports(gpus, ports, random):
+    lanes = {}
+    for _ in range(ports):
+        to = random.sample(range(gpus), gpus)
+        for source, destination in enumerate(to):
+            lanes[source, destination] = lanes.get((source, destination), 0) + 1
+    order = random.sample(sorted(lanes), len(lanes))
+    settings_ = permutations(Circuits({pair: lanes[pair] for pair in order}, {}), gpus, ports)
+    graph = nx.MultiDiGraph([(g, int(to)) for row in settings_ for g, to in enumerate(row)])
+    assert {pair: graph.number_of_edges(*pair) for pair in lanes} == lanes
+
+
+def test_more_circuits_than_ports_name_the_gpu():
+    with pytest.raises(ValueError, match="more circuits from GPU 3 than the 2 ports"):
+        permutations(Circuits({(3, 0): 2, (3, 1): 1}, {}), 4, 2)
+    with pytest.raises(ValueError, match="more circuits to GPU 0 than the 2 ports"):
+        permutations(Circuits({(3, 0): 2, (1, 0): 1}, {}), 4, 2)
+
+
+@pytest.mark.parametrize("fabric", [ring(16), OCS], ids=lambda fabric: fabric.kind)
+def test_a_thousand_gpus_take_less_than_a_second(fabric):
+    job = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch=1536)
+    plan = Plan(8, 4, 32, 1)
+    flows = traffic(job, plan)
+    flows = flows.placed(best_order(fabric, CHIPLET, 1.0, plan, flows).gpu_of_rank)
+    pairs = zip(flows.source.tolist(), flows.destination.tolist(), strict=True)
+    demand = dict(zip(pairs, flows.size_bytes.tolist(), strict=True))
+    started = time.perf_counter()
+    circuits = assign(fabric, CHIPLET, 1024, demand)
+    assert time.perf_counter() - started < 1
+    assert len(circuits.stops) == len(demand)

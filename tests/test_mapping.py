@@ -1,0 +1,132 @@
+"""Orders of ranks: permutations, bounds and the closed forms of their costs."""
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightfabric.model.spec import (
+    ACCELERATORS,
+    ChipletSpec,
+    ElectricalClusterSpec,
+    ElectricalSwitchSpec,
+    JobSpec,
+    ModelSpec,
+    SipOcsSpec,
+    SipRingSpec,
+)
+from lightfabric.placement.graph import task_graph
+from lightfabric.placement.mapping import (
+    Traffic,
+    best_order,
+    bottleneck_seconds,
+    fold,
+    orders,
+    pair_bytes,
+    ring_steps,
+    segment_load,
+    strides,
+    traffic,
+)
+from lightfabric.placement.workload import Plan
+
+JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=64)
+CHIPLET = ChipletSpec()
+SWITCH = ElectricalSwitchSpec("switch", "electrical-switch", 4096.0)
+CLUSTER = ElectricalClusterSpec("cluster", "electrical-cluster", 3600.0, 400.0)
+RING, OCS = SipRingSpec("ring", "sip-ring"), SipOcsSpec("ocs", "sip-ocs")
+PLANS = [Plan(4, 2, 4, 1), Plan(8, 4, 1, 2), Plan(1, 8, 4, 1), Plan(16, 1, 1, 1), Plan(1, 1, 8, 1), Plan(2, 8, 2, 2)]
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_every_order_is_a_permutation_and_no_two_have_the_same_name(plan):
+    found = list(orders(plan, folds=True))
+    assert all(np.array_equal(np.sort(order), np.arange(plan.gpus)) for _, order in found)
+    assert len({name for name, _ in found}) == len(found)
+
+
+def test_three_dimensions_have_six_nestings_times_the_folds():
+    assert len(list(orders(Plan(4, 4, 4, 1), folds=False))) == 6
+    assert len(list(orders(Plan(4, 4, 4, 1), folds=True))) == 24
+    assert len(list(orders(Plan(4, 2, 4, 1), folds=True))) == 12
+
+
+def test_the_order_of_ranks_is_megatrons_innermost_tp():
+    named = dict(orders(Plan(2, 4, 3, 1), folds=False))
+    assert named["tp,pp,dp"].tolist() == list(range(24))
+
+
+@pytest.mark.parametrize("length", range(1, 20))
+def test_a_fold_keeps_ring_neighbours_within_two(length):
+    places = fold(length)
+    assert sorted(places.tolist()) == list(range(length))
+    assert np.abs(places - np.roll(places, 1)).max() <= 2
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_traffic_is_the_demand_of_the_task_graph(plan):
+    flows = traffic(JOB, plan)
+    summed = {}
+    columns = (flows.source.tolist(), flows.destination.tolist(), flows.size_bytes.tolist())
+    for source, destination, size in zip(*columns, strict=True):
+        summed[source, destination] = summed.get((source, destination), 0) + size
+    assert summed == task_graph(JOB, ACCELERATORS["h100"], plan).demand_bytes()
+
+
+@given(st.integers(2, 40), st.data())
+def test_ring_steps_lead_the_shortest_way(gpus, data):
+    source, destination = (np.array([data.draw(st.integers(0, gpus - 1))], np.int32) for _ in range(2))
+    steps = ring_steps(source, destination, gpus)
+    assert (source + steps - destination) % gpus == 0
+    assert abs(int(steps[0])) == nx.shortest_path_length(nx.cycle_graph(gpus), int(source[0]), int(destination[0]))
+
+
+@given(st.integers(2, 20), st.data())
+def test_segment_load_is_the_sum_over_arcs(gpus, data):
+    pair = st.tuples(st.integers(0, gpus - 1), st.integers(0, gpus - 1), st.integers(0, 100))
+    pairs = data.draw(st.lists(pair.filter(lambda p: p[0] != p[1]), min_size=1, max_size=12))
+    source, destination, amount = np.array(pairs, np.int32).T
+    steps = ring_steps(source, destination, gpus)
+    expected = np.zeros((2, gpus), int)
+    for start, step, size in zip(source.tolist(), steps.tolist(), amount.tolist(), strict=True):
+        for k in range(abs(step)):
+            expected[int(step < 0), (start + k if step > 0 else start - 1 - k) % gpus] += size
+    assert np.array_equal(segment_load(source, steps, amount.astype(np.int64), gpus), expected)
+
+
+@pytest.mark.parametrize("fabric", [SWITCH, CLUSTER, RING, OCS], ids=lambda fabric: fabric.kind)
+@pytest.mark.parametrize("plan", PLANS)
+def test_the_best_order_beats_all_structured_orders_and_none_beats_the_bound(plan, fabric):
+    flows = traffic(JOB, plan)
+    best = best_order(fabric, CHIPLET, 0.8, plan, flows)
+    costs = [
+        bottleneck_seconds(fabric, CHIPLET, 0.8, flows.placed(order), plan.gpus)
+        for _, order in orders(plan, folds=fabric is RING)
+    ]
+    assert best.seconds == min(costs)
+    assert best.bound_seconds <= best.seconds * (1 + 1e-12)
+
+
+def test_a_nesting_loads_every_ring_segment_by_stride_times_bytes():
+    """The outermost ring closes around and loads one direction only; inner rings close on their own way back."""
+    plan = Plan(4, 2, 4, 1)
+    sizes = dict(zip(("tp", "pp", "dp"), pair_bytes(JOB, plan), strict=True))
+    for step, (_, order) in zip(strides(plan), orders(plan, folds=False), strict=True):
+        flows = traffic(JOB, plan).placed(order)
+        steps = ring_steps(flows.source, flows.destination, plan.gpus)
+        closed_form = sum(step[name] * sizes[name] for name in step)
+        assert segment_load(flows.source, steps, flows.size_bytes, plan.gpus).max() <= closed_form
+
+
+def test_a_cluster_keeps_the_larger_traffic_on_the_island():
+    """GPT-3 with tp = 8 on islands of 8: the tensor ring must not cross the NIC."""
+    plan = Plan(2, 8, 2, 1)
+    order = best_order(CLUSTER, CHIPLET, 1.0, plan, traffic(JOB, plan)).gpu_of_rank.reshape(-1, 8)
+    assert (order // 8 == order[:, :1] // 8).all()
+
+
+def test_one_pair_on_a_ring_takes_bytes_over_half_the_ports():
+    flows = Traffic(*(np.array([value]) for value in (0, 1, 256_000_000_000, 0)))
+    assert bottleneck_seconds(RING, CHIPLET, 1.0, flows, 8) == pytest.approx(256e9 / (2048e9 / 8))
+    assert bottleneck_seconds(OCS, CHIPLET, 0.5, flows, 8) == pytest.approx(256e9 / (4096e9 / 8) / 0.5)

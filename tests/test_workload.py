@@ -1,0 +1,112 @@
+"""Published figures: parameters, flops and memory of Megatron's models."""
+
+import pytest
+
+from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
+from lightfabric.placement.cost import backward_seconds, forward_seconds, gemm_seconds
+from lightfabric.placement.workload import (
+    Plan,
+    activation_bytes,
+    attention_flops,
+    iteration_flops,
+    layer_flops,
+    parameters,
+    peak_memory,
+    rank_parameters,
+    stage_memory,
+    state_bytes,
+)
+
+GPT3 = ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200)
+JOB = JobSpec(GPT3, batch=1536)
+H100 = ACCELERATORS["h100"]
+
+
+@pytest.mark.parametrize(
+    ("hidden", "heads", "layers", "billions"),
+    [(2304, 24, 24, 1.7), (3072, 32, 30, 3.6), (6144, 48, 40, 18.4), (12288, 96, 96, 174.6), (25600, 160, 128, 1008.0)],
+)
+def test_parameters_are_those_of_narayanan_2021_table_1(hidden, heads, layers, billions):
+    count = parameters(ModelSpec(layers, hidden, heads, 2048, 51200))
+    assert count / 1e9 == pytest.approx(billions, abs=0.06)
+
+
+def test_parameters_follow_narayanan_2021_equation_2():
+    layers, h, v, s = 96, 12288, 51200, 2048
+    final_norm = 2 * h
+    assert parameters(GPT3) - final_norm == 12 * layers * h**2 + 13 * layers * h + (v + s) * h
+
+
+def test_flops_follow_narayanan_2021_equation_3():
+    b, s, layers, h, v = 1536, 2048, 96, 12288, 51200
+    exact = 96 * b * s * layers * h**2 * (1 + s / (6 * h) + v / (16 * layers * h))
+    assert iteration_flops(JOB, "full") == pytest.approx(exact, rel=1e-12)
+
+
+def test_flops_without_recomputation_are_six_per_parameter_and_token():
+    tokens = JOB.batch * GPT3.sequence
+    assert iteration_flops(JOB, "none") == pytest.approx(6 * parameters(GPT3) * tokens, rel=0.03)
+
+
+def test_selective_recomputation_costs_no_more_than_korthikanti_2022_says():
+    """Section 5 gives 2.7 % for GPT-3, the whole s / 6 h of the attention core; one forward pass of it is a third."""
+    s, h = GPT3.sequence, GPT3.hidden
+    more = GPT3.layers * attention_flops(GPT3, 1536) / iteration_flops(JOB, "none")
+    assert 3 * more == pytest.approx(0.027, abs=0.001)
+    assert more == pytest.approx(s / (18 * h) / (1 + s / (6 * h)), rel=0.04)
+
+
+def test_activations_follow_korthikanti_2022_table_2():
+    s, b, h, a, t = 2048, 2, 12288, 96, 8
+    plan = Plan(dp=1, tp=t, pp=1, micro_batch=b)
+    assert activation_bytes(JOB, plan, "none") * t == s * b * h * 34 + 5 * a * s * s * b
+    assert activation_bytes(JOB, plan, "selective") * t == s * b * h * 34
+    assert activation_bytes(JOB, plan, "full") * t == s * b * h * 2
+
+
+def test_selective_recomputation_saves_what_korthikanti_2022_says():
+    """Section 5: 70 % of the activations of GPT-3, 65 % of MT-NLG."""
+    plan = Plan(dp=1, tp=8, pp=1, micro_batch=1)
+    saved = [1 - activation_bytes(job, plan, "selective") / activation_bytes(job, plan, "none")
+             for job in (JOB, JobSpec(ModelSpec(105, 20480, 128, 2048, 51200), batch=1920))]  # fmt: skip
+    assert saved == pytest.approx([0.70, 0.65], abs=0.007)
+
+
+def test_mixed_precision_adam_takes_18_bytes_per_parameter_and_fp32_16():
+    assert [sum(state_bytes(p)) for p in ("fp16", "bf16", "fp8", "fp32", "tf32")] == [18, 18, 18, 16, 16]
+
+
+def test_ranks_hold_all_parameters_and_what_is_replicated():
+    plan = Plan(dp=1, tp=8, pp=4, micro_batch=1)
+    held = sum(plan.tp * rank_parameters(GPT3, plan, stage) for stage in range(plan.pp))
+    norms_and_biases = GPT3.layers * 6 * GPT3.hidden + GPT3.sequence * GPT3.hidden + 2 * GPT3.hidden
+    word_embedding_again = GPT3.vocabulary * GPT3.hidden
+    assert held == parameters(GPT3) + (plan.tp - 1) * norms_and_biases + word_embedding_again
+
+
+def test_a_plan_of_one_rank_holds_the_model():
+    assert rank_parameters(GPT3, Plan(1, 1, 1, 1), 0) == parameters(GPT3)
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_no_stage_needs_more_than_the_peak(recompute):
+    plan = Plan(dp=2, tp=4, pp=16, micro_batch=2, recompute=recompute)
+    assert peak_memory(JOB, plan).total == max(stage_memory(JOB, plan, stage).total for stage in range(plan.pp))
+
+
+def test_a_large_product_is_bound_by_flops_and_a_thin_one_by_memory():
+    assert gemm_seconds(H100, JOB, 8192, 8192, 8192) == 2 * 8192**3 / 989.4e12
+    assert gemm_seconds(H100, JOB, 1, 8192, 8192) == pytest.approx((8192**2 + 2 * 8192) * 2 / 3350e9)
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_a_stage_is_never_faster_than_its_flops(recompute):
+    plan = Plan(dp=1, tp=8, pp=1, micro_batch=1, recompute=recompute)
+    seconds = forward_seconds(H100, JOB, plan, 0) + backward_seconds(H100, JOB, plan, 0)
+    bound = iteration_flops(JOB, recompute) / JOB.batch / plan.tp / H100.peak_flops("bf16")
+    assert bound < seconds < 1.4 * bound
+
+
+def test_flops_count_a_wide_feed_forward_layer():
+    wide = ModelSpec(layers=2, hidden=64, heads=4, sequence=32, vocabulary=100, ffn=512)
+    assert layer_flops(wide, 3) == 2 * 3 * 32 * (4 * 64 * 64 + 2 * 64 * 512) + 4 * 3 * 32 * 32 * 64
