@@ -354,7 +354,10 @@ class Output(Input):
 
 
 class Inputs(_Declaration):
-    """Declares an array of inputs; each instance says how many in ``Block(widths=...)``."""
+    """Declares an array of inputs; each instance says how many in ``Block(widths=...)``.
+
+    The step function gets a table by instance and element, as wide as the widest instance; others have -1 in the rest.
+    """
 
     is_array = True
 
@@ -497,7 +500,8 @@ class _Kind:
 class System:
     """An elaborated hierarchy: ``ValueError`` with one line for each port or channel that is not bound as it must be.
 
-    ``now`` is the next cycle to run. Elaboration takes time and memory in proportion to blocks, ports and Fifo slots.
+    ``now`` is the next cycle to run. A hierarchy is elaborated once. That takes time and memory in proportion to blocks,
+    ports and Fifo slots, and compiles each kind of block that is not in the cache.
     """
 
     def __init__(self, top: Module, name: str = "top") -> None:

@@ -253,6 +253,25 @@ def test_idle_time_is_jumped() -> None:
     assert statistics.active_cycles + statistics.jumped_cycles == system.now == 40_000_301
 
 
+def test_each_block_keeps_its_own_distant_alarm() -> None:
+    top = Module()
+    sinks = [top.add(f"sink[{n}]", Sink()) for n in range(3)]
+    for n, sink in enumerate(sinks):
+        connect(top.add(f"source[{n}]", _source([5000 - 1000 * n, 90_000])).o, sink.i, Fifo(1))
+    System(top).run_to_idle()
+    assert [sink.records["cycle"].tolist() for sink in sinks] == [[5001, 90_001], [4001, 90_001], [3001, 90_001]]
+
+
+def test_an_idle_block_is_not_stepped() -> None:
+    top = Module()
+    source, sink, listener = top.add("source", _source([0] * 1000)), top.add("sink", Sink()), top.add("idle", Listener())
+    connect(source.o, sink.i, Fifo(2))
+    listener.i.bind(Signal())
+    statistics = System(top).run_to_idle()
+    assert listener.heard() == [(0, 0)]
+    assert statistics.steps == 1 + 1001 + 1001
+
+
 def test_a_run_stops_before_its_cycle_and_goes_on_from_there() -> None:
     system, sink = _chain([Fifo(2)], [0, 5, 9])
     assert system.run(6) is system.statistics
@@ -396,6 +415,7 @@ def test_the_same_code_runs_without_the_compiler() -> None:
     assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip() == scenario()
 
 
+@pytest.mark.skipif(bool(os.environ.get("NUMBA_DISABLE_JIT")), reason="nothing is compiled")
 def test_compiled_code_of_a_block_is_stale_when_the_kernel_has_changed() -> None:
     for function in (_step_hop, kernel.push):
         stamp = function._cache._cache_file._source_stamp  # type: ignore[attr-defined]
