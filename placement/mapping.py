@@ -169,13 +169,18 @@ def segment_load(
 
 
 def gpu_bytes_per_s(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float) -> float:
-    """Payload rate of one GPU into the fabric, all its ports together; on a cluster island and NIC."""
+    """Payload rate of one GPU into the fabric, all its ports together; on a cluster island and NIC.
+
+    ValueError if a ring's chiplet has no port for each direction.
+    """
     match fabric:
         case ElectricalSwitchSpec():
             gbps = fabric.gpu_gbps
         case ElectricalClusterSpec():
             gbps = fabric.island_gbps + fabric.nic_gbps
         case SipRingSpec():
+            if chiplet.ports < 2:
+                raise ValueError(f"ChipletSpec.ports must be at least 2 on a {fabric.kind}, not {chiplet.ports}")
             gbps = chiplet.ports // 2 * 2 * chiplet.gbps_per_port
         case _:
             gbps = chiplet.gbps
@@ -198,7 +203,7 @@ def bottleneck_seconds(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: flo
     rate = gpu_bytes_per_s(fabric, chiplet, efficiency)
     if isinstance(fabric, SipRingSpec):
         steps = ring_steps(flows.source, flows.destination, gpus)
-        return float(segment_load(flows.source, steps, flows.size_bytes, gpus).max()) / (rate / 2) if rate else np.inf
+        return float(segment_load(flows.source, steps, flows.size_bytes, gpus).max()) / (rate / 2)
     if isinstance(fabric, ElectricalClusterSpec):
         leaves = flows.source // fabric.island_gpus != flows.destination // fabric.island_gpus
         nic = _busiest(flows, leaves, gpus) / (fabric.nic_gbps * 1e9 / 8 * efficiency)

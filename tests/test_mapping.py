@@ -1,4 +1,8 @@
-"""Orders of ranks: permutations, bounds and the closed forms of their costs."""
+"""Orders of ranks: permutations, bounds and the closed forms of their costs; then whole placements of the examples."""
+
+import time
+import tomllib
+from importlib.resources import files
 
 import networkx as nx
 import numpy as np
@@ -8,6 +12,7 @@ from hypothesis import strategies as st
 
 from lightfabric.model.spec import (
     ACCELERATORS,
+    AcceleratorSpec,
     ChipletSpec,
     ElectricalClusterSpec,
     ElectricalSwitchSpec,
@@ -15,7 +20,9 @@ from lightfabric.model.spec import (
     ModelSpec,
     SipOcsSpec,
     SipRingSpec,
+    Spec,
 )
+from lightfabric.placement.circuit import permutations
 from lightfabric.placement.graph import task_graph
 from lightfabric.placement.mapping import (
     Traffic,
@@ -29,6 +36,8 @@ from lightfabric.placement.mapping import (
     strides,
     traffic,
 )
+from lightfabric.placement.place import place
+from lightfabric.placement.search import DoesNotFit
 from lightfabric.placement.workload import Plan
 
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=64)
@@ -130,3 +139,93 @@ def test_one_pair_on_a_ring_takes_bytes_over_half_the_ports():
     flows = Traffic(*(np.array([value]) for value in (0, 1, 256_000_000_000, 0)))
     assert bottleneck_seconds(RING, CHIPLET, 1.0, flows, 8) == pytest.approx(256e9 / (2048e9 / 8))
     assert bottleneck_seconds(OCS, CHIPLET, 0.5, flows, 8) == pytest.approx(256e9 / (4096e9 / 8) / 0.5)
+
+
+FABRICS = {
+    "electrical-switch": ElectricalSwitchSpec,
+    "electrical-cluster": ElectricalClusterSpec,
+    "sip-ring": SipRingSpec,
+    "sip-ocs": SipOcsSpec,
+}
+EXAMPLES = ["gpt3-175b", "small", "prototype"]
+
+
+def example(name):
+    table = tomllib.loads(files("lightfabric.examples").joinpath(f"{name}.toml").read_text())
+    given = table.pop("accelerator")
+    accelerator = ACCELERATORS[given["preset"]] if "preset" in given else AcceleratorSpec(**given)
+    job = table.pop("job")
+    fabrics = tuple(FABRICS[fabric["kind"]](**fabric) for fabric in table.pop("fabrics"))
+    chiplet, gpus = ChipletSpec(**table.pop("chiplet")), tuple(table.pop("gpus"))
+    job["model"] = ModelSpec(**job["model"])
+    return Spec(accelerator=accelerator, job=JobSpec(**job), fabrics=fabrics, chiplet=chiplet, gpus=gpus, **table)
+
+
+def cases():
+    for name in EXAMPLES:
+        spec = example(name)
+        for fabric in spec.fabrics:
+            for gpus in spec.gpus:
+                yield pytest.param(spec, fabric, gpus, id=f"{name}-{fabric.kind}-{gpus}")
+
+
+@pytest.mark.parametrize(("spec", "fabric", "gpus"), list(cases()))
+def test_every_row_of_every_example_is_placed_or_refused(spec, fabric, gpus):
+    arguments = spec.job, spec.accelerator, fabric, spec.chiplet, gpus
+    started = time.perf_counter()
+    if spec.name == "gpt3-175b" and gpus < 64:
+        with pytest.raises(DoesNotFit, match="64 GPUs are enough"):
+            place(*arguments, efficiency=0.85)
+        assert time.perf_counter() - started < 1
+        return
+    placement = place(*arguments, efficiency=0.85)
+    assert time.perf_counter() - started < 4
+    assert np.array_equal(np.sort(placement.gpu_of_rank), np.arange(gpus))
+    assert placement.memory.total <= spec.accelerator.memory_gib * 2**30
+    assert placement.seconds.total >= placement.compute_bound_seconds
+    assert placement.order.seconds >= placement.order.bound_seconds * (1 - 1e-12)
+    assert placement.gpus_by_degree.sum() == gpus
+    assert (placement.bytes_by_distance * np.arange(gpus // 2 + 1)).sum() == placement.order.byte_hops
+    assert (placement.circuits is not None) == fabric.kind.startswith("sip")
+
+
+@pytest.mark.parametrize("gpus", [64, 256])
+def test_no_fabric_beats_the_ideal_switch_of_the_same_rate(gpus):
+    spec = example("gpt3-175b")
+    totals = [
+        place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=0.85).seconds.total
+        for fabric in spec.fabrics
+    ]
+    assert min(totals) == totals[0]
+
+
+def test_circuits_through_switches_can_be_set():
+    spec = example("small")
+    ports = spec.chiplet.ports
+    placement = place(spec.job, spec.accelerator, spec.fabrics[3], spec.chiplet, 16, efficiency=0.85)
+    assert permutations(placement.circuits, 16, ports).shape == (ports, 16)
+
+
+def test_the_order_is_one_of_the_structured_ones():
+    spec = example("small")
+    placement = place(spec.job, spec.accelerator, spec.fabrics[2], spec.chiplet, 32, efficiency=0.85)
+    named = dict(orders(placement.plan, folds=True))
+    assert np.array_equal(named[placement.order.name], placement.gpu_of_rank)
+
+
+def test_twice_the_efficiency_is_never_slower():
+    spec = example("small")
+    for fabric in spec.fabrics:
+        slow, fast = (
+            place(spec.job, spec.accelerator, fabric, spec.chiplet, 16, efficiency=efficiency).seconds.total
+            for efficiency in (0.4, 0.8)
+        )
+        assert fast <= slow
+
+
+def test_a_ring_of_one_port_is_refused_in_one_line():
+    spec = example("small")
+    chiplet = ChipletSpec(ports=1)
+    with pytest.raises(ValueError, match="ChipletSpec.ports must be at least 2 on a sip-ring, not 1") as caught:
+        place(spec.job, spec.accelerator, spec.fabrics[2], chiplet, 8, efficiency=0.85)
+    assert "\n" not in str(caught.value)
