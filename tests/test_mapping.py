@@ -226,6 +226,6 @@ def test_twice_the_efficiency_is_never_slower():
 def test_a_ring_of_one_port_is_refused_in_one_line():
     spec = example("small")
     chiplet = ChipletSpec(ports=1)
-    with pytest.raises(ValueError, match="ChipletSpec.ports must be at least 2 on a sip-ring, not 1") as caught:
+    with pytest.raises(ValueError, match=r"ChipletSpec.ports must be at least 2 on a sip-ring, not 1") as caught:
         place(spec.job, spec.accelerator, spec.fabrics[2], chiplet, 8, efficiency=0.85)
     assert "\n" not in str(caught.value)
