@@ -37,6 +37,7 @@ def _compiled(function: _Function) -> _Function:
 
 def _record(**fields: str) -> np.dtype[Any]:
     """An aligned structured dtype whose elements read as ``element.field``, compiled or not."""
+    assert not any(hasattr(np.record, name) for name in fields), "numpy's own attributes hide fields of their name"
     return np.dtype((np.record, np.dtype(list(fields.items()), align=True)))
 
 
@@ -73,7 +74,7 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0) -> S
 
 
 _TASK = _record(
-    kind="i1", waiting="i4", limit="i4", device="i8", path="i8", work_ps="i8", flow_bytes="f8", latency_ps="i8",
+    kind="i1", waiting="i4", limit="i4", runs_on="i8", path="i8", work_ps="i8", flow_bytes="f8", latency_ps="i8",
     edge="i8", edge_end="i8", start_ps="i8", finish_ps="i8", next_ready="i8",
 )  # fmt: skip
 """A task. ``path`` is -1 when it occupies none; ``flow_bytes`` is what each route of the path carries; ``edge`` to
@@ -180,7 +181,7 @@ def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Recor
         raise ValueError(f"TaskGraph.operations must have latencies below {HORIZON_PS} ps, not {latency_ps.max():.3g} ps")
     return _records(
         _TASK, len(graph), kind=graph.kind, waiting=np.bincount(graph.successors, minlength=len(graph)), limit=_NOWHERE,
-        device=graph.device, path=path, work_ps=graph.work, latency_ps=latency_ps,
+        runs_on=graph.device, path=path, work_ps=graph.work, latency_ps=latency_ps,
         flow_bytes=np.where(rings, 2 * (members - 1) / np.maximum(members, 1), 1) * graph.work,
         edge=graph.successor_start[:-1], edge_end=graph.successor_start[1:],
     )  # fmt: skip
@@ -443,7 +444,7 @@ def _wake(world: _World, device: int) -> None:
 def _finish(world: _World, task: int, now_ps: int) -> None:
     """The time of a task on the calendar has come: it has computed, or its last byte has arrived."""
     if world.task[task].kind == _COMPUTE:
-        device = world.task[task].device
+        device = world.task[task].runs_on
         world.device[device].busy = 0
         if world.queue[device].count > 0:
             _wake(world, device)
@@ -459,7 +460,7 @@ def _start_ready(world: _World, moment: float, now_ps: int) -> None:
         world.size[_READY] = this.next_ready
         this.start_ps = now_ps
         if this.kind == _COMPUTE:
-            device = this.device
+            device = this.runs_on
             _push(world, device, task, moment)
             if world.queue[device].count == 1 and not world.device[device].busy:
                 _wake(world, device)
