@@ -44,6 +44,7 @@ from lightfabric.placement.search import Ranked, Rates, Seconds, iteration_secon
 from lightfabric.placement.workload import Memory, Plan, peak_memory
 
 DIMENSIONS: tuple[Dimension, ...] = ("tp", "pp", "dp")
+MOST_RELAYS = 1 << 21
 DEGREES_TRIED = 3
 """Different (dp, tp, pp) that get an order and circuits; the estimate that ranks them is close."""
 
@@ -177,7 +178,7 @@ def _rate_options(
     """Ways to serve the traffic: one if electrical; circuits shared by demand and by its square root if optical.
 
     On a ring also circuits between neighbours only: relayed traffic then takes turns on all wavelengths, where circuits
-    of their own for all pairs divide them for good.
+    of their own for all pairs divide them for good. Left out where relays would be too many to list.
     """
     if not isinstance(fabric, SipRingSpec | SipOcsSpec):
         return [(_electrical_rates(fabric, chiplet, efficiency, plan, placed), None)]
@@ -185,7 +186,8 @@ def _rate_options(
     lane = lane_gbps * 1e9 / 8 * efficiency
     demands = _demands(fabric, placed, plan.gpus)
     found = [assign(fabric, chiplet, plan.gpus, demand) for demand in demands]
-    if isinstance(fabric, SipRingSpec):
+    segments = np.abs(ring_steps(placed.source, placed.destination, plan.gpus)).sum()
+    if isinstance(fabric, SipRingSpec) and segments <= MOST_RELAYS:
         found.append(assign(replace(fabric, max_hops=1), chiplet, plan.gpus, demands[0]))
     return [(_circuit_rates(circuits, lane, placed), circuits) for circuits in found]
 

@@ -110,3 +110,11 @@ def test_a_stage_is_never_faster_than_its_flops(recompute):
 def test_flops_count_a_wide_feed_forward_layer():
     wide = ModelSpec(layers=2, hidden=64, heads=4, sequence=32, vocabulary=100, ffn=512)
     assert layer_flops(wide, 3) == 2 * 3 * 32 * (4 * 64 * 64 + 2 * 64 * 512) + 4 * 3 * 32 * 32 * 64
+
+
+def test_a_stage_keeps_as_many_micro_batches_as_stages_follow_it():
+    """1F1B: the first stage holds pp micro-batches, the last one [Narayanan 2021, 2.2.1]."""
+    plan = Plan(dp=1, tp=8, pp=8, micro_batch=1)
+    per_micro_batch = 12 * activation_bytes(JOB, plan, "none")
+    kept = [stage_memory(JOB, plan, stage).activations for stage in range(7)]
+    assert kept == [(8 - stage) * per_micro_batch for stage in range(7)]
