@@ -326,10 +326,11 @@ def _schedule(world: _World, item: int, time_ps: int) -> None:
 def _next(world: _World) -> int:
     """Take the first item off the calendar."""
     item = world.calendar[0]
+    first = world.occasion[item].place
     world.occasion[item].place = _NOWHERE
     world.size[_CALENDAR] -= 1
     if world.size[_CALENDAR] > 0:
-        _seat(world, 0, world.calendar[world.size[_CALENDAR]])
+        _seat(world, first, world.calendar[world.size[_CALENDAR]])
     return item
 
 

@@ -217,10 +217,7 @@ def _optical(
     circuits: Circuits,
 ) -> Network:
     ends = sorted(circuits.lanes)
-    lanes = np.array([circuits.lanes[pair] for pair in ends], np.int64)
-    if len(lanes) and lanes.min() < 1:
-        worst = int(lanes.argmin())
-        raise ValueError(f"Circuits.lanes[{ends[worst]}] must be at least 1, not {lanes[worst]}")
+    lanes = np.array([_lanes(circuits, pair, gpus) for pair in ends], np.int64)
     link_source, link_destination = np.array(ends, np.int64).reshape(-1, 2).T
     port = port_bytes_per_s(chiplet, timing)
     if isinstance(fabric, SipRingSpec):
@@ -233,15 +230,23 @@ def _optical(
     stops = [_stops(circuits, pair) for pair in _zip_pairs(source, destination)]
     relays = sorted({stop for path in stops for stop in path[1:-1]})
     relay = np.array(relays, np.int32)
-    switch_rate = port * float(timing.link.cycles_per_flit / timing.switch.cycles_per_flit) * chiplet.ports
-    propagation_ps = np.rint(timing.link.latency_cycles * chiplet.cycle_ps + length_m * FIBRE_PS_PER_M).astype(np.int64)
+    switch_rate = chiplet.ports * port * float(timing.link.cycles_per_flit / timing.switch.cycles_per_flit)
+    hop_ps = np.rint(timing.link.latency_cycles * chiplet.cycle_ps + length_m * FIBRE_PS_PER_M).astype(np.int64)
     links = [
-        _Links(link_source.astype(np.int32), link_destination.astype(np.int32), lanes * lane, propagation_ps),
+        _Links(link_source.astype(np.int32), link_destination.astype(np.int32), lanes * lane, hop_ps),
         _Links(relay, relay, switch_rate, _switch_ps(chiplet, timing)),
     ]
-    index = {pair: link for link, pair in enumerate(ends)}
-    index.update({(gpu, gpu): len(ends) + place for place, gpu in enumerate(relays)})
-    return _network(gpus, links, source, destination, _relayed(stops, index))
+    circuit_link = {pair: link for link, pair in enumerate(ends)}
+    relay_link = {gpu: link for link, gpu in enumerate(relays, len(ends))}
+    return _network(gpus, links, source, destination, _relayed(stops, circuit_link, relay_link))
+
+
+def _lanes(circuits: Circuits, pair: Pair, gpus: int) -> int:
+    if not (0 <= pair[0] < gpus and 0 <= pair[1] < gpus and pair[0] != pair[1]):
+        raise ValueError(f"Circuits.lanes must join two GPUs from 0 to {gpus - 1}, not {pair}")
+    if circuits.lanes[pair] < 1:
+        raise ValueError(f"Circuits.lanes[{pair}] must be at least 1, not {circuits.lanes[pair]}")
+    return circuits.lanes[pair]
 
 
 def _stops(circuits: Circuits, pair: Pair) -> tuple[int, ...]:
@@ -253,14 +258,15 @@ def _stops(circuits: Circuits, pair: Pair) -> tuple[int, ...]:
     return stops
 
 
-def _relayed(stops: list[tuple[int, ...]], index: dict[Pair, int]) -> NDArray[np.int64]:
+def _relayed(stops: list[tuple[int, ...]], circuit_link: dict[Pair, int], relay_link: dict[int, int]) -> NDArray[np.int64]:
     """Routes along stops: a circuit, then the switch of the relay and the next circuit, until the last stop."""
     routes = np.full((len(stops), max((2 * len(path) - 3 for path in stops), default=0)), -1, np.int64)
     for row, path in enumerate(stops):
+        end = 2 * len(path) - 3
         try:
-            routes[row, 0 : 2 * len(path) - 3 : 2] = [index[hop] for hop in pairwise(path)]
+            routes[row, 0:end:2] = [circuit_link[hop] for hop in pairwise(path)]
         except KeyError as error:
             hop = error.args[0]
             raise ValueError(f"Circuits.stops[{path[0], path[-1]}] must follow circuits, not {hop[0]} -> {hop[1]}") from None
-        routes[row, 1 : 2 * len(path) - 3 : 2] = [index[stop, stop] for stop in path[1:-1]]
+        routes[row, 1:end:2] = [relay_link[stop] for stop in path[1:-1]]
     return routes
