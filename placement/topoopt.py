@@ -179,7 +179,7 @@ def _groups(reduces: _Ints, member_row: _Ints, members: _Ints) -> tuple[_Ints, N
     for place, (start, end, task) in enumerate(zip(starts.tolist(), ends.tolist(), reduces.tolist(), strict=True)):
         group = members[start:end]
         if end == start or len(np.unique(group)) < end - start:
-            raise ValueError(f"tasks[{task}].next must be different nodes, at least 1, not {end - start} with repetitions")
+            raise ValueError(f"tasks[{task}].next must be different nodes, at least 1, not {group[:9].tolist()}")
         group_of[place] = index.setdefault(group.tobytes(), len(index))
         if group_of[place] == len(rows):
             rows.append(group)
