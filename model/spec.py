@@ -50,8 +50,8 @@ class ChipletSpec:
     flit_bytes: int = 128
     crc: Literal["crc32c"] = "crc32c"
     virtual_channels: int = 2
-    buffer_flits: int = 32
-    replay_flits: int = 64
+    buffer_flits: int = 128
+    replay_flits: int = 256
 
     HEADER_BYTES: ClassVar[int] = 8
     CRC_BYTES: ClassVar[int] = 4
@@ -59,12 +59,13 @@ class ChipletSpec:
     BLOCK_BITS_ON_LINE: ClassVar[int] = 66
 
     def __post_init__(self) -> None:
-        _require_between(self, 1, 64, "ports", "wavelengths_per_port")
+        _require_between(self, 1, 32, "ports")
+        _require_between(self, 1, 32, "wavelengths_per_port")
         _require_between(self, 1, 8, "virtual_channels")
-        _require_between(self, 1, 127, "buffer_flits")
+        _require_between(self, 1, 256, "buffer_flits")
         _require_positive(self, "wavelength_gbps", "core_clock_mhz")
         _require(self, "flit_bytes", self.flit_bytes in (64, 128, 256), "64, 128 or 256")
-        _require(self, "replay_flits", self.replay_flits in (2, 4, 8, 16, 32, 64, 128), "a power of two from 2 to 128")
+        _require(self, "replay_flits", self.replay_flits in (2, 4, 8, 16, 32, 64, 128, 256), "a power of two from 2 to 256")
         _require(
             self,
             "wavelengths_per_port",
@@ -96,14 +97,24 @@ class ChipletSpec:
 
     @property
     def blocks_per_cycle(self) -> Fraction:
-        """Blocks per core clock cycle on each wavelength, at most 1: line rate / 66 bits / clock, to a part in 1e4."""
+        """Blocks per core clock cycle on each wavelength, at most 1: line rate / 66 bits / clock, within 5e-5."""
         exact = Fraction(self.wavelength_gbps) * 1000 / (self.BLOCK_BITS_ON_LINE * Fraction(self.core_clock_mhz))
-        return exact if exact > 1 else exact.limit_denominator(9999)
+        return exact if exact > 1 else exact.limit_denominator(128)
 
     @property
     def cycle_ps(self) -> float:
         """Period of the core clock."""
         return 1e6 / self.core_clock_mhz
+
+    @property
+    def switch_ports(self) -> int:
+        """Ports of the chiplet's switch: one to the client and one to the line for each optical port."""
+        return 2 * self.ports
+
+    @property
+    def replay_timeout_slots(self) -> int:
+        """Slots without an acknowledgement after which the transmitter replays: four windows and the pipelines."""
+        return 4 * self.replay_flits + 64
 
     @property
     def gbps_per_port(self) -> float:

@@ -6,35 +6,42 @@ from fractions import Fraction
 
 @dataclass(frozen=True)
 class LinkTiming:
-    """Cycles of one link in one direction, at zero channel delay.
+    """Cycles of one link in one direction.
 
-    The line is a train of flit slots, one after the other from reset on. The first group of values says which slot can
-    carry what; with the slot times they give every latency. The second group is measured end to end.
+    The line is a train of flit slots, one after the other from reset on. A slot is decided when the last beat of the slot
+    before it is on the line at the transmitter, and arrives when its own last beat is at the receiver. The first group of
+    values says which slot can carry what; with the times of the slots (``model.slot``) and the delay of the fibre they give
+    every latency. The second group is measured end to end at zero delay.
     """
 
     first_beat_cycle: int
     """Cycle, from reset, in which the first beat of the first slot is on the line."""
     accept_cycles: int
-    """From a flit at the input to the first beat of the earliest slot that can carry it."""
+    """From a flit at the input to the decision of the earliest slot that can carry it."""
     deliver_cycles: int
-    """From the last beat of a slot to its flit at the output."""
+    """From the arrival of a slot to its flit at the output."""
     credit_out_cycles: int
-    """From a credit at the output to the first beat of the earliest slot whose header can return it."""
+    """From a credit at the output to the decision of the earliest slot whose header can return it."""
     credit_in_cycles: int
-    """From the last beat of a slot that returns a credit to the first beat of the earliest slot that can use it."""
+    """From the arrival of a slot that returns a credit to the decision of the earliest slot that can use it."""
+    ack_out_cycles: int
+    """From the arrival of a slot with a flit to the decision of the earliest slot whose header can acknowledge it."""
+    ack_in_cycles: int | None
+    """From the arrival of a slot that acknowledges a flit to the decision of the earliest slot that can carry a new flit
+    when the replay buffer was full. None if it never is, because the credits run out first."""
     nak_out_cycles: int
-    """From the last beat of a corrupted slot to the first beat of the earliest slot that can carry the nak."""
+    """From the arrival of the slot that shows a gap to the decision of the earliest slot that can ask for a replay."""
     nak_in_cycles: int
-    """From the last beat of a slot with a nak to the first beat of the earliest slot that can carry the replay."""
+    """From the arrival of the slot that asks for a replay to the decision of the earliest slot that can carry it."""
 
     latency_cycles: int
     """Least cycles from a flit at the input to the same flit at the output."""
     cycles_per_flit: Fraction
     """Sustained, with the consumer always ready."""
     credit_loop_cycles: int
-    """From a credit at the output to the flit it admits at the output, with the sender waiting."""
+    """Most cycles from a credit at the output to the flit it admits at the output, with the sender waiting."""
     replay_loop_cycles: int
-    """From the delivery a corrupted flit would have had to the delivery of its replay."""
+    """Most cycles from the delivery that a corrupted flit would have had to the delivery of its replay."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,58 @@
+"""The rhythm of the line: when the beats and slots of a link are sent."""
+
+from dataclasses import dataclass
+
+from numba.extending import register_jitable
+
+from lightfabric.model.spec import ChipletSpec
+
+
+@register_jitable
+def beat_cycle(beat: int, first_beat_cycle: int, num: int, den: int) -> int:
+    """Cycle of a beat on the line that carries ``num`` beats in ``den`` cycles, as evenly as whole cycles allow."""
+    return first_beat_cycle + (beat * den + den + num - 1) // num - (den + num - 1) // num
+
+
+@register_jitable
+def first_beat_from(cycle: int, first_beat_cycle: int, num: int, den: int) -> int:
+    """The first beat at ``cycle`` or later."""
+    beat = max(0, (cycle - first_beat_cycle) * num // den)
+    while beat > 0 and beat_cycle(beat - 1, first_beat_cycle, num, den) >= cycle:
+        beat -= 1
+    while beat_cycle(beat, first_beat_cycle, num, den) < cycle:
+        beat += 1
+    return beat
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Slots of one direction of a link: ``beats_per_flit`` beats each, without a gap, from ``first_beat_cycle`` on."""
+
+    first_beat_cycle: int
+    beats_per_flit: int
+    beats: int
+    cycles: int
+
+    @staticmethod
+    def of(spec: ChipletSpec, first_beat_cycle: int) -> "Slots":
+        """Slots of the link of a spec: ``beats`` beats in ``cycles`` cycles."""
+        rate = spec.blocks_per_cycle
+        return Slots(first_beat_cycle, spec.beats_per_flit, rate.numerator, rate.denominator)
+
+    def decided_cycle(self, slot: int) -> int:
+        """Cycle in which it is decided what a slot carries: that of the last beat of the slot before, on the line."""
+        return beat_cycle(slot * self.beats_per_flit - 1, self.first_beat_cycle, self.beats, self.cycles)
+
+    def last_cycle(self, slot: int) -> int:
+        """Cycle of the last beat of a slot on the line."""
+        return self.decided_cycle(slot + 1)
+
+    def decided_from(self, cycle: int) -> int:
+        """The first slot that is decided in ``cycle`` or later."""
+        beat = first_beat_from(cycle, self.first_beat_cycle, self.beats, self.cycles)
+        return -(-(beat + 1) // self.beats_per_flit)
+
+    @property
+    def longest_cycles(self) -> int:
+        """Cycles of a slot, rounded up."""
+        return -(-self.beats_per_flit * self.cycles // self.beats)

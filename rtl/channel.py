@@ -1,0 +1,147 @@
+"""Flits between blocks: the channel, the queue at its end, the credits at its beginning."""
+
+from amaranth import Cat, Module, Signal, Value
+from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out
+
+from lightfabric.model.codec import ADDRESS_BITS, CHANNEL_BITS, LENGTH_BITS
+from lightfabric.model.spec import ChipletSpec
+
+
+def flit_layout(spec: ChipletSpec) -> data.StructLayout:
+    """What the network carries of a flit; sequence, ack and credits belong to each link."""
+    return data.StructLayout(
+        {
+            "last": 1,
+            "virtual_channel": CHANNEL_BITS,
+            "length_bytes": LENGTH_BITS,
+            "destination": ADDRESS_BITS,
+            "source": ADDRESS_BITS,
+            "payload": spec.payload_bytes * 8,
+        }
+    )
+
+
+class ChannelSignature(wiring.Signature):
+    """A flit per cycle without back-pressure, and credits back.
+
+    The sender starts with ``spec.buffer_flits`` credits per virtual channel, spends one per flit and gets one back for
+    each cycle in which the bit of the virtual channel is set.
+
+    Members
+    -------
+    flit : Out(flit_layout(spec))
+    valid : Out(1)
+    credit : In(spec.virtual_channels)
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        super().__init__({"flit": Out(flit_layout(spec)), "valid": Out(1), "credit": In(spec.virtual_channels)})
+
+
+def one_hot_mux(selects, values):
+    """OR of the values whose select is 1; 0 if none is. At most one select may be 1."""
+    chosen = 0
+    for select, value in zip(selects, values, strict=True):
+        value = Value.cast(value)
+        chosen = chosen | (value & select.replicate(len(value)))
+    return chosen
+
+
+class Queue(wiring.Component):
+    """The receiving end of a channel: one first-in first-out buffer of ``spec.buffer_flits`` per virtual channel.
+
+    A flit valid in cycle t is at ``heads`` from t + 1 on. ``pop`` of a valid head returns its credit in the same cycle.
+    A sender that respects its credits never overflows it.
+
+    Members
+    -------
+    i : In(ChannelSignature(spec))
+    heads : Out(flit_layout(spec)).array(spec.virtual_channels)
+    valid : Out(spec.virtual_channels)
+    pop : In(spec.virtual_channels)
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec = spec
+        super().__init__(
+            {
+                "i": In(ChannelSignature(spec)),
+                "heads": Out(flit_layout(spec)).array(spec.virtual_channels),
+                "valid": Out(spec.virtual_channels),
+                "pop": In(spec.virtual_channels),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        flit = Value.cast(self.i.flit)
+        for channel in range(self.spec.virtual_channels):
+            fifo = SyncFIFO(width=len(flit), depth=self.spec.buffer_flits)
+            m.submodules[f"fifo_{channel}"] = fifo
+            m.d.comb += [
+                fifo.w_data.eq(flit),
+                fifo.w_en.eq(self.i.valid & (self.i.flit.virtual_channel == channel)),
+                Value.cast(self.heads[channel]).eq(fifo.r_data),
+                self.valid[channel].eq(fifo.r_rdy),
+                fifo.r_en.eq(self.pop[channel]),
+                self.i.credit[channel].eq(self.pop[channel] & fifo.r_rdy),
+            ]
+        return m
+
+
+class Credits(wiring.Component):
+    """The sending end of a channel: credits left per virtual channel, from ``spec.buffer_flits`` after reset.
+
+    Members
+    -------
+    spend : In(spec.virtual_channels)
+    refund : In(spec.virtual_channels)
+    left : Out(spec.virtual_channels), 1 where a flit may be sent
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec = spec
+        channels = spec.virtual_channels
+        super().__init__({"spend": In(channels), "refund": In(channels), "left": Out(channels)})
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = self.spec.buffer_flits
+        for channel in range(self.spec.virtual_channels):
+            count = Signal(range(depth + 1), init=depth, name=f"count_{channel}")
+            m.d.comb += self.left[channel].eq(count != 0)
+            m.d.sync += count.eq(count + self.refund[channel] - self.spend[channel])
+        return m
+
+
+class RoundRobin(wiring.Component):
+    """One of the requests, the next in turn after the last one that was taken. Combinational.
+
+    Members
+    -------
+    requests : In(count)
+    grant : Out(count), one-hot or zero
+    taken : In(1), the grant is used: the turn moves on
+    """
+
+    def __init__(self, count: int):
+        super().__init__({"requests": In(count), "grant": Out(count), "taken": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        above = Signal.like(self.requests)
+        pending, everything = self.requests & above, self.requests
+        with m.If(pending.any()):
+            m.d.comb += self.grant.eq(pending & -pending)
+        with m.Else():
+            m.d.comb += self.grant.eq(everything & -everything)
+        with m.If(self.taken):
+            m.d.sync += above.eq(~(self.grant | (self.grant - 1)))
+        return m
+
+
+def bits(iterable):
+    """The 1-bit values as one value, the first in bit 0."""
+    return Cat(*iterable)

@@ -1,0 +1,140 @@
+"""What the benches share: a design under Amaranth's simulator, a bound on its cycles, flits in and flits out."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from amaranth import Module
+from amaranth.sim import Simulator
+
+from lightfabric.model.spec import ChipletSpec
+
+
+class BenchTimeout(Exception):
+    """The design did not come to an end within the cycles it was given."""
+
+
+@dataclass(frozen=True)
+class ClientFlit:
+    """What the client of a link or switch sees of a flit."""
+
+    payload: bytes
+    destination: int = 0
+    source: int = 0
+    virtual_channel: int = 0
+    last: int = 1
+
+    def fields(self, spec: ChipletSpec) -> dict[str, int]:
+        """Values for ``rtl.channel.flit_layout``."""
+        return {
+            "last": self.last,
+            "virtual_channel": self.virtual_channel,
+            "length_bytes": len(self.payload),
+            "destination": self.destination,
+            "source": self.source,
+            "payload": int.from_bytes(self.payload, "little"),
+        }
+
+    @staticmethod
+    def of(spec: ChipletSpec, flit) -> "ClientFlit":
+        """From a sampled ``rtl.channel.flit_layout``."""
+        payload = flit.payload.to_bytes(spec.payload_bytes, "little")[: flit.length_bytes]
+        return ClientFlit(payload, flit.destination, flit.source, flit.virtual_channel, flit.last)
+
+
+Transfers = list[tuple[int, ClientFlit]]
+"""(cycle, flit), by rising cycle."""
+
+
+class Driver:
+    """Sends flits into a channel as early as their cycle and the credits of their virtual channel allow."""
+
+    def __init__(self, spec: ChipletSpec, channel, flits: Iterable[tuple[int, ClientFlit]]):
+        self.spec, self.channel, self.flits = spec, channel, list(flits)
+        self.credits = [spec.buffer_flits] * spec.virtual_channels
+        self.sent: Transfers = []
+        self.samples = (channel.credit,)
+
+    def step(self, ctx, cycle: int, credit: int | None) -> None:
+        """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
+        credit = credit or 0
+        for v in range(len(self.credits)):
+            self.credits[v] += credit >> v & 1
+        ready = len(self.sent) < len(self.flits) and self.flits[len(self.sent)][0] <= cycle
+        flit = self.flits[len(self.sent)][1] if ready else None
+        ready = flit is not None and self.credits[flit.virtual_channel] > 0
+        ctx.set(self.channel.valid, ready)
+        if ready:
+            ctx.set(self.channel.flit, flit.fields(self.spec))
+            self.credits[flit.virtual_channel] -= 1
+            self.sent.append((cycle, flit))
+
+    @property
+    def done(self) -> bool:
+        """All flits were sent."""
+        return len(self.sent) == len(self.flits)
+
+
+class Monitor:
+    """The client at the end of a channel: records flits and gives their credits back.
+
+    ``credit_cycle(n, cycle)`` says when the buffer of flit n, delivered in ``cycle``, is given back; one per cycle.
+    """
+
+    def __init__(self, spec: ChipletSpec, channel, credit_cycle: Callable[[int, int], int] = lambda _, cycle: cycle + 1):
+        self.spec, self.channel, self.credit_cycle = spec, channel, credit_cycle
+        self.received: Transfers = []
+        self.credited: list[int] = []
+        self._due: list[tuple[int, int]] = []
+        self.samples = (channel.valid, channel.flit)
+
+    def step(self, ctx, cycle: int, valid: int | None, flit) -> None:
+        """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
+        if valid:
+            index = len(self.received)
+            self.received.append((cycle - 1, ClientFlit.of(self.spec, flit)))
+            self._due.append((max(cycle, self.credit_cycle(index, cycle - 1)), self.received[-1][1].virtual_channel))
+            self._due.sort(key=lambda entry: entry[0])
+        now = bool(self._due) and self._due[0][0] <= cycle
+        ctx.set(self.channel.credit, 1 << self._due.pop(0)[1] if now else 0)
+        if now:
+            self.credited.append(cycle)
+
+
+class Bench:
+    """A design, elaborated once, that can be run many times from reset."""
+
+    def __init__(self, design: Module):
+        self._simulator = Simulator(design)
+        self._simulator.add_clock(1e-9)
+        self._simulator.add_testbench(self._testbench)
+        self._fresh = True
+
+    def run(self, actors, done: Callable[[int], bool], bound_cycles: int, waves: str | None = None) -> int:
+        """Simulate from reset until ``done(cycle)``; every actor has ``samples`` and ``step(ctx, cycle, *sampled)``.
+
+        Cycle 0 is the first after reset. ``step`` gets what the cycle before showed (None in cycle 0) and drives
+        ``cycle``. Returns the cycles run; BenchTimeout after ``bound_cycles``.
+        """
+        self._actors, self._done, self._bound_cycles, self._cycles = actors, done, bound_cycles, 0
+        if not self._fresh:
+            self._simulator.reset()
+        self._fresh = False
+        with self._simulator.write_vcd(waves) if waves else contextlib.nullcontext():
+            self._simulator.run()
+        return self._cycles
+
+    async def _testbench(self, ctx):
+        parts, values = [], []
+        for actor in self._actors:
+            parts.append(slice(2 + len(values), 2 + len(values) + len(actor.samples)))
+            values.extend(actor.samples)
+            actor.step(ctx, 0, *(None for _ in actor.samples))
+        async for sampled in ctx.tick().sample(*values):
+            self._cycles += 1
+            for actor, part in zip(self._actors, parts, strict=True):
+                actor.step(ctx, self._cycles, *sampled[part])
+            if self._done(self._cycles):
+                return
+            if self._cycles >= self._bound_cycles:
+                raise BenchTimeout(f"the bench did not end within {self._bound_cycles} cycles")

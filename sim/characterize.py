@@ -1,0 +1,232 @@
+"""Measures the RTL built from a spec: the ``Timing`` that the models run on."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from importlib.metadata import version
+from importlib.resources import files
+from itertools import pairwise
+from math import gcd
+
+from lightfabric.model.codec import SEQUENCE_BITS
+from lightfabric.model.slot import Slots
+from lightfabric.model.spec import ChipletSpec, spec_hash
+from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
+from lightfabric.sim.bench import ClientFlit, Transfers
+from lightfabric.sim.link import LinkBench, LinkRun, Slot
+from lightfabric.sim.switch import SwitchBench
+
+_FLIT = ClientFlit(b"\1")
+
+MEASURED_BY = ("rtl", "sim/bench.py", "sim/link.py", "sim/switch.py", "sim/characterize.py", "model/codec.py")
+
+
+def rtl_hash() -> str:
+    """Hash of the hardware's sources, of what measures it and of the simulator's version, 16 hexadecimal digits."""
+    digest = hashlib.sha256(version("amaranth").encode())
+    for name in MEASURED_BY:
+        folder, _, file = name.partition("/")
+        package = files(f"lightfabric.{folder}")
+        sources = [package / file] if file else sorted(package.iterdir(), key=lambda entry: entry.name)
+        for source in sources:
+            if source.name.endswith(".py"):
+                digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def characterize(spec: ChipletSpec, progress: Callable[[str], None] = lambda _: None) -> Timing:
+    """Simulate link and switch of this spec and return their timing. Takes seconds to a minute by the width of the spec."""
+    progress("link")
+    measured_link = measure_link(spec)
+    progress("switch")
+    return Timing(measured_link, measure_switch(spec), spec_hash(spec), rtl_hash(), f"amaranth.sim {version('amaranth')}")
+
+
+def measure_link(spec: ChipletSpec) -> LinkTiming:
+    """Timing of the link of this spec, from the slots on both lines and the transfers at both ends."""
+    probes = _Probes(spec)
+    return LinkTiming(
+        first_beat_cycle=probes.slots.first_beat_cycle,
+        **probes.single_flits(),
+        **probes.withheld_credits(),
+        **probes.corrupted_flits(),
+        **probes.full_window(),
+        **probes.end_to_end(),
+    )
+
+
+class _Probes:
+    """Experiments on one link, far enough apart for its loops to come to rest in between.
+
+    Each experiment is repeated with its cause one cycle earlier before a slot, or arriving one cycle later because the
+    fibre grows, so that the causes meet the slots in every phase.
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec, self.bench = spec, LinkBench(spec)
+        slot_cycles = Slots.of(spec, 0).longest_cycles
+        glance = self.bench.run([(0, _FLIT)], settle_cycles=2 * spec.virtual_channels * slot_cycles + 80, decode=True)
+        self.slots = Slots.of(spec, glance.first_beat_cycle)
+        self.credit_channels = [slot.flit.credit_channel for slot in glance.b_slots]
+        self.repeats = slot_cycles + 3
+        self.apart_slots = 4 + 2 * spec.virtual_channels + (4 * self.repeats + 40) // slot_cycles
+        self.fill_slots = spec.buffer_flits + 4 + 40 // slot_cycles
+
+    def single_flits(self) -> dict[str, int]:
+        """A flit at a time."""
+        delivered_slots = 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
+        run = self._run(self._flits(), credit_cycle=lambda number, _: self._before_slot(number, delivered_slots, 0))
+        carriers = _carriers(run)
+        beats = self.spec.beats_per_flit
+        self._first_send_beats = {n * beats for n, slot in enumerate(run.a_slots) if slot.flit.data}
+        accepted = [(at, slot) for (at, _), slot in zip(run.sent, carriers, strict=True)]
+        credited = list(zip(run.credited, _credit_returns(run), strict=False))
+        acknowledged = [(slot.arrival_cycle, ack) for slot, ack in zip(carriers, _acknowledgements(run), strict=True)]
+        return {
+            "accept_cycles": self._exact("accept_cycles", accepted),
+            "deliver_cycles": min(at - s.arrival_cycle for s, (at, _) in zip(carriers, run.received, strict=True)),
+            "credit_out_cycles": self._exact("credit_out_cycles", credited, every=self.spec.virtual_channels),
+            "ack_out_cycles": self._exact("ack_out_cycles", acknowledged),
+        }
+
+    def withheld_credits(self) -> dict[str, int]:
+        """The buffer is full, and a credit at a time comes back."""
+        run = self._run(self._filling_flits(), credit_cycle=self._credit_cycle, first_slot=self.fill_slots)
+        admitted = _carriers(run)[self.spec.buffer_flits :]
+        used = [(back.arrival_cycle, slot) for back, slot in zip(_credit_returns(run), admitted, strict=False)]
+        return {"credit_in_cycles": self._exact("credit_in_cycles", used)}
+
+    def corrupted_flits(self) -> dict[str, int]:
+        """A flit at a time, corrupted when it is first sent."""
+        run = self._run(self._flits(), errors_a=self._corrupted_first_sends)
+        firsts, replays = _carriers(run)[::2], _carriers(run)[1::2]
+        shows = [next(s for s in run.a_slots if s.decided_cycle > slot.decided_cycle) for slot in firsts]
+        asks = _nak_flips(run.b_slots)
+        asked = [(show.arrival_cycle, ask) for show, ask in zip(shows, asks, strict=True)]
+        answered = [(ask.arrival_cycle, replay) for ask, replay in zip(asks, replays, strict=True)]
+        return {
+            "nak_out_cycles": self._exact("nak_out_cycles", asked),
+            "nak_in_cycles": self._exact("nak_in_cycles", answered),
+        }
+
+    def full_window(self) -> dict[str, int | None]:
+        """The fibre is so long that the replay buffer is full before the first flit is acknowledged."""
+        spec = self.spec
+        if spec.virtual_channels * spec.buffer_flits <= spec.replay_flits:
+            return {"ack_in_cycles": None}
+        flits = [(0, ClientFlit(b"\1", virtual_channel=n % spec.virtual_channels)) for n in range(spec.replay_flits + 1)]
+        freed: list[tuple[int, Slot]] = []
+        for n in range(self.repeats):
+            run = self._run(flits, delay_cycles=spec.replay_flits * self.slots.longest_cycles + n + 1, stretches=frozenset())
+            freed.append((_acknowledgements(run)[0].arrival_cycle, _carriers(run)[spec.replay_flits]))
+        return {"ack_in_cycles": self._exact("ack_in_cycles", freed)}
+
+    def end_to_end(self) -> dict[str, int | Fraction]:
+        """The whole link at zero delay."""
+        direct = {"delay_cycles": 0, "stretches": frozenset[int]()}
+        single = self._run(self._flits(), **direct)
+        corrupted = self._run(self._flits(), errors_a=self._corrupted_first_sends, **direct)
+        held = self._run(self._filling_flits(), credit_cycle=self._credit_cycle, **direct)
+        admitted, period = held.received[self.spec.buffer_flits :], self._period_flits()
+        stream = self._run([(0, _FLIT)] * (self.spec.buffer_flits + 2 * period + 1), **direct)
+        first, last = stream.received[-1 - period], stream.received[-1]
+        return {
+            "latency_cycles": min(got - at for (at, _), (got, _) in zip(single.sent, single.received, strict=True)),
+            "cycles_per_flit": Fraction(last[0] - first[0], period),
+            "credit_loop_cycles": max(got - at for (got, _), at in zip(admitted, held.credited, strict=False)),
+            "replay_loop_cycles": max(
+                got - at for (got, _), (at, _) in zip(corrupted.received, single.received, strict=True)
+            ),
+        }
+
+    def _run(self, flits: Transfers, *, first_slot: int = 0, **options) -> LinkRun:
+        stretches = frozenset(self._start_cycle(first_slot, n) for n in range(1, self.repeats))
+        settle_cycles = self.apart_slots * self.slots.longest_cycles
+        settings = {"settle_cycles": settle_cycles, "delay_cycles": 1, "stretches": stretches, "decode": True, **options}
+        bound_cycles = 4 * self._start_cycle(self.fill_slots, self.repeats + 4) + 10_000
+        return self.bench.run(flits, bound_cycles=bound_cycles + 8 * settings["delay_cycles"], **settings)
+
+    def _start_cycle(self, first_slot: int, number: int) -> int:
+        return self.slots.decided_cycle(first_slot + number * self.apart_slots)
+
+    def _before_slot(self, number: int, first_slot: int, channel: int | None = None) -> int:
+        """A cycle before a slot (one with the credits of ``channel``), one cycle farther with each number."""
+        slot = self.slots.decided_from(self._start_cycle(first_slot, number) + self.repeats + 1)
+        while channel is not None and self._credit_channel(slot) != channel:
+            slot += 1
+        return self.slots.decided_cycle(slot) - 1 - number % self.repeats
+
+    def _credit_channel(self, slot: int) -> int:
+        channels = self.spec.virtual_channels
+        return self.credit_channels[channels + slot % channels]
+
+    def _flits(self) -> Transfers:
+        return [(self._before_slot(n, 0), _FLIT) for n in range(self.repeats)]
+
+    def _filling_flits(self) -> Transfers:
+        return [(0, _FLIT)] * (self.spec.buffer_flits + self.repeats)
+
+    def _credit_cycle(self, number: int, cycle: int) -> int:
+        """One buffer at a time from ``fill_slots`` on, the rest when the experiments are over."""
+        return self._before_slot(min(number, self.repeats), self.fill_slots, 0)
+
+    def _corrupted_first_sends(self, beat: int, bits: int) -> int:
+        """Flips one bit of each slot that carries a flit of :meth:`_flits` for the first time."""
+        return 4 if beat in self._first_send_beats else 0
+
+    def _period_flits(self) -> int:
+        """Flits after which the slots meet the clock in the same phase again."""
+        beats = self.slots.beats
+        return beats // gcd(beats, self.spec.beats_per_flit)
+
+    def _exact(self, name: str, effects: list[tuple[int, Slot]], every: int = 1) -> int:
+        """The delay from cause to earliest slot that explains every (cycle of the cause, slot of the effect).
+
+        Each effect bounds it from above; the slot before (``every`` slots before), which came too soon, from below.
+        """
+        most = min(slot.decided_cycle - cause for cause, slot in effects)
+        numbers = [self.slots.decided_from(slot.decided_cycle) - every for _, slot in effects]
+        least = 1 + max(self.slots.decided_cycle(n) - cause for (cause, _), n in zip(effects, numbers, strict=True) if n >= 0)
+        if least != most:
+            raise RuntimeError(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
+        return most
+
+
+def _carriers(run: LinkRun) -> list[Slot]:
+    return [slot for slot in run.a_slots if slot.flit.data]
+
+
+def _credit_returns(run: LinkRun) -> list[Slot]:
+    """For the n-th credit given back in virtual channel 0, the slot of end b that returns it."""
+    returns: list[Slot] = []
+    for slot in run.b_slots:
+        if slot.flit.credit_channel == 0:
+            returns += [slot] * ((slot.flit.credits - len(returns)) % (1 << SEQUENCE_BITS))
+    return returns
+
+
+def _acknowledgements(run: LinkRun) -> list[Slot]:
+    """For the n-th flit, the slot of end b that acknowledges it."""
+    acks: list[Slot] = []
+    for slot in run.b_slots:
+        acks += [slot] * ((slot.flit.ack - len(acks)) % (1 << SEQUENCE_BITS))
+    return acks
+
+
+def _nak_flips(slots: list[Slot]) -> list[Slot]:
+    return [slot for before, slot in pairwise(slots) if slot.flit.nak != before.flit.nak]
+
+
+def measure_switch(spec: ChipletSpec) -> SwitchTiming:
+    """Timing of the switch of this spec, from input 0 to output 1 with all other ports quiet."""
+    bench, flit, depth = SwitchBench(spec), ClientFlit(b"\1", 1), spec.buffer_flits
+    stream = bench.run({0: [(0, flit)] + [(20, flit)] * (depth + 8)})
+    release_cycle = 2 * depth + 40
+    held = bench.run({0: [(0, flit)] * (depth + 1)}, credit_cycle=lambda number, cycle: release_cycle + 100 * min(number, 1))
+    arrivals = [cycle for cycle, _ in stream.received[1]]
+    return SwitchTiming(
+        latency_cycles=arrivals[0] - stream.sent[0][0][0],
+        cycles_per_flit=Fraction(arrivals[-1] - arrivals[1], len(arrivals) - 2),
+        credit_cycles=stream.credits_back[0][0] - stream.sent[0][0][0],
+        credit_loop_cycles=held.received[1][depth][0] - release_cycle,
+    )

@@ -1,0 +1,205 @@
+"""Bench of the link: two ends, a fibre with delay and bit errors in each direction, a client at each end."""
+
+from collections import deque
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from amaranth import Cat, Module, Mux, Signal
+
+from lightfabric.model import codec
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.link import Link
+from lightfabric.sim.bench import Bench, ClientFlit, Driver, Monitor, Transfers
+
+
+Errors = Callable[[int, int], int]
+"""(number of the beat, its bits) -> mask of the bits to flip."""
+
+
+class BitErrors:
+    """Independent bit errors at rate ``ber`` over the bits of consecutive beats."""
+
+    def __init__(self, ber: float, rng: np.random.Generator):
+        self.ber, self.rng = ber, rng
+        self._gap = self._next_gap()
+        self.count = 0
+
+    def _next_gap(self) -> int:
+        return int(self.rng.geometric(self.ber)) - 1 if self.ber > 0 else 1 << 62
+
+    def __call__(self, beat: int, bits: int) -> int:
+        """Mask of the bits to flip in the next beat of ``bits`` bits."""
+        flips = 0
+        while self._gap < bits:
+            flips |= 1 << self._gap
+            self._gap += 1 + self._next_gap()
+            self.count += 1
+        self._gap -= bits
+        return flips
+
+
+def clean(beat: int, bits: int) -> int:
+    """No errors."""
+    return 0
+
+
+class Fibre:
+    """From one end's tx to the other's rx, with a delay that can be set and that can grow while the line runs."""
+
+    def __init__(self, m: Module, spec: ChipletSpec, tx, rx):
+        self.spec, self.bits = spec, 66 * spec.wavelengths_per_port
+        self.sent, self.sent_valid = Signal(self.bits), Signal()
+        self._flips, self._direct = Signal(self.bits), Signal()
+        self._arriving, self._arriving_valid = Signal(self.bits), Signal()
+        line, valid = Mux(self._direct, self.sent, self._arriving), Mux(self._direct, self.sent_valid, self._arriving_valid)
+        m.d.comb += [self.sent.eq(Cat(block.as_value() for block in tx.blocks)), self.sent_valid.eq(tx.valid)]
+        m.d.comb += [Cat(block.as_value() for block in rx.blocks).eq(line ^ self._flips), rx.valid.eq(valid)]
+        self.samples = (self.sent, self.sent_valid)
+        self.start(0, clean, frozenset())
+
+    def start(self, delay_cycles: int, errors: Errors, stretches: Container[int]) -> None:
+        """Prepare a run: ``errors(beat, bits)`` is the mask of flips of each beat; the delay grows by one cycle in each
+        cycle of ``stretches`` (not with delay 0)."""
+        self._errors, self._stretches, self._delay_cycles = errors, stretches, delay_cycles
+        self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
+        self._beats_sent = self._beats_passed = 0
+        self.sent_beats: list[tuple[int, int]] = []
+        self.arrivals: list[int] = []
+
+    def step(self, ctx, cycle: int, sent: int | None, valid: int | None) -> None:
+        """Move the line on by one cycle."""
+        if valid:
+            self.sent_beats.append((cycle - 1, sent))
+        if self._delay_cycles:
+            self._arrive(ctx, cycle, sent, valid)
+        else:
+            self._pass_directly(ctx, cycle, valid)
+
+    def _arrive(self, ctx, cycle: int, sent: int | None, sent_valid: int | None) -> None:
+        if cycle == 0:
+            ctx.set(self._direct, 0)
+            return
+        self._in_flight.append((sent, sent_valid))
+        if cycle in self._stretches:
+            ctx.set(self._arriving_valid, 0)
+            return
+        bits, valid = self._in_flight.popleft()
+        ctx.set(self._arriving_valid, valid)
+        if valid:
+            ctx.set(self._arriving, bits ^ self._errors(len(self.arrivals), self.bits))
+            self.arrivals.append(cycle)
+
+    def _pass_directly(self, ctx, cycle: int, valid: int | None) -> None:
+        ctx.set(self._direct, 1)
+        if valid:
+            self.arrivals.append(cycle - 1)
+        if valid or cycle == 0:  # the flips of a beat stand until it has passed
+            ctx.set(self._flips, self._errors(len(self.arrivals), self.bits))
+
+    def slots(self) -> list["Slot"]:
+        """The flits that were sent and have arrived, as sent."""
+        spec, per_flit = self.spec, self.spec.beats_per_flit
+        states, slots = [0] * spec.wavelengths_per_port, []
+        for first in range(0, len(self.arrivals) - per_flit + 1, per_flit):
+            plain = []
+            for _, bits in self.sent_beats[first : first + per_flit]:
+                blocks = []
+                for lane in range(spec.wavelengths_per_port):
+                    states[lane], block = codec.descramble(states[lane], bits >> 66 * lane + 2 & (1 << 64) - 1)
+                    blocks.append(block)
+                plain.append(blocks)
+            flit = codec.Flit.decode(spec, codec.from_beats(spec, plain))
+            assert flit is not None, "the transmitter sent a wrong CRC"
+            decided_cycle = self.sent_beats[first - 1][0] if first else -1
+            slots.append(Slot(decided_cycle, self.arrivals[first + per_flit - 1], flit))
+        return slots
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One flit on the line.
+
+    ``decided_cycle`` is that of the last beat before it at the transmitter, ``arrival_cycle`` that of its own last beat at
+    the receiver.
+    """
+
+    decided_cycle: int
+    arrival_cycle: int
+    flit: codec.Flit
+
+
+@dataclass(frozen=True)
+class LinkRun:
+    """What one run showed, from end a to end b; ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked."""
+
+    cycles: int
+    sent: Transfers
+    received: Transfers
+    credited: list[int]
+    replays: int
+    crc_errors: int
+    bit_errors: int
+    first_beat_cycle: int
+    a_slots: list[Slot] = field(repr=False)
+    b_slots: list[Slot] = field(repr=False)
+
+
+class LinkBench:
+    """Two ends of the link of one spec, elaborated once."""
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec, m = spec, Module()
+        m.submodules.a, m.submodules.b = a, b = Link(spec), Link(spec)
+        self._input, self._output, self._counts = a.i, b.o, (a.replays, b.crc_errors)
+        self._there, self._back = Fibre(m, spec, a.tx, b.rx), Fibre(m, spec, b.tx, a.rx)
+        self._bench = Bench(m)
+
+    def run(
+        self,
+        flits: Iterable[tuple[int, ClientFlit]],
+        *,
+        delay_cycles: int = 0,
+        errors_a: Errors = clean,
+        errors_b: Errors = clean,
+        stretches: Container[int] = frozenset(),
+        credit_cycle: Callable[[int, int], int] = lambda _, cycle: cycle + 1,
+        settle_cycles: int = 0,
+        bound_cycles: int = 10_000,
+        decode: bool = False,
+        waves: str | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> LinkRun:
+        """Send ``flits`` (earliest cycle, flit) from end a to end b until all have arrived and are credited, and settled.
+
+        ``errors_a(beat, bits)`` is the mask of flipped bits of each beat that a sends, ``errors_b`` that b sends;
+        ``credit_cycle(n, cycle)`` is when the buffer of flit n, delivered in ``cycle``, is given back; ``stretches`` are
+        cycles in which the delay of both fibres, 1 or more, grows by one.
+        """
+        spec = self.spec
+        self._there.start(delay_cycles, errors_a, stretches)
+        self._back.start(delay_cycles, errors_b, stretches)
+        driver, monitor = Driver(spec, self._input, flits), Monitor(spec, self._output, credit_cycle)
+        counters = _Counters(*self._counts)
+
+        def done(cycle: int) -> bool:
+            progress(len(monitor.received))
+            ended = driver.done and len(monitor.credited) >= len(driver.flits)
+            return ended and cycle > monitor.credited[-1] + settle_cycles
+
+        actors = [driver, self._there, self._back, monitor, counters]
+        cycles = self._bench.run(actors, done, bound_cycles, waves)
+        slots = (self._there.slots(), self._back.slots()) if decode else ([], [])
+        flipped = sum(getattr(errors, "count", 0) for errors in {errors_a, errors_b})
+        first_beat_cycle = self._there.sent_beats[0][0]
+        counts = (*counters.values, flipped, first_beat_cycle)
+        return LinkRun(cycles, driver.sent, monitor.received, monitor.credited, *counts, *slots)
+
+
+class _Counters:
+    def __init__(self, *samples):
+        self.samples, self.values = samples, (0,) * len(samples)
+
+    def step(self, ctx, cycle: int, *values: int) -> None:
+        if cycle:
+            self.values = values
