@@ -137,11 +137,18 @@ def test_a_file_without_tasks_is_an_empty_graph():
 NAN = float("nan")
 
 
+FIELD_BEHIND_ITS_TABLE = b"".join(
+    n.to_bytes(size, "little") for n, size in ((12, 4), (8, 2), (4, 2), (0, 2), (4, 2), (8, 4))
+)
+"""A root of 4 bytes at the end of the file, whose fields say that the nodes are in bytes 4 to 8 of it."""
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "file must be a FlatBuffer of at least 8 bytes, not 0"),
         (bytes(100), r"fields must be a list in the file, not 0"),
+        (FIELD_BEHIND_ITS_TABLE, "nodes must be inside its table, not 4"),
         (b"\xff" * 100, "offset must be inside 100 bytes, not 4294967295"),
         (good(nodes=0), "nodes must be from 1 to 1048576, not 0"),
         (good(switches=1 << 30), "switches must be from 0 to 1048576, not 1073741824"),
