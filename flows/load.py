@@ -1,0 +1,236 @@
+"""Reads a TOML file into a ``Spec``; what is wrong with it is one line that names file and field."""
+
+import json
+import tomllib
+from dataclasses import asdict, fields, is_dataclass
+from difflib import get_close_matches
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from lightfabric.flows.report import InputError, read_bytes
+from lightfabric.model.spec import (
+    ACCELERATORS,
+    AcceleratorSpec,
+    ChipletSpec,
+    FabricSpec,
+    JobSpec,
+    ModelSpec,
+    Spec,
+)
+
+MOST_BYTES = 1 << 18
+MOST_CHARACTERS = 400
+"""Of a line: the time of tomllib grows with the square of a line's dots, its stack with the brackets."""
+MOST_DEPTH = 4
+MOST_SHOWN, MOST_SENTENCE = 60, 240
+
+LEAST, MOST = 1e-6, 1e12
+"""Of a value with a unit: sums and products of such values neither overflow nor vanish."""
+
+_FABRICS: dict[str, type] = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in get_args(FabricSpec)}
+_TABLES: dict[str, type] = {
+    "": Spec, "accelerator": AcceleratorSpec, "chiplet": ChipletSpec, "job": JobSpec, "job.model": ModelSpec,
+}  # fmt: skip
+_MUST_BE = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number of common size",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "string_type": "text",
+    "tuple_type": "an array",
+    "dataclass_type": "a table",
+    "dataclass_exact_type": "a table",
+    "missing": "given",
+}
+_UNKNOWN = "unexpected_keyword_argument"
+
+Location = tuple[int | str, ...]
+
+
+class _Wrong(Exception):
+    """What is wrong, without the file."""
+
+
+def load_spec(path: Path | None, default: str = "gpt3-175b") -> Spec:
+    """The spec in a TOML file, or a built-in example if ``path`` is None.
+
+    ``[accelerator] preset = "h100"`` stands for the fields of that accelerator; other keys beside it override them.
+    Anything wrong is an InputError: ``my.toml: chiplet.ports must be from 1 to 32, not -3``.
+    """
+    if path is None:
+        with as_file(files("lightfabric.examples") / f"{default}.toml") as example:
+            return load_spec(example)
+    content = read_bytes(path, MOST_BYTES, "a TOML file")
+    try:
+        return _spec(_tables(content))
+    except _Wrong as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _tables(content: bytes) -> dict[str, Any]:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _Wrong(f"must be TOML in UTF-8, not: {error.reason} at byte {error.start}") from None
+    for number, line in enumerate(text.split("\n"), 1):
+        if len(line) > MOST_CHARACTERS:
+            raise _Wrong(f"line {number} must be at most {MOST_CHARACTERS} characters, not {len(line)}")
+    try:
+        tables = tomllib.loads(text)
+    except RecursionError:
+        raise _Wrong("must be TOML of a few levels, not deeply nested") from None
+    except ValueError as error:
+        raise _Wrong(f"must be TOML, not: {error}") from None
+    _check_depth(tables)
+    return tables
+
+
+def _check_depth(tables: dict[str, Any]) -> None:
+    level: list[Any] = [tables]
+    for _ in range(MOST_DEPTH):
+        containers = (entry.values() if isinstance(entry, dict) else entry for entry in level)
+        level = [item for container in containers for item in container if isinstance(item, dict | list)]
+    if level:
+        raise _Wrong(f"must be TOML of at most {MOST_DEPTH} levels, not deeply nested")
+
+
+def _spec(tables: dict[str, Any]) -> Spec:
+    _expand_preset(tables)
+    _check_fabrics(tables)
+    try:
+        spec = TypeAdapter(Spec).validate_json(json.dumps(tables, default=lambda moment: [str(moment)]))
+        spec.accelerator.peak_flops(spec.job.precision)
+    except ValidationError as error:
+        raise _Wrong(_sentence(error.errors(), tables)) from None
+    except ValueError as error:
+        raise _Wrong(_owned(("accelerator",), str(error))) from None
+    _check_magnitudes((), spec)
+    return spec
+
+
+def _expand_preset(tables: dict[str, Any]) -> None:
+    """Replace ``accelerator.preset`` by the fields that it stands for and the file does not override."""
+    table = tables.get("accelerator")
+    if not isinstance(table, dict) or "preset" not in table:
+        return
+    preset = table.pop("preset")
+    if not isinstance(preset, str) or preset not in ACCELERATORS:
+        raise _Wrong(f"accelerator.preset must be {' or '.join(ACCELERATORS)}, not {_shown(preset)}")
+    tables["accelerator"] = asdict(ACCELERATORS[preset]) | table
+
+
+def _check_fabrics(tables: dict[str, Any]) -> None:
+    """Each fabric has a known kind, so that only the errors of that kind count later, and a name of its own."""
+    fabrics = tables.get("fabrics")
+    for index, fabric in enumerate(fabrics if isinstance(fabrics, list) else []):
+        if not isinstance(fabric, dict):
+            raise _Wrong(f"fabrics[{index}] must be a table, not {_shown(fabric)}")
+        kind = fabric.get("kind")
+        if not isinstance(kind, str) or kind not in _FABRICS:
+            value = _shown(kind) if "kind" in fabric else "left out"
+            raise _Wrong(f"fabrics[{index}].kind must be one of {', '.join(_FABRICS)}, not {value}")
+        others = [other.get("name") for other in fabrics[:index]]
+        if "name" in fabric and fabric["name"] in others:
+            raise _Wrong(f"fabrics[{index}].name must differ from those before, not {_shown(fabric['name'])}")
+
+
+def _check_magnitudes(location: Location, value: object) -> None:
+    if is_dataclass(value):
+        for entry in fields(value):
+            _check_magnitudes((*location, entry.name), getattr(value, entry.name))
+    elif isinstance(value, tuple):
+        for index, entry in enumerate(value):
+            _check_magnitudes((*location, index), entry)
+    elif isinstance(value, float) and not LEAST <= value <= MOST:
+        raise _Wrong(f"{_dotted(location)} must be from {LEAST:g} to {MOST:g}, not {value!r}")
+
+
+def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:
+    """The first error, unknown keys before all: they explain the missing ones."""
+    of_kind = [(place, error) for error in errors if (place := _location(error["loc"], tables)) is not None]
+    location, error = min(of_kind, key=lambda entry: entry[1]["type"] != _UNKNOWN)
+    if error["type"] == "value_error":
+        return _owned(location, str(error.get("ctx", {})["error"]))
+    if error["type"] == _UNKNOWN:
+        return _unknown(location, tables)
+    must_be = _MUST_BE.get(error["type"], error["msg"])
+    if error["type"] == "literal_error":
+        must_be = error.get("ctx", {})["expected"]
+    value = "left out" if error["type"] == "missing" else _shown(_value_at(location, tables, error["input"]))
+    return f"{_dotted(location) or 'the file'} must be {must_be}, not {value}"
+
+
+def _location(loc: Location, tables: dict[str, Any]) -> Location | None:
+    """Where an error is in the file; None if it is of another kind of fabric than the file's."""
+    if loc[:1] != ("fabrics",) or len(loc) < 3:
+        return loc
+    kind = _FABRICS[tables["fabrics"][loc[1]]["kind"]]
+    return loc[:2] + loc[3:] if loc[2] == kind.__name__ else None
+
+
+def _owned(location: Location, text: str) -> str:
+    """``ChipletSpec.ports must be ...`` with the owner's path in the file for its name."""
+    _, _, rest = text.partition(".")
+    owner = _dotted(location)
+    return _cut(f"{owner}.{rest}" if owner else rest, MOST_SENTENCE)
+
+
+def _unknown(location: Location, tables: dict[str, Any]) -> str:
+    *owner, key = location
+    known = _known(tuple(owner), tables)
+    with_unit = [name for name in known if name.startswith(f"{key}_")]
+    close = with_unit or get_close_matches(str(key), known, 1)
+    hint = f"(did you mean {close[0]}?)" if close else f"({', '.join(known)})"
+    return f"{_dotted(location)} must be a known field {hint}, not an unknown one"
+
+
+def _known(owner: Location, tables: dict[str, Any]) -> list[str]:
+    if owner[:1] == ("fabrics",):
+        table = _FABRICS[tables["fabrics"][owner[1]]["kind"]]
+    else:
+        table = _TABLES[_dotted(owner)]
+    preset = ["preset"] if table is AcceleratorSpec else []
+    return [entry.name for entry in fields(table)] + preset
+
+
+def _dotted(location: Location) -> str:
+    text = ""
+    for step in location:
+        text += f"[{step}]" if isinstance(step, int) else f".{_key(step)}"
+    return text.removeprefix(".")
+
+
+def _key(name: str) -> str:
+    """A TOML key, quoted if it must be."""
+    bare = name.isascii() and name.replace("-", "_").isidentifier()
+    return name if bare and len(name) <= MOST_SHOWN else _shown(name)
+
+
+def _value_at(location: Location, tables: Any, otherwise: object) -> object:
+    try:
+        for step in location:
+            tables = tables[step]
+    except (LookupError, TypeError):
+        return otherwise
+    return tables
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "an array"
+    if isinstance(value, bool):
+        return str(value).lower()
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return _cut(text, MOST_SHOWN)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
