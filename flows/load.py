@@ -52,7 +52,7 @@ _UNKNOWN = "unexpected_keyword_argument"
 Location = tuple[int | str, ...]
 
 
-class _Wrong(Exception):
+class _WrongError(Exception):
     """What is wrong, without the file."""
 
 
@@ -68,7 +68,7 @@ def load_spec(path: Path | None, default: str = "gpt3-175b") -> Spec:
     content = read_bytes(path, MOST_BYTES, "a TOML file")
     try:
         return _spec(_tables(content))
-    except _Wrong as error:
+    except _WrongError as error:
         raise InputError(f"{path}: {error}") from None
 
 
@@ -76,16 +76,16 @@ def _tables(content: bytes) -> dict[str, Any]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _Wrong(f"must be TOML in UTF-8, not: {error.reason} at byte {error.start}") from None
+        raise _WrongError(f"must be TOML in UTF-8, not: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(text.split("\n"), 1):
         if len(line) > MOST_CHARACTERS:
-            raise _Wrong(f"line {number} must be at most {MOST_CHARACTERS} characters, not {len(line)}")
+            raise _WrongError(f"line {number} must be at most {MOST_CHARACTERS} characters, not {len(line)}")
     try:
         tables = tomllib.loads(text)
     except RecursionError:
-        raise _Wrong("must be TOML of a few levels, not deeply nested") from None
+        raise _WrongError("must be TOML of a few levels, not deeply nested") from None
     except ValueError as error:
-        raise _Wrong(f"must be TOML, not: {error}") from None
+        raise _WrongError(f"must be TOML, not: {error}") from None
     _check_depth(tables)
     return tables
 
@@ -96,7 +96,7 @@ def _check_depth(tables: dict[str, Any]) -> None:
         containers = (entry.values() if isinstance(entry, dict) else entry for entry in level)
         level = [item for container in containers for item in container if isinstance(item, dict | list)]
     if level:
-        raise _Wrong(f"must be TOML of at most {MOST_DEPTH} levels, not deeply nested")
+        raise _WrongError(f"must be TOML of at most {MOST_DEPTH} levels, not deeply nested")
 
 
 def _spec(tables: dict[str, Any]) -> Spec:
@@ -106,9 +106,9 @@ def _spec(tables: dict[str, Any]) -> Spec:
         spec = TypeAdapter(Spec).validate_json(json.dumps(tables, default=lambda moment: [str(moment)]))
         spec.accelerator.peak_flops(spec.job.precision)
     except ValidationError as error:
-        raise _Wrong(_sentence(error.errors(), tables)) from None
+        raise _WrongError(_sentence(error.errors(), tables)) from None
     except ValueError as error:
-        raise _Wrong(_owned(("accelerator",), str(error))) from None
+        raise _WrongError(_owned(("accelerator",), str(error))) from None
     _check_magnitudes((), spec)
     return spec
 
@@ -120,23 +120,24 @@ def _expand_preset(tables: dict[str, Any]) -> None:
         return
     preset = table.pop("preset")
     if not isinstance(preset, str) or preset not in ACCELERATORS:
-        raise _Wrong(f"accelerator.preset must be {' or '.join(ACCELERATORS)}, not {_shown(preset)}")
+        raise _WrongError(f"accelerator.preset must be {' or '.join(ACCELERATORS)}, not {_shown(preset)}")
     tables["accelerator"] = asdict(ACCELERATORS[preset]) | table
 
 
 def _check_fabrics(tables: dict[str, Any]) -> None:
     """Each fabric has a known kind, so that only the errors of that kind count later, and a name of its own."""
-    fabrics = tables.get("fabrics")
-    for index, fabric in enumerate(fabrics if isinstance(fabrics, list) else []):
+    entry = tables.get("fabrics")
+    fabrics = entry if isinstance(entry, list) else []
+    for index, fabric in enumerate(fabrics):
         if not isinstance(fabric, dict):
-            raise _Wrong(f"fabrics[{index}] must be a table, not {_shown(fabric)}")
+            raise _WrongError(f"fabrics[{index}] must be a table, not {_shown(fabric)}")
         kind = fabric.get("kind")
         if not isinstance(kind, str) or kind not in _FABRICS:
             value = _shown(kind) if "kind" in fabric else "left out"
-            raise _Wrong(f"fabrics[{index}].kind must be one of {', '.join(_FABRICS)}, not {value}")
+            raise _WrongError(f"fabrics[{index}].kind must be one of {', '.join(_FABRICS)}, not {value}")
         others = [other.get("name") for other in fabrics[:index]]
         if "name" in fabric and fabric["name"] in others:
-            raise _Wrong(f"fabrics[{index}].name must differ from those before, not {_shown(fabric['name'])}")
+            raise _WrongError(f"fabrics[{index}].name must differ from those before, not {_shown(fabric['name'])}")
 
 
 def _check_magnitudes(location: Location, value: object) -> None:
@@ -147,7 +148,7 @@ def _check_magnitudes(location: Location, value: object) -> None:
         for index, entry in enumerate(value):
             _check_magnitudes((*location, index), entry)
     elif isinstance(value, float) and not LEAST <= value <= MOST:
-        raise _Wrong(f"{_dotted(location)} must be from {LEAST:g} to {MOST:g}, not {value!r}")
+        raise _WrongError(f"{_dotted(location)} must be from {LEAST:g} to {MOST:g}, not {value!r}")
 
 
 def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:
@@ -190,10 +191,8 @@ def _unknown(location: Location, tables: dict[str, Any]) -> str:
 
 
 def _known(owner: Location, tables: dict[str, Any]) -> list[str]:
-    if owner[:1] == ("fabrics",):
-        table = _FABRICS[tables["fabrics"][owner[1]]["kind"]]
-    else:
-        table = _TABLES[_dotted(owner)]
+    in_fabric = owner[:1] == ("fabrics",)
+    table = _FABRICS[tables["fabrics"][owner[1]]["kind"]] if in_fabric else _TABLES[_dotted(owner)]
     preset = ["preset"] if table is AcceleratorSpec else []
     return [entry.name for entry in fields(table)] + preset
 
