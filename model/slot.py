@@ -26,31 +26,32 @@ def first_beat_from(cycle: int, first_beat_cycle: int, num: int, den: int) -> in
 
 @dataclass(frozen=True)
 class Slots:
-    """Slots of one direction of a link: ``beats_per_flit`` beats each, without a gap, from ``first_beat_cycle`` on."""
+    """Slots of one direction of a link: ``beats_per_flit`` beats each, without a gap, ``beats`` beats in ``cycles`` cycles."""
 
     first_beat_cycle: int
+    line_cycles: int
     beats_per_flit: int
     beats: int
     cycles: int
 
     @staticmethod
-    def of(spec: ChipletSpec, first_beat_cycle: int) -> "Slots":
-        """Slots of the link of a spec: ``beats`` beats in ``cycles`` cycles."""
+    def of(spec: ChipletSpec, first_beat_cycle: int = 0, line_cycles: int = 0) -> "Slots":
+        """Slots of the link of a spec; the cycles are those of ``LinkTiming``."""
         rate = spec.blocks_per_cycle
-        return Slots(first_beat_cycle, spec.beats_per_flit, rate.numerator, rate.denominator)
+        return Slots(first_beat_cycle, line_cycles, spec.beats_per_flit, rate.numerator, rate.denominator)
 
     def decided_cycle(self, slot: int) -> int:
-        """Cycle in which it is decided what a slot carries: that of the last beat of the slot before, on the line."""
-        return beat_cycle(slot * self.beats_per_flit - 1, self.first_beat_cycle, self.beats, self.cycles)
+        """Cycle in which it is decided what a slot carries."""
+        return self.last_cycle(slot - 1) - self.line_cycles
 
     def last_cycle(self, slot: int) -> int:
         """Cycle of the last beat of a slot on the line."""
-        return self.decided_cycle(slot + 1)
+        return beat_cycle((slot + 1) * self.beats_per_flit - 1, self.first_beat_cycle, self.beats, self.cycles)
 
     def decided_from(self, cycle: int) -> int:
-        """The first slot that is decided in ``cycle`` or later."""
-        beat = first_beat_from(cycle, self.first_beat_cycle, self.beats, self.cycles)
-        return -(-(beat + 1) // self.beats_per_flit)
+        """The first slot that is decided in ``cycle`` or later; the slot sent out of reset is decided by nobody."""
+        beat = first_beat_from(cycle + self.line_cycles, self.first_beat_cycle, self.beats, self.cycles)
+        return max(1, -(-(beat + 1) // self.beats_per_flit))
 
     @property
     def longest_cycles(self) -> int:

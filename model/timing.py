@@ -8,14 +8,19 @@ from fractions import Fraction
 class LinkTiming:
     """Cycles of one link in one direction.
 
-    The line is a train of flit slots, one after the other from reset on. A slot is decided when the last beat of the slot
-    before it is on the line at the transmitter, and arrives when its own last beat is at the receiver. The first group of
-    values says which slot can carry what; with the times of the slots (``model.slot``) and the delay of the fibre they give
-    every latency. The second group is measured end to end at zero delay.
+    The line is a train of flit slots, one after the other from reset on. A slot is decided, its flit leaves the queue and
+    its credit goes back, ``line_cycles`` before the last beat of the slot before it is on the line at the transmitter. A
+    slot arrives when its own last beat is at the receiver. The first group of values says which slot can carry what; with
+    the times of the slots (``model.slot``) and the delay of the fibre they give every latency. The second group is measured
+    end to end at zero delay.
     """
 
     first_beat_cycle: int
     """Cycle, from reset, in which the first beat of the first slot is on the line."""
+    line_cycles: int
+    """From the decision of a slot, seen as the credit at the input, to the last beat on the line of the slot before it."""
+    first_credit_slot: int
+    """The first slot that returns credits of virtual channel 0; the virtual channels take turns, one per slot."""
     accept_cycles: int
     """From a flit at the input to the decision of the earliest slot that can carry it."""
     deliver_cycles: int

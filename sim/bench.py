@@ -47,17 +47,22 @@ Transfers = list[tuple[int, ClientFlit]]
 
 
 class Driver:
-    """Sends flits into a channel as early as their cycle and the credits of their virtual channel allow."""
+    """Sends flits into a channel as early as their cycle and the credits of their virtual channel allow.
+
+    ``sent`` and ``credited`` record what was sent when, and when a credit came back.
+    """
 
     def __init__(self, spec: ChipletSpec, channel, flits: Iterable[tuple[int, ClientFlit]]):
         self.spec, self.channel, self.flits = spec, channel, list(flits)
         self.credits = [spec.buffer_flits] * spec.virtual_channels
         self.sent: Transfers = []
+        self.credited: list[int] = []
         self.samples = (channel.credit,)
 
     def step(self, ctx, cycle: int, credit: int | None) -> None:
         """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
         credit = credit or 0
+        self.credited.extend([cycle - 1] * credit.bit_count())
         for v in range(len(self.credits)):
             self.credits[v] += credit >> v & 1
         ready = len(self.sent) < len(self.flits) and self.flits[len(self.sent)][0] <= cycle

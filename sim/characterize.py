@@ -1,5 +1,6 @@
 """Measures the RTL built from a spec: the ``Timing`` that the models run on."""
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -44,9 +45,22 @@ def characterize(spec: ChipletSpec, progress: Callable[[str], None] = lambda _: 
 
 def measure_link(spec: ChipletSpec) -> LinkTiming:
     """Timing of the link of this spec, from the slots on both lines and the transfers at both ends."""
-    probes = _Probes(spec)
+    bench = LinkBench(spec)
+    for rounds in (1, 2):
+        with contextlib.suppress(_TooFewPhases):
+            return _measure(_Probes(spec, bench, rounds))
+    return _measure(_Probes(spec, bench, 4))
+
+
+class _TooFewPhases(RuntimeError):
+    pass
+
+
+def _measure(probes: "_Probes") -> LinkTiming:
     return LinkTiming(
         first_beat_cycle=probes.slots.first_beat_cycle,
+        line_cycles=probes.slots.line_cycles,
+        first_credit_slot=probes.first_credit_slot,
         **probes.single_flits(),
         **probes.withheld_credits(),
         **probes.corrupted_flits(),
@@ -62,13 +76,15 @@ class _Probes:
     fibre grows, so that the causes meet the slots in every phase.
     """
 
-    def __init__(self, spec: ChipletSpec):
-        self.spec, self.bench = spec, LinkBench(spec)
-        slot_cycles = Slots.of(spec, 0).longest_cycles
-        glance = self.bench.run([(0, _FLIT)], settle_cycles=2 * spec.virtual_channels * slot_cycles + 80, decode=True)
-        self.slots = Slots.of(spec, glance.first_beat_cycle)
-        self.credit_channels = [slot.flit.credit_channel for slot in glance.b_slots]
-        self.repeats = slot_cycles + 3
+    def __init__(self, spec: ChipletSpec, bench: LinkBench, rounds: int):
+        self.spec, self.bench = spec, bench
+        slot_cycles = Slots.of(spec).longest_cycles
+        glance = bench.run([(0, _FLIT)], settle_cycles=2 * spec.virtual_channels * slot_cycles + 80, decode=True)
+        line_cycles = _carriers(glance)[0].before_cycle - glance.credits_back[0]
+        self.slots = Slots.of(spec, glance.first_beat_cycle, line_cycles)
+        channels = [slot.flit.credit_channel for slot in glance.b_slots]
+        self.first_credit_slot = 1 + channels[1:].index(0)
+        self.repeats = rounds * (slot_cycles + 3)
         self.apart_slots = 4 + 2 * spec.virtual_channels + (4 * self.repeats + 40) // slot_cycles
         self.fill_slots = spec.buffer_flits + 4 + 40 // slot_cycles
 
@@ -100,7 +116,7 @@ class _Probes:
         """A flit at a time, corrupted when it is first sent."""
         run = self._run(self._flits(), errors_a=self._corrupted_first_sends)
         firsts, replays = _carriers(run)[::2], _carriers(run)[1::2]
-        shows = [next(s for s in run.a_slots if s.decided_cycle > slot.decided_cycle) for slot in firsts]
+        shows = [next(s for s in run.a_slots if s.before_cycle > slot.before_cycle) for slot in firsts]
         asks = _nak_flips(run.b_slots)
         asked = [(show.arrival_cycle, ask) for show, ask in zip(shows, asks, strict=True)]
         answered = [(ask.arrival_cycle, replay) for ask, replay in zip(asks, replays, strict=True)]
@@ -157,8 +173,7 @@ class _Probes:
         return self.slots.decided_cycle(slot) - 1 - number % self.repeats
 
     def _credit_channel(self, slot: int) -> int:
-        channels = self.spec.virtual_channels
-        return self.credit_channels[channels + slot % channels]
+        return (slot - self.first_credit_slot) % self.spec.virtual_channels
 
     def _flits(self) -> Transfers:
         return [(self._before_slot(n, 0), _FLIT) for n in range(self.repeats)]
@@ -184,11 +199,11 @@ class _Probes:
 
         Each effect bounds it from above; the slot before (``every`` slots before), which came too soon, from below.
         """
-        most = min(slot.decided_cycle - cause for cause, slot in effects)
-        numbers = [self.slots.decided_from(slot.decided_cycle) - every for _, slot in effects]
-        least = 1 + max(self.slots.decided_cycle(n) - cause for (cause, _), n in zip(effects, numbers, strict=True) if n >= 0)
+        decided = [(cause, self.slots.decided_from(slot.before_cycle - self.slots.line_cycles)) for cause, slot in effects]
+        most = min(self.slots.decided_cycle(n) - cause for cause, n in decided)
+        least = 1 + max(self.slots.decided_cycle(n - every) - cause for cause, n in decided)
         if least != most:
-            raise RuntimeError(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
+            raise _TooFewPhases(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
         return most
 
 

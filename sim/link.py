@@ -111,8 +111,8 @@ class Fibre:
                 plain.append(blocks)
             flit = codec.Flit.decode(spec, codec.from_beats(spec, plain))
             assert flit is not None, "the transmitter sent a wrong CRC"
-            decided_cycle = self.sent_beats[first - 1][0] if first else -1
-            slots.append(Slot(decided_cycle, self.arrivals[first + per_flit - 1], flit))
+            before_cycle = self.sent_beats[first - 1][0] if first else -1
+            slots.append(Slot(before_cycle, self.arrivals[first + per_flit - 1], flit))
         return slots
 
 
@@ -120,21 +120,26 @@ class Fibre:
 class Slot:
     """One flit on the line.
 
-    ``decided_cycle`` is that of the last beat before it at the transmitter, ``arrival_cycle`` that of its own last beat at
+    ``before_cycle`` is that of the last beat before it at the transmitter, ``arrival_cycle`` that of its own last beat at
     the receiver.
     """
 
-    decided_cycle: int
+    before_cycle: int
     arrival_cycle: int
     flit: codec.Flit
 
 
 @dataclass(frozen=True)
 class LinkRun:
-    """What one run showed, from end a to end b; ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked."""
+    """What one run showed, from end a to end b.
+
+    ``credits_back`` are the cycles of the credits at a's input, ``credited`` those of the credits at b's output;
+    ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked.
+    """
 
     cycles: int
     sent: Transfers
+    credits_back: list[int]
     received: Transfers
     credited: list[int]
     replays: int
@@ -193,7 +198,7 @@ class LinkBench:
         flipped = sum(getattr(errors, "count", 0) for errors in {errors_a, errors_b})
         first_beat_cycle = self._there.sent_beats[0][0]
         counts = (*counters.values, flipped, first_beat_cycle)
-        return LinkRun(cycles, driver.sent, monitor.received, monitor.credited, *counts, *slots)
+        return LinkRun(cycles, driver.sent, driver.credited, monitor.received, monitor.credited, *counts, *slots)
 
 
 class _Counters:

@@ -20,14 +20,6 @@ class SwitchRun:
     credits_back: list[list[int]]
 
 
-class _CreditWatch:
-    def __init__(self, channel):
-        self.samples, self.cycles = (channel.credit,), list[int]()
-
-    def step(self, ctx, cycle: int, credit: int | None) -> None:
-        self.cycles.extend([cycle - 1] * (credit or 0).bit_count())
-
-
 class SwitchBench:
     """The switch of one spec, elaborated once."""
 
@@ -48,12 +40,11 @@ class SwitchBench:
         ports = range(self.spec.switch_ports)
         drivers = [Driver(self.spec, self._switch.i[port], flits.get(port, [])) for port in ports]
         monitors = [Monitor(self.spec, self._switch.o[port], credit_cycle) for port in ports]
-        watches = [_CreditWatch(self._switch.i[port]) for port in ports]
         total = sum(len(driver.flits) for driver in drivers)
 
         def done(cycle: int) -> bool:
             return sum(len(monitor.credited) for monitor in monitors) >= total
 
-        cycles = self._bench.run([*drivers, *monitors, *watches], done, bound_cycles, waves)
+        cycles = self._bench.run([*drivers, *monitors], done, bound_cycles, waves)
         sent, received = [driver.sent for driver in drivers], [monitor.received for monitor in monitors]
-        return SwitchRun(cycles, sent, received, [watch.cycles for watch in watches])
+        return SwitchRun(cycles, sent, received, [driver.credited for driver in drivers])
