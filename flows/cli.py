@@ -1,0 +1,190 @@
+"""The command line: names, options and exit codes; each command is in the module of its name.
+
+Exit codes: 0 done, 1 the run failed, 2 the input was wrong, 130 interrupted. What commands need is imported inside them,
+so that a wrong input is said before numba, amaranth or matplotlib would have been loaded.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from lightfabric.flows.report import InputError, RunError, say
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=False)
+
+_UsageError: Any = typer.BadParameter.__mro__[1]
+"""Of the click that this typer uses: its own copy from 0.26 on."""
+
+SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.toml]", help="Description; a built-in example if left out.")]
+SpecOption = Annotated[Path | None, typer.Option("--spec", help="Description; the built-in prototype if left out.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
+
+
+def main() -> NoReturn:
+    """The console entry point."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        result = app(standalone_mode=False)
+        sys.stdout.flush()
+    except InputError as error:
+        return _failed(error, 2)
+    except RunError as error:
+        return _failed(error, 1)
+    except _UsageError as error:
+        return _failed(f"{error.format_message().rstrip('.')}; see lightfabric --help", 2)
+    except (KeyboardInterrupt, typer.Abort):
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        return _failed(f"{error.filename or 'a file'} cannot be used: {error.strerror}", 1)
+    return result if isinstance(result, int) else 0
+
+
+def _failed(error: object, code: int) -> int:
+    say(f"lightfabric: {' '.join(str(error).split())}")
+    return code
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("lightfabric"))
+        raise typer.Exit
+
+
+@app.callback()
+def _lightfabric(
+    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """From the description of an optical-I/O chiplet to hardware, timing and training time."""
+
+
+@app.command()
+def study(
+    spec: SpecFile = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lightfabric-out"),
+    as_json: AsJson = False,
+) -> None:
+    """Training time over GPU counts and fabrics: table, results.csv, figures, manifest.json."""
+    from lightfabric.flows import study as flow
+
+    flow.main(spec, out, as_json)
+
+
+@app.command()
+def characterize(spec: SpecFile = None, as_json: AsJson = False) -> None:
+    """Measure the timing of link and switch on the RTL."""
+    from lightfabric.flows import characterize as flow
+
+    flow.main(spec, as_json)
+
+
+@app.command()
+def place(
+    spec: SpecFile = None,
+    gpus: Annotated[int | None, typer.Option(help="Number of GPUs; the spec's largest that fits if left out.")] = None,
+    fabric: Annotated[str | None, typer.Option(help="Name of one of the spec's fabrics; all if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Parallelism, order of ranks, sparsity, locality and lower bounds."""
+    from lightfabric.flows import place as flow
+
+    flow.main(spec, gpus, fabric, as_json)
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A TopoOpt task graph.")],
+    bandwidth: Annotated[str, typer.Option(help="Of a node in each direction, such as 100Gbps.")],
+    fabric: Annotated[str, typer.Option(help="What joins the nodes.")] = "ideal-switch",
+    as_json: AsJson = False,
+) -> None:
+    """Run the task graph of a real job on a fabric."""
+    from lightfabric.flows import replay as flow
+
+    flow.main(file, bandwidth, fabric, as_json)
+
+
+@app.command()
+def sim(
+    block: Annotated[str, typer.Argument(help="link, switch or chiplet.")],
+    simulator: Annotated[str, typer.Option(help="amaranth, icarus or verilator.")] = "amaranth",
+    spec: SpecOption = None,
+    waves: Annotated[Path | None, typer.Option(help="File for the waveforms.")] = None,
+    ber: Annotated[float, typer.Option(help="Bit error rate of the channel.")] = 0.0,
+    packets: Annotated[int, typer.Option(help="Number of packets.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the errors and the traffic.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Simulate a block's RTL."""
+    from lightfabric.flows import sim as flow
+
+    flow.main(block, simulator, _prototype(spec), waves, ber, packets, seed, as_json)
+
+
+@app.command()
+def verilog(
+    block: Annotated[str, typer.Argument(help="link, switch or chiplet.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the Verilog.")],
+    spec: SpecOption = None,
+) -> None:
+    """Write a block as Verilog."""
+    from lightfabric.flows import verilog as flow
+
+    flow.main(block, output, _prototype(spec))
+
+
+@app.command()
+def synth(
+    block: Annotated[str, typer.Argument(help="link, switch or chiplet.")],
+    device: Annotated[str, typer.Option(help="FPGA, such as ecp5-25k.")],
+    spec: SpecOption = None,
+    as_json: AsJson = False,
+) -> None:
+    """Place and route a block: LUT, FF, BRAM, Fmax."""
+    from lightfabric.flows import synth as flow
+
+    flow.main(block, device, _prototype(spec), as_json)
+
+
+@app.command()
+def verify(
+    block: Annotated[str | None, typer.Argument(help="A block; all with proofs if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove properties of the RTL."""
+    from lightfabric.flows import verify as flow
+
+    flow.main(block, as_json)
+
+
+@app.command()
+def bench(
+    name: Annotated[str | None, typer.Argument(help="fluid or kernel; both if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed against named references, as ratios."""
+    from lightfabric.flows import bench as flow
+
+    flow.main(name, as_json)
+
+
+def _prototype(path: Path | None) -> Any:
+    from lightfabric.flows.load import load_spec
+
+    return load_spec(path, default="prototype")
+
+
+if __name__ == "__main__":
+    main()
