@@ -1,0 +1,84 @@
+"""The chiplet: clients, a switch, and a link for each optical port."""
+
+from amaranth import Module
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from lightfabric.model.codec import ADDRESS_BITS
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
+from lightfabric.rtl.line import LineSignature
+from lightfabric.rtl.link import Link
+from lightfabric.rtl.switch import Switch
+
+
+def paired_routes(spec: ChipletSpec, address: int) -> tuple[int, ...]:
+    """Routes of one of two chiplets, of addresses 0 and ``spec.ports``, with a fibre from port p of one to p of the other.
+
+    >>> paired_routes(ChipletSpec(ports=2), 0)
+    (0, 1, 2, 3)
+    >>> paired_routes(ChipletSpec(ports=2), 2)
+    (2, 3, 0, 1)
+    """
+    ports = spec.ports
+    here = range(address, address + ports)
+    return tuple(d - address if d in here else ports + d % ports for d in range(max(here.stop, 2 * ports)))
+
+
+class Chiplet(wiring.Component):
+    """``spec.ports`` clients and as many lines around one switch.
+
+    Client p has the address ``address + p`` and switch port p; line p has switch port ``spec.ports + p``. A flit for
+    destination d leaves by switch port ``routes[d]``, by default as in :func:`paired_routes`. A packet arrives once, in
+    order among those of its source, destination and virtual channel, unchanged, whatever bits the lines flip.
+
+    Members
+    -------
+    i : In(stream.Signature(beat_layout(spec))).array(spec.ports)
+    o : Out(stream.Signature(delivered_layout(spec))).array(spec.ports)
+    tx : Out(LineSignature(spec)).array(spec.ports)
+    rx : In(LineSignature(spec)).array(spec.ports)
+    replays : Out(32).array(spec.ports)
+    crc_errors : Out(32).array(spec.ports)
+    """
+
+    def __init__(self, spec: ChipletSpec, address: int = 0, routes: tuple[int, ...] | None = None):
+        last = (1 << ADDRESS_BITS) - spec.ports
+        if not 0 <= address <= last:
+            raise ValueError(f"Chiplet.address must be from 0 to {last}, not {address!r}")
+        self.spec, self.address = spec, address
+        self.routes = paired_routes(spec, address) if routes is None else tuple(routes)
+        super().__init__(
+            {
+                "i": In(stream.Signature(beat_layout(spec))).array(spec.ports),
+                "o": Out(stream.Signature(delivered_layout(spec))).array(spec.ports),
+                "tx": Out(LineSignature(spec)).array(spec.ports),
+                "rx": In(LineSignature(spec)).array(spec.ports),
+                "replays": Out(32).array(spec.ports),
+                "crc_errors": Out(32).array(spec.ports),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.switch = switch = Switch(self.spec, self.routes)
+        for port in range(self.spec.ports):
+            self._add_client(m, switch, port)
+            self._add_line(m, switch, port)
+        return m
+
+    def _add_client(self, m, switch, port):
+        m.submodules[f"ingress_{port}"] = ingress = Ingress(self.spec, self.address + port)
+        m.submodules[f"egress_{port}"] = egress = Egress(self.spec)
+        wiring.connect(m, wiring.flipped(self.i[port]), ingress.i)
+        wiring.connect(m, ingress.o, switch.i[port])
+        wiring.connect(m, switch.o[port], egress.i)
+        wiring.connect(m, egress.o, wiring.flipped(self.o[port]))
+
+    def _add_line(self, m, switch, port):
+        m.submodules[f"link_{port}"] = link = Link(self.spec)
+        wiring.connect(m, switch.o[self.spec.ports + port], link.i)
+        wiring.connect(m, link.o, switch.i[self.spec.ports + port])
+        wiring.connect(m, link.tx, wiring.flipped(self.tx[port]))
+        wiring.connect(m, wiring.flipped(self.rx[port]), link.rx)
+        m.d.comb += [self.replays[port].eq(link.replays), self.crc_errors[port].eq(link.crc_errors)]

@@ -1,0 +1,149 @@
+"""The Verilog tops: blocks with AXI4-Stream names, clocked by ``clk`` and reset by ``rst`` (synchronous, active high)."""
+
+from amaranth import Cat, Module
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.chiplet import Chiplet
+from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
+from lightfabric.rtl.line import BLOCK
+from lightfabric.rtl.link import Link
+from lightfabric.rtl.switch import Switch
+
+
+def _flat_stream(prefix: str, layout: data.StructLayout, flow, against) -> dict[str, wiring.Member]:
+    """Members of one AXI4-Stream: ``flow`` is the direction of the data, ``against`` that of ``tready``."""
+    members = {f"{prefix}_t{name}": flow(field.shape) for name, field in layout}
+    return {**members, f"{prefix}_tvalid": flow(1), f"{prefix}_tready": against(1)}
+
+
+def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
+    """Members of one line: the 66-bit blocks of wavelength 0 in the low bits, in each its sync header."""
+    bits = spec.wavelengths_per_port * BLOCK.size
+    return {
+        f"tx{port}_data": Out(bits),
+        f"tx{port}_valid": Out(1),
+        f"rx{port}_data": In(bits),
+        f"rx{port}_valid": In(1),
+        f"replays{port}": Out(32),
+        f"crc_errors{port}": Out(32),
+    }
+
+
+def _clients(spec: ChipletSpec, ports) -> dict[str, wiring.Member]:
+    members = {}
+    for port in ports:
+        members |= _flat_stream(f"s{port}_axis", beat_layout(spec), In, Out)
+        members |= _flat_stream(f"m{port}_axis", delivered_layout(spec), Out, In)
+    return members
+
+
+def _take(m, top, prefix: str, into):
+    """Connect the stream that enters ``top`` under ``prefix``."""
+    m.d.comb += [into.payload[name].eq(getattr(top, f"{prefix}_t{name}")) for name, _ in into.payload.shape()]
+    m.d.comb += [into.valid.eq(getattr(top, f"{prefix}_tvalid")), getattr(top, f"{prefix}_tready").eq(into.ready)]
+
+
+def _give(m, top, prefix: str, from_):
+    """Connect the stream that leaves ``top`` under ``prefix``."""
+    m.d.comb += [getattr(top, f"{prefix}_t{name}").eq(from_.payload[name]) for name, _ in from_.payload.shape()]
+    m.d.comb += [getattr(top, f"{prefix}_tvalid").eq(from_.valid), from_.ready.eq(getattr(top, f"{prefix}_tready"))]
+
+
+def _join_line(m, top, port: str, tx, rx):
+    m.d.comb += [
+        getattr(top, f"tx{port}_data").eq(Cat(block.as_value() for block in tx.blocks)),
+        getattr(top, f"tx{port}_valid").eq(tx.valid),
+        Cat(block.as_value() for block in rx.blocks).eq(getattr(top, f"rx{port}_data")),
+        rx.valid.eq(getattr(top, f"rx{port}_valid")),
+    ]
+
+
+class AxiLink(wiring.Component):
+    """One end of a link with a client stream each way; ``tdest`` and ``tuser`` arrive as they were sent.
+
+    Members
+    -------
+    s_axis_t* : In, the beats of ``rtl.client.beat_layout``
+    m_axis_t* : Out, the beats of ``rtl.client.delivered_layout``
+    tx_data, tx_valid, rx_data, rx_valid : the line
+    replays, crc_errors : Out(32)
+    """
+
+    def __init__(self, spec: ChipletSpec, address: int = 0):
+        self.spec, self.address = spec, address
+        super().__init__(_clients(spec, [""]) | _flat_line(spec))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.ingress = ingress = Ingress(self.spec, self.address)
+        m.submodules.egress = egress = Egress(self.spec)
+        m.submodules.link = link = Link(self.spec)
+        wiring.connect(m, ingress.o, link.i)
+        wiring.connect(m, link.o, egress.i)
+        _take(m, self, "s_axis", ingress.i)
+        _give(m, self, "m_axis", egress.o)
+        _join_line(m, self, "", link.tx, link.rx)
+        m.d.comb += [self.replays.eq(link.replays), self.crc_errors.eq(link.crc_errors)]
+        return m
+
+
+class AxiSwitch(wiring.Component):
+    """The switch with a client at every port; port p has the address p.
+
+    Members
+    -------
+    s0_axis_t*, s1_axis_t*, ... : In, the beats of ``rtl.client.beat_layout``
+    m0_axis_t*, m1_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``
+    """
+
+    def __init__(self, spec: ChipletSpec, routes: tuple[int, ...] | None = None):
+        self.spec, self.routes = spec, routes
+        super().__init__(_clients(spec, range(spec.switch_ports)))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.switch = switch = Switch(self.spec, self.routes)
+        for port in range(self.spec.switch_ports):
+            m.submodules[f"ingress_{port}"] = ingress = Ingress(self.spec, port)
+            m.submodules[f"egress_{port}"] = egress = Egress(self.spec)
+            wiring.connect(m, ingress.o, switch.i[port])
+            wiring.connect(m, switch.o[port], egress.i)
+            _take(m, self, f"s{port}_axis", ingress.i)
+            _give(m, self, f"m{port}_axis", egress.o)
+        return m
+
+
+class AxiChiplet(wiring.Component):
+    """The chiplet: ``spec.ports`` client streams each way and as many lines.
+
+    Members
+    -------
+    s0_axis_t*, ... : In, the beats of ``rtl.client.beat_layout``
+    m0_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``
+    tx0_data, tx0_valid, rx0_data, rx0_valid, ... : the lines
+    replays0, crc_errors0, ... : Out(32)
+    """
+
+    def __init__(self, spec: ChipletSpec, address: int = 0, routes: tuple[int, ...] | None = None):
+        self.spec, self.address, self.routes = spec, address, routes
+        members = _clients(spec, range(spec.ports))
+        for port in range(spec.ports):
+            members |= _flat_line(spec, str(port))
+        super().__init__(members)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.chiplet = chiplet = Chiplet(self.spec, self.address, self.routes)
+        for port in range(self.spec.ports):
+            _take(m, self, f"s{port}_axis", chiplet.i[port])
+            _give(m, self, f"m{port}_axis", chiplet.o[port])
+            _join_line(m, self, str(port), chiplet.tx[port], chiplet.rx[port])
+            m.d.comb += getattr(self, f"replays{port}").eq(chiplet.replays[port])
+            m.d.comb += getattr(self, f"crc_errors{port}").eq(chiplet.crc_errors[port])
+        return m
+
+
+tops: dict[str, type[wiring.Component]] = {"link": AxiLink, "switch": AxiSwitch, "chiplet": AxiChiplet}
+"""The component behind each block that can be written as Verilog; all are made from a ``ChipletSpec`` alone."""

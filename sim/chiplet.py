@@ -1,0 +1,129 @@
+"""Bench of the chiplet: some of them joined by fibres with delay and bit errors, a client at every stream."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from amaranth import Module
+
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.chiplet import Chiplet, paired_routes
+from lightfabric.sim.bench import Bench, ClientFlit, Transfers
+from lightfabric.sim.client import Pauses, StreamSink, StreamSource, never
+from lightfabric.sim.link import Errors, Fibre, clean
+
+Port = tuple[int, int]
+"""(chiplet, line)"""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Chiplets of addresses 0, ``spec.ports``, ...: the routes of each, and the fibre pairs between them."""
+
+    routes: tuple[tuple[int, ...], ...]
+    fibres: tuple[tuple[Port, Port], ...]
+
+
+def pair(spec: ChipletSpec) -> Plan:
+    """Two chiplets, line p of one to line p of the other."""
+    routes = (paired_routes(spec, 0), paired_routes(spec, spec.ports))
+    return Plan(routes, tuple(((0, port), (1, port)) for port in range(spec.ports)))
+
+
+def chain(spec: ChipletSpec, chiplets: int) -> Plan:
+    """Line 0 of each chiplet to line 1 of the next: packets pass through the switches in between."""
+    routes = tuple(
+        tuple(_chain_port(spec, here, destination) for destination in range(chiplets * spec.ports))
+        for here in range(chiplets)
+    )
+    return Plan(routes, tuple(((c, 0), (c + 1, 1)) for c in range(chiplets - 1)))
+
+
+def _chain_port(spec: ChipletSpec, here: int, destination: int) -> int:
+    there, client = divmod(destination, spec.ports)
+    return client if there == here else spec.ports + (there < here)
+
+
+@dataclass(frozen=True)
+class ChipletRun:
+    """What one run showed, by address of the client; ``replays`` and ``crc_errors`` are of all lines together."""
+
+    cycles: int
+    sent: dict[int, Transfers]
+    received: dict[int, Transfers]
+    changed: dict[int, list[int]]
+    replays: int
+    crc_errors: int
+
+
+class ChipletBench:
+    """The chiplets and fibres of one plan, elaborated once."""
+
+    def __init__(self, spec: ChipletSpec, plan: Plan | None = None):
+        self.spec, self.plan, m = spec, plan or pair(spec), Module()
+        self._chiplets = [Chiplet(spec, n * spec.ports, routes) for n, routes in enumerate(self.plan.routes)]
+        for n, chiplet in enumerate(self._chiplets):
+            m.submodules[f"chiplet_{n}"] = chiplet
+        self._fibres = [
+            Fibre(m, spec, self._chiplets[a].tx[line_a], self._chiplets[b].rx[line_b])
+            for there in self.plan.fibres
+            for (a, line_a), (b, line_b) in (there, there[::-1])
+        ]
+        self._bench = Bench(m)
+
+    @property
+    def addresses(self) -> range:
+        """Addresses of all clients."""
+        return range(len(self._chiplets) * self.spec.ports)
+
+    def run(
+        self,
+        flits: Mapping[int, Iterable[ClientFlit]],
+        *,
+        delay_cycles: int = 1,
+        errors: Errors = clean,
+        source_pauses: Pauses = never,
+        sink_pauses: Pauses = never,
+        bound_cycles: int = 20_000,
+        waves: str | None = None,
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> ChipletRun:
+        """Send ``flits[address]`` from each client, in order, until as many have arrived.
+
+        ``errors(beat, bits)`` flips bits on every fibre in turn; ``progress(count)`` is called in each cycle with the
+        number of flits that have arrived.
+        """
+        for fibre in self._fibres:
+            fibre.start(delay_cycles, errors, frozenset())
+        sources = [StreamSource(self.spec, self._stream("i", a), flits.get(a, []), source_pauses) for a in self.addresses]
+        sinks = [StreamSink(self.spec, self._stream("o", a), sink_pauses) for a in self.addresses]
+        counts = _LineCounts(self._chiplets)
+        total = sum(len(source.flits) for source in sources)
+
+        def done(_: int) -> bool:
+            arrived = sum(len(sink.received) for sink in sinks)
+            progress(arrived)
+            return arrived >= total
+
+        cycles = self._bench.run([*sources, *sinks, *self._fibres, counts], done, bound_cycles, waves)
+        return ChipletRun(
+            cycles,
+            {a: sources[a].sent for a in self.addresses},
+            {a: sinks[a].received for a in self.addresses},
+            {a: sinks[a].changed for a in self.addresses},
+            *counts.totals,
+        )
+
+    def _stream(self, side: str, address: int):
+        chiplet, client = divmod(address, self.spec.ports)
+        return getattr(self._chiplets[chiplet], side)[client]
+
+
+class _LineCounts:
+    def __init__(self, chiplets):
+        self._lines = sum(len(chiplet.replays) for chiplet in chiplets)
+        self.samples = (*(n for c in chiplets for n in c.replays), *(n for c in chiplets for n in c.crc_errors))
+        self.totals = (0, 0)
+
+    def step(self, _ctx, cycle: int, *counts: int) -> None:
+        if cycle:
+            self.totals = sum(counts[: self._lines]), sum(counts[self._lines :])

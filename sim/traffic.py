@@ -1,0 +1,119 @@
+"""Packets that can be told apart, and what became of them."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.sim.bench import ClientFlit
+
+NUMBER_BYTES = 4
+MOST_FLITS = 3
+
+
+@dataclass(frozen=True)
+class Packet:
+    """A packet between two clients. Its content begins with its number."""
+
+    content: bytes
+    source: int = 0
+    destination: int = 0
+    virtual_channel: int = 0
+
+    @property
+    def number(self) -> int:
+        """Place in the order of sending."""
+        return int.from_bytes(self.content[:NUMBER_BYTES], "little")
+
+    def flits(self, spec: ChipletSpec) -> list[ClientFlit]:
+        """The packet cut into flits, all full but the last."""
+        size = spec.payload_bytes
+        parts = [self.content[at : at + size] for at in range(0, len(self.content), size)]
+        return [
+            ClientFlit(part, self.destination, self.source, self.virtual_channel, int(n == len(parts) - 1))
+            for n, part in enumerate(parts)
+        ]
+
+
+def random_packets(
+    spec: ChipletSpec, count: int, rng: np.random.Generator, sources: Sequence[int], destinations: Sequence[int]
+) -> list[Packet]:
+    """``count`` packets of 1 to 3 flits with random content, length, source, destination and virtual channel.
+
+    A source does not send to itself unless it is the only destination.
+    """
+    packets: list[Packet] = []
+    for number in range(count):
+        flits = 1 + int(rng.integers(MOST_FLITS))
+        least_bytes = max(NUMBER_BYTES, (flits - 1) * spec.payload_bytes + 1)
+        random_bytes = int(rng.integers(least_bytes, flits * spec.payload_bytes + 1)) - NUMBER_BYTES
+        source = int(rng.choice(sources))
+        others = [d for d in destinations if d != source] or list(destinations)
+        packets.append(
+            Packet(
+                number.to_bytes(NUMBER_BYTES, "little") + rng.bytes(random_bytes),
+                source,
+                int(rng.choice(others)),
+                int(rng.integers(spec.virtual_channels)),
+            )
+        )
+    return packets
+
+
+def assembled(flits: Iterable[ClientFlit]) -> list[Packet]:
+    """The packets in the flits that one client saw, by the order of their last flits.
+
+    Flits of different sources and virtual channels may alternate. A packet without its last flit is not there.
+    """
+    begun: dict[tuple[int, int], bytes] = {}
+    packets: list[Packet] = []
+    for flit in flits:
+        key = flit.source, flit.virtual_channel
+        begun[key] = begun.get(key, b"") + flit.payload
+        if flit.last:
+            packets.append(Packet(begun.pop(key), flit.source, flit.destination, flit.virtual_channel))
+    return packets
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What became of the packets that were sent.
+
+    ``delivered`` arrived as they were sent, ``corrupted`` arrivals are like no packet sent, ``duplicated`` arrivals came
+    again, ``reordered`` ones came after a later packet of the same source, destination and virtual channel, and ``lost``
+    is the number of packets that did not arrive as sent.
+    """
+
+    packets: int
+    delivered: int
+    lost: int
+    corrupted: int
+    duplicated: int
+    reordered: int
+
+    @property
+    def clean(self) -> bool:
+        """Every packet arrived once, in order, unchanged."""
+        return self.delivered == self.packets and not (self.corrupted or self.duplicated or self.reordered)
+
+    @staticmethod
+    def of(sent: Iterable[Packet], received: Iterable[Packet]) -> "Tally":
+        """Compare what was sent with what arrived; both in their order of time for each flow."""
+        missing, known = Counter(sent), set[Packet]()
+        packets = missing.total()
+        latest: dict[tuple[int, int, int], int] = {}
+        corrupted = duplicated = reordered = 0
+        for packet in received:
+            if not missing[packet]:
+                duplicated += packet in known
+                corrupted += packet not in known
+                continue
+            missing[packet] -= 1
+            known.add(packet)
+            flow = packet.source, packet.destination, packet.virtual_channel
+            reordered += packet.number < latest.get(flow, 0)
+            latest[flow] = max(packet.number, latest.get(flow, 0))
+        lost = missing.total()
+        return Tally(packets, packets - lost, lost, corrupted, duplicated, reordered)
