@@ -65,10 +65,12 @@ class TaskGraph:
 
     def demand_bytes(self) -> dict[tuple[int, int], int]:
         """Bytes of one iteration from each device to each other device it talks to."""
-        pairs: dict[tuple[int, int], int] = {}
-        for task in np.flatnonzero(self.kind == Kind.TRANSFER):
-            key = (int(self.device[task]), int(self.peer[task]))
-            pairs[key] = pairs.get(key, 0) + int(self.work[task])
+        moves = self.kind == Kind.TRANSFER
+        ends, pair = np.unique(self.device[moves].astype(np.int64) * self.devices + self.peer[moves], return_inverse=True)
+        moved = np.zeros(len(ends), np.int64)
+        np.add.at(moved, pair, self.work[moves])
+        keys = zip((ends // self.devices).tolist(), (ends % self.devices).tolist(), strict=True)
+        pairs = dict(zip(keys, moved.tolist(), strict=True))
         reduces = self.kind == Kind.ALL_REDUCE
         total = np.bincount(self.peer[reduces], self.work[reduces].astype(float), len(self.member_start) - 1)
         for index in np.flatnonzero(total):
