@@ -32,14 +32,8 @@ def main() -> NoReturn:
 
 def _run() -> int:
     try:
-        result = app(standalone_mode=False)
-        sys.stdout.flush()
-    except InputError as error:
-        return _failed(error, 2)
-    except RunError as error:
-        return _failed(error, 1)
-    except _UsageError as error:
-        return _failed(f"{error.format_message().rstrip('.')}; see lightfabric --help", 2)
+        code = _invoked()
+        print(end="", flush=True)
     except (KeyboardInterrupt, typer.Abort):
         return 128 + signal.SIGINT
     except BrokenPipeError:
@@ -47,7 +41,19 @@ def _run() -> int:
         return 128 + signal.SIGPIPE
     except OSError as error:
         return _failed(f"{error.filename or 'a file'} cannot be used: {error.strerror}", 1)
-    return result if isinstance(result, int) else 0
+    return code
+
+
+def _invoked() -> int:
+    try:
+        code = app(standalone_mode=False)
+    except InputError as error:
+        return _failed(error, 2)
+    except RunError as error:
+        return _failed(error, 1)
+    except _UsageError as error:
+        return _failed(f"{error.format_message().rstrip('.')}; see lightfabric --help", 2)
+    return code if isinstance(code, int) else 0
 
 
 def _failed(error: object, code: int) -> int:

@@ -1,0 +1,89 @@
+"""``lightfabric place``: how a job is cut and where its ranks run, without simulating it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightfabric.flows.load import load_spec
+from lightfabric.flows.report import InputError, print_json, say
+from lightfabric.flows.study import check, efficiency, plan_columns
+from lightfabric.model.spec import FabricSpec, Spec
+from lightfabric.placement.search import MOST_GPUS
+
+
+def main(path: Path | None, gpus: int | None, fabric: str | None, as_json: bool) -> None:
+    """The command: places the job on ``gpus`` GPUs of one fabric or all, and prints why it is so."""
+    spec = _chosen(load_spec(path), gpus, fabric)
+    reasons = check(spec, str(path or spec.name))
+    count = max(count for count, reason in reasons.items() if not reason)
+    from lightfabric.flows.timing_store import measured_timing
+
+    timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))
+    placements = [_placement(spec, kind, count, efficiency(spec, timing)) for kind in spec.fabrics]
+    if as_json:
+        print_json({"spec": spec.name, "gpus": count, "placements": placements})
+    else:
+        _print_table(f"{spec.name} on {count} GPUs", placements)
+
+
+def _chosen(spec: Spec, gpus: int | None, fabric: str | None) -> Spec:
+    if gpus is not None and not 2 <= gpus <= MOST_GPUS:
+        raise InputError(f"--gpus must be from 2 to {MOST_GPUS}, not {gpus}")
+    fabrics = tuple(kind for kind in spec.fabrics if fabric in (None, kind.name))
+    if not fabrics:
+        raise InputError(f"--fabric must be one of {', '.join(kind.name for kind in spec.fabrics)}, not {fabric!r}")
+    return replace(spec, fabrics=fabrics, gpus=spec.gpus if gpus is None else (gpus,))
+
+
+def _placement(spec: Spec, fabric: FabricSpec, gpus: int, share: float) -> dict[str, Any]:
+    from lightfabric.placement.place import place
+
+    try:
+        placed = place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=share)
+    except ValueError as error:
+        raise InputError(f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}") from None
+    distance = placed.bytes_by_distance
+    return {"fabric": fabric.name} | plan_columns(placed) | {
+        "order_s": placed.order.seconds,
+        "order_bound_s": placed.order.bound_seconds,
+        "byte_hops": placed.order.byte_hops,
+        "circuits": None if placed.circuits is None else len(placed.circuits.lanes),
+        "gpus_by_degree": placed.gpus_by_degree.tolist(),
+        "bytes_by_distance": distance.tolist(),
+        "mean_distance_gpus": float(distance @ range(len(distance))) / max(1, int(distance.sum())),
+        "gpu_of_rank": placed.gpu_of_rank.tolist(),
+    }  # fmt: skip
+
+
+_LISTS = ("gpus_by_degree", "bytes_by_distance", "gpu_of_rank")
+_NOTES = {
+    "order_s": "all bytes through the bottleneck at once",
+    "order_bound_s": "no order of ranks can be below",
+    "compute_bound_s": "no fabric can be below",
+    "max_degree": "other GPUs that a GPU sends to",
+    "mean_distance_gpus": "of a byte, along a ring of all GPUs",
+    "byte_hops": "bytes times ring segments",
+}
+
+
+def _print_table(title: str, placements: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title))
+    table.add_column("", no_wrap=True)
+    for placement in placements:
+        table.add_column(Text(placement["fabric"]), justify="right")
+    table.add_column("", no_wrap=True)
+    for name in (name for name in placements[0] if name not in ("fabric", *_LISTS)):
+        table.add_row(name, *(_cell(placement[name]) for placement in placements), _NOTES.get(name, ""))
+    console = Console()
+    console.width = max(console.width, 170)
+    console.print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,59 @@
+"""Worker processes that leave nothing behind."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+
+from lightfabric.flows.report import RunError
+
+
+@contextlib.contextmanager
+def pool(most: int, preload: list[str]) -> Iterator[ProcessPoolExecutor]:
+    """A process per core, at most ``most``, that hears no Ctrl-C and is gone after the block, at once if that fails.
+
+    ``preload`` names modules that are imported once for all. RunError when a process is killed.
+    """
+    count = min(_cores(), most)
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(preload)
+    workers = ProcessPoolExecutor(count, context, initializer=_end_with_parent)
+    try:
+        with _interrupts_blocked():
+            for _ in range(count):
+                workers.submit(os.getpid)
+        yield workers
+    except BaseException as error:
+        for child in multiprocessing.active_children():
+            child.kill()
+        if isinstance(error, BrokenProcessPool):
+            raise RunError("a worker process ended early, perhaps for want of memory") from None
+        raise
+    finally:
+        workers.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Processes and threads started in the block never hear Ctrl-C: the mask is inherited."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_with_parent() -> None:
+    """A worker's first step: end when its parent does, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

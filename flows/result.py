@@ -1,0 +1,167 @@
+"""What a study leaves behind: a progress bar, a table, and a folder with results.csv, a figure and manifest.json."""
+
+import contextlib
+import csv
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from lightfabric.flows import timing_store
+from lightfabric.flows.report import InputError, say, written_whole
+from lightfabric.model.spec import Spec
+from lightfabric.model.timing import Timing
+
+FILES = ("results.csv", "iteration-time.png", "iteration-time.svg", "manifest.json")
+VERSIONS = ("lightfabric", "numpy", "numba", "amaranth")
+PLAIN_WIDTH = 120
+
+Row = dict[str, Any]
+
+
+class Bar:
+    """Progress on stderr: a bar on a terminal, else a line for each step."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._progress = Progress(*columns, console=self._console, transient=True)
+        self._task = self._progress.add_task("", total=None)
+
+    def __enter__(self) -> "Bar":
+        if self._console.is_terminal:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def measures(self, block: str) -> None:
+        """The RTL of ``block`` is being simulated."""
+        text = f"simulating the RTL of the {block}, once for this chiplet"
+        self._progress.update(self._task, description=text)
+        if not self._console.is_terminal:
+            say(text)
+
+    def done(self, text: str, done: int, total: int) -> None:
+        """What has ended, the ``done``-th of ``total``."""
+        self._progress.update(self._task, description=text, completed=done, total=total)
+        if not self._console.is_terminal:
+            say(f"{done}/{total} {text}")
+
+
+@contextlib.contextmanager
+def folder(path: Path) -> Iterator[None]:
+    """A folder that can be written; what was made for it vanishes again, if empty, when the block fails."""
+    made = [parent for parent in (path, *path.parents) if not parent.exists()]
+    try:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--out must be a folder that can be written, not {path}: {error.strerror}") from None
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise InputError(f"--out must be a folder that can be written, not {path}")
+        yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for parent in made:
+                parent.rmdir()
+        raise
+
+
+def write(out: Path, spec: Spec, source: str, rows: Sequence[Row], timing: Timing, columns: Sequence[str]) -> list[str]:
+    """All files or, if one fails, none; returns their names. Equal studies give equal bytes."""
+    from lightfabric.flows import figure
+
+    with ExitStack() as stack:
+        table, png, svg, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
+        _write_csv(table, rows, columns)
+        figure.draw(spec.name, rows, (png, svg))
+        content = _manifest(spec, source, timing, table.read_bytes())
+        manifest.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return list(FILES)
+
+
+def _write_csv(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.9g}" if isinstance(value, float) else value
+
+
+def _manifest(spec: Spec, source: str, timing: Timing, results: bytes) -> dict[str, Any]:
+    description = asdict(spec)
+    return {
+        "command": "study",
+        "source": source,
+        "spec": description,
+        "spec_sha256": hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest(),
+        "results_sha256": hashlib.sha256(results).hexdigest(),
+        "timing": timing_store.to_json(timing),
+        "seeds": [],
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+        "platform": platform.platform(),
+    }
+
+
+def print_table(spec: Spec, rows: Sequence[Row]) -> None:
+    """The rows on stdout, one section per GPU count; one row for a count that no fabric can help."""
+    table = Table(title=Text(f"{spec.name}: one training iteration"))
+    for name in ("GPUs", "fabric", "iteration", "of ideal speed", "dp x tp x pp", "order", "where the time goes"):
+        table.add_column(name, justify="right" if name in ("GPUs", "iteration", "of ideal speed") else "left")
+    for gpus, group in groupby(rows, lambda row: row["gpus"]):
+        section = list(group)
+        reasons = {row["reason"] for row in section}
+        if None not in reasons and len(reasons) == 1:
+            section = [section[0] | {"fabric": "all"}]
+        for row in section:
+            table.add_row(*(Text(text) for text in (str(gpus), *_cells(row))))
+        table.add_section()
+    console = Console(file=sys.stdout)
+    console.width = console.width if console.is_terminal else PLAIN_WIDTH
+    console.print(table)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    if not row["fits"]:
+        return row["fabric"], "-", "", "", "", row["reason"]
+    speed = row["speed_over_ideal"]
+    return (
+        row["fabric"],
+        duration(row["iteration_s"]),
+        f"{speed:.1%}" if speed else "",
+        f"{row['dp']} x {row['tp']} x {row['pp']}",
+        row["order"],
+        row["limit"],
+    )
+
+
+def duration(seconds: float) -> str:
+    """Four digits and the unit that suits.
+
+    >>> duration(0.0123456), duration(77.2449)
+    ('12.35 ms', '77.24 s')
+    """
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= scale:
+            return f"{seconds / scale:#.4g} {unit}"
+    return f"{seconds * 1e9:.4g} ns"

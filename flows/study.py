@@ -1,0 +1,230 @@
+"""``lightfabric study``: from a spec to the time of a training iteration, over GPU counts and fabrics.
+
+CODE FLOW: ``check`` finds what cannot work before anything slow; the RTL is measured, or its timing taken from the cache,
+while a worker loads the fluid model; ``simulate`` then runs once per GPU count and fabric, in as many processes as there
+are cores; the rows become a table, results.csv, a figure and manifest.json.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightfabric.flows.load import load_spec
+from lightfabric.flows.pool import pool
+from lightfabric.flows.report import InputError, RunError, print_json
+from lightfabric.model.spec import ElectricalSwitchSpec, FabricSpec, Spec
+from lightfabric.model.timing import Timing
+from lightfabric.placement.search import DoesNotFit, Rates, least_memory_bytes, memory_bytes, search
+
+Row = dict[str, Any]
+"""One GPU count on one fabric: a value per column of results.csv."""
+
+Progress = Callable[[str, int, int], None]
+"""Hears what was done, and how many of how many jobs are done now."""
+
+GIB = 1 << 30
+
+_PRELOAD = ["lightfabric.flows.cli", "lightfabric.flows.study", "lightfabric.model.fluid", "lightfabric.placement.place"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of the study."""
+
+    spec: Spec
+    gpus: int
+    fabric: FabricSpec
+    timing: Timing
+
+
+def check(spec: Spec, source: str) -> dict[int, str]:
+    """Why each GPU count cannot hold the job, ``""`` if it can; quick. InputError if none can or a fabric serves none."""
+    reasons = {gpus: _does_not_fit(spec, gpus) for gpus in sorted(spec.gpus)}
+    fitting = [gpus for gpus, reason in reasons.items() if not reason]
+    if not fitting:
+        raise InputError(f"{source}: gpus must be counts that hold the job, not {max(reasons)}: {reasons[max(reasons)]}")
+    from lightfabric.placement.place import place
+
+    for index, fabric in enumerate(spec.fabrics):
+        try:
+            place(spec.job, spec.accelerator, fabric, spec.chiplet, fitting[0], efficiency=1.0)
+        except ValueError as error:
+            raise InputError(
+                f"{source}: fabrics[{index}] must be a fabric that serves {fitting[0]} GPUs, but {error}"
+            ) from None
+    return reasons
+
+
+def _does_not_fit(spec: Spec, gpus: int) -> str:
+    needed = least_memory_bytes(spec.job, gpus)
+    if needed is not None and needed <= memory_bytes(spec.accelerator):
+        return ""
+    try:
+        search(spec.job, spec.accelerator, gpus, lambda _: Rates(1.0, 1.0, 1.0))
+    except DoesNotFit as error:
+        return str(error)
+    raise AssertionError("a plan fits that needs less than the least memory")
+
+
+def simulate(job: Job) -> Row:
+    """Placement, task graph, network and fluid model of one cell; a fabric that cannot serve gives a row without times."""
+    from lightfabric.model import fluid, network
+    from lightfabric.placement.graph import task_graph
+    from lightfabric.placement.place import place
+
+    spec, gpus = job.spec, job.gpus
+    row = _row(job)
+    try:
+        placed = place(spec.job, spec.accelerator, job.fabric, spec.chiplet, gpus, efficiency=efficiency(spec, job.timing))
+    except ValueError as error:
+        return row | {"fits": False, "reason": str(error)}
+    graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
+    fabric = network.build(job.fabric, spec.chiplet, job.timing, gpus, graph.demand_bytes(), placed.circuits)
+    schedule = fluid.run(graph, fabric)
+    seconds = schedule.makespan_ps / 1e12
+    return row | plan_columns(placed) | {
+        "tasks": len(graph),
+        "links": len(fabric.latency_ps),
+        "busiest_link_share": float(schedule.link_busy_ps.max(initial=0)) / schedule.makespan_ps,
+        "iteration_s": seconds,
+        "tokens_per_s": spec.job.batch * spec.job.model.sequence / seconds,
+    }  # fmt: skip
+
+
+def efficiency(spec: Spec, timing: Timing) -> float:
+    """Payload rate of a port, as measured, over its raw line rate."""
+    from lightfabric.model.network import port_bytes_per_s
+
+    return port_bytes_per_s(spec.chiplet, timing) * 8 / (spec.chiplet.gbps_per_port * 1e9)
+
+
+def _row(job: Job) -> Row:
+    timing, chiplet = job.timing, job.spec.chiplet
+    nanoseconds = chiplet.cycle_ps / 1000
+    return dict.fromkeys(COLUMNS) | {
+        "gpus": job.gpus,
+        "fabric": job.fabric.name,
+        "fabric_kind": job.fabric.kind,
+        "fits": True,
+        "link_latency_ns": timing.link.latency_cycles * nanoseconds,
+        "switch_latency_ns": timing.switch.latency_cycles * nanoseconds,
+        "port_payload_gbps": chiplet.gbps_per_port * efficiency(job.spec, timing),
+    }
+
+
+def plan_columns(placed: Any) -> Row:
+    """Columns of a ``Placement``: plan, order, memory, what is predicted and the rates behind it."""
+    plan, memory, seconds, rates = placed.plan, placed.memory, placed.seconds, placed.rates
+    return {
+        "dp": plan.dp, "tp": plan.tp, "pp": plan.pp,
+        "micro_batch_sequences": plan.micro_batch, "recompute": plan.recompute, "order": placed.order.name,
+        **{f"memory_{name}_gib": getattr(memory, name) / GIB for name in _MEMORY},
+        **{f"predicted_{name}_s": getattr(seconds, name) for name in _SECONDS},
+        **{f"{name}_gbps": _finite_gbps(getattr(rates, name)) for name in ("tensor", "pipeline", "data")},
+        "compute_bound_s": placed.compute_bound_seconds,
+        "max_degree": len(placed.gpus_by_degree) - 1,
+        "limit": _limit(seconds),
+    }  # fmt: skip
+
+
+def _finite_gbps(bytes_per_s: float) -> float | None:
+    return bytes_per_s * 8e-9 if bytes_per_s < float("inf") else None
+
+
+def _limit(seconds: Any) -> str:
+    """The two largest predicted parts and their shares."""
+    parts = sorted(((getattr(seconds, name), name) for name in _SECONDS if name != "total"), reverse=True)
+    return ", ".join(f"{name} {value / seconds.total:.0%}" for value, name in parts[:2])
+
+
+_MEMORY = ("weights", "gradients", "optimiser", "activations", "total")
+_SECONDS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser", "total")
+
+COLUMNS = (
+    "gpus", "fabric", "fabric_kind", "fits", "reason", "iteration_s", "compute_bound_s", "tokens_per_s", "speed_over_ideal",
+    "dp", "tp", "pp", "micro_batch_sequences", "recompute", "order", "limit",
+    *(f"memory_{name}_gib" for name in _MEMORY), *(f"predicted_{name}_s" for name in _SECONDS),
+    "tensor_gbps", "pipeline_gbps", "data_gbps", "port_payload_gbps", "link_latency_ns", "switch_latency_ns",
+    "max_degree", "tasks", "links", "busiest_link_share",
+)  # fmt: skip
+"""Of results.csv, in order. ``tensor_gbps`` and its like are payload rates from a GPU to its neighbour of that dimension."""
+
+
+def ideal(spec: Spec) -> str | None:
+    """Name of the fabric that others are compared with: the first electrical switch."""
+    return next((fabric.name for fabric in spec.fabrics if isinstance(fabric, ElectricalSwitchSpec)), None)
+
+
+def run(spec: Spec, reasons: dict[int, str], timing: Callable[[], Timing], progress: Progress) -> tuple[list[Row], Timing]:
+    """Rows by GPU count, then in the order of the spec's fabrics, whatever the number of processes and their speed.
+
+    Processes start by forkserver: a script that calls this needs ``if __name__ == "__main__":``.
+    """
+    fitting = [gpus for gpus, reason in reasons.items() if not reason]
+    with pool(len(fitting) * len(spec.fabrics), preload=_PRELOAD) as workers:
+        loaded = workers.submit(_load)
+        measured = timing()
+        loaded.result()
+        cells = [Job(spec, gpus, fabric, measured) for gpus in reversed(fitting) for fabric in spec.fabrics]
+        futures = {workers.submit(simulate, job): job for job in cells}
+        rows = dict(_finished(futures, progress))
+    for gpus, reason in reasons.items():
+        for fabric in spec.fabrics:
+            if reason:
+                rows[gpus, fabric.name] = _row(Job(spec, gpus, fabric, measured)) | {"fits": False, "reason": reason}
+    ordered = [rows[gpus, fabric.name] for gpus in reasons for fabric in spec.fabrics]
+    _compare(ordered, ideal(spec))
+    return ordered, measured
+
+
+def _finished(futures: dict["Future[Row]", Job], progress: Progress) -> Iterator[tuple[tuple[int, str], Row]]:
+    for done, future in enumerate(as_completed(futures), 1):
+        job = futures[future]
+        name = f"{job.gpus} GPUs, {job.fabric.name}"
+        try:
+            yield (job.gpus, job.fabric.name), future.result()
+        except (ValueError, MemoryError) as error:
+            raise RunError(f"{name}: {error or 'not enough memory'}") from None
+        progress(name, done, len(futures))
+
+
+def _compare(rows: list[Row], ideal_name: str | None) -> None:
+    best = {row["gpus"]: row["iteration_s"] for row in rows if row["fabric"] == ideal_name}
+    for row in rows:
+        reference = best.get(row["gpus"])
+        if reference and row["iteration_s"]:
+            row["speed_over_ideal"] = reference / row["iteration_s"]
+
+
+def _load() -> None:
+    """Compile the fluid model, or load what numba kept of it, on a graph of two devices."""
+    from lightfabric.model import fluid
+    from lightfabric.model.network import star
+    from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
+    from lightfabric.placement.graph import task_graph
+    from lightfabric.placement.workload import Plan
+
+    job = JobSpec(ModelSpec(layers=2, hidden=64, heads=2, sequence=64, vocabulary=64), batch=2)
+    graph = task_graph(job, ACCELERATORS["h100"], Plan(dp=1, tp=2, pp=1, micro_batch=1))
+    fluid.run(graph, star(2, 1e9, graph.demand_bytes()))
+
+
+def main(path: Path | None, out: Path, as_json: bool) -> None:
+    """The command: reads, checks, runs, writes the results into ``out`` and prints them."""
+    spec = load_spec(path)
+    source = str(path or spec.name)
+    reasons = check(spec, source)
+    from lightfabric.flows import result
+
+    with result.folder(out), result.Bar() as bar:
+        from lightfabric.flows.timing_store import measured_timing
+
+        rows, measured = run(spec, reasons, lambda: measured_timing(spec.chiplet, bar.measures), bar.done)
+        files = result.write(out, spec, source, rows, measured, COLUMNS)
+    if as_json:
+        print_json({"spec": spec.name, "rows": rows, "files": files})
+    else:
+        result.print_table(spec, rows)
+        print(f"{', '.join(files)} are in {out}")
