@@ -162,18 +162,27 @@ def free_space(now: int, channels: Channels, fifo: int) -> int:
 
 
 @compiled
+def push_later(now: int, channels: Channels, fifo: int, visible_cycle: int) -> int:
+    """Append a flit that the consumer sees in ``visible_cycle``: for producers whose latency is not a constant.
+
+    ``visible_cycle`` is from ``now + 1`` to ``now + latency_cycles`` and not before that of the flit ahead. The flit takes
+    its space now. Otherwise as :func:`push`.
+    """
+    this = channels.fifo[fifo]
+    slot = this.first_slot + (this.tail & this.mask)
+    channels.visible_cycle[slot] = visible_cycle
+    this.tail += 1
+    _schedule(now, channels, this.consumer, visible_cycle)
+    return slot
+
+
+@compiled
 def push(now: int, channels: Channels, fifo: int) -> int:
     """Append a flit where ``free_space`` found room; return its slot in ``channels.flit``, for the caller to fill.
 
     The consumer sees the flit, and is stepped, in ``now + latency_cycles``. The slot holds an old flit: write all of it.
     """
-    this = channels.fifo[fifo]
-    slot = this.first_slot + (this.tail & this.mask)
-    visible_cycle = now + this.latency_cycles
-    channels.visible_cycle[slot] = visible_cycle
-    this.tail += 1
-    _schedule(now, channels, this.consumer, visible_cycle)
-    return slot
+    return push_later(now, channels, fifo, now + channels.fifo[fifo].latency_cycles)
 
 
 @compiled

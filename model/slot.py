@@ -26,7 +26,7 @@ def first_beat_from(cycle: int, first_beat_cycle: int, num: int, den: int) -> in
 
 @dataclass(frozen=True)
 class Slots:
-    """Slots of one direction of a link: ``beats_per_flit`` beats each, without a gap, ``beats`` beats in ``cycles`` cycles."""
+    """Slots of one direction of a link, one after the other; the line carries ``beats`` beats in ``cycles`` cycles."""
 
     first_beat_cycle: int
     line_cycles: int

@@ -1,6 +1,6 @@
 """Flits between blocks: the channel, the queue at its end, the credits at its beginning."""
 
-from amaranth import Cat, Module, Signal, Value
+from amaranth import Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
@@ -44,8 +44,8 @@ def one_hot_mux(selects, values):
     """OR of the values whose select is 1; 0 if none is. At most one select may be 1."""
     chosen = 0
     for select, value in zip(selects, values, strict=True):
-        value = Value.cast(value)
-        chosen = chosen | (value & select.replicate(len(value)))
+        bits = Value.cast(value)
+        chosen = chosen | (bits & select.replicate(len(bits)))
     return chosen
 
 
@@ -140,8 +140,3 @@ class RoundRobin(wiring.Component):
         with m.If(self.taken):
             m.d.sync += above.eq(~(self.grant | (self.grant - 1)))
         return m
-
-
-def bits(iterable):
-    """The 1-bit values as one value, the first in bit 0."""
-    return Cat(*iterable)

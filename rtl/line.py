@@ -65,9 +65,7 @@ class Framer(wiring.Component):
 
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
-        super().__init__(
-            {"frame": In(spec.flit_bytes * 8 - CRC_BITS), "load": Out(1), "line": Out(LineSignature(spec))}
-        )
+        super().__init__({"frame": In(spec.flit_bytes * 8 - CRC_BITS), "load": Out(1), "line": Out(LineSignature(spec))})
 
     def elaborate(self, platform):
         m = Module()

@@ -1,6 +1,6 @@
 """The link: credited flits from one chiplet to the next over a line with bit errors, by go-back-N replay."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out

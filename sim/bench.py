@@ -10,7 +10,7 @@ from amaranth.sim import Simulator
 from lightfabric.model.spec import ChipletSpec
 
 
-class BenchTimeout(Exception):
+class BenchTimeoutError(Exception):
     """The design did not come to an end within the cycles it was given."""
 
 
@@ -24,7 +24,7 @@ class ClientFlit:
     virtual_channel: int = 0
     last: int = 1
 
-    def fields(self, spec: ChipletSpec) -> dict[str, int]:
+    def fields(self) -> dict[str, int]:
         """Values for ``rtl.channel.flit_layout``."""
         return {
             "last": self.last,
@@ -70,7 +70,7 @@ class Driver:
         ready = flit is not None and self.credits[flit.virtual_channel] > 0
         ctx.set(self.channel.valid, ready)
         if ready:
-            ctx.set(self.channel.flit, flit.fields(self.spec))
+            ctx.set(self.channel.flit, flit.fields())
             self.credits[flit.virtual_channel] -= 1
             self.sent.append((cycle, flit))
 
@@ -119,7 +119,7 @@ class Bench:
         """Simulate from reset until ``done(cycle)``; every actor has ``samples`` and ``step(ctx, cycle, *sampled)``.
 
         Cycle 0 is the first after reset. ``step`` gets what the cycle before showed (None in cycle 0) and drives
-        ``cycle``. Returns the cycles run; BenchTimeout after ``bound_cycles``.
+        ``cycle``. Returns the cycles run; BenchTimeoutError after ``bound_cycles``.
         """
         self._actors, self._done, self._bound_cycles, self._cycles = actors, done, bound_cycles, 0
         if not self._fresh:
@@ -142,4 +142,4 @@ class Bench:
             if self._done(self._cycles):
                 return
             if self._cycles >= self._bound_cycles:
-                raise BenchTimeout(f"the bench did not end within {self._bound_cycles} cycles")
+                raise BenchTimeoutError(f"the bench did not end within {self._bound_cycles} cycles")

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from fractions import Fraction
 from importlib.metadata import version
 from importlib.resources import files
@@ -47,13 +47,20 @@ def measure_link(spec: ChipletSpec) -> LinkTiming:
     """Timing of the link of this spec, from the slots on both lines and the transfers at both ends."""
     bench = LinkBench(spec)
     for rounds in (1, 2):
-        with contextlib.suppress(_TooFewPhases):
+        with contextlib.suppress(_TooFewPhasesError):
             return _measure(_Probes(spec, bench, rounds))
     return _measure(_Probes(spec, bench, 4))
 
 
-class _TooFewPhases(RuntimeError):
+class _TooFewPhasesError(RuntimeError):
     pass
+
+
+def stream_window_flits(spec: ChipletSpec) -> int:
+    """Flits over which the sustained rate is taken: whole periods of slots against clock, and at least a full buffer."""
+    beats = spec.blocks_per_cycle.numerator
+    period_flits = beats // gcd(beats, spec.beats_per_flit)
+    return period_flits * -(-spec.buffer_flits // period_flits)
 
 
 def _measure(probes: "_Probes") -> LinkTiming:
@@ -143,12 +150,12 @@ class _Probes:
         single = self._run(self._flits(), **direct)
         corrupted = self._run(self._flits(), errors_a=self._corrupted_first_sends, **direct)
         held = self._run(self._filling_flits(), credit_cycle=self._credit_cycle, **direct)
-        admitted, period = held.received[self.spec.buffer_flits :], self._period_flits()
-        stream = self._run([(0, _FLIT)] * (self.spec.buffer_flits + 2 * period + 1), **direct)
-        first, last = stream.received[-1 - period], stream.received[-1]
+        admitted, window_flits = held.received[self.spec.buffer_flits :], stream_window_flits(self.spec)
+        stream = self._run([(0, _FLIT)] * (3 * window_flits), **direct)
+        first, last = stream.received[-1 - window_flits], stream.received[-1]
         return {
             "latency_cycles": min(got - at for (at, _), (got, _) in zip(single.sent, single.received, strict=True)),
-            "cycles_per_flit": Fraction(last[0] - first[0], period),
+            "cycles_per_flit": Fraction(last[0] - first[0], window_flits),
             "credit_loop_cycles": max(got - at for (got, _), at in zip(admitted, held.credited, strict=False)),
             "replay_loop_cycles": max(
                 got - at for (got, _), (at, _) in zip(corrupted.received, single.received, strict=True)
@@ -189,11 +196,6 @@ class _Probes:
         """Flips one bit of each slot that carries a flit of :meth:`_flits` for the first time."""
         return 4 if beat in self._first_send_beats else 0
 
-    def _period_flits(self) -> int:
-        """Flits after which the slots meet the clock in the same phase again."""
-        beats = self.slots.beats
-        return beats // gcd(beats, self.spec.beats_per_flit)
-
     def _exact(self, name: str, effects: list[tuple[int, Slot]], every: int = 1) -> int:
         """The delay from cause to earliest slot that explains every (cycle of the cause, slot of the effect).
 
@@ -203,7 +205,7 @@ class _Probes:
         most = min(self.slots.decided_cycle(n) - cause for cause, n in decided)
         least = 1 + max(self.slots.decided_cycle(n - every) - cause for cause, n in decided)
         if least != most:
-            raise _TooFewPhases(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
+            raise _TooFewPhasesError(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
         return most
 
 

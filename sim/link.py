@@ -12,7 +12,6 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.link import Link
 from lightfabric.sim.bench import Bench, ClientFlit, Driver, Monitor, Transfers
 
-
 Errors = Callable[[int, int], int]
 """(number of the beat, its bits) -> mask of the bits to flip."""
 
@@ -59,8 +58,11 @@ class Fibre:
         self.start(0, clean, frozenset())
 
     def start(self, delay_cycles: int, errors: Errors, stretches: Container[int]) -> None:
-        """Prepare a run: ``errors(beat, bits)`` is the mask of flips of each beat; the delay grows by one cycle in each
-        cycle of ``stretches`` (not with delay 0)."""
+        """Prepare a run.
+
+        ``errors(beat, bits)`` is the mask of flips of each beat; a delay of 1 or more grows by one cycle in each cycle of
+        ``stretches``.
+        """
         self._errors, self._stretches, self._delay_cycles = errors, stretches, delay_cycles
         self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
         self._beats_sent = self._beats_passed = 0

@@ -1,0 +1,216 @@
+"""The cycle model against the RTL, cycle for cycle: same spec, same stimulus, timing measured on the RTL."""
+
+import random
+from collections.abc import Callable
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from lightfabric.model import link as model_link
+from lightfabric.model import switch as model_switch
+from lightfabric.model.kernel import Module, Sink, Source, System, connect, flits
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.timing import Timing
+from lightfabric.sim.bench import ClientFlit
+from lightfabric.sim.characterize import characterize, stream_window_flits
+from lightfabric.sim.link import LinkBench
+from lightfabric.sim.switch import SwitchBench
+
+SPECS = {
+    "a beat per flit": ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, buffer_flits=12, replay_flits=16),
+    "two beats, slow line": ChipletSpec(
+        ports=2,
+        wavelengths_per_port=4,
+        flit_bytes=64,
+        core_clock_mhz=1100,
+        virtual_channels=1,
+        buffer_flits=6,
+        replay_flits=8,
+    ),
+    "four beats, odd rate": ChipletSpec(
+        ports=2, wavelengths_per_port=4, core_clock_mhz=700, virtual_channels=3, buffer_flits=5, replay_flits=8
+    ),
+}
+DELAYS_CYCLES = (0, 1, 45)
+
+
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SPECS])
+def measured(request) -> tuple[ChipletSpec, Timing, LinkBench, SwitchBench]:
+    """Tests of one spec stay in one process, which measures it once."""
+    spec = SPECS[request.param]
+    return spec, characterize(spec), LinkBench(spec), SwitchBench(spec)
+
+
+Sent = list[tuple[int, int]]
+"""(cycle, virtual channel) of each flit, at most one per cycle."""
+Delivered = list[tuple[int, int, int]]
+"""(cycle, virtual channel, number of the flit), sorted."""
+
+
+def every(period_cycles: int) -> Callable[[int, int], int]:
+    """A consumer that takes one flit in each cycle divisible by the period, as Sink does with the pauses of `pauses`."""
+    last = -1
+
+    def credit_cycle(_: int, cycle: int) -> int:
+        nonlocal last
+        first_cycle = max(cycle, last) + 1
+        last = -(-first_cycle // period_cycles) * period_cycles
+        return last
+
+    return credit_cycle
+
+
+def pauses(period_cycles: int) -> list[bool]:
+    return [cycle % period_cycles != 0 for cycle in range(period_cycles)]
+
+
+def link_of_rtl(bench: LinkBench, sent: Sent, delay_cycles: int, period_cycles: int) -> Delivered:
+    offered = [(cycle, ClientFlit(n.to_bytes(2, "little"), virtual_channel=v)) for n, (cycle, v) in enumerate(sent)]
+    run = bench.run(offered, delay_cycles=delay_cycles, credit_cycle=every(period_cycles), bound_cycles=40_000)
+    return sorted((cycle, f.virtual_channel, int.from_bytes(f.payload, "little")) for cycle, f in run.received)
+
+
+def link_of_model(spec: ChipletSpec, timing: Timing, sent: Sent, delay_cycles: int, period_cycles: int) -> Delivered:
+    top, sinks = Module(), []
+    link = top.add("link", model_link.Link(spec, timing.link, delay_cycles))
+    for v in range(spec.virtual_channels):
+        mine = [n for n, (_, channel) in enumerate(sent) if channel == v]
+        numbered = flits(len(mine), packet=mine, virtual_channel=v)
+        source = top.add(f"source_{v}", Source([sent[n][0] for n in mine], numbered))
+        sinks.append(top.add(f"sink_{v}", Sink(pauses(period_cycles))))
+        connect(source.o, link.i[v], model_link.Link.input_fifo(spec, timing.link))
+        connect(link.o[v], sinks[-1].i, link.output_fifo())
+    System(top).run_to_idle()
+    return delivered(sinks)
+
+
+def delivered(sinks: list[Sink]) -> Delivered:
+    """A sink that is always open pops a flit in the cycle after it was valid at the hardware's output."""
+    records = np.concatenate([sink.records for sink in sinks])
+    return sorted((int(r["cycle"]) - 1, int(r["virtual_channel"]), int(r["packet"])) for r in records)
+
+
+def scattered(count: int, channels: int, seed: int, most_apart_cycles: int) -> Sent:
+    rng = random.Random(seed)
+    cycle, sent = 0, []
+    for _ in range(count):
+        sent.append((cycle, rng.randrange(channels)))
+        cycle += rng.randint(1, most_apart_cycles)
+    return sent
+
+
+@pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
+def test_a_lone_flit_takes_as_long_in_the_model_as_in_the_rtl(measured, delay_cycles):
+    spec, timing, bench, _ = measured
+    apart_cycles = 40 + 2 * delay_cycles
+    sent = [(n * apart_cycles + n, n % spec.virtual_channels) for n in range(12)]
+    rtl = link_of_rtl(bench, sent, delay_cycles, 1)
+    assert link_of_model(spec, timing, sent, delay_cycles, 1) == rtl
+    assert min(got[0] - at for (at, _), got in zip(sent, rtl, strict=True)) >= timing.link.latency_cycles + delay_cycles
+
+
+@pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
+def test_scattered_traffic_arrives_in_the_same_cycles(measured, delay_cycles):
+    spec, timing, bench, _ = measured
+    for seed, apart_cycles in ((1, 3), (2, 17)):
+        sent = scattered(40, spec.virtual_channels, seed, apart_cycles)
+        assert link_of_model(spec, timing, sent, delay_cycles, 1) == link_of_rtl(bench, sent, delay_cycles, 1), (
+            f"seed {seed}"
+        )
+
+
+def test_a_stream_takes_the_measured_cycles_per_flit(measured):
+    spec, timing, bench, _ = measured
+    window_flits = stream_window_flits(spec)
+    sent = [(0, 0)] * (3 * window_flits)
+    rtl, model = (link_of_rtl(bench, sent, 0, 1), link_of_model(spec, timing, sent, 0, 1))
+    assert model == rtl
+    assert Fraction(model[-1][0] - model[-1 - window_flits][0], window_flits) == timing.link.cycles_per_flit
+
+
+@pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
+def test_a_stream_waits_for_credits_and_acknowledgements_alike(measured, delay_cycles):
+    spec, timing, bench, _ = measured
+    sent = [(n, 0) for n in range(3 * spec.buffer_flits)]
+    for period_cycles in (1, 9):
+        model = link_of_model(spec, timing, sent, delay_cycles, period_cycles)
+        rtl = link_of_rtl(bench, sent, delay_cycles, period_cycles)
+        assert [n for _, _, n in model] == [n for _, _, n in rtl]
+        assert model_valid_cycles(model, rtl, period_cycles)
+
+
+def model_valid_cycles(model: Delivered, rtl: Delivered, period_cycles: int) -> bool:
+    """The model's sinks say when they popped; replay the hardware's consumer on the hardware's delivery cycles."""
+    credit_cycle = every(period_cycles)
+    return [cycle + 1 for cycle, _, _ in model] == [credit_cycle(n, cycle) for n, (cycle, _, _) in enumerate(rtl)]
+
+
+def switch_of_rtl(bench: SwitchBench, sent: dict[int, list[tuple[int, int, int, int]]]):
+    offered = {
+        port: [(cycle, ClientFlit(bytes([n]), to, port, v, last)) for n, (cycle, to, v, last) in enumerate(flits_)]
+        for port, flits_ in sent.items()
+    }
+    run = bench.run(offered, bound_cycles=20_000)
+    return sorted(
+        (cycle, f.destination, f.virtual_channel, f.source, f.payload[0]) for port in run.received for cycle, f in port
+    )
+
+
+def switch_of_model(spec: ChipletSpec, timing: Timing, sent: dict[int, list[tuple[int, int, int, int]]]):
+    top, sinks = Module(), []
+    switch = top.add("switch", model_switch.Switch(spec, timing.switch))
+    for port in range(spec.switch_ports):
+        for v in range(spec.virtual_channels):
+            queue = port * spec.virtual_channels + v
+            mine = [(n, *flit) for n, flit in enumerate(sent.get(port, [])) if flit[2] == v]
+            numbers, cycles, to, _, last = zip(*mine, strict=True) if mine else ((), (), (), (), ())
+            offered = flits(len(mine), packet=numbers, source=port, destination=to, virtual_channel=v, last=last)
+            source = top.add(f"source_{queue}", Source(cycles, offered))
+            sinks.append(top.add(f"sink_{queue}", Sink()))
+            connect(source.o, switch.i[queue], switch.input_fifo(spec, timing.switch))
+            connect(switch.o[queue], sinks[-1].i, switch.output_fifo())
+    System(top).run_to_idle()
+    records = np.concatenate([sink.records for sink in sinks])
+    fields = ("destination", "virtual_channel", "source", "packet")
+    return sorted((int(r["cycle"]) - 1, *(int(r[name]) for name in fields)) for r in records)
+
+
+def packets(spec: ChipletSpec, seed: int, most_apart_cycles: int) -> dict[int, list[tuple[int, int, int, int]]]:
+    """For each input (cycle, destination, virtual channel, last) of flits in packets of one to three."""
+    rng = random.Random(seed)
+    sent = {}
+    for port in range(spec.switch_ports):
+        cycle, flits_ = 0, []
+        for _ in range(8):
+            to, v, length = rng.randrange(spec.switch_ports), rng.randrange(spec.virtual_channels), rng.randint(1, 3)
+            for n in range(length):
+                flits_.append((cycle, to, v, int(n == length - 1)))
+                cycle += rng.randint(1, most_apart_cycles)
+        sent[port] = flits_[: spec.buffer_flits * 2]
+        to, v = sent[port][-1][1:3]
+        sent[port][-1] = (sent[port][-1][0], to, v, 1)
+    return sent
+
+
+def test_a_lone_flit_crosses_the_switch_in_the_measured_cycles(measured):
+    spec, timing, _, bench = measured
+    sent = {port: [(20 * port, (port + 1) % spec.switch_ports, 0, 1)] for port in range(spec.switch_ports)}
+    rtl = switch_of_rtl(bench, sent)
+    assert switch_of_model(spec, timing, sent) == rtl
+    assert {cycle - 20 * source for cycle, _, _, source, _ in rtl} == {timing.switch.latency_cycles}
+
+
+def test_a_stream_crosses_the_switch_at_the_measured_rate(measured):
+    spec, timing, _, bench = measured
+    sent = {0: [(n, 1, 0, 1) for n in range(3 * spec.buffer_flits)]}
+    rtl = switch_of_rtl(bench, sent)
+    assert switch_of_model(spec, timing, sent) == rtl
+    assert Fraction(rtl[-1][0] - rtl[0][0], len(rtl) - 1) == timing.switch.cycles_per_flit
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_contention_in_the_switch_is_decided_alike(measured, seed):
+    spec, timing, _, bench = measured
+    sent = packets(spec, seed, 1 + seed)
+    assert switch_of_model(spec, timing, sent) == switch_of_rtl(bench, sent)
