@@ -3,6 +3,9 @@
 What it does is that of ``lightfabric.rtl.link`` on a line without errors; when it does it comes from ``LinkTiming``.
 """
 
+from fractions import Fraction
+from functools import cache
+
 import numpy as np
 
 from lightfabric.model.kernel import (
@@ -13,9 +16,15 @@ from lightfabric.model.kernel import (
     Fifo,
     Inputs,
     Memory,
+    Module,
     Outputs,
     Records,
+    Sink,
+    Source,
+    System,
     compiled,
+    connect,
+    flits,
     free_space,
     peek,
     pop,
@@ -186,3 +195,24 @@ class Link(
     def output_fifo(self) -> Fifo:
         """A channel out of this link."""
         return Fifo(self.spec.buffer_flits, self.longest_cycles)
+
+
+@cache
+def sustained_cycles_per_flit(spec: ChipletSpec, timing: LinkTiming, delay_cycles: int) -> Fraction:
+    """Cycles per flit of a long stream over all virtual channels, over a fibre of this delay, to a consumer that waits.
+
+    Simulated on this block: the line, the credits or the replay buffer limit it, whichever is slowest.
+    """
+    channels = spec.virtual_channels
+    count = 8 * max(spec.buffer_flits, -(-spec.replay_flits // channels))
+    top, sinks = Module(), list[Sink]()
+    link = top.add("link", Link(spec, timing, delay_cycles))
+    for v in range(channels):
+        source = top.add(f"source_{v}", Source(np.zeros(count), flits(count, virtual_channel=v)))
+        sinks.append(top.add(f"sink_{v}", Sink(capacity_flits=count)))
+        connect(source.o, link.i[v], Link.input_fifo(spec, timing))
+        connect(link.o[v], sinks[-1].i, link.output_fifo())
+    System(top).run_to_idle(limit_cycle=NEVER)
+    cycles = sorted(cycle for sink in sinks for cycle in sink.records["cycle"].tolist())
+    half = len(cycles) // 2
+    return Fraction(cycles[-1] - cycles[-1 - half], half)

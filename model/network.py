@@ -1,5 +1,6 @@
 """A fabric as the fluid model sees it: links with a payload rate and a latency, and a route for every pair that talks."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain, pairwise
@@ -65,9 +66,16 @@ class Network:
         return self.route_links[self.route_start[place] : self.route_start[place + 1]]
 
 
-def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing) -> float:
-    """Payload that a port sustains in each direction: a full flit every ``link.cycles_per_flit``, as measured."""
-    return chiplet.payload_bytes * chiplet.core_clock_mhz * 1e6 / float(timing.link.cycles_per_flit)
+def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing, propagation_ps: float = 0.0) -> float:
+    """Payload that a port sustains in each direction over a fibre, as the cycle model with the measured timing says.
+
+    A long fibre costs rate where buffers or replay depth are too small for its round trip.
+    """
+    from lightfabric.model.link import sustained_cycles_per_flit  # numba, which an error message need not wait for
+
+    delay_cycles = math.ceil(propagation_ps / chiplet.cycle_ps)
+    cycles_per_flit = sustained_cycles_per_flit(chiplet, timing.link, delay_cycles)
+    return chiplet.payload_bytes * chiplet.core_clock_mhz * 1e6 / float(cycles_per_flit)
 
 
 def star(
@@ -95,9 +103,9 @@ def build(
 ) -> Network:
     """The fabric with ``gpus`` GPUs and routes for ``pairs``; pairs of a GPU with itself are left out.
 
-    Every rate is payload: a port carries ``port_bytes_per_s``, an electrical link of g Gb/s the same fraction of its raw
-    rate as a port. Every link costs ``link.latency_cycles`` and its length; a chiplet or switch that passes traffic on
-    costs ``switch.latency_cycles`` more. The links, in order:
+    Every rate is payload: a port carries ``port_bytes_per_s`` over the length at hand, an electrical link of g Gb/s the
+    same fraction of its raw rate. Every link costs ``link.latency_cycles`` and its length; a chiplet or switch that passes
+    traffic on costs ``switch.latency_cycles`` more. The links, in order:
 
     * electrical-switch: a link from each GPU to the switch, then a link back to each; see ``star``.
     * electrical-cluster: to the island's switch and back, then to the core through the NIC and back. The core is ideal; a
@@ -113,7 +121,7 @@ def build(
     source, destination = _pair_arrays(gpus, pairs)
     if isinstance(fabric, ElectricalSwitchSpec):
         hop_ps = _crossing_ps(chiplet, timing, fabric.cable_m * CABLE_PS_PER_M)
-        rate = fabric.gpu_gbps * _payload_bytes_per_gbit(chiplet, timing)
+        rate = fabric.gpu_gbps * _payload_bytes_per_gbit(chiplet, timing, fabric.cable_m * CABLE_PS_PER_M)
         return star(
             gpus, rate, _zip_pairs(source, destination),
             up_latency_ps=hop_ps, down_latency_ps=hop_ps + _switch_ps(chiplet, timing),
@@ -134,8 +142,8 @@ class _Links(NamedTuple):
     latency_ps: int | NDArray[np.int64]
 
 
-def _payload_bytes_per_gbit(chiplet: ChipletSpec, timing: Timing) -> float:
-    return port_bytes_per_s(chiplet, timing) / chiplet.gbps_per_port
+def _payload_bytes_per_gbit(chiplet: ChipletSpec, timing: Timing, propagation_ps: float) -> float:
+    return port_bytes_per_s(chiplet, timing, propagation_ps) / chiplet.gbps_per_port
 
 
 def _crossing_ps(chiplet: ChipletSpec, timing: Timing, propagation_ps: float) -> int:
@@ -193,7 +201,7 @@ def _cluster(
     island = gpus + gpu // fabric.island_gpus
     core = np.full(gpus, island[-1] + 1, np.int32)
     hop_ps = _crossing_ps(chiplet, timing, fabric.cable_m * CABLE_PS_PER_M)
-    per_gbit = _payload_bytes_per_gbit(chiplet, timing)
+    per_gbit = _payload_bytes_per_gbit(chiplet, timing, fabric.cable_m * CABLE_PS_PER_M)
     island_rate, nic_rate = fabric.island_gbps * per_gbit, fabric.nic_gbps * per_gbit
     links = [
         _Links(gpu, island, island_rate, hop_ps),
@@ -219,18 +227,18 @@ def _optical(
     ends = sorted(circuits.lanes)
     lanes = np.array([_lanes(circuits, pair, gpus) for pair in ends], np.int64)
     link_source, link_destination = np.array(ends, np.int64).reshape(-1, 2).T
-    port = port_bytes_per_s(chiplet, timing)
     if isinstance(fabric, SipRingSpec):
         apart = np.abs(link_source - link_destination)
-        length_m = np.minimum(apart, gpus - apart) * fabric.fibre_m
-        lane = port / chiplet.wavelengths_per_port
+        length_m, lanes_per_port = np.minimum(apart, gpus - apart) * fabric.fibre_m, chiplet.wavelengths_per_port
     else:
-        length_m = np.full(len(ends), 2 * fabric.fibre_m)
-        lane = port
+        length_m, lanes_per_port = np.full(len(ends), 2 * fabric.fibre_m), 1
+    lengths_m, length = np.unique(length_m, return_inverse=True)
+    lane = np.array([port_bytes_per_s(chiplet, timing, m * FIBRE_PS_PER_M) for m in lengths_m])[length] / lanes_per_port
     stops = [_stops(circuits, pair) for pair in _zip_pairs(source, destination)]
     relays = sorted({stop for path in stops for stop in path[1:-1]})
     relay = np.array(relays, np.int32)
-    switch_rate = chiplet.ports * port * float(timing.link.cycles_per_flit / timing.switch.cycles_per_flit)
+    switch_flits_per_s = chiplet.core_clock_mhz * 1e6 / float(timing.switch.cycles_per_flit)
+    switch_rate = chiplet.ports * chiplet.payload_bytes * switch_flits_per_s
     hop_ps = np.rint(timing.link.latency_cycles * chiplet.cycle_ps + length_m * FIBRE_PS_PER_M).astype(np.int64)
     links = [
         _Links(link_source.astype(np.int32), link_destination.astype(np.int32), lanes * lane, hop_ps),

@@ -101,11 +101,13 @@ def test_an_ocs_circuit_has_its_ports_and_passes_two_fibres():
 
 
 def test_slower_measured_links_slow_every_fabric():
-    slow = replace(TIMING, link=link_timing(40, Fraction(33, 16)))
+    slow = replace(TIMING, link=replace(LINK, latency_cycles=40, credit_in_cycles=2560))
     circuits = Circuits({(0, 1): 2}, {(0, 1): (0, 1)})
     for fabric in (SWITCHED, CLUSTER, RING, OCS):
         fast, slower = (build(fabric, CHIPLET, timing, 2, [(0, 1)], circuits) for timing in (TIMING, slow))
-        assert rates(slower, 0, 1) == pytest.approx([rate / 2 for rate in rates(fast, 0, 1)])
+        # The two virtual channels' 256 buffers go round once in the 2560 cycles and the ways there and back.
+        assert rates(slower, 0, 1) == pytest.approx([rate * 33 / 32 / 10 for rate in rates(fast, 0, 1)], rel=0.1)
+        assert rates(slower, 0, 1) < [rate * 33 / 32 / 10 for rate in rates(fast, 0, 1)]
         assert latency_ps(slower, 0, 1) - latency_ps(fast, 0, 1) == 20 * CYCLE_PS * len(fast.route(0, 1))
 
 
