@@ -1,0 +1,54 @@
+"""The package map, and a wheel beside the editable install."""
+
+import json
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_folder_of_code_is_in_the_package_map():
+    mapped = PROJECT["tool"]["setuptools"]["package-dir"]
+    folders = {path.parent.relative_to(ROOT).as_posix() for path in ROOT.glob("[!.]*/**/__init__.py")}
+    assert {f"lightfabric.{folder.replace('/', '.')}": folder for folder in folders} == mapped
+    assert sorted(mapped) == PROJECT["tool"]["setuptools"]["packages"]
+
+
+def test_type_checkers_find_every_folder():
+    links = {path.name: path.resolve() for path in (ROOT / ".src" / "lightfabric").iterdir()}
+    assert links == {name: ROOT / name for name in ("flows", "model", "placement", "rtl", "sim")}
+
+
+@pytest.mark.slow
+def test_a_wheel_behaves_as_the_editable_install(tmp_path):
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, timeout=300)
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    (wheel,) = tmp_path.glob("lightfabric-*.whl")
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, timeout=300)
+    site = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True, capture_output=True, text=True
+    ).stdout.strip()
+    # The dependencies of this environment, without its editable lightfabric.
+    Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    wheels, editables = (
+        json.loads(
+            subprocess.run(
+                [command, "place", "--gpus", "64", "--json"], check=True, capture_output=True, cwd=tmp_path, timeout=300
+            ).stdout
+        )
+        for command in (python.with_name("lightfabric"), Path(sys.executable).with_name("lightfabric"))
+    )
+    where = subprocess.run(
+        [python, "-c", "import lightfabric.flows as f; print(f.__file__)"], check=True, capture_output=True, text=True
+    ).stdout
+    assert str(tmp_path) in where
+    assert wheels == editables
