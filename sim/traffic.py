@@ -6,11 +6,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightfabric.model.slot import Slots
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.sim.bench import ClientFlit
 
 NUMBER_BYTES = 4
-MOST_FLITS = 3
+FLITS_ODDS = (0.7, 0.2, 0.1)
+"""Of a packet having 1, 2, 3 flits."""
+
+STALL_TIMEOUTS = 20
+"""Replay timeouts without an arrival after which a run is given up."""
+
+
+def stall_cycles(spec: ChipletSpec) -> int:
+    """Cycles without an arrival after which what has not arrived is lost."""
+    return STALL_TIMEOUTS * spec.replay_timeout_slots * Slots.of(spec, 0).longest_cycles
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ def random_packets(
     """
     packets: list[Packet] = []
     for number in range(count):
-        flits = 1 + int(rng.integers(MOST_FLITS))
+        flits = 1 + int(rng.choice(len(FLITS_ODDS), p=FLITS_ODDS))
         least_bytes = max(NUMBER_BYTES, (flits - 1) * spec.payload_bytes + 1)
         random_bytes = int(rng.integers(least_bytes, flits * spec.payload_bytes + 1)) - NUMBER_BYTES
         source = int(rng.choice(sources))

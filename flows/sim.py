@@ -1,0 +1,183 @@
+"""``lightfabric sim``: random packets through the RTL of a block, and what became of them."""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lightfabric.flows.report import InputError, RunError, print_json, written_whole
+from lightfabric.flows.tools import SIMULATORS
+from lightfabric.flows.verilog import require_block
+from lightfabric.model.spec import ChipletSpec, Spec
+
+MOST_BER = 0.5
+MOST_PACKETS = 1_000_000
+MOST_SEED = (1 << 63) - 1
+BOUND_S = 6 * 3600
+"""A foreign simulator that has not ended by then is killed."""
+
+Progress = Callable[[int, int], None]
+"""(flits that have arrived, flits in all)"""
+
+
+def main(
+    block: str, simulator: str, spec: Spec, waves: Path | None, ber: float, packets: int, seed: int, as_json: bool
+) -> None:
+    """The command: checks its options, simulates, prints a line or a JSON object; RunError if a packet did not arrive."""
+    _require_options(block, simulator, ber, packets, seed)
+    with _written(waves) as beside, _bar(f"{simulator}: {block}") as progress:
+        if simulator == "amaranth":
+            measured = simulate(block, spec.chiplet, ber, packets, seed, beside, progress)
+        else:
+            measured = _simulate_outside(block, simulator, spec.chiplet, ber, packets, seed, beside)
+    result = {"block": block, "simulator": simulator, "spec": spec.name, "ber": ber, "seed": seed, **measured}
+    if as_json:
+        print_json(result)
+    else:
+        names = ("delivered", "lost", "corrupted", "duplicated", "reordered", "replays", "cycles")
+        print(f"{block} on {simulator}, {packets} packets: " + ", ".join(f"{result[name]} {name}" for name in names))
+    if result["delivered"] < packets or result["corrupted"] or result["duplicated"] or result["reordered"]:
+        raise RunError(f"the {block} did not deliver {packets} packets once, in order and unchanged")
+
+
+def simulate(
+    block: str,
+    spec: ChipletSpec,
+    ber: float,
+    packets: int,
+    seed: int,
+    waves: Path | None = None,
+    progress: Progress = lambda _, __: None,
+) -> dict[str, Any]:
+    """Run a block's bench under Amaranth's simulator.
+
+    Returns the tally of the packets, replays, frames with a wrong CRC, bit errors, cycles and cycles per second. RunError
+    if flits stop to arrive.
+    """
+    import numpy as np
+
+    from lightfabric.sim.bench import BenchTimeoutError
+    from lightfabric.sim.link import BitErrors
+
+    rng = np.random.default_rng(seed)
+    run = {"link": _link, "switch": _switch, "chiplet": _chiplet}[block]
+    begin_s = time.perf_counter()
+    try:
+        result = run(spec, packets, rng, BitErrors(ber, rng), str(waves) if waves else None, progress)
+    except BenchTimeoutError as error:
+        raise RunError(f"amaranth: {error}") from None
+    return {**result, "cycles_per_s": round(result["cycles"] / (time.perf_counter() - begin_s), 1)}
+
+
+def _link(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
+    from lightfabric.sim import traffic
+    from lightfabric.sim.link import LinkBench
+
+    packets = traffic.random_packets(spec, count, rng, [0], [1])
+    flits = [flit for packet in packets for flit in packet.flits(spec)]
+    stop = _Stall(spec, len(flits), progress)
+    run = LinkBench(spec).run(
+        [(0, flit) for flit in flits],
+        delay_cycles=1, errors_a=errors, errors_b=errors, bound_cycles=1 << 62, waves=waves, progress=stop,
+    )  # fmt: skip
+    tally = traffic.Tally.of(packets, traffic.assembled(flit for _, flit in run.received))
+    counts = {"replays": run.replays, "crc_errors": run.crc_errors, "bit_errors": run.bit_errors}
+    return {**asdict(tally), **counts, "cycles": run.cycles}
+
+
+def _switch(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
+    from lightfabric.sim import traffic
+    from lightfabric.sim.switch import SwitchBench
+
+    ports = range(spec.switch_ports)
+    packets = traffic.random_packets(spec, count, rng, ports, ports)
+    flits = {port: [(0, f) for p in packets if p.source == port for f in p.flits(spec)] for port in ports}
+    total = sum(map(len, flits.values()))
+    progress(0, total)
+    run = SwitchBench(spec).run(flits, bound_cycles=1_000 + 8 * total, waves=waves)
+    progress(total, total)
+    received = [packet for at in run.received for packet in traffic.assembled(flit for _, flit in at)]
+    counts = {"replays": 0, "crc_errors": 0, "bit_errors": errors.count}
+    return {**asdict(traffic.Tally.of(packets, received)), **counts, "cycles": run.cycles}
+
+
+def _chiplet(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
+    from lightfabric.sim import traffic
+    from lightfabric.sim.chiplet import ChipletBench
+
+    bench = ChipletBench(spec)
+    packets = traffic.random_packets(spec, count, rng, bench.addresses, bench.addresses)
+    flits = {at: [f for p in packets if p.source == at for f in p.flits(spec)] for at in bench.addresses}
+    stop = _Stall(spec, sum(map(len, flits.values())), progress)
+    run = bench.run(flits, errors=errors, bound_cycles=1 << 62, waves=waves, progress=stop)
+    received = [packet for at in run.received.values() for packet in traffic.assembled(flit for _, flit in at)]
+    counts = {"replays": run.replays, "crc_errors": run.crc_errors, "bit_errors": errors.count}
+    return {**asdict(traffic.Tally.of(packets, received)), **counts, "cycles": run.cycles}
+
+
+class _Stall:
+    """Called in each cycle with the flits that have arrived: reports them, and ends a run in which none arrives any more."""
+
+    def __init__(self, spec: ChipletSpec, total: int, progress: Progress):
+        from lightfabric.sim.traffic import stall_cycles
+
+        self._total, self._progress, self._patience = total, progress, stall_cycles(spec)
+        self._arrived = self._quiet_cycles = 0
+
+    def __call__(self, arrived: int) -> None:
+        from lightfabric.sim.bench import BenchTimeoutError
+
+        if arrived != self._arrived or arrived >= self._total:
+            self._arrived, self._quiet_cycles = arrived, 0
+            self._progress(arrived, self._total)
+            return
+        self._quiet_cycles += 1
+        if self._quiet_cycles > self._patience:
+            lost = f"{self._total - arrived} of {self._total} flits are lost"
+            raise BenchTimeoutError(f"{lost}: none arrived for {self._patience} cycles")
+
+
+def _simulate_outside(
+    block: str, simulator: str, spec: ChipletSpec, ber: float, packets: int, seed: int, waves: Path | None
+) -> dict[str, Any]:
+    from lightfabric.flows import cocotb
+
+    with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:
+        return cocotb.run(
+            block, simulator, spec, Path(folder),
+            packets=packets, ber=ber, seed=seed, pauses=False, bound_s=BOUND_S, waves=waves,
+        )  # fmt: skip
+
+
+def _require_options(block: str, simulator: str, ber: float, packets: int, seed: int) -> None:
+    require_block(block)
+    if simulator not in SIMULATORS:
+        raise InputError(f"--simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
+    if not 0 <= ber < MOST_BER:
+        raise InputError(f"--ber must be at least 0 and below {MOST_BER}, not {ber!r}")
+    if ber and block == "switch":
+        raise InputError(f"--ber must be 0 for the switch, which has no line, not {ber!r}")
+    if not 1 <= packets <= MOST_PACKETS:
+        raise InputError(f"--packets must be from 1 to {MOST_PACKETS}, not {packets!r}")
+    if not 0 <= seed <= MOST_SEED:
+        raise InputError(f"--seed must be from 0 to {MOST_SEED}, not {seed!r}")
+
+
+def _written(waves: Path | None) -> AbstractContextManager[Path | None]:
+    return written_whole(waves) if waves else nullcontext()
+
+
+@contextmanager
+def _bar(what: str) -> Iterator[Progress]:
+    """A progress bar on stderr, gone when the work is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("flits"), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda arrived, total: bar.update(task, completed=arrived, total=total)

@@ -1,0 +1,149 @@
+"""What the cocotb benches share: foreign AXI4-Stream clients, packets between them, bit errors on the lines."""
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cocotb
+import numpy as np
+from cocotb.clock import Clock
+from cocotb.triggers import FallingEdge, Timer
+from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
+
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.sim.link import BitErrors
+from lightfabric.sim.traffic import Packet, Tally, random_packets, stall_cycles
+
+CLOCK_NS = 2
+LOOK_CYCLES = 64
+
+ENVIRONMENT = "LIGHTFABRIC_RUN"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a bench is to do, handed to the simulator's process in an environment variable."""
+
+    spec: ChipletSpec
+    result: str
+    packets: int = 100
+    ber: float = 0.0
+    seed: int = 1
+    pauses: bool = True
+    bound_s: int = 300
+
+    def environment(self) -> dict[str, str]:
+        """The variable that :meth:`of_environment` reads."""
+        return {ENVIRONMENT: json.dumps(asdict(self))}
+
+    @staticmethod
+    def of_environment() -> "Run":
+        """The run that this process was started for."""
+        fields = json.loads(os.environ[ENVIRONMENT])
+        return Run(**{**fields, "spec": ChipletSpec(**fields["spec"])})
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client of the design: its address and the prefixes of the streams that it sends on and receives from."""
+
+    address: int
+    sends: str
+    receives: str
+
+
+async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destinations: Sequence[int] = ()) -> None:
+    """Send random packets between the clients, pausing at random on both sides, and write what became of them.
+
+    Every client sends to the ``destinations``, by default to all clients but itself. Bits are inverted at ``run.ber`` on
+    each of ``flips``. Ends when all packets have arrived or none has for 20 replay timeouts; the process is killed after
+    ``run.bound_s``, because a simulator that hangs does not come back to Python.
+    """
+    run = Run.of_environment()
+    signal.alarm(run.bound_s)
+    rng = np.random.default_rng(run.seed)
+    addresses = [client.address for client in clients if client.sends]
+    packets = random_packets(run.spec, run.packets, rng, addresses, destinations or addresses)
+    sources = {c.address: AxiStreamSource(_bus(dut, c.sends), dut.clk, dut.rst) for c in clients if c.sends}
+    sinks = {c.address: AxiStreamSink(_bus(dut, c.receives), dut.clk, dut.rst) for c in clients if c.receives}
+    for number, port in enumerate([*sources.values(), *sinks.values()]):
+        port.log.setLevel("WARNING")
+        if run.pauses:
+            port.set_pause_generator(_pauses(random.Random(f"{run.seed} {number}"), odds=(0.2, 0.5, 0.8)[number % 3]))
+    await _reset(dut, flips)
+    lines = [cocotb.start_soon(_flip(dut.clk, signal_, BitErrors(run.ber, rng))) for signal_ in flips if run.ber]
+
+    begin_s, begin_ns = time.perf_counter(), cocotb.utils.get_sim_time("ns")
+    for packet in packets:
+        sources[packet.source].send_nowait(_frame(packet))
+    await _arrivals(sinks.values(), len(packets), stall_cycles(run.spec))
+    cycles = round((cocotb.utils.get_sim_time("ns") - begin_ns) / CLOCK_NS)
+    seconds = time.perf_counter() - begin_s
+    for line in lines:
+        line.cancel()
+    received = [_packet(sink.recv_nowait(), at) for at, sink in sinks.items() for _ in range(sink.count())]
+    counts = {name: _total(dut, name) for name in ("replays", "crc_errors", "bit_errors")}
+    result = {**asdict(Tally.of(packets, received)), **counts, "cycles": cycles, "cycles_per_s": cycles / seconds}
+    Path(run.result).write_text(json.dumps(result))
+
+
+async def _reset(dut, flips: Iterable) -> None:
+    dut.rst.value = 1
+    for mask in flips:
+        mask.value = 0
+    await Timer(CLOCK_NS, unit="ns")  # no clock edge may see what has no value yet
+    Clock(dut.clk, CLOCK_NS, unit="ns").start()
+    for _ in range(3):
+        await FallingEdge(dut.clk)
+    dut.rst.value = 0
+
+
+def _bus(dut, prefix: str) -> AxiStreamBus:
+    return AxiStreamBus.from_prefix(dut, prefix)
+
+
+def _pauses(rng: random.Random, odds: float):
+    while True:
+        yield rng.random() < odds
+
+
+async def _flip(clk, flips, errors: BitErrors) -> None:
+    """Invert bits from falling edge to falling edge, sleeping from one error to the next."""
+    bits = len(flips)
+    await FallingEdge(clk)
+    while True:
+        clean_cycles = 0
+        while not (mask := errors(0, bits)):
+            clean_cycles += 1
+        if clean_cycles:
+            flips.value = 0
+            await Timer(clean_cycles * CLOCK_NS, unit="ns")
+        flips.value = mask
+        await Timer(CLOCK_NS, unit="ns")
+
+
+async def _arrivals(sinks: Iterable[AxiStreamSink], count: int, most_quiet_cycles: int) -> None:
+    seen, quiet_cycles = 0, 0
+    while seen < count and quiet_cycles < most_quiet_cycles:
+        await Timer(LOOK_CYCLES * CLOCK_NS, unit="ns")
+        arrived = sum(sink.count() for sink in sinks)
+        quiet_cycles = 0 if arrived > seen else quiet_cycles + LOOK_CYCLES
+        seen = arrived
+
+
+def _frame(packet: Packet) -> AxiStreamFrame:
+    return AxiStreamFrame(packet.content, tdest=packet.destination, tuser=packet.virtual_channel)
+
+
+def _packet(frame: AxiStreamFrame, address: int) -> Packet:
+    """What a sink saw; fields that change within a packet, or a packet at the wrong client, are as no packet sent."""
+    return Packet(bytes(frame.tdata), frame.tid, frame.tdest, frame.tuser)
+
+
+def _total(dut, name: str) -> int:
+    return sum(int(handle.value) for handle in dut if name in handle._name)

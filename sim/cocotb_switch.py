@@ -1,0 +1,12 @@
+"""cocotb bench: the switch with a client at every port."""
+
+import cocotb
+
+from lightfabric.sim.axi import Client, Run, exchange
+
+
+@cocotb.test()
+async def every_port_sends_to_every_other(dut):
+    """Random pairs of ports."""
+    ports = range(Run.of_environment().spec.switch_ports)
+    await exchange(dut, [Client(port, f"s{port}_axis", f"m{port}_axis") for port in ports])
