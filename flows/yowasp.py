@@ -39,10 +39,17 @@ def run(program: str, arguments: Sequence[str], folder: Path, timeout_s: float) 
     File names must be relative to ``folder``: a YoWASP program sees a ``/tmp`` of its own. After ``timeout_s``, or when
     this process is interrupted, the program and all that it started are ended. RunError on time-out.
     """
-    environment = {**os.environ, "PATH": _path()}
-    streams: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     command = [program, *arguments]
-    with subprocess.Popen(command, cwd=folder, env=environment, text=True, start_new_session=True, **streams) as process:
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": _path()},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
         try:
             output, _ = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:

@@ -42,7 +42,12 @@ MUTANTS = {
     "the buffer is read late": ("replay-window", *TRANSMITTER, "read.addr.eq(send_next)", "read.addr.eq(send)"),
     "one far buffer too many": ("replay-window", *TRANSMITTER, "in_use != spec.", "in_use <= spec."),
     "any flit is accepted": ("lossy-line", *RECEIVER, "header.data & (ahead == 0)", "header.data"),
-    "a flit is accepted twice": ("lossy-line", *RECEIVER, "self.local.expected + 1), ", "self.local.expected + ~asked), "),
+    "a flit is accepted twice after a loss": (
+        "lossy-line",
+        *RECEIVER,
+        "self.local.expected + 1), ",
+        "self.local.expected + ~self.crc_errors[0]), ",
+    ),
     "a replay starts too late": ("lossy-line", *TRANSMITTER, "send_next.eq(acknowledged)", "send_next.eq(acknowledged + 1)"),
 }
 
