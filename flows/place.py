@@ -59,7 +59,7 @@ _LISTS = ("gpus_by_degree", "bytes_by_distance", "gpu_of_rank")
 _NOTES = {
     "order_s": "all bytes through the bottleneck at once",
     "order_bound_s": "no order of ranks can be below",
-    "compute_bound_s": "no fabric can be below",
+    "compute_bound_s": "no fabric can be below with this plan",
     "max_degree": "other GPUs that a GPU sends to",
     "mean_distance_gpus": "of a byte, along a ring of all GPUs",
     "byte_hops": "bytes times ring segments",

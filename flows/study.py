@@ -51,9 +51,9 @@ def check(spec: Spec, source: str) -> dict[int, str]:
         try:
             place(spec.job, spec.accelerator, fabric, spec.chiplet, fitting[0], efficiency=1.0)
         except ValueError as error:
-            raise InputError(
-                f"{source}: fabrics[{index}] must be a fabric that serves {fitting[0]} GPUs, but {error}"
-            ) from None
+            _, of_chiplet, text = str(error).partition("ChipletSpec.")
+            wrong = f"chiplet.{text}" if of_chiplet else f"fabrics[{index}] must serve {fitting[0]} GPUs, but {error}"
+            raise InputError(f"{source}: {wrong}") from None
     return reasons
 
 

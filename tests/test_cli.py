@@ -1,0 +1,206 @@
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from fractions import Fraction
+from importlib.resources import files
+
+import pytest
+
+from lightfabric.flows import timing_store
+from lightfabric.flows.load import load_spec
+from lightfabric.flows.report import RunError
+from lightfabric.model.spec import ChipletSpec, spec_hash
+from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
+from lightfabric.sim import characterize
+
+SLOW_IMPORTS = {"amaranth", "matplotlib", "numba", "scipy"}
+COMMANDS = ("study", "characterize", "place", "replay", "sim", "verilog", "synth", "verify", "bench")
+RUN = """
+import sys
+from lightfabric.flows import cli
+try:
+    cli.main()
+finally:
+    print("loaded:", *(name for name in sys.modules if "." not in name), file=sys.stderr)
+"""
+
+
+def timing(chiplet: ChipletSpec) -> Timing:
+    """Not measured, but stored as if: these tests are not about the RTL."""
+    parts = [
+        kind(**{entry.name: Fraction(33, 32) if entry.type is Fraction else 5 for entry in fields(kind)})
+        for kind in (LinkTiming, SwitchTiming)
+    ]
+    return Timing(*parts, spec_hash(chiplet), characterize.rtl_hash(), "invented")
+
+
+def lightfabric(*arguments, code=0, **environment):
+    command = [sys.executable, "-c", RUN, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=os.environ | environment)
+    messages, _, loaded = done.stderr.partition("loaded:")
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in messages
+    return done.stdout, messages, set(loaded.split())
+
+
+def refused(*arguments) -> str:
+    """What is said about a wrong input: one line, before anything slow is imported."""
+    output, messages, loaded = lightfabric(*arguments, code=2)
+    assert output == ""
+    assert messages.count("\n") == 1
+    assert not loaded & SLOW_IMPORTS
+    return messages.removeprefix("lightfabric: ").rstrip("\n")
+
+
+@pytest.fixture
+def cached(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Names of the chiplets whose RTL was simulated."""
+    simulated = []
+
+    def measure(chiplet, progress):
+        progress("link")
+        simulated.append(spec_hash(chiplet))
+        return timing(chiplet)
+
+    monkeypatch.setattr(characterize, "characterize", measure)
+    return simulated
+
+
+@pytest.mark.parametrize("command", ["study", "characterize", "place"])
+def test_a_wrong_spec_is_refused_before_anything_slow_is_imported(tmp_path, command):
+    path = tmp_path / "my.toml"
+    small = (files("lightfabric.examples") / "small.toml").read_text()
+    path.write_text(small.replace("ports = 4", "ports = -3"))
+    assert refused(command, path) == f"{path}: chiplet.ports must be from 1 to 32, not -3"
+
+
+@pytest.mark.parametrize("command", [("sim", "link"), ("verilog", "link", "-o", "x.v"), ("synth", "link", "--device", "x")])
+def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
+    assert refused(*command, "--spec", tmp_path).startswith(f"{tmp_path}: must be a TOML file, not a folder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ([], "Missing command"),
+        (["studdy"], "No such command 'studdy'"),
+        (["study", "--bandwidth", "1"], "No such option: --bandwidth"),
+        (["replay", "x.fbuf"], "Missing option '--bandwidth'"),
+        (["sim", "link", "--packets", "many"], "Invalid value for '--packets'"),
+        (["place", "--gpus", "1"], "--gpus must be from 2 to 131072, not 1"),
+        (["place", "--fabric", "torus"], "--fabric must be one of ideal switch, NVLink islands, SiP-Ring, SiP-OCS"),
+        (["bench", "sort"], "NAME must be one of fluid, kernel, not 'sort'"),
+    ],
+)
+def test_a_wrong_use_is_one_line(arguments, says):
+    assert refused(*arguments).startswith(says)
+
+
+def test_help_names_every_command():
+    output, _, loaded = lightfabric("--help")
+    assert all(f"  {command} " in output for command in COMMANDS)
+    assert not loaded & SLOW_IMPORTS
+
+
+def test_a_reader_that_leaves_early_is_not_an_error():
+    command = f'exec 3>&1; "{sys.executable}" -m lightfabric.flows.cli --help | true; echo "${{PIPESTATUS[0]}}" >&3'
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    assert done.stdout.strip() in ("0", "1", "141")  # click itself ends with 1
+
+
+def test_timing_that_was_measured_is_kept(cached, measured, capsys):
+    chiplet = load_spec(None, "small").chiplet
+    said = []
+    first = timing_store.measured_timing(chiplet, said.append)
+    second = timing_store.measured_timing(chiplet, said.append)
+    assert first == second == timing(chiplet)
+    assert measured == [spec_hash(chiplet)]
+    assert said == ["link"]
+    assert len(list((cached / "lightfabric").iterdir())) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_another_chiplet_or_another_rtl_is_measured_anew(cached, measured, monkeypatch):
+    timing_store.measured_timing(ChipletSpec())
+    timing_store.measured_timing(ChipletSpec(ports=4))
+    monkeypatch.setattr(characterize, "rtl_hash", lambda: "0" * 16)
+    timing_store.measured_timing(ChipletSpec())
+    assert len(measured) == 3
+    assert len(list((cached / "lightfabric").iterdir())) == 3
+
+
+def damages():
+    good = timing_store.to_json(timing(ChipletSpec()))
+    link = good["link"]
+    yield "empty", ""
+    yield "half", json.dumps(good)[:200]
+    yield "noise", "\0\1\2"
+    yield "array", "[]"
+    yield "deep", "[" * 10_000
+    yield "another", json.dumps(good | {"spec_hash": "0" * 16})
+    yield "field missing", json.dumps(good | {"link": {name: link[name] for name in list(link)[1:]}})
+    yield "text for cycles", json.dumps(good | {"link": link | {"latency_cycles": "5"}})
+    yield "no fraction", json.dumps(good | {"link": link | {"cycles_per_flit": "1/0"}})
+    yield "null", json.dumps(good | {"switch": None})
+
+
+@pytest.mark.parametrize(("name", "content"), list(damages()), ids=[name for name, _ in damages()])
+def test_a_damaged_cache_is_said_once_and_replaced(cached, measured, capsys, name, content):
+    expected = timing_store.measured_timing(ChipletSpec())
+    (kept,) = (cached / "lightfabric").iterdir()
+    kept.write_text(content)
+    assert timing_store.measured_timing(ChipletSpec()) == expected
+    assert capsys.readouterr().err.count("\n") == 1, name
+    assert timing_store.measured_timing(ChipletSpec()) == expected
+    assert capsys.readouterr().err == ""
+    assert len(measured) == 2
+
+
+@pytest.mark.parametrize("obstacle", ["file", "folder"])
+def test_a_cache_that_cannot_be_used_does_not_matter(cached, measured, capsys, obstacle):
+    if obstacle == "file":
+        cached.write_text("")
+    else:
+        timing_store.measured_timing(ChipletSpec())
+        (kept,) = (cached / "lightfabric").iterdir()
+        kept.unlink()
+        kept.mkdir()
+    assert timing_store.measured_timing(ChipletSpec()) == timing(ChipletSpec())
+    assert "\n" in capsys.readouterr().err
+    assert measured
+
+
+@pytest.mark.usefixtures("cached")
+def test_rtl_that_cannot_be_measured_is_a_failed_run(monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no flit arrived")
+
+    monkeypatch.setattr(characterize, "characterize", fail)
+    with pytest.raises(RunError, match=r"^the RTL of this chiplet could not be measured: no flit arrived$"):
+        timing_store.measured_timing(ChipletSpec())
+
+
+@pytest.mark.usefixtures("cached")
+def test_characterize_prints_cycles_as_measured(tmp_path):
+    path = tmp_path / "quick.toml"
+    small = (files("lightfabric.examples") / "small.toml").read_text()
+    path.write_text(small.replace("flit_bytes = 128", "flit_bytes = 64\nbuffer_flits = 4\nreplay_flits = 8"))
+    output, messages, _ = lightfabric("characterize", path, "--json")
+    result = json.loads(output)
+    chiplet = load_spec(path).chiplet
+    assert result["spec_hash"] == spec_hash(chiplet)
+    assert Fraction(result["link"]["cycles_per_flit"]) >= chiplet.beats_per_flit
+    assert set(result["link"]) == {entry.name for entry in fields(LinkTiming)}
+    assert "simulating" in messages
+    again, messages, _ = lightfabric("characterize", path)
+    assert messages == ""
+    assert "latency_cycles" in again

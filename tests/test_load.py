@@ -1,0 +1,203 @@
+import json
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightfabric.flows.load import MOST_BYTES, load_spec
+from lightfabric.flows.report import InputError
+from lightfabric.model.spec import ACCELERATORS, SipRingSpec
+
+SMALL = (files("lightfabric.examples") / "small.toml").read_text()
+SAID_MAX = 400
+
+WRONG = [
+    # what is replaced, by what, and what is said
+    ("ports = 4", "ports = -3", "chiplet.ports must be from 1 to 32, not -3"),
+    ("ports = 4", 'ports = "4"', "chiplet.ports must be a whole number, not '4'"),
+    ("ports = 4", "ports = 4.0", "chiplet.ports must be a whole number, not 4.0"),
+    ("ports = 4", "ports = true", "chiplet.ports must be a whole number, not true"),
+    ("ports = 4", "ports = [4]", "chiplet.ports must be a whole number, not an array"),
+    ("= 500.0", '= "500 MHz"', "chiplet.core_clock_mhz must be a number, not '500 MHz'"),
+    ("= 500.0", "= nan", "chiplet.core_clock_mhz must be a finite number, not nan"),
+    ("= 500.0", "= 1e999", "chiplet.core_clock_mhz must be a finite number, not inf"),
+    ("= 500.0", "= 1e200", "chiplet.core_clock_mhz must be from 1e-06 to 1e+12, not 1e+200"),
+    (
+        "core_clock_mhz",
+        "core_clock",
+        "chiplet.core_clock must be a known field (did you mean core_clock_mhz?), not an unknown one",
+    ),
+    ("memory_gib", "memory", "accelerator.memory must be a known field (did you mean memory_gib?), not an unknown one"),
+    ("fp16_tflops", "fp16", "accelerator.fp16 must be a known field (did you mean fp16_tflops?), not an unknown one"),
+    (
+        "gpu_gbps",
+        "gpu_gb",
+        "fabrics[0].gpu_gb must be a known field (did you mean gpu_gbps?), not an unknown one",
+    ),
+    ("[chiplet]", "[chiplets]", "chiplets must be a known field (did you mean chiplet?), not an unknown one"),
+    ("nic_gbps = 100.0", "", "fabrics[1].nic_gbps must be given, not left out"),
+    ("nic_gbps = 100.0", "nic_gbps = 0", "fabrics[1].nic_gbps must be above 0, not 0.0"),
+    ("batch = 64", "", "job.batch must be given, not left out"),
+    ("heads = 16", "heads = 17", "job.model.heads must be a divisor of hidden (1024), not 17"),
+    ("[8, 16, 32]", "[8, 1]", "gpus must be one or more counts from 2 to 131072, not (8, 1)"),
+    ("[8, 16, 32]", '[8, "16"]', "gpus[1] must be a whole number, not '16'"),
+    ("[8, 16, 32]", "8", "gpus must be an array, not 8"),
+    ('"small"', "1979-05-27", "name must be text, not datetime.date(1979, 5, 27)"),
+    ('"bf16"', '"bf17"', "job.precision must be 'fp32', 'tf32', 'fp16', 'bf16' or 'fp8', not 'bf17'"),
+    ('"bf16"', '"fp8"', "accelerator.fp8_tflops must be given for a job in fp8, not left out"),
+    ('name = "mine"', 'preset = "b200"', "accelerator.preset must be a100 or h100, not 'b200'"),
+    ('"islands"', '"SiP-Ring"', "fabrics[2].name must differ from those before, not 'SiP-Ring'"),
+    (
+        'kind = "sip-ring"',
+        "",
+        "fabrics[2].kind must be one of electrical-switch, electrical-cluster, sip-ring, sip-ocs, not left out",
+    ),
+    ('name = "small"', 'name = "small"\n"a\\nb" = 1', "'a\\nb' must be a known field"),
+    ("[chiplet]", "[chiplet", "must be TOML, not: "),
+]
+
+
+def said(path: Path) -> str:
+    with pytest.raises(InputError) as error:
+        load_spec(path)
+    text = str(error.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    assert len(text) < SAID_MAX + len(str(path))
+    return text.removeprefix(f"{path}: ")
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "my.toml"
+
+
+@pytest.mark.parametrize(("old", "new", "says"), WRONG, ids=[says for *_, says in WRONG])
+def test_a_wrong_field_is_named_with_what_it_must_be_and_what_it_is(path, old, new, says):
+    assert SMALL.count(old) >= 1
+    path.write_text(SMALL.replace(old, new, 1))
+    text = said(path)
+    assert text == says or (text.startswith(says) and old in ("[chiplet]", 'name = "small"'))
+
+
+@pytest.mark.parametrize("name", ["small", "prototype", "gpt3-175b"])
+def test_the_examples_are_read(name):
+    assert load_spec(None, name).name == name
+
+
+def test_what_is_left_out_has_its_default_and_whole_numbers_are_rates(path):
+    path.write_text(SMALL.replace("= 500.0", "= 500"))
+    spec = load_spec(path)
+    assert spec.chiplet.core_clock_mhz == 500.0
+    assert isinstance(spec.chiplet.core_clock_mhz, float)
+    assert spec.fabrics[2] == SipRingSpec("SiP-Ring", "sip-ring")
+    assert spec.gpus == (8, 16, 32)
+
+
+def test_keys_beside_a_preset_override_it(path):
+    table = SMALL[SMALL.index("[accelerator]") : SMALL.index("[job]")]
+    path.write_text(SMALL.replace(table, '[accelerator]\npreset = "h100"\nmemory_gib = 96.0\n'))
+    accelerator = load_spec(path).accelerator
+    assert accelerator.memory_gib == 96.0
+    assert accelerator.fp8_tflops == ACCELERATORS["h100"].fp8_tflops
+
+
+def test_a_byte_order_mark_and_carriage_returns_do_not_matter(path):
+    path.write_bytes(b"\xef\xbb\xbf" + SMALL.replace("\n", "\r\n").encode())
+    assert load_spec(path) == load_spec(None, "small")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0" * MOST_BYTES,
+        b"\0" * 100,
+        SMALL.encode("utf-16"),
+        SMALL.encode()[: len(SMALL) // 2],
+        b"a = " + b"[" * 100_000,
+        b"a = " + b"[\n" * 100_000,
+        b".".join([b"a"] * 190) + b" = 1",
+        b"[a]\nb = {c = {d = {e = [[1]]}}}",
+        b"ports = " + b"9" * 5000,
+        b"\n[chiplet]\nports = " + b"9" * 300,
+        b"\x89PNG\r\n\x1a\n\0\0\0",
+    ],
+    ids=["empty", "zeros", "few zeros", "utf-16", "half", "nested", "nested lines", "dots", "tables", "long", "huge", "png"],
+)
+def test_what_is_no_spec_is_refused(path, content):
+    path.write_bytes(content)
+    assert "must be " in said(path)
+
+
+def test_a_gigabyte_of_zeros_is_refused_unread(path):
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    assert said(path) == f"must be a TOML file of at most {MOST_BYTES} bytes, not {1 << 30} bytes"
+
+
+def test_a_folder_and_an_absent_file_are_refused(tmp_path):
+    assert said(tmp_path) == "must be a TOML file, not a folder"
+    assert said(tmp_path / "absent") == "must be a TOML file that can be read, not: No such file or directory"
+
+
+SNIPPETS = st.sampled_from([b"[", b"-", b"1e9", b"."])
+
+
+def must_be_refused_or_read(path, content):
+    path.write_bytes(content)
+    message = "it must be read"
+    try:
+        load_spec(path)
+    except InputError as error:
+        message = str(error)
+    assert " must " in message
+    assert "\n" not in message
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_only_input_errors_escape_from_damaged_files(tmp_path_factory, data):
+    content = bytearray(SMALL.encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(content) - 1))
+        content[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=4) | SNIPPETS)
+    must_be_refused_or_read(tmp_path_factory.getbasetemp() / "damaged.toml", bytes(content))
+
+
+VALUES = st.one_of(
+    st.integers(), st.floats(), st.booleans(), st.text(max_size=5), st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.sampled_from(["kind", "name", "x"]), st.integers(), max_size=2), st.integers(10**40, 10**50),
+)  # fmt: skip
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_only_input_errors_escape_when_values_are_exchanged(tmp_path_factory, data):
+    tables = tomllib.loads(SMALL)
+    for _ in range(data.draw(st.integers(1, 2))):
+        where = data.draw(st.sampled_from([t for t in (tables, *tables.values(), *fabrics(tables)) if isinstance(t, dict)]))
+        if where:
+            where[data.draw(st.sampled_from(sorted(where)))] = data.draw(VALUES)
+    must_be_refused_or_read(tmp_path_factory.getbasetemp() / "exchanged.toml", toml(tables).encode())
+
+
+def fabrics(tables):
+    return tables["fabrics"] if isinstance(tables.get("fabrics"), list) else []
+
+
+def toml(tables) -> str:
+    return "".join(f"{name} = {inline(value)}\n" for name, value in tables.items())
+
+
+def inline(value) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {inline(entry)}" for name, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(inline(entry) for entry in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value) if isinstance(value, str) else repr(value)

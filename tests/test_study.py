@@ -1,0 +1,227 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.resources import files
+
+import pytest
+
+from lightfabric.flows import study, timing_store
+from lightfabric.flows.load import load_spec
+from lightfabric.model import fluid, network
+from lightfabric.model.spec import spec_hash
+from lightfabric.placement.graph import task_graph
+from lightfabric.placement.place import place
+
+SMALL = files("lightfabric.examples") / "small.toml"
+NAMES = {"results.csv", "iteration-time.png", "iteration-time.svg", "manifest.json"}
+COMMAND = [sys.executable, "-c", "from lightfabric.flows.cli import main; main()"]
+
+
+@pytest.fixture(scope="module")
+def invented():
+    """Timing as if measured: these tests are not about the RTL."""
+    from dataclasses import fields
+    from fractions import Fraction
+
+    from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
+    from lightfabric.sim.characterize import rtl_hash
+
+    def made(kind):
+        return kind(**{entry.name: Fraction(9, 8) if entry.type is Fraction else 5 for entry in fields(kind)})
+
+    return lambda chiplet: Timing(made(LinkTiming), made(SwitchTiming), spec_hash(chiplet), rtl_hash(), "invented")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory, invented):
+    """A cache in which the timing of the examples is found."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "lightfabric").mkdir()
+    for name in ("small", "gpt3-175b"):
+        timing = invented(load_spec(None, name).chiplet)
+        path = folder / "lightfabric" / f"timing-{timing.spec_hash}-{timing.rtl_hash}.json"
+        path.write_text(json.dumps(timing_store.to_json(timing)))
+    return os.environ | {"XDG_CACHE_HOME": str(folder)}
+
+
+def run(environment, *arguments, code=0):
+    command = [*COMMAND, "study", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=environment)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(environment, tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "new" / "out"
+    return out, run(environment, SMALL, "--out", out, "--json")
+
+
+@pytest.fixture(scope="module")
+def rows(finished):
+    with (finished[0] / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def changed(tmp_path, *changes):
+    """The small example with some text replaced."""
+    text = SMALL.read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_study_leaves_its_files_and_nothing_else(finished):
+    out, done = finished
+    assert {path.name for path in out.iterdir()} == NAMES
+    assert (out / "iteration-time.png").read_bytes().startswith(b"\x89PNG")
+    assert b"</svg>" in (out / "iteration-time.svg").read_bytes()
+    assert "12/12" in done.stderr
+    assert "simulating" not in done.stderr
+
+
+def test_json_is_one_object_with_a_row_per_count_and_fabric(finished):
+    result = json.loads(finished[1].stdout)
+    assert set(result) == {"spec", "rows", "files"}
+    fabrics = ["ideal switch", "islands", "SiP-Ring", "SiP-OCS"]
+    expected = [(gpus, fabric) for gpus in (8, 16, 32) for fabric in fabrics]
+    assert [(row["gpus"], row["fabric"]) for row in result["rows"]] == expected
+    assert all(tuple(row) == study.COLUMNS for row in result["rows"])
+
+
+def test_the_table_of_results_is_tidy(finished, rows):
+    assert tuple(rows[0]) == study.COLUMNS
+    values = json.loads(finished[1].stdout)["rows"]
+    assert len(rows) == len(values)
+    for row, value in zip(rows, values, strict=True):
+        assert float(row["iteration_s"]) == pytest.approx(value["iteration_s"], rel=1e-8)
+        assert int(row["dp"]) * int(row["tp"]) * int(row["pp"]) == int(row["gpus"])
+        assert float(row["iteration_s"]) >= float(row["compute_bound_s"])
+        parts = [float(row[f"memory_{name}_gib"]) for name in ("weights", "gradients", "optimiser", "activations")]
+        assert sum(parts) == pytest.approx(float(row["memory_total_gib"]), rel=1e-6)
+        assert float(row["memory_total_gib"]) <= 16
+        assert float(row["tokens_per_s"]) == pytest.approx(64 * 1024 / float(row["iteration_s"]), rel=1e-6)
+        assert 0 < float(row["busiest_link_share"]) <= 1
+        assert row["fits"] == "true"
+
+
+def test_speeds_are_relative_to_the_ideal_switch(rows):
+    ideal = {row["gpus"]: float(row["iteration_s"]) for row in rows if row["fabric"] == "ideal switch"}
+    for row in rows:
+        expected = ideal[row["gpus"]] / float(row["iteration_s"])
+        assert float(row["speed_over_ideal"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_times_are_those_of_the_fluid_model_on_the_measured_timing(rows, invented):
+    spec = load_spec(None, "small")
+    timing = invented(spec.chiplet)
+    payload = spec.chiplet.payload_bytes * 8 * spec.chiplet.core_clock_mhz * 1e6 / float(timing.link.cycles_per_flit)
+    for row in rows[::3]:
+        fabric = next(fabric for fabric in spec.fabrics if fabric.name == row["fabric"])
+        efficiency = payload / (spec.chiplet.gbps_per_port * 1e9)
+        assert float(row["port_payload_gbps"]) == pytest.approx(payload / 1e9)
+        gpus = int(row["gpus"])
+        placed = place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=efficiency)
+        graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
+        graph.verify()
+        built = network.build(fabric, spec.chiplet, timing, gpus, graph.demand_bytes(), placed.circuits)
+        assert float(row["iteration_s"]) == pytest.approx(fluid.run(graph, built).makespan_ps / 1e12, rel=1e-8)
+
+
+def test_the_manifest_says_what_was_run_and_where_it_was_measured(finished, invented):
+    manifest = json.loads((finished[0] / "manifest.json").read_text())
+    spec = load_spec(None, "small")
+    assert manifest["spec"]["chiplet"]["ports"] == spec.chiplet.ports
+    assert timing_store.from_json(manifest["timing"]) == invented(spec.chiplet)
+    assert set(manifest["versions"]) == {"python", "lightfabric", "numpy", "numba", "amaranth"}
+    assert manifest["seeds"] == []
+    assert len(manifest["results_sha256"]) == len(manifest["spec_sha256"]) == 64
+
+
+def test_the_same_study_gives_the_same_bytes_and_a_table(finished, environment, tmp_path):
+    done = run(environment, SMALL, "--out", tmp_path)
+    for name in NAMES:
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
+    assert all(text in done.stdout for text in ("SiP-OCS", "dp x tp x pp", "results.csv", "100.0%"))
+
+
+def test_counts_that_do_not_fit_are_rows_with_a_reason(environment, tmp_path):
+    path = changed(tmp_path, ("memory_gib = 16.0", "memory_gib = 1.6"), ("[8, 16, 32]", "[32, 2]"))
+    done = run(environment, path, "--out", tmp_path / "out", "--json")
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["fits"] for row in rows] == [False] * 4 + [True] * 4
+    assert rows[0]["reason"].startswith("memory on 2 GPUs is short by ")
+    assert rows[0]["iteration_s"] is None
+    assert rows[4]["gpus"] == 32
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ([("memory_gib = 16.0", "memory_gib = 0.05")], "gpus must be counts that hold the job, not 32: memory on 32 GPUs"),
+        ([("[8, 16, 32]", "[7]")], "gpus must be counts that hold the job, not 7: no dp * tp * pp = 7 divides"),
+        ([("ports = 4", "ports = 1")], "chiplet.ports must be at least 2 on a sip-ring, not 1"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_nothing_written(environment, tmp_path, changes, says):
+    path = changed(tmp_path, *changes)
+    done = run(environment, path, "--out", tmp_path / "a" / "b", code=2)
+    assert done.stderr.startswith(f"lightfabric: {path}: {says}")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_check_imports_nothing_slow():
+    program = (
+        "import sys; from lightfabric.flows import load, study; study.check(load.load_spec(None), 'x'); print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert not {"numba", "amaranth", "matplotlib", "scipy"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize("out", ["/proc/none/out", "file", "file/out"])
+def test_a_folder_that_cannot_be_written_is_refused_at_once(environment, tmp_path, out):
+    (tmp_path / "file").write_text("")
+    done = run(environment, SMALL, "--out", tmp_path / out, code=2)
+    assert done.stderr.startswith("lightfabric: --out must be a folder that can be written, not ")
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("said", ["simulating the RTL", "1/20"])
+def test_an_interrupted_study_leaves_no_file_and_no_process(environment, tmp_path, number, code, said):
+    command = [*COMMAND, "study", "--out", str(tmp_path / "a" / "out")]
+    cache = {} if said == "1/20" else {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | cache, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(said)
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.send_signal(number)
+        output, messages = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert (output, "Traceback" in messages) == ("", False)
+    assert list(tmp_path.iterdir()) == []
+    assert_gone(process.pid)
+
+
+def assert_gone(group):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("processes of the study are still there")
