@@ -19,7 +19,8 @@ def main(path: Path | None, gpus: int | None, fabric: str | None, as_json: bool)
     from lightfabric.flows.timing_store import measured_timing
 
     timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))
-    placements = [_placement(spec, kind, count, efficiency(spec, timing)) for kind in spec.fabrics]
+    share = efficiency(spec, timing)
+    placements = [_placement(spec, kind, count, share) for kind in spec.fabrics]
     if as_json:
         print_json({"spec": spec.name, "gpus": count, "placements": placements})
     else:

@@ -26,17 +26,21 @@ Progress = Callable[[str, int, int], None]
 
 GIB = 1 << 30
 
-_PRELOAD = ["lightfabric.flows.cli", "lightfabric.flows.study", "lightfabric.model.fluid", "lightfabric.placement.place"]
+_PRELOAD = [
+    f"lightfabric.{name}"
+    for name in ("flows.cli", "flows.study", "model.fluid", "model.link", "placement.graph", "placement.place")
+]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One cell of the study."""
+    """One cell of the study. ``efficiency`` is what ``efficiency()`` says of spec and timing."""
 
     spec: Spec
     gpus: int
     fabric: FabricSpec
     timing: Timing
+    efficiency: float
 
 
 def check(spec: Spec, source: str) -> dict[int, str]:
@@ -77,7 +81,7 @@ def simulate(job: Job) -> Row:
     spec, gpus = job.spec, job.gpus
     row = _row(job)
     try:
-        placed = place(spec.job, spec.accelerator, job.fabric, spec.chiplet, gpus, efficiency=efficiency(spec, job.timing))
+        placed = place(spec.job, spec.accelerator, job.fabric, spec.chiplet, gpus, efficiency=job.efficiency)
     except ValueError as error:
         return row | {"fits": False, "reason": str(error)}
     graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
@@ -110,7 +114,7 @@ def _row(job: Job) -> Row:
         "fits": True,
         "link_latency_ns": timing.link.latency_cycles * nanoseconds,
         "switch_latency_ns": timing.switch.latency_cycles * nanoseconds,
-        "port_payload_gbps": chiplet.gbps_per_port * efficiency(job.spec, timing),
+        "port_payload_gbps": chiplet.gbps_per_port * job.efficiency,
     }
 
 
@@ -167,13 +171,14 @@ def run(spec: Spec, reasons: dict[int, str], timing: Callable[[], Timing], progr
         loaded = workers.submit(_load)
         measured = timing()
         loaded.result()
-        cells = [Job(spec, gpus, fabric, measured) for gpus in reversed(fitting) for fabric in spec.fabrics]
+        share = workers.submit(efficiency, spec, measured).result()
+        cells = [Job(spec, gpus, fabric, measured, share) for gpus in reversed(fitting) for fabric in spec.fabrics]
         futures = {workers.submit(simulate, job): job for job in cells}
         rows = dict(_finished(futures, progress))
     for gpus, reason in reasons.items():
         for fabric in spec.fabrics:
             if reason:
-                rows[gpus, fabric.name] = _row(Job(spec, gpus, fabric, measured)) | {"fits": False, "reason": reason}
+                rows[gpus, fabric.name] = _row(Job(spec, gpus, fabric, measured, share)) | {"fits": False, "reason": reason}
     ordered = [rows[gpus, fabric.name] for gpus in reasons for fabric in spec.fabrics]
     _compare(ordered, ideal(spec))
     return ordered, measured

@@ -122,7 +122,7 @@ def test_speeds_are_relative_to_the_ideal_switch(rows):
 def test_the_times_are_those_of_the_fluid_model_on_the_measured_timing(rows, invented):
     spec = load_spec(None, "small")
     timing = invented(spec.chiplet)
-    payload = spec.chiplet.payload_bytes * 8 * spec.chiplet.core_clock_mhz * 1e6 / float(timing.link.cycles_per_flit)
+    payload = 8 * network.port_bytes_per_s(spec.chiplet, timing)
     for row in rows[::3]:
         fabric = next(fabric for fabric in spec.fabrics if fabric.name == row["fabric"])
         efficiency = payload / (spec.chiplet.gbps_per_port * 1e9)
