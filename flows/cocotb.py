@@ -34,19 +34,22 @@ def run(
     seed: int = 1,
     pauses: bool = True,
     bound_s: int = BOUND_S,
+    stall_timeouts: int | None = None,
     waves: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run the bench of a block in ``build_dir`` and return what it wrote: the packets' tally, counters and cycles.
 
     ``waves`` is written as VCD by Verilator and as FST by Icarus. RunError if a tool is missing, the build fails, the
-    bench fails or takes more than ``bound_s``, or no test ran.
+    bench fails or takes more than ``bound_s``, or no test ran. Packets are given up when none has arrived for
+    ``stall_timeouts`` replay timeouts.
     """
     with simulator_environment(simulator):
         from cocotb_tools.check_results import get_results
         from cocotb_tools.runner import get_runner
 
         from lightfabric.sim.axi import Run
+        from lightfabric.sim.traffic import STALL_TIMEOUTS
 
         build_dir.mkdir(parents=True, exist_ok=True)
         build_dir = build_dir.resolve()
@@ -68,7 +71,7 @@ def run(
                 log_file=build_dir / "build.log", **settings,
             )  # fmt: skip
         progress(f"{simulator} simulates the {block}")
-        job = Run(spec, str(tally), packets, ber, seed, pauses, bound_s)
+        job = Run(spec, str(tally), packets, ber, seed, pauses, bound_s, stall_timeouts or STALL_TIMEOUTS)
         with _named(build_dir / "test.log", f"{simulator} did not end the bench of the {block}"):
             runner.test(
                 test_module=f"lightfabric.sim.cocotb_{block}", hdl_toplevel=_TOP, hdl_toplevel_lang="verilog",

@@ -122,9 +122,9 @@ class _Stall:
     """Called in each cycle with the flits that have arrived: reports them, and ends a run in which none arrives any more."""
 
     def __init__(self, spec: ChipletSpec, total: int, progress: Progress):
-        from lightfabric.sim.traffic import stall_cycles
+        from lightfabric.sim import traffic
 
-        self._total, self._progress, self._patience = total, progress, stall_cycles(spec)
+        self._total, self._progress, self._patience = total, progress, traffic.stall_cycles(spec, traffic.STALL_TIMEOUTS)
         self._arrived = self._quiet_cycles = 0
 
     def __call__(self, arrived: int) -> None:

@@ -17,7 +17,7 @@ from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStream
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.sim.link import BitErrors
-from lightfabric.sim.traffic import Packet, Tally, random_packets, stall_cycles
+from lightfabric.sim.traffic import STALL_TIMEOUTS, Packet, Tally, random_packets, stall_cycles
 
 CLOCK_NS = 2
 LOOK_CYCLES = 64
@@ -36,6 +36,7 @@ class Run:
     seed: int = 1
     pauses: bool = True
     bound_s: int = 300
+    stall_timeouts: int = STALL_TIMEOUTS
 
     def environment(self) -> dict[str, str]:
         """The variable that :meth:`of_environment` reads."""
@@ -61,7 +62,8 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
     """Send random packets between the clients, pausing at random on both sides, and write what became of them.
 
     Every client sends to the ``destinations``, by default to all clients but itself. Bits are inverted at ``run.ber`` on
-    each of ``flips``. Ends when all packets have arrived or none has for 20 replay timeouts; the process is killed after
+    each of ``flips``. Ends when all packets have arrived or none has for ``run.stall_timeouts``
+    replay timeouts; the process is killed after
     ``run.bound_s``, because a simulator that hangs does not come back to Python.
     """
     run = Run.of_environment()
@@ -81,7 +83,7 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
     begin_s, begin_ns = time.perf_counter(), cocotb.utils.get_sim_time("ns")
     for packet in packets:
         sources[packet.source].send_nowait(_frame(packet))
-    await _arrivals(sinks.values(), len(packets), stall_cycles(run.spec))
+    await _arrivals(sinks.values(), len(packets), stall_cycles(run.spec, run.stall_timeouts))
     cycles = round((cocotb.utils.get_sim_time("ns") - begin_ns) / CLOCK_NS)
     seconds = time.perf_counter() - begin_s
     for line in lines:

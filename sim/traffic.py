@@ -18,9 +18,9 @@ STALL_TIMEOUTS = 20
 """Replay timeouts without an arrival after which a run is given up."""
 
 
-def stall_cycles(spec: ChipletSpec) -> int:
-    """Cycles without an arrival after which what has not arrived is lost."""
-    return STALL_TIMEOUTS * spec.replay_timeout_slots * Slots.of(spec, 0).longest_cycles
+def stall_cycles(spec: ChipletSpec, timeouts: int) -> int:
+    """Cycles without an arrival after which what has not arrived is lost: so many replay timeouts."""
+    return timeouts * spec.replay_timeout_slots * Slots.of(spec, 0).longest_cycles
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,102 @@
+# amaranth: UnusedElaboratable=no
+"""Chiplets joined by fibres: every packet arrives once, in order, unchanged."""
+
+import numpy as np
+import pytest
+
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.chiplet import Chiplet, paired_routes
+from lightfabric.sim.chiplet import ChipletBench, chain, pair
+from lightfabric.sim.link import BitErrors
+from lightfabric.sim.traffic import Packet, Tally, assembled, random_packets
+
+SPEC = ChipletSpec(
+    ports=2,
+    wavelengths_per_port=1,
+    wavelength_gbps=10.0,
+    core_clock_mhz=156.25,
+    flit_bytes=64,
+    buffer_flits=8,
+    replay_flits=16,
+)
+
+
+@pytest.fixture(scope="module", params=[lambda: pair(SPEC), lambda: chain(SPEC, 3)], ids=["pair", "chain of 3"])
+def bench(request):
+    return ChipletBench(SPEC, request.param())
+
+
+def exchange(bench: ChipletBench, count: int, ber: float, seed: int, pauses: float):
+    rng = np.random.default_rng(seed)
+    packets = random_packets(SPEC, count, rng, bench.addresses, bench.addresses)
+    flits = {at: [f for p in packets if p.source == at for f in p.flits(SPEC)] for at in bench.addresses}
+    run = bench.run(
+        flits,
+        delay_cycles=3,
+        errors=BitErrors(ber, rng),
+        source_pauses=lambda _: rng.random() < pauses,
+        sink_pauses=lambda _: rng.random() < pauses,
+    )
+    arrived = {at: assembled(flit for _, flit in run.received[at]) for at in bench.addresses}
+    return packets, arrived, run
+
+
+@pytest.mark.parametrize("pauses", [0.0, 0.4])
+def test_packets_arrive_once_in_order_and_unchanged(bench, pauses):
+    packets, arrived, run = exchange(bench, 60, 0.0, 1, pauses)
+    assert Tally.of(packets, [p for at in arrived.values() for p in at]).clean
+    assert all(packet.destination == at for at, delivered in arrived.items() for packet in delivered)
+    assert not any(run.changed.values())
+    assert (run.replays, run.crc_errors) == (0, 0)
+
+
+def test_packets_arrive_once_in_order_and_unchanged_despite_bit_errors(bench):
+    packets, arrived, run = exchange(bench, 40, 3e-4, 2, 0.2)
+    assert Tally.of(packets, [p for at in arrived.values() for p in at]).clean
+    assert run.replays > 0
+    assert run.crc_errors > 0
+
+
+def test_a_packet_to_its_own_chiplet_crosses_no_line():
+    bench = ChipletBench(SPEC)
+    flit = Packet(b"12345678", source=0, destination=1).flits(SPEC)[0]
+    run = bench.run({0: [flit]})
+    assert [(cycle - run.sent[0][0][0], got) for cycle, got in run.received[1]] == [(4, flit)]
+
+
+def test_the_routes_of_a_pair_lead_to_the_clients_and_across():
+    assert paired_routes(SPEC, 0) == (0, 1, 2, 3)
+    assert paired_routes(SPEC, 2) == (2, 3, 0, 1)
+
+
+def test_an_address_without_room_for_all_clients_is_refused():
+    with pytest.raises(ValueError, match=r"^Chiplet\.address must be from 0 to 1022, not 1023$"):
+        Chiplet(SPEC, 1023)
+
+
+SENT = [Packet(n.to_bytes(4, "little") + b"content") for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("received", "tally"),
+    [
+        (SENT, (4, 0, 0, 0, 0)),
+        (SENT[:3], (3, 1, 0, 0, 0)),
+        ([*SENT, SENT[1]], (4, 0, 0, 1, 0)),
+        ([SENT[1], SENT[0], *SENT[2:]], (4, 0, 0, 0, 1)),
+        ([Packet(SENT[0].content + b"!"), *SENT[1:]], (3, 1, 1, 0, 0)),
+        ([Packet(SENT[0].content, destination=1), *SENT[1:]], (3, 1, 1, 0, 0)),
+        ([], (0, 4, 0, 0, 0)),
+    ],
+    ids=["all", "one lost", "one twice", "two swapped", "one longer", "one astray", "none"],
+)
+def test_a_tally_tells_what_became_of_packets(received, tally):
+    found = Tally.of(SENT, received)
+    assert (found.delivered, found.lost, found.corrupted, found.duplicated, found.reordered) == tally
+    assert found.clean == (received == SENT)
+
+
+def test_packets_are_assembled_from_alternating_flits():
+    long = [Packet(bytes(SPEC.payload_bytes + 9), source=s, virtual_channel=v) for s in (0, 1) for v in (0, 1)]
+    flits = [packet.flits(SPEC) for packet in long]
+    assert assembled(flit for pair_ in zip(*flits, strict=True) for flit in pair_) == long
