@@ -26,10 +26,8 @@ Progress = Callable[[str, int, int], None]
 
 GIB = 1 << 30
 
-_PRELOAD = [
-    f"lightfabric.{name}"
-    for name in ("flows.cli", "flows.study", "model.fluid", "model.link", "placement.graph", "placement.place")
-]
+_NEEDED = ("flows.cli", "flows.study", "model.fluid", "model.link", "placement.graph", "placement.place")
+_PRELOAD = [f"lightfabric.{name}" for name in _NEEDED]
 
 
 @dataclass(frozen=True)
