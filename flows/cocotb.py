@@ -1,7 +1,8 @@
 """Runs the cocotb benches: Verilog of a block, a foreign simulator, foreign AXI4-Stream clients."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightfabric.model.spec import ChipletSpec
 SIMULATORS = ("icarus", "verilator")
 BOUND_S = 300
 _TOP = "bench"
+_TIMESCALE = ("1ns", "1ps")
 _BUILD_ARGS = {
     # Verilog 2005: in SystemVerilog mode Icarus never starts an always @* whose inputs keep their initial values.
     "icarus": ["-g2005"],
@@ -20,6 +22,8 @@ _BUILD_ARGS = {
     "verilator": ["--no-public-flat-rw", *(f"-Wno-{rule}" for rule in verilog.WAIVERS)],
 }
 _PUBLIC = f'`verilator_config\npublic_flat_rw -module "{_TOP}" -var "*"\n'
+_DUMP = f'module dump; initial begin $dumpfile("{_TOP}.fst"); $dumpvars(0, {_TOP}); end endmodule\n'
+"""The runner's own dump module is SystemVerilog."""
 _WAVES = {"icarus": f"{_TOP}.fst", "verilator": "dump.vcd"}
 
 
@@ -45,72 +49,85 @@ def run(
     ``stall_timeouts`` replay timeouts.
     """
     with simulator_environment(simulator):
-        from cocotb_tools.check_results import get_results
-        from cocotb_tools.runner import get_runner
-
         from lightfabric.sim.axi import Run
         from lightfabric.sim.traffic import STALL_TIMEOUTS
 
         build_dir.mkdir(parents=True, exist_ok=True)
         build_dir = build_dir.resolve()
-        source, tally, results = build_dir / f"{_TOP}.v", build_dir / "tally.json", build_dir / "results.xml"
-        sources = [source]
-        if simulator == "verilator":
-            sources.append(build_dir / "public.vlt")
-            sources[-1].write_text(_PUBLIC, encoding="utf-8")
-        source.write_text(verilog.convert(_design(block, spec), _TOP), encoding="utf-8")
-        for stale in (tally, results):
-            stale.unlink(missing_ok=True)
-        runner = get_runner(simulator)
-        runner.log.setLevel("WARNING")
-        settings: dict[str, Any] = {"timescale": ("1ns", "1ps"), "waves": waves is not None}
-        progress(f"{simulator} builds the {block}")
-        with _named(build_dir / "build.log", f"{simulator} did not build the {block}"):
-            runner.build(
-                sources=sources, hdl_toplevel=_TOP, build_dir=build_dir, build_args=_BUILD_ARGS[simulator], always=True,
-                log_file=build_dir / "build.log", **settings,
-            )  # fmt: skip
-        progress(f"{simulator} simulates the {block}")
+        tally = build_dir / "tally.json"
+        tally.unlink(missing_ok=True)
         job = Run(spec, str(tally), packets, ber, seed, pauses, bound_s, stall_timeouts or STALL_TIMEOUTS)
-        with _named(build_dir / "test.log", f"{simulator} did not end the bench of the {block}"):
-            runner.test(
-                test_module=f"lightfabric.sim.cocotb_{block}", hdl_toplevel=_TOP, hdl_toplevel_lang="verilog",
-                build_dir=build_dir, results_xml=str(results), log_file=build_dir / "test.log", seed=seed,
-                extra_env={**job.environment(), "COCOTB_LOG_LEVEL": "WARNING"}, **settings,
-            )  # fmt: skip
-            tests, failed = get_results(results)
-        if tests == 0 or failed or not tally.exists():
-            raise RunError(
-                f"{simulator}: {failed} of {tests} tests of the {block} failed: {_end_of(build_dir / 'test.log')}"
-            )
+        progress(f"{simulator} builds the {block}")
+        runner = _built(block, simulator, spec, build_dir, waves is not None)
+        progress(f"{simulator} simulates the {block}")
+        _test(runner, block, simulator, build_dir, job.environment(), seed, waves is not None)
         if waves is not None:
             waves.write_bytes((build_dir / _WAVES[simulator]).read_bytes())
         return json.loads(tally.read_text())
 
 
+def _built(block: str, simulator: str, spec: ChipletSpec, build_dir: Path, waves: bool) -> Any:
+    from cocotb_tools.runner import get_runner
+
+    sources = [_written(build_dir / f"{_TOP}.v", verilog.convert(_design(block, spec), _TOP))]
+    build_args, log = list(_BUILD_ARGS[simulator]), build_dir / "build.log"
+    if simulator == "verilator":
+        sources.append(_written(build_dir / "public.vlt", _PUBLIC))
+    elif waves:
+        sources.append(_written(build_dir / "dump.v", _DUMP))
+        build_args += ["-s", "dump"]
+    runner = get_runner(simulator)
+    runner.log.setLevel("WARNING")
+    with _explained(log, f"{simulator} did not build the {block}"):
+        runner.build(
+            sources=sources, hdl_toplevel=_TOP, build_dir=build_dir, build_args=build_args, always=True, log_file=log,
+            timescale=_TIMESCALE, waves=waves and simulator == "verilator",
+        )  # fmt: skip
+    return runner
+
+
+def _test(
+    runner: Any, block: str, simulator: str, build_dir: Path, environment: dict[str, str], seed: int, waves: bool
+) -> None:
+    from cocotb_tools.check_results import get_results
+
+    log, results = build_dir / "test.log", build_dir / "results.xml"
+    results.unlink(missing_ok=True)
+    with _explained(log, f"{simulator} did not end the bench of the {block}"):
+        runner.test(
+            test_module=f"lightfabric.sim.cocotb_{block}", hdl_toplevel=_TOP, hdl_toplevel_lang="verilog",
+            build_dir=build_dir, results_xml=str(results), log_file=log, seed=seed,
+            extra_env={**environment, "COCOTB_LOG_LEVEL": "WARNING"}, timescale=_TIMESCALE, waves=waves,
+        )  # fmt: skip
+        tests, failed = get_results(results)
+    if tests == 0 or failed:
+        raise RunError(f"{simulator}: {failed} of {tests} tests of the {block} failed: {_end_of(log)}")
+
+
+def _written(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
 def _design(block: str, spec: ChipletSpec):
     """What the bench of a block simulates: the switch alone, the others as two ends joined by fibres."""
-    from lightfabric.rtl.top import tops
+    from lightfabric.rtl.top import AxiChiplet, AxiLink, AxiSwitch
     from lightfabric.sim.pair import Pair
 
     if block == "switch":
-        return tops[block](spec)
-    second = 1 if block == "link" else spec.ports
-    return Pair(spec, tops[block](spec, address=0), tops[block](spec, address=second))
+        return AxiSwitch(spec)
+    if block == "link":
+        return Pair(spec, AxiLink(spec, address=0), AxiLink(spec, address=1))
+    return Pair(spec, AxiChiplet(spec, address=0), AxiChiplet(spec, address=spec.ports))
 
 
-class _named:  # noqa: N801
+@contextmanager
+def _explained(log: Path, what: str) -> Iterator[None]:
     """Turns what a runner raises into a RunError with the end of its log."""
-
-    def __init__(self, log: Path, what: str):
-        self._log, self._what = log, what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, (RuntimeError, SystemExit)):
-            raise RunError(f"{self._what}: {_end_of(self._log) or error}") from None
+    try:
+        yield
+    except (RuntimeError, SystemExit) as error:
+        raise RunError(f"{what}: {_end_of(log) or error}") from None
 
 
 def _end_of(log: Path) -> str:

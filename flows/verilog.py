@@ -25,7 +25,10 @@ def require_block(block: str) -> None:
 
 
 def text(block: str, spec: ChipletSpec) -> str:
-    """Verilog of a block, the same for the same spec and versions; the top module has the name of the block."""
+    """Verilog 2005 of a block, the same for the same spec and versions; the top module has the name of the block.
+
+    Icarus must read it as such (``-g2005``): in SystemVerilog mode it never starts some of the ``always @*``.
+    """
     from lightfabric.rtl.top import tops
 
     return convert(tops[block](spec), block)
