@@ -14,6 +14,9 @@ from typing import Any, ClassVar, Literal
 FORBID: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 """How pydantic reads these classes from a file: no unknown keys, no conversion of types."""
 
+SLOWEST_CYCLES_PER_BLOCK = 16
+"""A core clock that is faster against the line than this serves nobody, and makes the measurement of the link slow."""
+
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8"]
 
 
@@ -71,6 +74,13 @@ class ChipletSpec:
             "wavelengths_per_port",
             self.flit_bytes % self.beat_bytes == 0,
             f"a divisor of {self.flit_bytes // self.BLOCK_BYTES}, the 64-bit blocks of a flit",
+        )
+        _require(
+            self,
+            "wavelength_gbps",
+            self.wavelength_gbps * SLOWEST_CYCLES_PER_BLOCK * 1000 >= self.BLOCK_BITS_ON_LINE * self.core_clock_mhz,
+            f"at least {self.BLOCK_BITS_ON_LINE * self.core_clock_mhz / SLOWEST_CYCLES_PER_BLOCK / 1000:.4g}, "
+            f"so that a wavelength sends a 66-bit block within {SLOWEST_CYCLES_PER_BLOCK} cycles",
         )
         least_mhz = self.wavelength_gbps * 1000 / self.BLOCK_BITS_ON_LINE
         _require(

@@ -4,17 +4,19 @@ import contextlib
 import hashlib
 from collections.abc import Callable
 from fractions import Fraction
+from functools import cached_property
 from importlib.metadata import version
 from importlib.resources import files
 from itertools import pairwise
 from math import gcd
+from typing import Any
 
 from lightfabric.model.codec import SEQUENCE_BITS
 from lightfabric.model.slot import Slots
 from lightfabric.model.spec import ChipletSpec, spec_hash
 from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
 from lightfabric.sim.bench import ClientFlit, Transfers
-from lightfabric.sim.link import LinkBench, LinkRun, Slot
+from lightfabric.sim.link import Errors, LinkBench, LinkRun, Slot
 from lightfabric.sim.switch import SwitchBench
 
 _FLIT = ClientFlit(b"\1")
@@ -46,14 +48,33 @@ def characterize(spec: ChipletSpec, progress: Callable[[str], None] = lambda _: 
 def measure_link(spec: ChipletSpec) -> LinkTiming:
     """Timing of the link of this spec, from the slots on both lines and the transfers at both ends."""
     bench = LinkBench(spec)
-    for rounds in (1, 2):
-        with contextlib.suppress(_TooFewPhasesError):
-            return _measure(_Probes(spec, bench, rounds))
-    return _measure(_Probes(spec, bench, 4))
+    slot_cycles = Slots.of(spec).longest_cycles
+    glance = bench.run([(0, _FLIT)], settle_cycles=2 * spec.virtual_channels * slot_cycles + 80, decode=True)
+    slots = Slots.of(spec, glance.first_beat_cycle, _carriers(glance)[0].before_cycle - glance.credits_back[0])
+    first_credit_slot = 1 + [slot.flit.credit_channel for slot in glance.b_slots[1:]].index(0)
+    probes = [_Probes(bench, slots, first_credit_slot, rounds * (slot_cycles + 3)) for rounds in (1, 2, 4)]
+    return LinkTiming(
+        first_beat_cycle=slots.first_beat_cycle,
+        line_cycles=slots.line_cycles,
+        first_credit_slot=first_credit_slot,
+        **_measured(probes, _Probes.single_flits),
+        **_measured(probes, _Probes.withheld_credits),
+        **_measured(probes, _Probes.corrupted_flits),
+        **_measured(probes, _Probes.full_window),
+        **_measured(probes, _Probes.end_to_end),
+    )
 
 
 class _TooFewPhasesError(RuntimeError):
     pass
+
+
+def _measured(probes: "list[_Probes]", experiment: "Callable[[_Probes], dict[str, Any]]") -> dict[str, Any]:
+    """The experiment with as many repetitions as it takes."""
+    for fewer in probes[:-1]:
+        with contextlib.suppress(_TooFewPhasesError):
+            return experiment(fewer)
+    return experiment(probes[-1])
 
 
 def stream_window_flits(spec: ChipletSpec) -> int:
@@ -63,19 +84,6 @@ def stream_window_flits(spec: ChipletSpec) -> int:
     return period_flits * -(-spec.buffer_flits // period_flits)
 
 
-def _measure(probes: "_Probes") -> LinkTiming:
-    return LinkTiming(
-        first_beat_cycle=probes.slots.first_beat_cycle,
-        line_cycles=probes.slots.line_cycles,
-        first_credit_slot=probes.first_credit_slot,
-        **probes.single_flits(),
-        **probes.withheld_credits(),
-        **probes.corrupted_flits(),
-        **probes.full_window(),
-        **probes.end_to_end(),
-    )
-
-
 class _Probes:
     """Experiments on one link, far enough apart for its loops to come to rest in between.
 
@@ -83,25 +91,27 @@ class _Probes:
     fibre grows, so that the causes meet the slots in every phase.
     """
 
-    def __init__(self, spec: ChipletSpec, bench: LinkBench, rounds: int):
-        self.spec, self.bench = spec, bench
-        slot_cycles = Slots.of(spec).longest_cycles
-        glance = bench.run([(0, _FLIT)], settle_cycles=2 * spec.virtual_channels * slot_cycles + 80, decode=True)
-        line_cycles = _carriers(glance)[0].before_cycle - glance.credits_back[0]
-        self.slots = Slots.of(spec, glance.first_beat_cycle, line_cycles)
-        channels = [slot.flit.credit_channel for slot in glance.b_slots]
-        self.first_credit_slot = 1 + channels[1:].index(0)
-        self.repeats = rounds * (slot_cycles + 3)
-        self.apart_slots = 4 + 2 * spec.virtual_channels + (4 * self.repeats + 40) // slot_cycles
-        self.fill_slots = spec.buffer_flits + 4 + 40 // slot_cycles
+    def __init__(self, bench: LinkBench, slots: Slots, first_credit_slot: int, repeats: int):
+        self.spec, self.bench, self.slots, self.repeats = bench.spec, bench, slots, repeats
+        self.first_credit_slot = first_credit_slot
+        slot_cycles = slots.longest_cycles
+        self.apart_slots = 4 + 2 * self.spec.virtual_channels + (5 * repeats + 60) // slot_cycles
+        self.fill_slots = self.spec.buffer_flits + 4 + 40 // slot_cycles
+
+    @cached_property
+    def _single(self) -> LinkRun:
+        delivered_slots = 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
+        return self._run(self._flits(), credit_cycle=lambda number, _: self._before_slot(number, delivered_slots, 0))
+
+    @cached_property
+    def _corrupted_first_sends(self) -> Errors:
+        """Flips one bit of each slot that carries a flit of :meth:`_flits` for the first time."""
+        slots = frozenset(n for n, slot in enumerate(self._single.a_slots) if slot.flit.data)
+        return lambda beat, _: 4 if beat // self.spec.beats_per_flit in slots and beat % self.spec.beats_per_flit == 0 else 0
 
     def single_flits(self) -> dict[str, int]:
         """A flit at a time."""
-        delivered_slots = 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
-        run = self._run(self._flits(), credit_cycle=lambda number, _: self._before_slot(number, delivered_slots, 0))
-        carriers = _carriers(run)
-        beats = self.spec.beats_per_flit
-        self._first_send_beats = {n * beats for n, slot in enumerate(run.a_slots) if slot.flit.data}
+        run, carriers = self._single, _carriers(self._single)
         accepted = [(at, slot) for (at, _), slot in zip(run.sent, carriers, strict=True)]
         credited = list(zip(run.credited, _credit_returns(run), strict=False))
         acknowledged = [(slot.arrival_cycle, ack) for slot, ack in zip(carriers, _acknowledgements(run), strict=True)]
@@ -173,11 +183,11 @@ class _Probes:
         return self.slots.decided_cycle(first_slot + number * self.apart_slots)
 
     def _before_slot(self, number: int, first_slot: int, channel: int | None = None) -> int:
-        """A cycle before a slot (one with the credits of ``channel``), one cycle farther with each number."""
+        """The cycle in which a slot (one with the credits of ``channel``) is decided, and one earlier with each number."""
         slot = self.slots.decided_from(self._start_cycle(first_slot, number) + self.repeats + 1)
         while channel is not None and self._credit_channel(slot) != channel:
             slot += 1
-        return self.slots.decided_cycle(slot) - 1 - number % self.repeats
+        return self.slots.decided_cycle(slot) - number % self.repeats
 
     def _credit_channel(self, slot: int) -> int:
         return (slot - self.first_credit_slot) % self.spec.virtual_channels
@@ -191,10 +201,6 @@ class _Probes:
     def _credit_cycle(self, number: int, cycle: int) -> int:
         """One buffer at a time from ``fill_slots`` on, the rest when the experiments are over."""
         return self._before_slot(min(number, self.repeats), self.fill_slots, 0)
-
-    def _corrupted_first_sends(self, beat: int, bits: int) -> int:
-        """Flips one bit of each slot that carries a flit of :meth:`_flits` for the first time."""
-        return 4 if beat in self._first_send_beats else 0
 
     def _exact(self, name: str, effects: list[tuple[int, Slot]], every: int = 1) -> int:
         """The delay from cause to earliest slot that explains every (cycle of the cause, slot of the effect).
