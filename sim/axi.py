@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -148,4 +149,6 @@ def _packet(frame: AxiStreamFrame, address: int) -> Packet:
 
 
 def _total(dut, name: str) -> int:
-    return sum(int(handle.value) for handle in dut if name in handle._name)
+    """Sum of a counter over both ends and all lines; the handles also hold inner signals of similar names."""
+    counter = re.compile(rf"[ab]_(rx\d*_)?{name}\d*")
+    return sum(int(handle.value) for handle in dut if counter.fullmatch(handle._name))
