@@ -25,24 +25,23 @@ def crc_update(state: int, data: int, bits: int) -> int:
 _CRC_OF_BYTE = [crc_update(0, byte, 8) for byte in range(256)]
 
 
-def crc_rows(bits: int) -> list[tuple[int, int]]:
-    """Masks (of state, of data) per bit of the next state: next[i] = parity(state & rows[i][0]) ^ parity(data & rows[i][1]).
+def crc_rows(bits: int) -> list[int]:
+    """Masks per bit of the next state: next[i] = parity((data ^ state) & rows[i]), ``state`` on the first 32 data bits.
 
-    ``bits`` data bits enter at once; row i belongs to bit i. Since the update is linear, unit vectors tell all.
+    ``bits``, at least 32, enter at once: so many that the whole state is folded into the data. Since the update is linear,
+    unit vectors tell all.
     """
-    rows = [[0, 0] for _ in range(CRC_BITS)]
-    for column in range(CRC_BITS):
-        _mark(rows, 0, column, crc_update(1 << column, 0, bits))
+    rows = [0] * CRC_BITS
     weight = crc_update(0, 1, 1)
     for column in reversed(range(bits)):  # the last bit to enter first: each earlier one is shifted once more
-        _mark(rows, 1, column, weight)
+        for row in range(CRC_BITS):
+            rows[row] |= (weight >> row & 1) << column
         weight = crc_update(weight, 0, 1)
-    return [(state, data) for state, data in rows]
+    return rows
 
 
-def _mark(rows: Sequence[list[int]], side: int, column: int, image: int) -> None:
-    for row in range(CRC_BITS):
-        rows[row][side] |= (image >> row & 1) << column
+CRC_RESIDUE = crc_update(CRC_INIT, CRC_INIT ^ CRC_XOROUT, CRC_BITS)
+"""State after any message and its own CRC: what it is after the empty message and its."""
 
 
 def crc32c(data: bytes) -> int:

@@ -13,5 +13,6 @@ def _rows(bits: int):
 
 
 def crc_update(state, word):
-    """The CRC register after the bits of ``word``, bit 0 first. Combinational, one XOR tree per bit of the register."""
-    return Cat((state & on_state).xor() ^ (word & on_word).xor() for on_state, on_word in _rows(len(word)))
+    """The CRC register after the bits of ``word``, at least 32, bit 0 first. Combinational, an XOR tree per bit."""
+    mixed = word ^ state
+    return Cat((mixed & row).xor() for row in _rows(len(word)))

@@ -4,7 +4,7 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import CRC_BITS, CRC_INIT, CRC_XOROUT, SYNC_DATA
+from lightfabric.model.codec import CRC_BITS, CRC_INIT, CRC_RESIDUE, CRC_XOROUT, SYNC_DATA
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.crc import crc_update
 from lightfabric.rtl.scrambler import Scrambler, descrambled, scrambled
@@ -136,10 +136,11 @@ class Deframer(wiring.Component):
 
         beat, bad_run, slip = Signal(range(beats)), Signal(range(BAD_FRAMES_TO_HUNT + 1)), Signal()
         crc, bits = Signal(CRC_BITS, init=CRC_INIT), Signal(spec.flit_bytes * 8)
-        ends, matches = Signal(), Signal()
+        ends, matches, following = Signal(), Signal(), Signal(CRC_BITS)
         m.d.comb += [
             ends.eq(word_valid & (beat == beats - 1) & ~slip),
-            matches.eq(crc_update(crc, word[:-CRC_BITS]) ^ CRC_XOROUT == word[-CRC_BITS:]),
+            following.eq(crc_update(crc, word)),
+            matches.eq(following == CRC_RESIDUE),
             self.frame.eq(bits),
         ]
         m.d.sync += [self.good.eq(ends & matches), self.bad.eq(ends & ~matches)]
@@ -155,5 +156,5 @@ class Deframer(wiring.Component):
                 m.d.sync += slip.eq(beats > 1)
         if beats > 1:
             with m.Elif(word_valid & ~slip):
-                m.d.sync += [beat.eq(beat + 1), crc.eq(crc_update(crc, word))]
+                m.d.sync += [beat.eq(beat + 1), crc.eq(following)]
         return m
