@@ -27,13 +27,16 @@ def fluid_tasks_per_s(batch: int) -> float:
 
 def kernel_flit_hops_per_s(flits: int) -> float:
     """Flit-hops per CPU-second of the cycle kernel: ``flits`` from a source through one Fifo to a sink, one per cycle."""
-    from lightfabric.model import kernel
+    from lightfabric.model import terminal
+    from lightfabric.model.block import Module, connect
+    from lightfabric.model.channel import Fifo
+    from lightfabric.model.kernel import System
 
-    top = kernel.Module()
-    source = top.add("source", kernel.Source(cycles=range(flits), offered=kernel.flits(flits)))
-    sink = top.add("sink", kernel.Sink())
-    kernel.connect(source.o, sink.i, kernel.Fifo(depth=8, latency_cycles=3))
-    system = kernel.System(top)
+    top = Module()
+    source = top.add("source", terminal.Source(cycles=range(flits), offered=terminal.flits(flits)))
+    sink = top.add("sink", terminal.Sink())
+    connect(source.o, sink.i, Fifo(depth=8, latency_cycles=3))
+    system = System(top)
     return flits / _cpu_seconds(lambda: system.run_to_idle(limit_cycle=4 * flits + 100))
 
 

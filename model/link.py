@@ -8,31 +8,13 @@ from functools import cache
 
 import numpy as np
 
-from lightfabric.model.kernel import (
-    NEVER,
-    NO_FLIT,
-    Block,
-    Channels,
-    Fifo,
-    Inputs,
-    Memory,
-    Module,
-    Outputs,
-    Records,
-    Sink,
-    Source,
-    System,
-    compiled,
-    connect,
-    flits,
-    free_space,
-    peek,
-    pop,
-    push_later,
-    wake_at,
-)
+from lightfabric.model.block import Block, Inputs, Memory, Module, Outputs, connect
+from lightfabric.model.channel import NEVER, NO_FLIT, Channels, Fifo, free_space, peek, pop, push_later, wake_at
+from lightfabric.model.compiled import Records, compiled
+from lightfabric.model.kernel import System
 from lightfabric.model.slot import Slots, beat_cycle, first_beat_from
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.terminal import Sink, Source, flits
 from lightfabric.model.timing import LinkTiming
 
 

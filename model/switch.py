@@ -5,21 +5,9 @@ What it does is that of ``lightfabric.rtl.switch``, arbiter by arbiter; when it 
 
 import numpy as np
 
-from lightfabric.model.kernel import (
-    NO_FLIT,
-    Block,
-    Channels,
-    Fifo,
-    Inputs,
-    Memory,
-    Outputs,
-    Records,
-    compiled,
-    forward,
-    free_space,
-    peek,
-    wake_at,
-)
+from lightfabric.model.block import Block, Inputs, Memory, Outputs
+from lightfabric.model.channel import NO_FLIT, Channels, Fifo, forward, free_space, peek, wake_at
+from lightfabric.model.compiled import Records, compiled
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import SwitchTiming
 

@@ -7,7 +7,8 @@ from typing import Any, TextIO, cast
 
 import vcd
 
-from lightfabric.model.kernel import Fifo, Signal, System
+from lightfabric.model.channel import Fifo, Signal
+from lightfabric.model.kernel import System
 
 
 class Trace:

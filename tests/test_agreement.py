@@ -9,8 +9,10 @@ import pytest
 
 from lightfabric.model import link as model_link
 from lightfabric.model import switch as model_switch
-from lightfabric.model.kernel import Module, Sink, Source, System, connect, flits
+from lightfabric.model.block import Module, connect
+from lightfabric.model.kernel import System
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.terminal import Sink, Source, flits
 from lightfabric.model.timing import Timing
 from lightfabric.sim.bench import ClientFlit
 from lightfabric.sim.characterize import characterize, stream_window_flits

@@ -16,32 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vcd.reader import TokenKind, tokenize
 
-from lightfabric.model import kernel
-from lightfabric.model.kernel import (
-    NO_FLIT,
-    Block,
-    Channels,
-    DeadlockError,
-    Fifo,
-    Input,
-    Memory,
-    Module,
-    Output,
-    Records,
-    Signal,
-    Sink,
-    Source,
-    System,
-    compiled,
-    connect,
-    flits,
-    forward,
-    free_space,
-    peek,
-    read,
-    wake_at,
-    write,
-)
+from lightfabric.model import channel
+from lightfabric.model.block import Block, Input, Memory, Module, Output, connect
+from lightfabric.model.channel import NO_FLIT, Channels, Fifo, Signal, forward, free_space, peek, read, wake_at, write
+from lightfabric.model.compiled import Records, compiled
+from lightfabric.model.kernel import DeadlockError, System
+from lightfabric.model.terminal import Sink, Source, flits
 from lightfabric.model.trace import Trace
 
 ROOT = Path(__file__).parents[1]
@@ -417,9 +397,9 @@ def test_the_same_code_runs_without_the_compiler() -> None:
 
 @pytest.mark.skipif(bool(os.environ.get("NUMBA_DISABLE_JIT")), reason="nothing is compiled")
 def test_compiled_code_of_a_block_is_stale_when_the_kernel_has_changed() -> None:
-    for function in (_step_hop, kernel.push):
+    for function in (_step_hop, channel.push):
         stamp = function._cache._cache_file._source_stamp  # type: ignore[attr-defined]
-        assert dict(stamp[1])["kernel.py"] == Path(kernel.__file__).stat().st_mtime_ns
+        assert dict(stamp[1])["channel.py"] == Path(channel.__file__).stat().st_mtime_ns
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:

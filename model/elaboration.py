@@ -1,0 +1,153 @@
+"""Elaboration of a system: who is bound to what, whether that may be, and all instances and channels as flat arrays."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.block import Block, Port, Step
+from lightfabric.model.channel import FIFO, FLIT, NEVER, SIGNAL, TIMER, Channel, Channels, Fifo, Signal
+from lightfabric.model.compiled import Records, entry_point
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All instances of one block class, laid out for its step function."""
+
+    step: Step
+    awake: NDArray[np.int32]
+    state: Records
+    memory: tuple[Records, ...]
+    ports: tuple[Records, ...]
+
+    def compiled_for(self, channels: Channels) -> "Kind":
+        """The same with the machine code of its step function."""
+        step = entry_point(self.step, 0, self.awake, self.state, self.memory, self.ports, channels)
+        return replace(self, step=step)
+
+
+Ends = dict[Channel, tuple[list[Port], list[Port]]]
+
+
+def _all_ports(blocks: Sequence[Block]) -> Iterator[Port]:
+    return (port for block in blocks for ports in block.ports.values() for port in ports)
+
+
+def find_ends(blocks: Sequence[Block], named: Sequence[Channel]) -> Ends:
+    """Producer and consumer ports of each channel."""
+    ends: Ends = {channel: ([], []) for channel in named}
+    for port in _all_ports(blocks):
+        for channel in port.bound:
+            ends.setdefault(channel, ([], []))[not port.is_output].append(port)
+    return ends
+
+
+def binding_errors(blocks: Sequence[Block], ends: Ends) -> Iterator[str]:
+    """A line for each port or channel that is not bound as it must be."""
+    for port in _all_ports(blocks):
+        must_be = f"{port.path} must be bound to one {port.channel_type.__name__}, not"
+        if not port.bound:
+            yield f"{must_be} left open"
+        elif len(port.bound) > 1:
+            yield f"{must_be} to {len(port.bound)} channels"
+        elif not isinstance(port.bound[0], port.channel_type):
+            yield f"{must_be} to a {type(port.bound[0]).__name__}"
+    for channel, sides in ends.items():
+        for side, ports in zip(("producer", "consumer"), sides, strict=True):
+            many = len(ports) > 1 and not (isinstance(channel, Signal) and side == "consumer")
+            none = not ports and isinstance(channel, Fifo)
+            if many or none:
+                found = ", ".join(port.path for port in ports) or "none"
+                yield f"{_channel_path(channel, sides)} must have one {side}, not {len(ports)}: {found}"
+
+
+def _channel_path(channel: Channel, sides: tuple[list[Port], list[Port]]) -> str:
+    return channel.path or " -> ".join("+".join(port.path for port in ports) or "?" for ports in sides)
+
+
+def number(channels: Sequence[Channel], ends: Ends) -> None:
+    """Give channels of one type their indices, and names to those that have none."""
+    for index, channel in enumerate(channels):
+        channel.index, channel.path = index, _channel_path(channel, ends[channel])
+
+
+def lay_out_kind(blocks: Sequence[Block], awake: NDArray[np.int32], start: int) -> Kind:
+    """Move the instances' states and memories into shared arrays, and leave views of these with the instances."""
+    first = blocks[0]
+    state = np.array([block.state for block in blocks], first.state_dtype)
+    memory = {name: np.concatenate([block.memory[name] for block in blocks]) for name in first.declared_memory}
+    used = dict.fromkeys(memory, 0)
+    for index, block in enumerate(blocks):
+        block.state, block.index = state[index], start + index
+        block.state.block = block.index
+        for name, array in memory.items():
+            size = len(block.memory[name])
+            block.state[f"{name}_start"], block.state[f"{name}_count"] = used[name], size
+            block.memory[name] = array[used[name] : used[name] + size]
+            used[name] += size
+    ports = tuple(
+        _port_table([block.ports[name] for block in blocks], first.declared_ports[name].is_array) for name in first.ports
+    )
+    return Kind(type(first).step, awake, state, tuple(memory.values()), ports)
+
+
+def _port_table(ports: Sequence[Sequence[Port]], is_array: bool) -> NDArray[np.int32]:
+    """Channel indices by instance, and by element for arrays of ports; -1 where an instance has fewer than the widest."""
+    table = np.full((len(ports), max(len(row) for row in ports)), -1, np.int32)
+    for index, row in enumerate(ports):
+        table[index, : len(row)] = [port.bound[0].index for port in row]
+    return table if is_array else table[:, 0].copy()
+
+
+def lay_out(
+    blocks: Sequence[Block], fifos: Sequence[Fifo], signals: Sequence[Signal], ends: Ends, block_slots: int
+) -> Channels:
+    """All channels empty, all alarms off, for blocks with indices below ``block_slots``, a multiple of 8."""
+    fifo, slots = _lay_out_fifos(fifos, ends)
+    signal, reader = _lay_out_signals(signals, ends)
+    timer = np.zeros(block_slots, TIMER)
+    timer["period_cycles"], timer["alarm_cycle"] = 1, NEVER
+    for block in blocks:
+        timer[block.index] = (NEVER, block.period_cycles, block.phase_cycles)
+    # A channel wakes no further ahead than its latency, rounded up to an edge: the wheel holds all of these.
+    ahead_cycles = int(max(fifo["latency_cycles"].max(initial=1), fifo["credit_cycles"].max(initial=1)))
+    turn_cycles = max(256, 1 << (ahead_cycles + int(timer["period_cycles"].max(initial=1))).bit_length())
+    wheel = np.zeros((turn_cycles, block_slots), np.uint8)
+    return Channels(
+        fifo,
+        np.zeros(slots, FLIT),
+        np.zeros(slots, np.int64),
+        np.zeros(slots, np.int64),
+        signal,
+        reader,
+        timer,
+        wheel,
+        wheel.view(np.int64),
+        np.zeros(turn_cycles, np.uint8),
+        np.full(1, NEVER, np.int64),
+    )
+
+
+def _lay_out_fifos(fifos: Sequence[Fifo], ends: Ends) -> tuple[Records, int]:
+    fifo = np.zeros(len(fifos), FIFO)
+    slots = 0
+    for this, channel in zip(fifo, fifos, strict=True):
+        (output,), (input_,) = ends[channel]
+        size = 1 << (channel.depth - 1).bit_length()
+        this.first_slot, this.mask, this.depth = slots, size - 1, channel.depth
+        this.latency_cycles, this.credit_cycles = channel.latency_cycles, channel.credit_cycles
+        this.producer, this.consumer = output.block.index, input_.block.index
+        slots += size
+    return fifo, slots
+
+
+def _lay_out_signals(signals: Sequence[Signal], ends: Ends) -> tuple[Records, NDArray[np.int32]]:
+    signal = np.zeros(len(signals), SIGNAL)
+    readers: list[int] = []
+    for this, channel in zip(signal, signals, strict=True):
+        blocks = [port.block.index for port in ends[channel][1]]
+        this.value = this.written = channel.initial
+        this.written_cycle, this.first_reader, this.readers = -1, len(readers), len(blocks)
+        readers += blocks
+    return signal, np.array(readers, np.int32)

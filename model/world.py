@@ -1,0 +1,176 @@
+"""State of the fluid model: tasks, paths, links and devices as arrays of records, built from a graph and a network."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.compiled import Records, record
+from lightfabric.model.network import Network
+from lightfabric.model.task import Kind, TaskGraph
+
+HORIZON_PS = 1 << 62
+"""Schedules must end before this, 53 days, so that no sum of two times overflows."""
+
+NOWHERE = -1
+
+_TASK = record(
+    kind="i1", waiting="i4", limit="i4", runs_on="i8", path="i8", work_ps="i8", flow_bytes="f8", latency_ps="i8",
+    edge="i8", edge_end="i8", start_ps="i8", finish_ps="i8", next_ready="i8",
+)  # fmt: skip
+"""A task. ``path`` is -1 when it occupies none; ``flow_bytes`` is what each route of the path carries; ``edge`` to
+``edge_end`` are its successors. Tasks that can start form a stack through ``next_ready``."""
+
+_PATH = record(
+    entry="i8", entry_end="i8", queue="i8", flows="i8", settled_flows="i8", rate="f8", served="f8", since_ps="i8",
+    bottleneck="i8", seen_round="i8", fixed_round="i8", changed="i8", next_changed="i8",
+)  # fmt: skip
+"""A path. ``flows`` are on it now, ``settled_flows`` when ``rate``, bytes per picosecond to each, was last settled;
+``served`` bytes to each until ``since_ps``. Paths whose flows have ``changed`` form a stack through ``next_changed``.
+``seen_round`` is the last settlement that reached it, ``fixed_round`` the last that found its rate."""
+
+_ENTRY = record(link="i8", path="i8", uses="i8", after="i8", before="i8")
+"""A path on a link, which it occupies ``uses`` times; those of active paths form a list through ``after``, ``before``."""
+
+_LINK = record(
+    capacity="f8", first="i8", busy_since_ps="i8", busy_ps="i8", seen_round="i8", free="f8", rising="i8",
+)  # fmt: skip
+"""A link, in bytes per picosecond. ``first`` entry of an active path, -1 if idle. While a component settles, ``free`` is
+what the paths of known rate leave, ``rising`` the flows whose rates still rise."""
+
+_DEVICE = record(busy="i8", next_awake="i8")
+"""A device; those that are idle and have work form a stack through ``next_awake``."""
+
+_QUEUE = record(start="i8", count="i8")
+"""A binary heap in ``item[start:start + count]``, least (key, item) first."""
+
+_OCCASION = record(time_ps="i8", place="i8")
+"""When a task finishes or the next flow of a path ends, and where in the calendar that stands, -1 if it does not."""
+
+READY, AWAKE, CHANGED, CALENDAR, ROUND, REACHED, RISING = range(7)
+"""Places in ``World.size``."""
+
+
+class World(NamedTuple):
+    """All that the compiled engine knows: t tasks, p paths, l links, d devices, as arrays of records.
+
+    Queue i below d holds the computations that wait for device i, by the moment they got ready; queue d + i the flows of
+    path i, by the bytes served at which they end; the last one links, items t to t + l, by the level at which they fill
+    up. ``key`` is by item. The calendar is one more binary heap, of ``occasion``: tasks, and paths from t on.
+    ``size`` holds the heads of the stacks, and the counts of the calendar, of the settlements, of the links reached by
+    the one under way and of its paths whose rates still rise.
+    """
+
+    task: Records
+    successor: Records
+    path: Records
+    entry: Records
+    link: Records
+    reached: Records
+    device: Records
+    queue: Records
+    item: Records
+    key: Records
+    calendar: Records
+    occasion: Records
+    size: Records
+
+
+def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> World:
+    """Everything at rest at time 0. Paths 0.. are the routes of the network, the rings of the graph's groups follow."""
+    task = _tasks(graph, network, message_latency_ps)
+    path, entry = _paths(graph, network, np.unique(graph.peer[(task["path"] >= 0) & (graph.kind == Kind.ALL_REDUCE)]))
+    path["queue"] = graph.devices + np.arange(len(path))
+    link = _records(_LINK, len(network.bytes_per_s), capacity=network.bytes_per_s * 1e-12, first=NOWHERE)
+    moves = task["path"] >= 0
+    queued = np.concatenate([graph.device[graph.kind == Kind.COMPUTE], graph.devices + task["path"][moves]]).astype(np.int64)
+    queue = _records(_QUEUE, graph.devices + len(path) + 1)
+    queue["start"][1:] = np.cumsum(np.bincount(queued, minlength=len(queue) - 1))
+    items, events = len(task) + len(link), len(task) + len(path)
+    world = World(
+        task, graph.successors, path, entry, link, np.empty(len(link), np.int64),
+        _records(_DEVICE, graph.devices), queue, np.empty(items, np.int64), np.empty(items),
+        np.empty(events, np.int64), _records(_OCCASION, events, place=NOWHERE), np.zeros(7, np.int64),
+    )  # fmt: skip
+    world.size[[READY, AWAKE, CHANGED]] = NOWHERE
+    return world
+
+
+def _records(dtype: np.dtype[Any], count: int, **values: Any) -> Records:
+    """Records with the given fields and zeros elsewhere."""
+    records = np.zeros(count, dtype)
+    for name, value in values.items():
+        records[name] = value
+    return records
+
+
+def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Records:
+    routes, route_ps = len(network.pair_key), _route_latency_ps(network)
+    transfer, reduce_ = graph.kind == Kind.TRANSFER, graph.kind == Kind.ALL_REDUCE
+    members = np.ones(len(graph), np.int64)
+    members[reduce_] = np.diff(graph.member_start)[graph.peer[reduce_]]
+    pairs = transfer & (graph.work > 0) & (graph.device != graph.peer)
+    rings = reduce_ & (graph.work > 0) & (members > 1)
+    path, steps = np.full(len(graph), NOWHERE, np.int64), np.zeros(len(graph))
+    path[pairs] = _routes_of(network, graph.device[pairs], graph.peer[pairs])
+    path[rings] = routes + graph.peer[rings]
+    steps[pairs], steps[rings] = 1, 2 * (members[rings] - 1)
+    edge_group, edge_route = _ring_routes(graph, network, np.unique(graph.peer[rings]))
+    path_ps = np.concatenate([route_ps, np.zeros(len(graph.member_start) - 1, np.int64), [0]])
+    np.maximum.at(path_ps, routes + edge_group, route_ps[edge_route])
+    latency_ps = steps * graph.operations * (path_ps[path] + message_latency_ps)
+    if len(graph) and latency_ps.max() >= HORIZON_PS:
+        raise ValueError(f"TaskGraph.operations must have latencies below {HORIZON_PS} ps, not {latency_ps.max():.3g} ps")
+    return _records(
+        _TASK, len(graph), kind=graph.kind, waiting=np.bincount(graph.successors, minlength=len(graph)), limit=NOWHERE,
+        runs_on=graph.device, path=path, work_ps=graph.work, latency_ps=latency_ps,
+        flow_bytes=np.where(rings, 2 * (members - 1) / np.maximum(members, 1), 1) * graph.work,
+        edge=graph.successor_start[:-1], edge_end=graph.successor_start[1:],
+    )  # fmt: skip
+
+
+def _routes_of(network: Network, source: NDArray[np.int32], destination: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Position of each pair's route in ``pair_key``."""
+    key = source.astype(np.int64) * network.devices + destination
+    place = np.searchsorted(network.pair_key, key)
+    found = place < len(network.pair_key)
+    found[found] = network.pair_key[place[found]] == key[found]
+    found[found] = np.diff(network.route_start)[place[found]] > 0
+    if not found.all():
+        pair = int(np.flatnonzero(~found)[0])
+        raise ValueError(f"Network must have a route from GPU {source[pair]} to GPU {destination[pair]}, not none")
+    return place
+
+
+def _ring_routes(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For every edge of the rings of the groups ``used``: the group, the route."""
+    row, step = _ragged(np.diff(graph.member_start)[used])
+    group = used[row].astype(np.int64)
+    start, size = graph.member_start[group], np.diff(graph.member_start)[group]
+    source, destination = graph.members[start + step], graph.members[start + (step + 1) % size]
+    return group, _routes_of(network, source, destination)
+
+
+def _ragged(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and position in the row of every item of rows of the given sizes."""
+    row = np.repeat(np.arange(len(size)), size)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)
+
+
+def _route_latency_ps(network: Network) -> NDArray[np.int64]:
+    sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(network.latency_ps[network.route_links])])
+    return sums[network.route_start[1:]] - sums[network.route_start[:-1]]
+
+
+def _paths(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple[Records, Records]:
+    """Paths and their entries; a link that several routes of a ring share is entered once, used several times."""
+    routes, links = len(network.pair_key), max(len(network.bytes_per_s), 1)
+    group, edge_route = _ring_routes(graph, network, used)
+    owner, route = np.concatenate([np.arange(routes), routes + group]), np.concatenate([np.arange(routes), edge_route])
+    row, step = _ragged(np.diff(network.route_start)[route])
+    key, uses = np.unique(
+        owner[row] * links + network.route_links[network.route_start[route[row]] + step], return_counts=True
+    )
+    entry = _records(_ENTRY, len(key), link=key % links, path=key // links, uses=uses)
+    ends = np.cumsum(np.bincount(entry["path"], minlength=routes + len(graph.member_start) - 1))
+    return _records(_PATH, len(ends), entry_end=ends, entry=np.concatenate([[0], ends[:-1]]), bottleneck=NOWHERE), entry
