@@ -7,6 +7,7 @@ so that a wrong input is said before numba, amaranth or matplotlib would have be
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -18,6 +19,21 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 _UsageError: Any = typer.BadParameter.__mro__[1]
 """Of the click that this typer uses: its own copy from 0.26 on."""
+
+
+def _whole(text: Any) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a whole number, not {text!r:.60}") from None
+
+
+def _number(text: Any) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"must be a number, not {text!r:.60}") from None
+
 
 SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.toml]", help="Description; a built-in example if left out.")]
 SpecOption = Annotated[Path | None, typer.Option("--spec", help="Description; the built-in prototype if left out.")]
@@ -35,6 +51,7 @@ def _run() -> int:
         code = _invoked()
         print(end="", flush=True)
     except (KeyboardInterrupt, typer.Abort):
+        warnings.simplefilter("ignore")  # of hardware that was built and not used
         return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -99,7 +116,10 @@ def characterize(spec: SpecFile = None, as_json: AsJson = False) -> None:
 @app.command()
 def place(
     spec: SpecFile = None,
-    gpus: Annotated[int | None, typer.Option(help="Number of GPUs; the spec's largest that fits if left out.")] = None,
+    gpus: Annotated[
+        int | None,
+        typer.Option(parser=_whole, metavar="INTEGER", help="Number of GPUs; the spec's largest that fits if left out."),
+    ] = None,
     fabric: Annotated[str | None, typer.Option(help="Name of one of the spec's fabrics; all if left out.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -128,9 +148,9 @@ def sim(
     simulator: Annotated[str, typer.Option(help="amaranth, icarus or verilator.")] = "amaranth",
     spec: SpecOption = None,
     waves: Annotated[Path | None, typer.Option(help="File for the waveforms.")] = None,
-    ber: Annotated[float, typer.Option(help="Bit error rate of the channel.")] = 0.0,
-    packets: Annotated[int, typer.Option(help="Number of packets.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the errors and the traffic.")] = 1,
+    ber: Annotated[float, typer.Option(parser=_number, metavar="FLOAT", help="Bit error rate of the channel.")] = 0.0,
+    packets: Annotated[int, typer.Option(parser=_whole, metavar="INTEGER", help="Number of packets.")] = 1000,
+    seed: Annotated[int, typer.Option(parser=_whole, metavar="INTEGER", help="Of the errors and the traffic.")] = 1,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a block's RTL."""

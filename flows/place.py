@@ -14,8 +14,8 @@ from lightfabric.placement.search import MOST_GPUS
 def main(path: Path | None, gpus: int | None, fabric: str | None, as_json: bool) -> None:
     """The command: places the job on ``gpus`` GPUs of one fabric or all, and prints why it is so."""
     spec = _chosen(load_spec(path), gpus, fabric)
-    reasons = check(spec, str(path or spec.name))
-    count = max(count for count, reason in reasons.items() if not reason)
+    source = str(path or spec.name)
+    count = max(count for count, reason in check(spec, source, at=max).items() if not reason)
     from lightfabric.flows.timing_store import measured_timing
 
     timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))

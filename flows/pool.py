@@ -24,7 +24,7 @@ def pool(most: int, preload: list[str]) -> Iterator[ProcessPoolExecutor]:
     context.set_forkserver_preload(preload)
     workers = ProcessPoolExecutor(count, context, initializer=_end_with_parent)
     try:
-        with _interrupts_blocked():
+        with interrupts_blocked():
             for _ in range(count):
                 workers.submit(os.getpid)
         yield workers
@@ -39,13 +39,23 @@ def pool(most: int, preload: list[str]) -> Iterator[ProcessPoolExecutor]:
 
 
 @contextlib.contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Processes and threads started in the block never hear Ctrl-C: the mask is inherited."""
+def interrupts_blocked() -> Iterator[None]:
+    """Processes and threads started in the block never hear Ctrl-C: the mask is inherited.
+
+    Nor does it cut the block short where another thread, say of a numeric library, hears it: it comes afterwards.
+    """
+    heard: list[int] = []
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda number, _: heard.append(number)) if main else None
     try:
         yield
     finally:
+        if handler is not None:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if heard:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _end_with_parent() -> None:

@@ -11,9 +11,9 @@ MESSAGE_LATENCY_PS = 2_000_000
 MOST_BYTES = 256 << 20
 FABRICS = ("ideal-switch",)
 
-_RATE = re.compile(r"(\d+(?:\.\d+)?) ?([MGT])bps")
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([MGT])bps")
 _GBPS = {"M": 1e-3, "G": 1.0, "T": 1e3}
-_MOST_GBPS = 1e6
+_LEAST_GBPS, _MOST_GBPS = 1e-3, 1e6
 
 
 def replay(path: Path, bandwidth_gbps: float, *, message_latency_ps: int = MESSAGE_LATENCY_PS) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def replay(path: Path, bandwidth_gbps: float, *, message_latency_ps: int = MESSA
     try:
         graph = topoopt.read(data)
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{path}: must be a whole TopoOpt task graph: {error}") from None
 
     from lightfabric.model import fluid
     from lightfabric.model.network import star
@@ -66,7 +66,7 @@ def main(path: Path, bandwidth: str, fabric: str, as_json: bool) -> None:
 def _gbps(bandwidth: str) -> float:
     match = _RATE.fullmatch(bandwidth)
     gbps = float(match[1]) * _GBPS[match[2]] if match else 0.0
-    if not 0 < gbps <= _MOST_GBPS:
-        must_be = f"a rate with unit such as 100Gbps, above 0 and at most {_MOST_GBPS:.0f}Gbps"
+    if not _LEAST_GBPS <= gbps <= _MOST_GBPS:
+        must_be = f"a rate with unit such as 100Gbps, from {_LEAST_GBPS:g}Gbps to {_MOST_GBPS:.0f}Gbps"
         raise InputError(f"--bandwidth must be {must_be}, not {bandwidth!r}")
     return gbps

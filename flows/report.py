@@ -34,9 +34,14 @@ def read_bytes(path: Path, limit_bytes: int, what: str) -> bytes:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Path of a temporary file that replaces ``path`` when the block ends well and vanishes when it does not."""
+    """Path of a temporary file that replaces ``path`` when the block ends well and vanishes when it does not.
+
+    InputError if ``path`` cannot be written, or is a folder or a device; what a link leads to is replaced, not the link.
+    """
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        require_file(path)
+        target = Path(os.path.realpath(path))
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
     except OSError as error:
         raise InputError(f"{path}: must be a file that can be written, not: {error.strerror}") from None
     os.close(handle)
@@ -46,9 +51,15 @@ def written_whole(path: Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         beside.chmod(0o666 & ~umask)
-        beside.replace(path)
+        beside.replace(target)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def require_file(path: Path) -> None:
+    """InputError if there is something at ``path`` that a file must not replace."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: must be a file that can be written, not a {'folder' if path.is_dir() else 'device'}")
 
 
 def print_json(result: dict[str, Any] | list[Any]) -> None:

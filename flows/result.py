@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -21,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightfabric.flows import timing_store
-from lightfabric.flows.report import InputError, say, written_whole
+from lightfabric.flows.report import InputError, require_file, say, written_whole
 from lightfabric.model.spec import Spec
 from lightfabric.model.timing import Timing
 
@@ -47,7 +48,8 @@ class Bar:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._console.is_terminal:
+            self._progress.stop()
 
     def measures(self, block: str) -> None:
         """The RTL of ``block`` is being simulated."""
@@ -65,19 +67,20 @@ class Bar:
 
 @contextlib.contextmanager
 def folder(path: Path) -> Iterator[None]:
-    """A folder that can be written; what was made for it vanishes again, if empty, when the block fails."""
-    made = [parent for parent in (path, *path.parents) if not parent.exists()]
+    """A folder in which ``FILES`` can be written; what was made for it vanishes again, if empty, when the block fails."""
+    made = [parent for parent in (path, *path.parents) if not os.path.lexists(parent)]
     try:
         try:
             path.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=path).close()
         except OSError as error:
             raise InputError(f"--out must be a folder that can be written, not {path}: {error.strerror}") from None
-        if not os.access(path, os.W_OK | os.X_OK):
-            raise InputError(f"--out must be a folder that can be written, not {path}")
+        for name in FILES:
+            require_file(path / name)
         yield
     except BaseException:
-        with contextlib.suppress(OSError):
-            for parent in made:
+        for parent in made:
+            with contextlib.suppress(OSError):
                 parent.rmdir()
         raise
 

@@ -41,20 +41,24 @@ class Job:
     efficiency: float
 
 
-def check(spec: Spec, source: str) -> dict[int, str]:
-    """Why each GPU count cannot hold the job, ``""`` if it can; quick. InputError if none can or a fabric serves none."""
+def check(spec: Spec, source: str, at: Callable[[list[int]], int] = min) -> dict[int, str]:
+    """Why each GPU count cannot hold the job, ``""`` if it can; quick.
+
+    InputError if none can, or if a fabric cannot serve that count of the others which ``at`` chooses.
+    """
     reasons = {gpus: _does_not_fit(spec, gpus) for gpus in sorted(spec.gpus)}
     fitting = [gpus for gpus, reason in reasons.items() if not reason]
     if not fitting:
         raise InputError(f"{source}: gpus must be counts that hold the job, not {max(reasons)}: {reasons[max(reasons)]}")
     from lightfabric.placement.place import place
 
-    for index, fabric in enumerate(spec.fabrics):
+    gpus = at(fitting)
+    for fabric in spec.fabrics:
         try:
-            place(spec.job, spec.accelerator, fabric, spec.chiplet, fitting[0], efficiency=1.0)
+            place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=1.0)
         except ValueError as error:
             _, of_chiplet, text = str(error).partition("ChipletSpec.")
-            wrong = f"chiplet.{text}" if of_chiplet else f"fabrics[{index}] must serve {fitting[0]} GPUs, but {error}"
+            wrong = f"chiplet.{text}" if of_chiplet else f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}"
             raise InputError(f"{source}: {wrong}") from None
     return reasons
 

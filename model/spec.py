@@ -30,6 +30,11 @@ def _require_between(owner: object, low: int, high: int, *names: str) -> None:
         _require(owner, name, low <= getattr(owner, name) <= high, f"from {low} to {high}")
 
 
+def _require_name(owner: object) -> None:
+    name: str = getattr(owner, "name")  # noqa: B009
+    _require(owner, "name", bool(name.strip()) and name.isprintable(), "a name of printable characters")
+
+
 def _require_positive(owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
@@ -153,7 +158,7 @@ class AcceleratorSpec:
     fp8_tflops: float | None = None
 
     def __post_init__(self) -> None:
-        _require(self, "name", bool(self.name), "a name")
+        _require_name(self)
         _require_positive(self, "memory_gib", "memory_gbytes_per_s", "fp16_tflops", "bf16_tflops", "fp32_tflops")
         for name in ("tf32_tflops", "fp8_tflops"):
             if getattr(self, name) is not None:
@@ -225,6 +230,7 @@ class ElectricalSwitchSpec:
     cable_m: float = 5.0
 
     def __post_init__(self) -> None:
+        _require_name(self)
         _require_positive(self, "gpu_gbps", "cable_m")
 
 
@@ -243,6 +249,7 @@ class ElectricalClusterSpec:
     cable_m: float = 5.0
 
     def __post_init__(self) -> None:
+        _require_name(self)
         _require_positive(self, "island_gbps", "nic_gbps", "nic_latency_us", "cable_m")
         _require_between(self, 1, 1 << 16, "island_gpus")
 
@@ -262,6 +269,7 @@ class SipRingSpec:
     fibre_m: float = 2.0
 
     def __post_init__(self) -> None:
+        _require_name(self)
         _require_between(self, 1, 1 << 16, "max_hops")
         _require_positive(self, "fibre_m")
 
@@ -280,6 +288,7 @@ class SipOcsSpec:
     fibre_m: float = 20.0
 
     def __post_init__(self) -> None:
+        _require_name(self)
         _require_positive(self, "fibre_m")
 
 
@@ -300,6 +309,7 @@ class Spec:
     chiplet: ChipletSpec = field(default_factory=ChipletSpec)
 
     def __post_init__(self) -> None:
+        _require_name(self)
         in_range = len(self.gpus) > 0 and all(2 <= n <= 1 << 17 for n in self.gpus)
         _require(self, "gpus", in_range, "one or more counts from 2 to 131072")
         names = [fabric.name for fabric in self.fabrics]

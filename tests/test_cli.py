@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import fields
@@ -10,7 +11,8 @@ import pytest
 
 from lightfabric.flows import timing_store
 from lightfabric.flows.load import load_spec
-from lightfabric.flows.report import RunError
+from lightfabric.flows.pool import interrupts_blocked
+from lightfabric.flows.report import RunError, written_whole
 from lightfabric.model.spec import ChipletSpec, spec_hash
 from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
 from lightfabric.sim import characterize
@@ -94,7 +96,15 @@ def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
         (["studdy"], "No such command 'studdy'"),
         (["study", "--bandwidth", "1"], "No such option: --bandwidth"),
         (["replay", "x.fbuf"], "Missing option '--bandwidth'"),
-        (["sim", "link", "--packets", "many"], "Invalid value for '--packets'"),
+        (["sim", "link", "--packets", "1e4"], "Invalid value for '--packets': must be a whole number, not '1e4'"),
+        (["sim", "link", "--ber", "few"], "Invalid value for '--ber': must be a number, not 'few'"),
+        (["place", "--gpus", ""], "Invalid value for '--gpus': must be a whole number, not ''"),
+        (
+            ["replay", "x.fbuf", "--bandwidth", "1e3Gbps"],
+            "--bandwidth must be a rate with unit such as 100Gbps, from 0.001Gbps",
+        ),
+        (["replay", "x.fbuf", "--bandwidth", "0.001Mbps"], "--bandwidth must be a rate with unit"),
+        (["replay", "x.fbuf", "--bandwidth", "\N{ARABIC-INDIC DIGIT THREE}Gbps"], "--bandwidth must be a rate with unit"),
         (["place", "--gpus", "1"], "--gpus must be from 2 to 131072, not 1"),
         (["place", "--fabric", "torus"], "--fabric must be one of ideal switch, NVLink islands, SiP-Ring, SiP-OCS"),
         (["bench", "sort"], "NAME must be one of fluid, kernel, not 'sort'"),
@@ -102,6 +112,72 @@ def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
 )
 def test_a_wrong_use_is_one_line(arguments, says):
     assert refused(*arguments).startswith(says)
+
+
+@pytest.mark.parametrize("arguments", [("verilog", "link", "-o"), ("sim", "link", "--waves")])
+@pytest.mark.parametrize("kind", ["folder", "device"])
+def test_what_no_file_may_replace_is_refused_before_the_work(tmp_path, arguments, kind):
+    path = tmp_path / "there"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    assert refused(*arguments, path) == f"{path}: must be a file that can be written, not a {kind}"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_to_a_file_stays_a_link(tmp_path):
+    link, file = tmp_path / "link", tmp_path / "file"
+    file.write_text("before")
+    link.symlink_to(file)
+    with written_whole(link) as beside:
+        beside.write_text("after")
+    assert link.is_symlink()
+    assert file.read_text() == "after"
+
+
+def small_in(folder, old="", new=""):
+    path = folder / "my.toml"
+    path.write_text((files("lightfabric.examples") / "small.toml").read_text().replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize("out", ["my.toml", "new/" + "x" * 300, "/sys/kernel"])
+def test_results_that_cannot_be_written_are_refused_before_the_study(tmp_path, out):
+    path = small_in(tmp_path)
+    _, messages, _ = lightfabric("study", path, "--out", tmp_path / out, code=2)
+    assert messages.startswith("lightfabric: --out must be a folder that can be written, not ")
+    assert messages.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_in_the_place_of_a_result_is_refused_before_the_study(tmp_path):
+    taken = tmp_path / "manifest.json"
+    taken.mkdir()
+    _, messages, _ = lightfabric("study", "--out", tmp_path, code=2)
+    assert messages == f"lightfabric: {taken}: must be a file that can be written, not a folder\n"
+    assert list(tmp_path.iterdir()) == [taken]
+
+
+def test_a_fabric_too_small_for_the_placed_count_is_refused_before_the_rtl_is_measured(tmp_path):
+    path = tmp_path / "my.toml"
+    path.write_text((files("lightfabric.examples") / "gpt3-175b.toml").read_text().replace("ports = 8", "ports = 2"))
+    said = refused("place", path, "--fabric", "SiP-OCS")
+    assert said.startswith(f"{path}: fabric 'SiP-OCS' must serve 1024 GPUs, but SiP-OCS cannot serve 1024 GPUs: GPU ")
+
+
+def test_a_file_that_is_no_task_graph_is_said_to_be_none(tmp_path):
+    path = small_in(tmp_path)
+    said = refused("replay", path, "--bandwidth", "1Gbps")
+    assert said.startswith(f"{path}: must be a whole TopoOpt task graph: ")
+
+
+def test_an_interrupt_during_the_start_of_processes_comes_after_it():
+    steps = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with interrupts_blocked():
+            signal.getsignal(signal.SIGINT)(signal.SIGINT, None)  # as when another thread hears it
+            steps.append("started")
+        steps.append("never")
+    assert steps == ["started"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_help_names_every_command():

@@ -24,7 +24,7 @@ WRONG = [
     ("= 500.0", '= "500 MHz"', "chiplet.core_clock_mhz must be a number, not '500 MHz'"),
     ("= 500.0", "= nan", "chiplet.core_clock_mhz must be a finite number, not nan"),
     ("= 500.0", "= 1e999", "chiplet.core_clock_mhz must be a finite number, not inf"),
-    ("= 500.0", "= 1e200", "chiplet.core_clock_mhz must be from 1e-06 to 1e+12, not 1e+200"),
+    ("= 800.0", "= 1e200", "accelerator.memory_gbytes_per_s must be from 1e-06 to 1e+12, not 1e+200"),
     (
         "core_clock_mhz",
         "core_clock",
@@ -50,6 +50,9 @@ WRONG = [
     ('"bf16"', '"fp8"', "accelerator.fp8_tflops must be given for a job in fp8, not left out"),
     ('name = "mine"', 'preset = "b200"', "accelerator.preset must be a100 or h100, not 'b200'"),
     ('"islands"', '"SiP-Ring"', "fabrics[2].name must differ from those before, not 'SiP-Ring'"),
+    ('"islands"', '""', "fabrics[1].name must be a name of printable characters, not ''"),
+    ('"mine"', '" "', "accelerator.name must be a name of printable characters, not ' '"),
+    ('"small"', '"a\\u001b[31m"', "name must be a name of printable characters, not 'a\\x1b[31m'"),
     (
         'kind = "sip-ring"',
         "",

@@ -263,7 +263,7 @@ def test_what_is_wrong_with_a_replay_is_one_line(tmp_path):
         replay.main(Path("none"), "1Gbps", "torus", True)
     path = tmp_path / "zeros"
     path.write_bytes(np.zeros(64, np.uint8).tobytes())
-    with pytest.raises(InputError, match=r"zeros: fields must be"):
+    with pytest.raises(InputError, match=r"zeros: must be a whole TopoOpt task graph: fields must be"):
         replay.main(path, "1Gbps", "ideal-switch", True)
     with pytest.raises(InputError, match=r"must be a TopoOpt task graph that can be read"):
         replay.main(tmp_path / "absent", "1Gbps", "ideal-switch", True)
