@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 FORBID: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 """How pydantic reads these classes from a file: no unknown keys, no conversion of types."""
 
-SLOWEST_CYCLES_PER_BLOCK = 16
+SLOWEST_CYCLES_PER_BLOCK = 4
 """A core clock that is faster against the line than this serves nobody, and makes the measurement of the link slow."""
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8"]

@@ -44,9 +44,9 @@ class LinkTiming:
     cycles_per_flit: Fraction
     """Sustained, with the consumer always ready."""
     credit_loop_cycles: int
-    """Most cycles from a credit at the output to the flit it admits at the output, with the sender waiting."""
+    """Most cycles seen from a credit at the output to the flit it admits at the output, with the sender waiting."""
     replay_loop_cycles: int
-    """Most cycles from the delivery that a corrupted flit would have had to the delivery of its replay."""
+    """Most cycles seen from the delivery that a corrupted flit would have had to the delivery of its replay."""
 
 
 @dataclass(frozen=True)
