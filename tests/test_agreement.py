@@ -37,9 +37,8 @@ SPECS = {
 DELAYS_CYCLES = (0, 1, 45)
 
 
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in SPECS])
+@pytest.fixture(scope="module", params=SPECS)
 def measured(request) -> tuple[ChipletSpec, Timing, LinkBench, SwitchBench]:
-    """Tests of one spec stay in one process, which measures it once."""
     spec = SPECS[request.param]
     return spec, characterize(spec), LinkBench(spec), SwitchBench(spec)
 
