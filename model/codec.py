@@ -1,59 +1,121 @@
-"""Bit-exact references of the packet interface: CRC-32C, the 64b/66b scrambler, the flit.
+"""Bit-exact references of the packet interface: the CRCs, the 64b/66b scrambler, the flit.
 
 The hardware in ``lightfabric.rtl`` builds its tables from these functions; benches decode the line with them.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 
 from lightfabric.model.spec import ChipletSpec
 
 CRC_BITS = 32
-CRC_POLYNOMIAL_REFLECTED = 0x82F63B78
-"""CRC-32C (Castagnoli), bit 0 of byte 0 first [RFC 3720 12.1]."""
-CRC_INIT = CRC_XOROUT = 0xFFFFFFFF
+"""Of the CRC field at the end of every flit; a shorter CRC leaves the rest 0, two short ones share it."""
 
 
-def crc_update(state: int, data: int, bits: int) -> int:
-    """State of the CRC-32C register after ``bits`` more bits of ``data``, bit 0 first. Linear in (state, data)."""
-    for position in range(bits):
-        state ^= data >> position & 1
-        state = state >> 1 ^ (CRC_POLYNOMIAL_REFLECTED if state & 1 else 0)
-    return state
+@dataclass(frozen=True)
+class Crc:
+    """A CRC by the parameters of its catalogue entry, at most 32 bits wide.
 
-
-_CRC_OF_BYTE = [crc_update(0, byte, 8) for byte in range(256)]
-
-
-def crc_rows(bits: int) -> list[int]:
-    """Masks per bit of the next state: next[i] = parity((data ^ state) & rows[i]), ``state`` on the first 32 data bits.
-
-    ``bits``, at least 32, enter at once: so many that the whole state is folded into the data. Since the update is linear,
-    unit vectors tell all.
+    The register is kept reflected: its bit 0 belongs to the highest power. ``reflect_in`` takes bit 0 of each byte first,
+    otherwise bit 7; ``reflect_out`` gives the register out as it is, otherwise reversed. A CRC with ``block_bytes`` is
+    always over so many bytes: a shorter message is followed by zeros.
     """
-    rows = [0] * CRC_BITS
-    weight = crc_update(0, 1, 1)
-    for column in reversed(range(bits)):  # the last bit to enter first: each earlier one is shifted once more
-        for row in range(CRC_BITS):
-            rows[row] |= (weight >> row & 1) << column
-        weight = crc_update(weight, 0, 1)
-    return rows
+
+    bits: int
+    polynomial: int
+    init: int
+    xorout: int
+    reflect_in: bool
+    reflect_out: bool
+    block_bytes: int = 0
+
+    def update(self, register: int, stream: int, bits: int) -> int:
+        """Register after ``bits`` more bits, bit 0 of ``stream`` first. Linear in (register, stream)."""
+        feedback = reverse(self.polynomial, self.bits)
+        for position in range(bits):
+            register ^= stream >> position & 1
+            register = register >> 1 ^ (feedback if register & 1 else 0)
+        return register
+
+    def stream(self, message: int, bits: int) -> int:
+        """Whole bytes of a message, byte 0 in the low bits, in the order in which the register takes their bits."""
+        if self.reflect_in:
+            return message
+        content = message.to_bytes(bits // 8, "little")
+        return int.from_bytes(bytes(_REVERSED[byte] for byte in content), "little")
+
+    def rows(self, bits: int) -> list[int]:
+        """Masks per bit of the next register: next[i] = parity((stream ^ register) & rows[i]).
+
+        ``bits``, at least as many as the CRC has, enter at once: so many that the whole register is folded into the
+        stream. Since the update is linear, unit vectors tell all.
+        """
+        rows = [0] * self.bits
+        weight = self.update(0, 1, 1)
+        for column in reversed(range(bits)):  # the last bit to enter first: each earlier one is shifted once more
+            for row in range(self.bits):
+                rows[row] |= (weight >> row & 1) << column
+            weight = self.update(weight, 0, 1)
+        return rows
+
+    def finish(self, register: int, message_bytes: int) -> int:
+        """CRC of a message from the register after it."""
+        for _ in range(max(0, self.block_bytes - message_bytes)):
+            register = register >> 8 ^ _table(self)[register & 0xFF]
+        return (register if self.reflect_out else reverse(register, self.bits)) ^ self.xorout
+
+    def compute(self, message: bytes) -> int:
+        """CRC of whole bytes.
+
+        >>> hex(CRCS["crc32c"].compute(b"123456789"))
+        '0xe3069283'
+        """
+        register, table = reverse(self.init, self.bits), _table(self)
+        for byte in message if self.reflect_in else message.translate(_REVERSED):
+            register = register >> 8 ^ table[(register ^ byte) & 0xFF]
+        return self.finish(register, len(message))
 
 
-CRC_RESIDUE = crc_update(CRC_INIT, CRC_INIT ^ CRC_XOROUT, CRC_BITS)
-"""State after any message and its own CRC: what it is after the empty message and its."""
+def reverse(value: int, bits: int) -> int:
+    """The low ``bits`` of a value in reverse order."""
+    return int(f"{value:0{bits}b}"[::-1], 2)
 
 
-def crc32c(data: bytes) -> int:
-    """CRC-32C of whole bytes.
+_REVERSED = bytes(reverse(byte, 8) for byte in range(256))
 
-    >>> hex(crc32c(b"123456789"))
-    '0xe3069283'
+
+@cache
+def _table(crc: Crc) -> list[int]:
+    return [crc.update(0, byte, 8) for byte in range(256)]
+
+
+CRCS = {
+    "crc32c": Crc(32, 0x1EDC6F41, 0xFFFFFFFF, 0xFFFFFFFF, True, True),
+    "crc24": Crc(24, 0x328B63, 0xFFFFFF, 0xFFFFFF, False, False),
+    "crc16": Crc(16, 0x8005, 0, 0, True, False, block_bytes=128),
+    "crc16-umts": Crc(16, 0x8005, 0, 0, False, False, block_bytes=128),
+}
+"""CRC-32C [RFC 3720 12.1]; CRC-24 [Interlaken]; UCIe's CRC-16, over 128 bytes, bit 0 of byte 0 first [UCIe 1.1 by its
+letter], and bit 7 first as one open implementation has it."""
+
+
+def crc_spans(spec: ChipletSpec) -> list[tuple[int, int]]:
+    """(first byte, byte after the last) of a flit that each CRC of its CRC field covers, the low bits of the field first."""
+    end, block = spec.flit_bytes - spec.CRC_BYTES, CRCS[spec.crc].block_bytes
+    return [(at, min(at + block, end)) for at in range(0, end, block)] if block else [(0, end)]
+
+
+def crc_field(spec: ChipletSpec, body: bytes, sequence: int = 0) -> int:
+    """CRC field of a flit whose other bytes are ``body``.
+
+    A flit that does not say its sequence has it in its CRC: the CRC is that of a flit with ``sequence`` XORed onto the
+    first byte. So a receiver that expects another sequence finds the CRC wrong [implicit sequence numbers, as in RXL for
+    CXL].
     """
-    state = CRC_INIT
-    for byte in data:
-        state = state >> 8 ^ _CRC_OF_BYTE[(state ^ byte) & 0xFF]
-    return state ^ CRC_XOROUT
+    crc, folded = CRCS[spec.crc], bytes([body[0] ^ sequence]) + body[1:]
+    parts = [crc.compute(folded[first:end]) for first, end in crc_spans(spec)]
+    return sum(part << crc.bits * n for n, part in enumerate(parts))
 
 
 SCRAMBLER_BITS = 58
@@ -85,42 +147,63 @@ def descramble(state: int, block: int) -> tuple[int, int]:
 SYNC_DATA = 0b10
 """Sync header of a data block, bit 0 first on the line: 0 then 1 [IEEE 802.3 49.2.4.3]."""
 
-SEQUENCE_BITS = 9
+SYNC_CONTROL = 0b01
+"""Sync header of a control block: a training set."""
+
+SEQUENCES = 255
+"""Sequences are counted modulo 255 [UCIe 1.1, retry]; the 256th value of their 8 bits is none."""
+SEQUENCE_BITS = 8
+CREDIT_BITS = 8
 ADDRESS_BITS = 10
 LENGTH_BITS = 8
 CHANNEL_BITS = 3
+
+IDLE, DATA = 0, 1
+"""Types of a flit: link state alone, or client data too."""
+EXPLICIT, ACK, NAK = 0, 1, 2
+"""Replay commands [UCIe 1.1, retry]: what the sequence of a flit means."""
+
+IMPLICIT = 0b1111
+"""Of a flit that does not say its sequence; all others have 0. Fewer than four wrong bits do not make one the other."""
+
 HEADER_FIELDS = {
-    "data": 1,
+    "type": 2,
     "last": 1,
-    "nak": 1,
-    "virtual_channel": CHANNEL_BITS,
+    "code": 2,
     "sequence": SEQUENCE_BITS,
-    "ack": SEQUENCE_BITS,
+    "virtual_channel": CHANNEL_BITS,
     "length_bytes": LENGTH_BITS,
     "destination": ADDRESS_BITS,
     "source": ADDRESS_BITS,
     "credit_channel": CHANNEL_BITS,
-    "credits": SEQUENCE_BITS,
+    "credits": CREDIT_BITS,
+    "implicit": 4,
+    "reserved": 5,
 }
 """Bits of each header field, the first in the least significant bits; 64 bits in all."""
 
 
+def following(sequence: int) -> int:
+    """The sequence after this one."""
+    return (sequence + 1) % SEQUENCES
+
+
 @dataclass(frozen=True)
 class Flit:
-    """One flit: 8 bytes of header, payload padded with zeros, CRC-32C of all that, little endian.
+    """One flit: 8 bytes of header, payload padded with zeros, 4 bytes of CRC, little endian.
 
-    ``data`` is 0 for a flit that only carries link state. ``sequence`` is that of this flit, or of the next one if ``data``
-    is 0; ``ack`` is the next sequence expected by the sender of this flit, and ``nak`` flips each time it asks for a replay
-    from there; ``credits`` counts the buffers ever freed in ``credit_channel``, modulo 512.
+    ``code`` says what ``sequence`` is: EXPLICIT, of this flit, or, if it is IDLE, of the last data flit before it;
+    ACK, of the last data flit that the sender of this one received in order; NAK, the same, and all after it are wanted
+    again. ``credits`` is the number of flits that may ever be sent in ``credit_channel`` since the link was reset, modulo
+    256.
     """
 
     payload: bytes = b""
-    data: int = 0
+    type: int = IDLE
     last: int = 0
-    nak: int = 0
-    virtual_channel: int = 0
+    code: int = EXPLICIT
     sequence: int = 0
-    ack: int = 0
+    virtual_channel: int = 0
     destination: int = 0
     source: int = 0
     credit_channel: int = 0
@@ -131,8 +214,21 @@ class Flit:
         """Payload bytes in use."""
         return len(self.payload)
 
-    def encode(self, spec: ChipletSpec) -> bytes:
-        """The ``spec.flit_bytes`` bytes before 64b/66b coding. ValueError if a field does not fit."""
+    @property
+    def reserved(self) -> int:
+        """Bits for later use."""
+        return 0
+
+    @property
+    def implicit(self) -> int:
+        """IMPLICIT if the flit has a sequence of its own that it does not say, else 0."""
+        return IMPLICIT if self.type == DATA and self.code != EXPLICIT else 0
+
+    def encode(self, spec: ChipletSpec, own_sequence: int = 0) -> bytes:
+        """The ``spec.flit_bytes`` bytes before 64b/66b coding. ValueError if a field does not fit.
+
+        ``own_sequence`` is that of the flit, if it is implicit.
+        """
         if len(self.payload) > spec.payload_bytes:
             raise ValueError(f"Flit.payload must have at most {spec.payload_bytes} bytes, not {len(self.payload)}")
         header = position = 0
@@ -143,23 +239,20 @@ class Flit:
             header |= value << position
             position += bits
         body = header.to_bytes(spec.HEADER_BYTES, "little") + self.payload.ljust(spec.payload_bytes, b"\0")
-        return body + crc32c(body).to_bytes(spec.CRC_BYTES, "little")
+        return body + crc_field(spec, body, own_sequence if self.implicit else 0).to_bytes(spec.CRC_BYTES, "little")
 
     @staticmethod
-    def decode(spec: ChipletSpec, encoded: bytes) -> "Flit | None":
-        """The flit in ``spec.flit_bytes`` bytes; None if the CRC does not match."""
-        body, crc = encoded[: -spec.CRC_BYTES], int.from_bytes(encoded[-spec.CRC_BYTES :], "little")
-        if crc32c(body) != crc:
-            return None
+    def decode(spec: ChipletSpec, encoded: bytes, own_sequence: int = 0) -> "Flit | None":
+        """The flit in ``spec.flit_bytes`` bytes; None if the CRC is not that of this flit, or of this sequence if implicit."""
+        body, field = encoded[: -spec.CRC_BYTES], int.from_bytes(encoded[-spec.CRC_BYTES :], "little")
         header, values = int.from_bytes(body[: spec.HEADER_BYTES], "little"), dict[str, int]()
         for name, bits in HEADER_FIELDS.items():
             values[name] = header & (1 << bits) - 1
             header >>= bits
-        length_bytes = values.pop("length_bytes")
+        length_bytes, implicit, _ = (values.pop(name) for name in ("length_bytes", "implicit", "reserved"))
+        if implicit not in (0, IMPLICIT) or field != crc_field(spec, body, own_sequence if implicit else 0):
+            return None
         return Flit(payload=body[spec.HEADER_BYTES :][:length_bytes], **values)
-
-
-assert {field.name for field in fields(Flit)} - {"payload"} == HEADER_FIELDS.keys() - {"length_bytes"}
 
 
 def beats(spec: ChipletSpec, encoded: bytes) -> list[tuple[int, ...]]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import (
+    FIBRE_PS_PER_M,
     ChipletSpec,
     ElectricalClusterSpec,
     ElectricalSwitchSpec,
@@ -20,9 +21,6 @@ from lightfabric.model.spec import (
 from lightfabric.model.timing import Timing
 
 Pair = tuple[int, int]
-
-FIBRE_PS_PER_M = 1.468 / 299_792_458 * 1e12
-"""4.897 ns/m: group index 1.468 of standard single-mode fibre at 1310 to 1550 nm (Corning SMF-28 data sheets)."""
 
 CABLE_PS_PER_M = 5000.0
 """5 ns/m: copper with solid polyethylene, relative permittivity 2.25, so two thirds of the speed of light."""

@@ -26,19 +26,23 @@ def first_beat_from(cycle: int, first_beat_cycle: int, num: int, den: int) -> in
 
 @dataclass(frozen=True)
 class Slots:
-    """Slots of one direction of a link, one after the other; the line carries ``beats`` beats in ``cycles`` cycles."""
+    """Slots of one direction of a link, one after the other; the line carries ``beats`` beats in ``cycles`` cycles.
+
+    The line's beats are counted from reset on; ``frame_beat`` is the first one of slot 0, after those of training sets.
+    """
 
     first_beat_cycle: int
+    frame_beat: int
     line_cycles: int
     beats_per_flit: int
     beats: int
     cycles: int
 
     @staticmethod
-    def of(spec: ChipletSpec, first_beat_cycle: int = 0, line_cycles: int = 0) -> "Slots":
+    def of(spec: ChipletSpec, first_beat_cycle: int = 0, frame_beat: int = 1, line_cycles: int = 0) -> "Slots":
         """Slots of the link of a spec; the cycles are those of ``LinkTiming``."""
         rate = spec.blocks_per_cycle
-        return Slots(first_beat_cycle, line_cycles, spec.beats_per_flit, rate.numerator, rate.denominator)
+        return Slots(first_beat_cycle, frame_beat, line_cycles, spec.beats_per_flit, rate.numerator, rate.denominator)
 
     def decided_cycle(self, slot: int) -> int:
         """Cycle in which it is decided what a slot carries."""
@@ -46,12 +50,12 @@ class Slots:
 
     def last_cycle(self, slot: int) -> int:
         """Cycle of the last beat of a slot on the line."""
-        return beat_cycle((slot + 1) * self.beats_per_flit - 1, self.first_beat_cycle, self.beats, self.cycles)
+        return beat_cycle(self.frame_beat + (slot + 1) * self.beats_per_flit - 1, self.first_beat_cycle, self.beats, self.cycles)
 
     def decided_from(self, cycle: int) -> int:
-        """The first slot that is decided in ``cycle`` or later; the slot sent out of reset is decided by nobody."""
+        """The first slot that is decided in ``cycle`` or later; slot 0, that follows the training sets, is always without data."""
         beat = first_beat_from(cycle + self.line_cycles, self.first_beat_cycle, self.beats, self.cycles)
-        return max(1, -(-(beat + 1) // self.beats_per_flit))
+        return max(1, -(-(beat + 1 - self.frame_beat) // self.beats_per_flit))
 
     @property
     def longest_cycles(self) -> int:

@@ -14,6 +14,9 @@ from typing import Any, ClassVar, Literal
 FORBID: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 """How pydantic reads these classes from a file: no unknown keys, no conversion of types."""
 
+FIBRE_PS_PER_M = 1.468 / 299_792_458 * 1e12
+"""4.897 ns/m: group index 1.468 of standard single-mode fibre at 1310 to 1550 nm (Corning SMF-28 data sheets)."""
+
 SLOWEST_CYCLES_PER_BLOCK = 4
 """A core clock that is faster against the line than this serves nobody, and makes the measurement of the link slow."""
 
@@ -46,7 +49,8 @@ class ChipletSpec:
     """One optical-I/O chiplet: the hardware that ``lightfabric.rtl`` builds.
 
     A port is one fibre pair carrying ``wavelengths_per_port`` wavelengths in each direction. The packet interface
-    sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``.
+    sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``. A transmitter keeps
+    ``replay_flits`` until they are acknowledged; 0 stands for what a round trip over ``reach_m`` of fibre needs.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -56,24 +60,30 @@ class ChipletSpec:
     wavelength_gbps: float = 32.0
     core_clock_mhz: float = 500.0
     flit_bytes: int = 128
-    crc: Literal["crc32c"] = "crc32c"
+    crc: Literal["crc32c", "crc24", "crc16", "crc16-umts"] = "crc32c"
     virtual_channels: int = 2
-    buffer_flits: int = 128
-    replay_flits: int = 256
+    buffer_flits: int = 127
+    reach_m: float = 20.0
+    replay_flits: int = 0
 
     HEADER_BYTES: ClassVar[int] = 8
     CRC_BYTES: ClassVar[int] = 4
     BLOCK_BYTES: ClassVar[int] = 8
     BLOCK_BITS_ON_LINE: ClassVar[int] = 66
+    MOST_OUTSTANDING_FLITS: ClassVar[int] = 127
+    """So that sequences modulo 255 tell old flits from new ones [UCIe 1.1, retry]."""
+    LOOP_CYCLES: ClassVar[int] = 20
+    """More than the pipelines of both ends take of a round trip; tests compare it with the measured ones."""
+    LOOP_SLOTS: ClassVar[int] = 4
+    """Of a round trip: the flit's own slot, the wait for a slot with an acknowledgement, that slot, the wait to send."""
 
     def __post_init__(self) -> None:
         _require_between(self, 1, 32, "ports")
         _require_between(self, 1, 32, "wavelengths_per_port")
         _require_between(self, 1, 8, "virtual_channels")
-        _require_between(self, 1, 256, "buffer_flits")
-        _require_positive(self, "wavelength_gbps", "core_clock_mhz")
+        _require_between(self, 1, self.MOST_OUTSTANDING_FLITS, "buffer_flits")
+        _require_positive(self, "wavelength_gbps", "core_clock_mhz", "reach_m")
         _require(self, "flit_bytes", self.flit_bytes in (64, 128, 256), "64, 128 or 256")
-        _require(self, "replay_flits", self.replay_flits in (2, 4, 8, 16, 32, 64, 128, 256), "a power of two from 2 to 256")
         _require(
             self,
             "wavelengths_per_port",
@@ -94,6 +104,17 @@ class ChipletSpec:
             self.blocks_per_cycle <= 1,
             f"at least {least_mhz:.2f}, so that a wavelength needs no more than one 66-bit block per cycle",
         )
+        self._require_replay_depth()
+
+    def _require_replay_depth(self) -> None:
+        most, least = self.MOST_OUTSTANDING_FLITS, self.round_trip_flits
+        spare_cycles = float((most - self.LOOP_SLOTS) * self.slot_cycles) - self.LOOP_CYCLES
+        reach_m = spare_cycles / 2 * self.cycle_ps / FIBRE_PS_PER_M
+        _require(self, "reach_m", least <= most, f"at most {reach_m:.4g}, so that a round trip holds at most {most} flits")
+        if self.replay_flits == 0:
+            object.__setattr__(self, "replay_flits", least)
+        must_be = f"0 or from {least}, the flits of a round trip over reach_m, to {most}"
+        _require(self, "replay_flits", least <= self.replay_flits <= most, must_be)
 
     @property
     def payload_bytes(self) -> int:
@@ -109,6 +130,11 @@ class ChipletSpec:
     def beats_per_flit(self) -> int:
         """Beats that a flit occupies on the line."""
         return self.flit_bytes // self.beat_bytes
+
+    @property
+    def client_bytes(self) -> int:
+        """Bytes of a word of the client's stream: a beat, or the payload of a flit that is sent as a single beat."""
+        return min(self.beat_bytes, self.payload_bytes)
 
     @property
     def blocks_per_cycle(self) -> Fraction:
@@ -127,9 +153,15 @@ class ChipletSpec:
         return 2 * self.ports
 
     @property
-    def replay_timeout_slots(self) -> int:
-        """Slots without an acknowledgement after which the transmitter replays: four windows and the pipelines."""
-        return 4 * self.replay_flits + 64
+    def slot_cycles(self) -> Fraction:
+        """Cycles that a flit occupies on the line, on average."""
+        return self.beats_per_flit / self.blocks_per_cycle
+
+    @property
+    def round_trip_flits(self) -> int:
+        """Slots from the sending of a flit over ``reach_m`` of fibre to the slot that can use its acknowledgement, at most."""
+        delay_cycles = math.ceil(self.reach_m * FIBRE_PS_PER_M / self.cycle_ps)
+        return math.ceil((2 * delay_cycles + self.LOOP_CYCLES) / self.slot_cycles) + self.LOOP_SLOTS
 
     @property
     def gbps_per_port(self) -> float:

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import ADDRESS_BITS, CHANNEL_BITS, LENGTH_BITS
+from lightfabric.model.codec import ADDRESS_BITS, CHANNEL_BITS, CREDIT_BITS, LENGTH_BITS
 from lightfabric.model.spec import ChipletSpec
 
 
@@ -27,17 +27,20 @@ class ChannelSignature(wiring.Signature):
     """A flit per cycle without back-pressure, and credits back.
 
     The sender starts with ``spec.buffer_flits`` credits per virtual channel, spends one per flit and gets one back for
-    each cycle in which the bit of the virtual channel is set.
+    each cycle in which the bit of the virtual channel is set. ``held`` is 1 from the cycle after a flit until the cycle of
+    its credit: a sender that misses credits while nothing is held knows that they are lost.
 
     Members
     -------
     flit : Out(flit_layout(spec))
     valid : Out(1)
     credit : In(spec.virtual_channels)
+    held : In(spec.virtual_channels)
     """
 
     def __init__(self, spec: ChipletSpec):
-        super().__init__({"flit": Out(flit_layout(spec)), "valid": Out(1), "credit": In(spec.virtual_channels)})
+        back = {"credit": In(spec.virtual_channels), "held": In(spec.virtual_channels)}
+        super().__init__({"flit": Out(flit_layout(spec)), "valid": Out(1), **back})
 
 
 def one_hot_mux(selects, values):
@@ -60,6 +63,7 @@ class Queue(wiring.Component):
     i : In(ChannelSignature(spec))
     heads : Out(flit_layout(spec)).array(spec.virtual_channels)
     valid : Out(spec.virtual_channels)
+    more : Out(spec.virtual_channels), another flit is behind the head
     pop : In(spec.virtual_channels)
     """
 
@@ -70,6 +74,7 @@ class Queue(wiring.Component):
                 "i": In(ChannelSignature(spec)),
                 "heads": Out(flit_layout(spec)).array(spec.virtual_channels),
                 "valid": Out(spec.virtual_channels),
+                "more": Out(spec.virtual_channels),
                 "pop": In(spec.virtual_channels),
             }
         )
@@ -85,8 +90,10 @@ class Queue(wiring.Component):
                 fifo.w_en.eq(self.i.valid & (self.i.flit.virtual_channel == channel)),
                 Value.cast(self.heads[channel]).eq(fifo.r_data),
                 self.valid[channel].eq(fifo.r_rdy),
+                self.more[channel].eq(fifo.level > 1),
                 fifo.r_en.eq(self.pop[channel]),
                 self.i.credit[channel].eq(self.pop[channel] & fifo.r_rdy),
+                self.i.held[channel].eq(fifo.r_rdy),
             ]
         return m
 
@@ -113,6 +120,51 @@ class Credits(wiring.Component):
             count = Signal(range(depth + 1), init=depth, name=f"count_{channel}")
             m.d.comb += self.left[channel].eq(count != 0)
             m.d.sync += count.eq(count + self.refund[channel] - self.spend[channel])
+        return m
+
+
+LEAK_CYCLES = 16
+"""Far longer than a receiver may hold a flit without showing it."""
+
+
+class CreditLedger(wiring.Component):
+    """The books of one virtual channel at its sending end, for a far sender that is told a limit and no single credits.
+
+    ``limit`` is the number of flits that may ever be sent, modulo 256: the buffer and what was freed. Flits that the client
+    neither holds nor gives back for 16 cycles are ``leak``, one a cycle, and their credits are given again. A credit while
+    nothing is out, and a flit beyond the buffer, are ``violation`` and change nothing.
+
+    Members
+    -------
+    flit, credit, held : In(1), of the channel
+    restart : In(1), the far sender counts from 0 again
+    limit : Out(8)
+    leak, violation : Out(1)
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec = spec
+        outs = {"limit": Out(CREDIT_BITS, init=spec.buffer_flits), "leak": Out(1), "violation": Out(1)}
+        super().__init__({**dict.fromkeys(("flit", "credit", "held", "restart"), In(1)), **outs})
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = self.spec.buffer_flits
+        out, quiet_cycles = Signal(range(depth + 1)), Signal(range(LEAK_CYCLES + 1))
+        enters, leaves = Signal(), Signal()
+        m.d.comb += [
+            enters.eq(self.flit & ((out != depth) | self.credit)),
+            self.leak.eq((quiet_cycles == LEAK_CYCLES) & ~self.credit & (out != 0)),
+            leaves.eq((self.credit & ((out != 0) | self.flit)) | self.leak),
+            self.violation.eq((self.flit & ~enters) | (self.credit & ~leaves)),
+        ]
+        m.d.sync += [out.eq(out + enters - leaves), self.limit.eq(self.limit + leaves)]
+        with m.If(self.held | self.flit | self.credit | (out == 0)):
+            m.d.sync += quiet_cycles.eq(0)
+        with m.Elif(quiet_cycles != LEAK_CYCLES):
+            m.d.sync += quiet_cycles.eq(quiet_cycles + 1)
+        with m.If(self.restart):
+            m.d.sync += self.limit.eq(depth - out - enters + leaves)
         return m
 
 

@@ -1,4 +1,6 @@
-"""The client side: AXI4-Stream-like streams to credited flits, and back."""
+"""The client side: AXI4-Stream packets cut into credited flits, and flits put together to packets again."""
+
+from math import gcd
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -6,7 +8,10 @@ from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import ADDRESS_BITS
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.channel import ChannelSignature, Credits, Queue, RoundRobin, one_hot_mux
+from lightfabric.rtl.channel import ChannelSignature, Credits, Queue, RoundRobin, flit_layout, one_hot_mux
+
+MOST_PACKET_BYTES = 1 << 16
+"""The longest packet that is promised to pass; nothing here counts the bytes of a packet, so longer ones pass as well."""
 
 
 def user_bits(spec: ChipletSpec) -> int:
@@ -15,15 +20,15 @@ def user_bits(spec: ChipletSpec) -> int:
 
 
 def beat_layout(spec: ChipletSpec) -> data.StructLayout:
-    """One beat of a client stream: the payload of one flit.
+    """One word of a client stream.
 
-    ``keep`` is contiguous from byte 0; ``dest`` and ``user``, the virtual channel, are those of the packet and do not
-    change before the beat after ``last``.
+    ``keep`` is contiguous from byte 0 in the last word of a packet and full in the others. ``dest`` and ``user``, the
+    virtual channel, are those of the packet's first word.
     """
     return data.StructLayout(
         {
-            "data": spec.payload_bytes * 8,
-            "keep": spec.payload_bytes,
+            "data": spec.client_bytes * 8,
+            "keep": spec.client_bytes,
             "last": 1,
             "dest": ADDRESS_BITS,
             "user": user_bits(spec),
@@ -32,7 +37,7 @@ def beat_layout(spec: ChipletSpec) -> data.StructLayout:
 
 
 def delivered_layout(spec: ChipletSpec) -> data.StructLayout:
-    """A beat as it leaves the fabric: ``id`` is the address of its source."""
+    """A word as it leaves the fabric: ``id`` is the address of its source."""
     return data.StructLayout({**{name: field.shape for name, field in beat_layout(spec)}, "id": ADDRESS_BITS})
 
 
@@ -43,18 +48,61 @@ def enabled_bytes(payload, keep):
 
 def length_of(keep):
     """Number of bytes in a ``keep`` that is contiguous from byte 0. Combinational: an edge, and an OR."""
-    length = 0
-    for i, ends in enumerate(keep & ~(keep >> 1)):
-        length = length | Mux(ends, i + 1, 0)
-    return length
+    edges = [*(keep[i] & ~keep[i + 1] for i in range(len(keep) - 1)), keep[-1]]
+    bits = range(len(keep).bit_length())
+    return Cat(Cat(edge for length, edge in enumerate(edges, 1) if length >> bit & 1).any() for bit in bits)
+
+
+class Grid:
+    """How the words of a packet lie in its flits, counted in grains, the largest pieces that both are made of.
+
+    Words follow each other without a gap, so that a word begins at ``position``, a grain of a flit, and the next one
+    at ``following(position)``, in the next flit if the word reaches the end of its own. Grain i of a flit goes through
+    column i modulo ``word``: a word enters its columns rotated by its position.
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.grain_bytes = gcd(spec.client_bytes, spec.payload_bytes)
+        self.word, self.flit = spec.client_bytes // self.grain_bytes, spec.payload_bytes // self.grain_bytes
+
+    def positions(self) -> Signal:
+        """A register for a position."""
+        return Signal(range(max(2, self.flit)), name="position")
+
+    def following(self, position: int) -> int:
+        """Where the next word begins."""
+        return (position + self.word) % self.flit
+
+    def window(self, position: int) -> int:
+        """Mask of the grains of a word that begins there."""
+        return (1 << self.word) - 1 << position
+
+    def grain(self, value, index: int):
+        """One grain of a flit or word."""
+        return value.word_select(index, self.grain_bytes * 8)
+
+    def rotated(self, m, word, amount, *, left: bool):
+        """``word`` rotated by ``amount`` grains. Combinational: a multiplexer per bit of ``amount``."""
+        for stage, bit in enumerate(amount):
+            step_bits = self.grain_bytes * 8 << stage
+            turned = Signal.like(word, name=f"turned_{stage}")
+            m.d.comb += turned.eq(Mux(bit, word.rotate_left(step_bits) if left else word.rotate_right(step_bits), word))
+            word = turned
+        return word
 
 
 class Ingress(wiring.Component):
-    """Gives each beat of a stream to the network as one flit from ``address``.
+    """Cuts the packets of a stream into flits from ``address``, and gives them to the network.
 
-    A beat taken in cycle t is the flit of cycle t + 1, at up to one per cycle, in order. A beat waits while its virtual
-    channel has no credit; one of a virtual channel that the spec does not have waits for ever. Bytes outside ``keep`` are
-    sent as zeros. From reset on it offers no flit and has all credits.
+    A packet begins a new flit; all its flits are full but the last. The word that completes a flit, or its packet, taken
+    in cycle t, makes it the flit of cycle t + 1; a last word that reaches into one more flit is followed by a cycle in
+    which no word is taken, and by that flit. Otherwise a word is taken per cycle, in order. A word that begins a flit waits
+    for a credit of its virtual channel, which it spends; one of a virtual channel that the spec does not have waits for
+    ever. From reset on it offers no flit and has all credits.
+
+    Bytes outside ``keep`` are sent as zeros. A packet without bytes is a flit of length 0. Destination and virtual
+    channel are those of the first word, and a word before the last counts as full: a client that breaks the rules of
+    ``beat_layout`` spoils its own packet and nothing else.
 
     Members
     -------
@@ -70,35 +118,100 @@ class Ingress(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.credits = credits_ = Credits(self.spec)
-        beat, taken = self.i.payload, Signal()
-        wanted = Cat(beat.user == v for v in range(self.spec.virtual_channels))
+        grid, word, flit = Grid(self.spec), self.i.payload, self.o.flit
+        position, opens, flush = grid.positions(), Signal(init=1), Signal()
+        begins, completes, crosses, spills = Signal(), Signal(), Signal(), Signal()
+        following, step, ends = Signal.like(position), Signal(), Signal()
+        with m.Switch(position):
+            for p in range(grid.flit):
+                with m.Case(p):
+                    m.d.comb += [
+                        begins.eq(p < grid.word),
+                        completes.eq(p + grid.word >= grid.flit),
+                        following.eq(grid.following(p)),
+                    ]
+                    if p + grid.word > grid.flit:
+                        m.d.comb += [
+                            crosses.eq(step if p < grid.word else 1),
+                            spills.eq(word.last & word.keep[(grid.flit - p) * grid.grain_bytes]),
+                        ]
+
+        # The rest of a last word that spills goes out like one more last word, without bytes of its own.
+        may_begin = self._credit(m, Mux(opens, word.user, flit.virtual_channel), step & begins)
         m.d.comb += [
-            self.i.ready.eq((credits_.left & wanted).any()),
-            taken.eq(self.i.valid & self.i.ready),
-            credits_.spend.eq(wanted & taken.replicate(len(wanted))),
+            self.i.ready.eq((may_begin | ~begins) & ~flush),
+            step.eq((may_begin | ~begins) & (self.i.valid | flush)),
+            ends.eq(flush | (word.last & ~spills)),
+        ]
+        m.d.sync += self.o.valid.eq(step & (completes | ends))
+        with m.If(step):
+            m.d.sync += [position.eq(Mux(ends, 0, following)), opens.eq(ends), flush.eq(word.last & spills & ~flush)]
+
+        payload_bytes = self.spec.payload_bytes
+        total_bytes = Signal(range(payload_bytes + self.spec.client_bytes))
+        rest_bytes = Signal.like(flit.length_bytes)
+        m.d.comb += total_bytes.eq(position * grid.grain_bytes + length_of(word.keep))
+        with m.If(crosses):
+            m.d.sync += rest_bytes.eq(total_bytes - payload_bytes)
+        m.d.sync += [
+            flit.last.eq(ends),
+            flit.length_bytes.eq(Mux(flush, rest_bytes, Mux(ends, total_bytes, payload_bytes))),
+            flit.source.eq(self.address),
+        ]
+        with m.If(opens):
+            m.d.sync += [flit.destination.eq(word.dest), flit.virtual_channel.eq(word.user)]
+        keep, kept = Signal.like(word.keep), Signal.like(word.data)
+        m.d.comb += [keep.eq(Mux(flush, 0, word.keep)), kept.eq(enabled_bytes(word.data, keep))]
+        self._add_bytes(m, grid, position, begins, crosses, kept)
+        return m
+
+    def _credit(self, m, virtual_channel, spent):
+        """1 if the virtual channel has a credit, which goes when ``spent``."""
+        m.submodules.credits = credits_ = Credits(self.spec)
+        wanted = Cat(virtual_channel == v for v in range(self.spec.virtual_channels))
+        m.d.comb += [
+            credits_.spend.eq(wanted & spent.replicate(len(wanted))),
             credits_.refund.eq(self.o.credit),
         ]
-        m.d.sync += self.o.valid.eq(taken)
-        with m.If(taken):
-            m.d.sync += [
-                self.o.flit.last.eq(beat.last),
-                self.o.flit.virtual_channel.eq(beat.user),
-                self.o.flit.length_bytes.eq(length_of(beat.keep)),
-                self.o.flit.destination.eq(beat.dest),
-                self.o.flit.source.eq(self.address),
-                self.o.flit.payload.eq(enabled_bytes(beat.data, beat.keep)),
-            ]
-        return m
+        return (credits_.left & wanted).any()
+
+    def _add_bytes(self, m, grid, position, begins, crosses, word):
+        """Writes the word at its position in every cycle until it is taken, so that no credit is in the way of the bytes.
+
+        Around the first word of a flit goes what the flit before it had no room for, and zeros.
+        """
+        covered, rotation = Signal(grid.flit), Signal(range(grid.word))
+        with m.Switch(position):
+            for p in range(grid.flit):
+                with m.Case(p):
+                    m.d.comb += [covered.eq(grid.window(p)), rotation.eq(p % grid.word)]
+        columns, grain_bits = grid.rotated(m, word, rotation, left=True), grid.grain_bytes * 8
+        grains = [Signal(grain_bits, name=f"grain_{i}") for i in range(grid.flit)]
+        for i, grain in enumerate(grains):
+            after = Signal(grain_bits, name=f"after_{i}")
+            m.d.comb += after.eq(grid.grain(columns, i % grid.word) & covered[i].replicate(grain_bits))
+            if i < grid.word - 1:
+                spilled = Signal(grain_bits, name=f"spilled_{i}")
+                with m.If(crosses):
+                    m.d.sync += spilled.eq(grid.grain(columns, (grid.flit + i) % grid.word))
+                with m.If(begins & (position > i)):
+                    m.d.comb += after.eq(spilled)
+            with m.If(begins | covered[i]):
+                m.d.sync += grain.eq(after)
+        m.d.comb += self.o.flit.payload.eq(Cat(grains))
 
 
 class Egress(wiring.Component):
-    """Gives the flits of the network to a stream, a whole packet at a time.
+    """Gives the flits of the network to a stream, as whole packets in words that are full but for the last.
 
-    A flit of cycle t is offered from cycle t + 1 on, at up to one per cycle without a bubble, and stays unchanged until
-    it is taken. The virtual channels take turns, each for one packet: once a packet has begun, its virtual channel keeps
-    the stream until ``last``. Order is kept within a virtual channel. A stream that is not ready fills the queue and
-    withholds its credits.
+    The first word of a packet whose flit comes in cycle t is offered from cycle t + 3 on; words follow at up to one per
+    cycle without a bubble, each as soon as the flits that it lies in are there, and stay unchanged until they are taken.
+    The virtual channels take turns, each for one packet: once a packet has begun, its virtual channel keeps the stream
+    until ``last``. Order is kept within a virtual channel. A stream that is not ready fills the queue and withholds its
+    credits, but for that of one flit.
+
+    Bytes outside ``keep`` are zeros whatever the flits hold past their length. All flits of a packet but the last count
+    as full. A packet without bytes is a word with ``keep`` 0.
 
     Members
     -------
@@ -112,31 +225,106 @@ class Egress(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        spec = self.spec
-        m.submodules.queue = queue = Queue(spec)
-        m.submodules.turn = turn = RoundRobin(spec.virtual_channels)
-        wiring.connect(m, wiring.flipped(self.i), queue.i)
+        grid, flit, given = Grid(self.spec), Signal(flit_layout(self.spec)), self.o.payload
+        present, free, ends, leaves = Signal(), Signal(), Signal(), Signal()
+        tail, word = Signal(range(grid.word)), Signal.like(given)
+        m.d.comb += free.eq(~self.o.valid | self.o.ready)
+        self._add_turns(m, grid, flit, present, ends, leaves, free, tail)
+        self._add_words(m, grid, flit, present, ends, leaves, free, tail, word)
+        m.d.comb += [
+            word.last.eq(ends),
+            word.dest.eq(flit.destination),
+            word.user.eq(flit.virtual_channel),
+            word.id.eq(flit.source),
+        ]
+        with m.If(free):
+            m.d.sync += [self.o.valid.eq(present), given.eq(word)]
+        return m
 
-        held, holder, serving = Signal(), Signal(spec.virtual_channels), Signal(spec.virtual_channels)
-        flit, taken = Signal.like(queue.heads[0]), Signal()
+    def _add_turns(self, m, grid, flit, present, ends, leaves, free, tail):
+        """Fills ``flit`` when there is room: with the next of the packet, else of the virtual channel whose turn it is.
+
+        Its first word begins with ``tail`` grains of the flit before.
+        """
+        channels = self.spec.virtual_channels
+        m.submodules.queue = queue = Queue(self.spec)
+        m.submodules.turn = turn = RoundRobin(channels)
+        wiring.connect(m, wiring.flipped(self.i), queue.i)
+        held, holder, head = Signal(), Signal(channels), Signal.like(flit)
+        serving, room, load, fits = Signal(channels), Signal(), Signal(), Signal()
         m.d.comb += [
             turn.requests.eq(queue.valid),
-            turn.taken.eq(self.o.valid & ~held),
-            serving.eq(Mux(held, holder, turn.grant)),
-            flit.eq(one_hot_mux(serving, queue.heads)),
-            self.o.valid.eq((serving & queue.valid).any()),
-            taken.eq(self.o.valid & self.o.ready),
-            queue.pop.eq(serving & taken.replicate(len(serving))),
+            turn.taken.eq(load & ~held),
+            serving.eq(Mux(held, holder & queue.valid, turn.grant)),
+            head.eq(one_hot_mux(serving, queue.heads)),
+            room.eq(~present | (free & leaves)),
+            load.eq(room & serving.any()),
+            queue.pop.eq(serving & load.replicate(channels)),
+            fits.eq(one_hot_mux(serving, [self._fits(grid, head.length_bytes, tail) for head in queue.heads])),
         ]
-        with m.If(self.o.valid):  # also before it is ready: what is offered must not change
-            m.d.sync += [held.eq(~(taken & flit.last)), holder.eq(serving)]
-        beat = self.o.payload
+        passes = Cat(grid.flit + n < 2 * grid.word for n in range(grid.word)).bit_select(tail, 1)
+        with m.If(room):
+            m.d.sync += [present.eq(load), flit.eq(head), ends.eq(head.last & fits), leaves.eq(Mux(head.last, fits, passes))]
+        with m.If(load):
+            m.d.sync += [held.eq(~head.last), holder.eq(serving)]
+
+    def _fits(self, grid, length_bytes, tail):
+        """1 if a word holds ``tail`` grains and so many bytes; a comparison per number of grains, to be fast."""
+        most = Cat(length_bytes <= self.spec.client_bytes - n * grid.grain_bytes for n in range(grid.word))
+        return most.bit_select(tail, 1)
+
+    def _add_words(self, m, grid, flit, present, ends, leaves, free, tail, word):
+        """The word that begins at byte ``offset`` of the flit; ``ends`` and ``leaves`` are told a cycle ahead.
+
+        A flit that ends within the next word is left at once, with the grains from there on kept, at their places; the next
+        word begins in these, at a negative offset, and goes on in the next flit.
+        """
+        payload_bytes, client_bytes = self.spec.payload_bytes, self.spec.client_bytes
+        position, following = grid.positions(), Signal.like(grid.positions())
+        offset_bytes = Signal(range(-client_bytes, payload_bytes))
+        left_bytes = Signal(range(payload_bytes + 2 * client_bytes))
+        covered, rotation = Signal(grid.flit + grid.word - 1), Signal(range(grid.word))
+        kept, left, next_reaches, next_leaves = Signal.like(tail), Signal.like(tail), Signal(), Signal()
+        with m.Switch(position):
+            for p in range(grid.flit):
+                with m.Case(p):
+                    m.d.comb += [
+                        covered.eq(grid.window(p)),
+                        rotation.eq(p % grid.word),
+                        following.eq(grid.following(p)),
+                        kept.eq(-p % grid.flit),
+                        left.eq(-grid.following(p) % grid.flit),
+                        next_reaches.eq(grid.following(p) + grid.word >= grid.flit),
+                        next_leaves.eq(grid.following(p) + 2 * grid.word > grid.flit),
+                    ]
+
+        straddles, next_ends = Signal(), Signal()
         m.d.comb += [
-            beat.data.eq(flit.payload),
-            beat.keep.eq(Cat(flit.length_bytes > i for i in range(spec.payload_bytes))),
-            beat.last.eq(flit.last),
-            beat.dest.eq(flit.destination),
-            beat.user.eq(flit.virtual_channel),
-            beat.id.eq(flit.source),
+            straddles.eq(offset_bytes < 0),
+            left_bytes.eq(flit.length_bytes - offset_bytes),
+            tail.eq(Mux(present, Mux(ends, 0, left), kept)),
+            next_ends.eq(flit.last & ((left_bytes <= 2 * client_bytes) | next_reaches)),
         ]
-        return m
+        with m.If(present & free):
+            next_bytes = offset_bytes + client_bytes - Mux(leaves, payload_bytes, 0)
+            m.d.sync += [position.eq(Mux(ends, 0, following)), offset_bytes.eq(Mux(ends, 0, next_bytes))]
+            with m.If(~leaves):
+                m.d.sync += [ends.eq(next_ends), leaves.eq(Mux(flit.last, next_ends, next_leaves))]
+
+        columns, grain_bits = Signal(client_bytes * 8), grid.grain_bytes * 8
+        sources = [0] * grid.word
+        for i in range(grid.flit + grid.word - 1):
+            grain = Signal(grain_bits, name=f"grain_{i}")
+            m.d.comb += grain.eq(grid.grain(flit.payload, i % grid.flit))
+            if grid.flit - grid.word < i < grid.flit:
+                rest = Signal(grain_bits, name=f"rest_{i}")
+                with m.If(present & free):
+                    m.d.sync += rest.eq(grid.grain(flit.payload, i))
+                with m.If(straddles):
+                    m.d.comb += grain.eq(rest)
+            chosen = covered[i] & (straddles if i >= grid.flit else 1)
+            sources[i % grid.word] |= grain & chosen.replicate(grain_bits)
+        m.d.comb += columns.eq(Cat(sources))
+        rotated = grid.rotated(m, columns, rotation, left=False)
+        m.d.comb += word.keep.eq(Cat((left_bytes > i) | ~flit.last for i in range(client_bytes)))
+        m.d.comb += word.data.eq(enabled_bytes(rotated, word.keep))

@@ -1,18 +1,24 @@
-"""The line side of a link: frames to scrambled 64b/66b beats at the line's pace, and back."""
+"""The line side of a link: frames and training sets to scrambled 64b/66b beats at the line's pace, and back to frames."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import CRC_BITS, CRC_INIT, CRC_RESIDUE, CRC_XOROUT, SYNC_DATA
+from lightfabric.model.codec import CRC_BITS, SEQUENCE_BITS, SYNC_CONTROL, SYNC_DATA
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.crc import crc_update
-from lightfabric.rtl.scrambler import Scrambler, descrambled, scrambled
+from lightfabric.rtl.crc import FlitCrc
+from lightfabric.rtl.scrambler import Scrambler, scrambled
 
 BLOCK = data.StructLayout({"sync": 2, "bits": 64})
 """One 66-bit block: the sync header is sent first, then bit 0 of ``bits``."""
 
-BAD_FRAMES_TO_HUNT = 4
+SET_BITS = 32
+"""Information in a training set; the other half of its block is the complement."""
+LANE_BITS = 5
+"""Of a training set, the low ones: the number of the wavelength that carries it."""
+
+ALL_LANES, LOWER_LANES, UPPER_LANES = 0, 1, 2
+"""Which wavelengths of a port carry frames."""
 
 
 class LineSignature(wiring.Signature):
@@ -45,27 +51,45 @@ class Pacer(wiring.Component):
         beats, cycles = self.rate.numerator, self.rate.denominator
         owed = Signal(range(cycles))
         total = Signal(range(cycles + beats))
-        m.d.comb += [total.eq(owed + beats), self.beat.eq(total >= cycles)]
-        m.d.sync += owed.eq(Mux(self.beat, total - cycles, total))
+        m.d.comb += total.eq(owed + beats)
+        m.d.sync += [self.beat.eq(total >= cycles), owed.eq(Mux(total >= cycles, total - cycles, total))]
         return m
 
 
 class Framer(wiring.Component):
-    """Sends frames one after the other without a gap, each as its beats with the CRC in the last one.
+    """Sends frames one after the other without a gap, each as its beats with the CRC in the last one, or training sets.
 
     In a cycle with ``load`` the frame is taken; its first beat is on the line 3 cycles later at the earliest. There is
-    always a frame to take: the transmitter offers link state when it has no data.
+    always a frame to take: the transmitter offers link state when it has no data. While ``sets`` is 1 each beat is a
+    training set on all wavelengths, and ``load`` stays 0; the frame that ``frame`` shows in the beat of the last set is the
+    first one sent. On half of the wavelengths a beat of a frame takes two beats of the line, the low half first.
 
     Members
     -------
     frame : In(8 * spec.flit_bytes - 32), header and payload, first byte in the low bits
+    implicit : In(8), the sequence that the frame does not say, or 0
     load : Out(1)
+    sets : In(1)
+    set : In(32), information of the set, its wavelength left 0
+    lanes : In(2), wavelengths of the frames; changes only while ``sets`` is 1
+    beat : Out(1), a beat of the line, for ``sets`` and ``set`` to be looked at
     line : Out(LineSignature(spec))
     """
 
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
-        super().__init__({"frame": In(spec.flit_bytes * 8 - CRC_BITS), "load": Out(1), "line": Out(LineSignature(spec))})
+        super().__init__(
+            {
+                "frame": In(spec.flit_bytes * 8 - CRC_BITS),
+                "implicit": In(SEQUENCE_BITS),
+                "load": Out(1),
+                "sets": In(1),
+                "set": In(SET_BITS),
+                "lanes": In(2),
+                "beat": Out(1),
+                "line": Out(LineSignature(spec)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -74,87 +98,113 @@ class Framer(wiring.Component):
         m.submodules.pacer = pacer = Pacer(spec)
 
         # Beats leave the low end of a shift register.
-        rest, beat, last = Signal(spec.flit_bytes * 8 - CRC_BITS), Signal(range(beats)), Signal()
-        m.d.comb += [last.eq(beat == beats - 1), self.load.eq(pacer.beat & last)]
-        with m.If(pacer.beat):
-            m.d.sync += [beat.eq(Mux(last, 0, beat + 1)), rest.eq(Mux(last, self.frame, rest >> beat_bits))]
+        rest, beat, last, second = Signal(spec.flit_bytes * 8 - CRC_BITS), Signal(range(beats)), Signal(), Signal()
+        crc, word, is_set, word_valid = FlitCrc(spec, "crc"), Signal(beat_bits), Signal(), Signal()
+        tail, takes_frame = rest[: beat_bits - CRC_BITS], Signal()
+        m.d.comb += [
+            self.beat.eq(pacer.beat),
+            last.eq(beat == beats - 1),
+            self.load.eq(pacer.beat & ~self.sets & ~second & last),
+            takes_frame.eq(pacer.beat & (self.sets | (~second & last))),
+        ]
+        with m.If(takes_frame):
+            m.d.sync += [beat.eq(0), rest.eq(self.frame), crc.start(self.implicit)]
+        with m.Elif(pacer.beat & ~second):
+            m.d.sync += [beat.eq(beat + 1), rest.eq(rest >> beat_bits), crc.step(rest[:beat_bits], beat)]
 
-        crc, word, word_valid = Signal(CRC_BITS, init=CRC_INIT), Signal(beat_bits), Signal()
-        tail = rest[: beat_bits - CRC_BITS]
         m.d.sync += word_valid.eq(pacer.beat)
         with m.If(pacer.beat):
-            with m.If(last):
-                m.d.sync += [crc.eq(CRC_INIT), word.eq(Cat(tail, crc_update(crc, tail) ^ CRC_XOROUT))]
-            if beats > 1:
-                with m.Else():
-                    m.d.sync += [crc.eq(crc_update(crc, rest[:beat_bits])), word.eq(rest)]
+            m.d.sync += is_set.eq(self.sets)
+            with m.If(self.sets):
+                m.d.sync += [word.eq(self._set_on_each_lane()), second.eq(0)]
+            with m.Elif(~second):
+                m.d.sync += [
+                    word.eq(Mux(last, Cat(tail, crc.field(Cat(tail, Const(0, CRC_BITS)))), rest)),
+                    second.eq((self.lanes != ALL_LANES) if spec.wavelengths_per_port > 1 else 0),
+                ]
+            with m.Else():
+                m.d.sync += second.eq(0)
+        self._scramble(m, word, word_valid, is_set)
+        return m
 
+    def _set_on_each_lane(self):
+        infos = [self.set | lane for lane in range(self.spec.wavelengths_per_port)]
+        return Cat(Cat(info[:SET_BITS], ~info[:SET_BITS]) for info in infos)
+
+    def _scramble(self, m, word, word_valid, is_set):
+        """The last stage: blocks on their wavelengths; on half of them the word's low half, then its high half."""
+        count = self.spec.wavelengths_per_port
+        piece = Signal()
+        with m.If(word_valid):
+            m.d.sync += piece.eq(~piece & ~is_set & (self.lanes != ALL_LANES))
         m.d.sync += self.line.valid.eq(word_valid)
         for lane, block in enumerate(self.line.blocks):
-            scrambler = Scrambler(scrambled, word[64 * lane : 64 * lane + 64], f"scrambler_{lane}")
+            bits = word.word_select(lane, 64)
+            if count > 1:
+                half = lane % (count // 2)
+                bits = Mux(is_set | (self.lanes == ALL_LANES), bits, word.word_select(Mux(piece, half + count // 2, half), 64))
+            scrambler = Scrambler(scrambled, bits, f"scrambler_{lane}")
             with m.If(word_valid):
-                m.d.sync += [scrambler.step(), block.bits.eq(scrambler.out), block.sync.eq(SYNC_DATA)]
-        return m
+                sync = Mux(is_set, SYNC_CONTROL, SYNC_DATA)
+                m.d.sync += [scrambler.step(), block.bits.eq(scrambler.out), block.sync.eq(sync)]
 
 
 class Deframer(wiring.Component):
-    """Finds the frames in the beats by their CRC and gives out the good ones, 3 cycles after their last beat.
+    """Cuts the received beats into frames, and gives each out with the error of its CRC field, a cycle after its last beat.
 
-    In lock it takes every ``spec.beats_per_flit`` beats as a frame. After four bad frames in a row it hunts: it slips
-    one beat after each bad frame until one is good [the delineation of ITU-T I.432 4.5, with the CRC of the frame].
+    The first beat with ``frames`` is the first of a frame.
 
     Members
     -------
-    line : In(LineSignature(spec))
+    beat : In(64 * spec.wavelengths_per_port), plain, all wavelengths aligned
+    beat_valid : In(1)
+    frames : In(1), the beats are those of frames
+    lanes : In(2), wavelengths of the frames; changes only while ``frames`` is 0
     frame : Out(8 * spec.flit_bytes - 32)
-    good : Out(1), ``frame`` is new and right in this cycle
-    bad : Out(1), a frame was dropped in this cycle
+    error : Out(32), received CRC field against the computed one, with 0 for the sequence that a frame does not say
+    valid : Out(1), ``frame`` and ``error`` are new in this cycle
     """
 
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
         super().__init__(
             {
-                "line": In(LineSignature(spec)),
+                "beat": In(spec.beat_bytes * 8),
+                "beat_valid": In(1),
+                "frames": In(1),
+                "lanes": In(2),
                 "frame": Out(spec.flit_bytes * 8 - CRC_BITS),
-                "good": Out(1),
-                "bad": Out(1),
+                "error": Out(CRC_BITS),
+                "valid": Out(1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        spec = self.spec
-        beat_bits, beats = spec.beat_bytes * 8, spec.beats_per_flit
+        beat_bits, beats = self.spec.beat_bytes * 8, self.spec.beats_per_flit
+        word, word_valid = self._gathered(m)
 
-        word, word_valid = Signal(beat_bits), Signal()
-        m.d.sync += word_valid.eq(self.line.valid)
-        for lane, block in enumerate(self.line.blocks):
-            descrambler = Scrambler(descrambled, block.bits, f"descrambler_{lane}")
-            with m.If(self.line.valid):
-                m.d.sync += [descrambler.step(), word[64 * lane : 64 * lane + 64].eq(descrambler.out)]
-
-        beat, bad_run, slip = Signal(range(beats)), Signal(range(BAD_FRAMES_TO_HUNT + 1)), Signal()
-        crc, bits = Signal(CRC_BITS, init=CRC_INIT), Signal(spec.flit_bytes * 8)
-        ends, matches, following = Signal(), Signal(), Signal(CRC_BITS)
-        m.d.comb += [
-            ends.eq(word_valid & (beat == beats - 1) & ~slip),
-            following.eq(crc_update(crc, word)),
-            matches.eq(following == CRC_RESIDUE),
-            self.frame.eq(bits),
-        ]
-        m.d.sync += [self.good.eq(ends & matches), self.bad.eq(ends & ~matches)]
+        beat, crc, bits = Signal(range(beats)), FlitCrc(self.spec, "crc"), Signal(self.spec.flit_bytes * 8)
+        m.d.comb += self.frame.eq(bits)
+        m.d.sync += self.valid.eq(word_valid & (beat == beats - 1))
         with m.If(word_valid):
-            m.d.sync += [bits.eq(Cat(bits, word)[beat_bits:]), slip.eq(0)]
-        with m.If(ends):
-            m.d.sync += [beat.eq(0), crc.eq(CRC_INIT)]
-            with m.If(matches):
-                m.d.sync += bad_run.eq(0)
-            with m.Elif(bad_run != BAD_FRAMES_TO_HUNT):
-                m.d.sync += bad_run.eq(bad_run + 1)
-            with m.Else():
-                m.d.sync += slip.eq(beats > 1)
-        if beats > 1:
-            with m.Elif(word_valid & ~slip):
-                m.d.sync += [beat.eq(beat + 1), crc.eq(following)]
+            m.d.sync += [bits.eq(Cat(bits, word)[beat_bits:]), self.error.eq(crc.field(word) ^ word[-CRC_BITS:])]
+        with m.If(~self.frames | (word_valid & (beat == beats - 1))):
+            m.d.sync += [beat.eq(0), crc.start(Const(0, SEQUENCE_BITS))]
+        with m.Elif(word_valid):
+            m.d.sync += [beat.eq(beat + 1), crc.step(word, beat)]
         return m
+
+    def _gathered(self, m):
+        """A beat of a frame, from one beat of the line or from two on half of the wavelengths."""
+        valid, bits = self.beat_valid & self.frames, len(self.beat)
+        if self.spec.wavelengths_per_port == 1:
+            return self.beat, valid
+        word, second, low = Signal(bits), Signal(), Signal(bits // 2)
+        half = Mux(self.lanes == UPPER_LANES, self.beat[bits // 2 :], self.beat[: bits // 2])
+        m.d.comb += word.eq(Mux(self.lanes == ALL_LANES, self.beat, Cat(low, half)))
+        with m.If(~self.frames):
+            m.d.sync += second.eq(0)
+        with m.Elif(valid & (self.lanes != ALL_LANES)):
+            m.d.sync += [second.eq(~second), low.eq(half)]
+        return word, valid & ((self.lanes == ALL_LANES) | second)

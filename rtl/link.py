@@ -1,16 +1,38 @@
-"""The link: credited flits from one chiplet to the next over a line with bit errors, by go-back-N replay."""
+"""The link: credited flits from one chiplet to the next over a line with errors, by go-back-N replay [UCIe 1.1, retry]."""
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import HEADER_FIELDS, SEQUENCE_BITS
+from lightfabric.model.codec import (
+    ACK,
+    CHANNEL_BITS,
+    CREDIT_BITS,
+    DATA,
+    EXPLICIT,
+    HEADER_FIELDS,
+    NAK,
+    SEQUENCE_BITS,
+    SEQUENCES,
+)
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.channel import ChannelSignature, Queue, RoundRobin, flit_layout, one_hot_mux
-from lightfabric.rtl.line import Deframer, Framer, LineSignature
+from lightfabric.rtl.channel import ChannelSignature, CreditLedger, Queue, RoundRobin, flit_layout, one_hot_mux
+from lightfabric.rtl.crc import implicit_sequence
+from lightfabric.rtl.lane import Aligner
+from lightfabric.rtl.line import SET_BITS, Deframer, Framer, LineSignature
+from lightfabric.rtl.training import Training, connect
 
 HEADER = data.StructLayout(HEADER_FIELDS)
+NEVER_RECEIVED = SEQUENCES - 1
+"""The last sequence in order of an end that has received none: the one before the first, 0."""
+
+REPLAY_TIMEOUT_SLOTS = 375
+"""Slots without an acknowledgement after which the transmitter replays [UCIe 1.1, retry]."""
+REPLAYS_TO_RETRAIN = 3
+"""Replays without an acknowledgement after which the link retrains [UCIe 1.1, retry]."""
+BAD_FRAMES_TO_RETRAIN = 16
+"""Frames with a wrong CRC in a row: the beginnings of the frames are lost, or the line is."""
 
 
 def frame_layout(spec: ChipletSpec) -> data.StructLayout:
@@ -18,156 +40,369 @@ def frame_layout(spec: ChipletSpec) -> data.StructLayout:
     return data.StructLayout({"header": HEADER, "payload": spec.payload_bytes * 8})
 
 
-def link_state_layout(spec: ChipletSpec) -> data.StructLayout:
+def state_layout(spec: ChipletSpec) -> data.StructLayout:
     """What a receiver tells the other end's transmitter.
 
-    ``expected`` is the next sequence in order, ``nak`` flips with each request to replay from there, ``freed`` counts the
-    buffers given back.
+    ``received`` is the last sequence received in order, ``wanting`` is 1 while a later flit is known to be missing,
+    ``limits`` are the flits that may ever be sent in each virtual channel since the link was reset, modulo 256.
     """
-    freed = data.ArrayLayout(SEQUENCE_BITS, spec.virtual_channels)
-    return data.StructLayout({"expected": SEQUENCE_BITS, "nak": 1, "freed": freed})
+    limits = data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)
+    return data.StructLayout({"received": SEQUENCE_BITS, "wanting": 1, "limits": limits})
+
+
+def news_layout(spec: ChipletSpec) -> data.StructLayout:
+    """What a receiver hears of the other end's.
+
+    In the cycle after ``sequence``, with ``answer``, that is its ``received`` and ``wanting`` is new. ``limits`` hold always.
+    """
+    limits = data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)
+    return data.StructLayout({"sequence": SEQUENCE_BITS, "answer": 1, "wanting": 1, "limits": limits})
+
+
+TRAINING_STATUS = {
+    "state": 4,
+    "active": 1,
+    "lanes_in": 2,
+    "lanes_out": 2,
+    "config_mismatch": 1,
+    "lock_cycles": 32,
+    "align_cycles": 32,
+    "exchange_cycles": 32,
+    "recovery_cycles": 32,
+}
+"""What the training tells of itself, and its bits."""
+
+EVENTS = data.StructLayout(
+    {
+        **dict.fromkeys(("sent", "received", "replay", "timeout", "bad", "retraining", "peer_reset"), 1),
+        "leaks": 4,
+        "violations": 4,
+    }
+)
+"""What happens in a cycle: flits sent for the first time and accepted, replays and those of them for want of an
+acknowledgement, frames dropped for their CRC, trainings done again, resets of the far end; credits lost and invented."""
+
+
+def status_layout(spec: ChipletSpec) -> data.StructLayout:
+    """What a link tells of its state; ``credits`` are the flits that it may send in each virtual channel."""
+    lanes = dict.fromkeys(("lanes_locked", "skew_overflow"), spec.wavelengths_per_port)
+    return data.StructLayout({**TRAINING_STATUS, **lanes, "credits": data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)})
+
+
+def following(sequence):
+    """The sequence after this one. Combinational."""
+    return Mux(sequence == SEQUENCES - 1, 0, sequence + 1)[:SEQUENCE_BITS]
+
+
+def distance(first, last):
+    """How many sequences ``last`` is ahead of ``first``, modulo 255. Combinational."""
+    ahead = (last - first)[: SEQUENCE_BITS + 1]
+    return (ahead[:SEQUENCE_BITS] - ahead[-1])[:SEQUENCE_BITS]
+
+
+class ReplayBuffer(wiring.Component):
+    """Flits sent and not yet acknowledged, and the place of a replay among them.
+
+    ``put`` keeps a flit as the newest, under the sequence ``upcoming``. ``acknowledge``, a cycle after the sequence, frees its
+    flit and all before it; one for a sequence that is not kept changes nothing.
+    After ``rewind`` all that are kept then are to be sent again: while ``again`` is 1, ``head`` and ``sequence`` are the
+    next of them, and ``take`` goes on to the one after. ``busy`` is 1 from the cycle after ``rewind`` until nothing is to be
+    sent again; nothing may be put in a cycle with ``rewind`` or ``busy``. What is acknowledged is not sent again.
+
+    Members
+    -------
+    put : In(1)
+    flit : In(flit_layout(spec))
+    acknowledged : In(8), a sequence
+    acknowledge : In(1), it was acknowledged, in the next cycle
+    rewind : In(1)
+    take : In(1)
+    clear : In(1), forget all
+    again, busy : Out(1)
+    head : Out(flit_layout(spec))
+    sequence : Out(8), of ``head``
+    upcoming : Out(8), of the flit put next
+    newest : Out(8), of the flit put last
+    count : Out(8), flits kept
+    room : Out(1), another may be put
+    progress : Out(1), flits were freed in the cycle before
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec = spec
+        flit = flit_layout(spec)
+        switches = dict.fromkeys(("put", "acknowledge", "rewind", "take", "clear"), In(1))
+        flags = dict.fromkeys(("again", "busy", "room", "progress"), Out(1))
+        numbers = dict.fromkeys(("sequence", "upcoming", "count"), Out(SEQUENCE_BITS))
+        values = {"flit": In(flit), "acknowledged": In(SEQUENCE_BITS), "head": Out(flit)}
+        newest = Out(SEQUENCE_BITS, init=NEVER_RECEIVED)
+        super().__init__({**switches, **flags, **numbers, **values, "newest": newest})
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = 1 << (self.spec.replay_flits - 1).bit_length()
+        m.submodules.kept = kept = Memory(shape=flit_layout(self.spec), depth=depth, init=[])
+        write, read = kept.write_port(), kept.read_port()
+        oldest, freed = Signal(SEQUENCE_BITS, init=NEVER_RECEIVED), Signal(SEQUENCE_BITS)  # the sequence last freed, flits freed now
+        first, end, place = (Signal(range(depth), name=name) for name in ("first", "end", "place"))
+        after_place = (place + 1)[: len(place)]
+        m.d.comb += [write.addr.eq(end), write.data.eq(self.flit), write.en.eq(self.put)]
+        one_beat = self.spec.beats_per_flit == 1  # only then another slot is decided in the cycle after a take
+        m.d.comb += [read.addr.eq(Mux(self.take, after_place, place) if one_beat else place), self.head.eq(read.data)]
+
+        ahead, acknowledged, frees = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal()
+        m.d.comb += [frees.eq(self.acknowledge & (ahead <= self.count)), freed.eq(Mux(frees, ahead, 0))]
+        m.d.sync += [ahead.eq(distance(oldest, self.acknowledged)), acknowledged.eq(self.acknowledged)]
+        m.d.sync += self.progress.eq(frees & (ahead != 0))
+        with m.If(frees):
+            m.d.sync += oldest.eq(acknowledged)
+
+        most = self.spec.replay_flits
+        m.d.sync += [self.count.eq(self.count - freed + self.put), first.eq(first + freed), end.eq(end + self.put)]
+        m.d.sync += self.room.eq(Mux(self.put, self.count < most - 1, self.count < most))
+        with m.If(self.put):
+            m.d.sync += [self.newest.eq(self.upcoming), self.upcoming.eq(following(self.upcoming))]
+
+        to_send, fetched, behind = Signal(SEQUENCE_BITS), Signal(), Signal()
+        m.d.comb += self.again.eq(self.busy & fetched & ~behind)
+        m.d.sync += [fetched.eq(1), behind.eq((to_send > self.count) & ~behind & ~self.rewind)]
+        with m.If(self.take):
+            m.d.sync += [place.eq(after_place), to_send.eq(to_send - 1), self.sequence.eq(following(self.sequence))]
+            m.d.sync += self.busy.eq(to_send != 1)
+        with m.If(self.rewind | behind):
+            m.d.sync += [to_send.eq(self.count), place.eq(first), self.sequence.eq(following(oldest)), fetched.eq(0)]
+            m.d.sync += self.busy.eq(self.count != 0)
+        with m.If(self.clear):
+            m.d.sync += [self.count.eq(0), to_send.eq(0), self.busy.eq(0), first.eq(0), end.eq(0)]
+            m.d.sync += [self.newest.eq(NEVER_RECEIVED), oldest.eq(NEVER_RECEIVED), self.upcoming.eq(0)]
+        return m
 
 
 class Transmitter(wiring.Component):
     """Queues flits, numbers them, keeps them until they are acknowledged, and sends one frame per slot of the line.
 
-    A slot carries, in this order: the next flit of a replay; a new flit, the virtual channels that have a remote buffer
-    taking turns; link state alone. Every header tells ``local``, our receiver's state, of which the credits of one
-    virtual channel after the other. A replay starts at the sequence that the other side expects when its ``nak`` flips,
-    or when nothing was acknowledged for ``spec.replay_timeout_slots`` slots.
+    A flit waits in its queue until its virtual channel has a credit of the far end and its turn, and then as ``staged`` for
+    a slot. A slot carries, in this order: the next flit of a replay; the staged one, if the replay buffer has room; link
+    state alone. Frames that say their sequence alternate with frames that answer with ``local``; the first flit of a
+    replay says its own. Each frame tells the limit of one virtual channel after the other.
+
+    A replay starts at the flit after the one that an answer which wants more says, but not twice for the same one within
+    a round trip; when nothing was acknowledged for 375 slots; and when the line has been trained. After three replays
+    without an acknowledgement ``trouble`` asks for training.
 
     Members
     -------
     i : In(ChannelSignature(spec))
     line : Out(LineSignature(spec))
-    local : In(link_state_layout(spec))
-    remote : In(link_state_layout(spec))
-    replays : Out(32)
+    local : In(state_layout(spec))
+    news : In(news_layout(spec))
+    sets : In(1), send training sets
+    set : In(32)
+    lanes : In(2)
+    resume : In(1), the line has been trained; ``news`` has the far end's state in the next cycle
+    flush : In(1), the far end was reset: forget what it has not acknowledged
+    beat : Out(1)
+    trouble : Out(1)
+    credits : Out(8).array(spec.virtual_channels), flits that may be sent
+    sent, replay, timeout : Out(1), in one cycle for each new flit, replay, and replay for want of an acknowledgement
     """
 
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
-        state = link_state_layout(spec)
+        events = dict.fromkeys(("beat", "trouble", "sent", "replay", "timeout"), Out(1))
+        training = {"sets": In(1), "set": In(SET_BITS), "lanes": In(2), "resume": In(1), "flush": In(1)}
         super().__init__(
             {
                 "i": In(ChannelSignature(spec)),
                 "line": Out(LineSignature(spec)),
-                "local": In(state),
-                "remote": In(state),
-                "replays": Out(32),
+                "local": In(state_layout(spec)),
+                "news": In(news_layout(spec)),
+                "credits": Out(CREDIT_BITS).array(spec.virtual_channels),
+                **training,
+                **events,
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        channels = range(spec.virtual_channels)
-        m.submodules.queue = queue = Queue(spec)
         m.submodules.framer = framer = Framer(spec)
-        m.submodules.turn = turn = RoundRobin(spec.virtual_channels)
-        m.submodules.kept = kept = Memory(shape=flit_layout(spec), depth=spec.replay_flits, init=[])
-        wiring.connect(m, wiring.flipped(self.i), queue.i)
+        m.submodules.buffer = buffer = ReplayBuffer(spec)
         wiring.connect(m, framer.line, wiring.flipped(self.line))
+        m.d.comb += [framer.sets.eq(self.sets), framer.set.eq(self.set), framer.lanes.eq(self.lanes), self.beat.eq(framer.beat)]
 
-        # Sequences: [oldest, new) are kept for replay, [send, new) of these are still to be sent again.
-        oldest, send, new = (Signal(SEQUENCE_BITS, name=name) for name in ("oldest", "send", "new"))
-        unacknowledged, replaying, take = Signal(SEQUENCE_BITS), Signal(), Signal()
-        m.d.comb += [unacknowledged.eq(new - oldest), replaying.eq(send != new)]
-
-        # The credits of the other side: flits sent but not yet freed there.
-        sent = [Signal(SEQUENCE_BITS, name=f"sent_{v}") for v in channels]
-        room = unacknowledged < spec.replay_flits
-        for v in channels:
-            in_use = (sent[v] - self.remote.freed[v])[:SEQUENCE_BITS]
-            m.d.comb += turn.requests[v].eq(queue.valid[v] & (in_use != spec.buffer_flits))
-        m.d.comb += [take.eq(framer.load & ~replaying & room & turn.requests.any()), turn.taken.eq(take)]
-        m.d.comb += queue.pop.eq(turn.grant & take.replicate(len(turn.grant)))
-        for v in channels:
-            m.d.sync += sent[v].eq(sent[v] + queue.pop[v])
-
-        acknowledged, fresh_ack = self.remote.expected, Signal()
-        answered_nak = Signal()
-        timeout, idle_slots = Signal(), Signal(range(spec.replay_timeout_slots + 1))
-        start_replay, send_next = Signal(), Signal(SEQUENCE_BITS)
+        new, ready = Signal(), Signal()
+        staged, staged_valid = self._stage(m, new)
         m.d.comb += [
-            fresh_ack.eq(acknowledged != oldest),
-            timeout.eq(idle_slots == spec.replay_timeout_slots),
-            start_replay.eq(((self.remote.nak != answered_nak) | timeout) & (acknowledged != new)),
+            ready.eq(staged_valid & buffer.room & ~buffer.busy & ~buffer.rewind & ~self.sets),
+            new.eq(framer.load & ready),
+            buffer.take.eq(framer.load & buffer.again),
+            buffer.put.eq(new),
+            buffer.flit.eq(staged),
+            buffer.clear.eq(self.flush),
+            buffer.acknowledge.eq(self.news.answer),
+            buffer.acknowledged.eq(self.news.sequence),
+            self.sent.eq(new),
         ]
-        behind = (send - acknowledged)[:SEQUENCE_BITS] > (new - acknowledged)[:SEQUENCE_BITS]
-        with m.If(start_replay | behind):
-            m.d.comb += send_next.eq(acknowledged)
-        with m.Else():
-            m.d.comb += send_next.eq(send + (framer.load & (replaying | take)))
-        m.d.sync += [oldest.eq(acknowledged), send.eq(send_next), new.eq(new + take)]
-        m.d.sync += [answered_nak.eq(self.remote.nak), self.replays.eq(self.replays + start_replay)]
-        with m.If(fresh_ack | start_replay | (unacknowledged == 0)):
+        self._replay(m, framer.load, buffer)
+        self._frame(m, framer, buffer, staged, ready)
+        return m
+
+    def _stage(self, m, new):
+        """The next flit, taken from its queue by its turn, at the cost of a credit."""
+        spec = self.spec
+        m.submodules.queue = queue = Queue(spec)
+        m.submodules.turn = turn = RoundRobin(spec.virtual_channels)
+        wiring.connect(m, wiring.flipped(self.i), queue.i)
+        staged, valid, stages, linked = Signal(flit_layout(spec)), Signal(), Signal(), Signal()
+        vacant = ~valid | new if spec.beats_per_flit == 1 else ~valid
+        m.d.comb += [stages.eq(vacant & linked & turn.requests.any()), turn.taken.eq(stages)]
+        m.d.comb += queue.pop.eq(turn.grant & stages.replicate(spec.virtual_channels))
+        m.d.sync += valid.eq(stages | (valid & ~new))
+        with m.If(stages):
+            m.d.sync += staged.as_value().eq(one_hot_mux(turn.grant, queue.heads))
+        with m.If(self.flush):
+            m.d.sync += linked.eq(0)
+        with m.Elif(self.news.answer):
+            m.d.sync += linked.eq(1)
+        for v in range(spec.virtual_channels):
+            self._spend(m, v, queue, turn, valid & (staged.virtual_channel == v))
+        return staged, valid
+
+    def _spend(self, m, v, queue, turn, is_staged):
+        """Requests a turn where there is a flit and a credit; both are looked at a cycle ahead."""
+        sent, after, pop, limit = Signal(CREDIT_BITS, name=f"sent_{v}"), Signal(CREDIT_BITS), queue.pop[v], self.news.limits[v]
+        m.d.comb += [after.eq(sent + 1), self.credits[v].eq(limit - sent)]
+        first, second = queue.valid[v] & (sent != limit), queue.more[v] & (after != limit)
+        m.d.sync += turn.requests[v].eq(Mux(pop, second, first))
+        with m.If(self.flush):
+            m.d.sync += sent.eq(is_staged)
+        with m.Elif(pop):
+            m.d.sync += sent.eq(after)
+
+    def _replay(self, m, load, buffer):
+        """When to send again what is kept."""
+        asked, wanted, timed_out, resumed, wants = (Signal() for _ in range(5))
+        last_heard, after, answered = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS)
+        patience = Signal(range(self.spec.replay_flits + 1))
+        idle_slots, tries = Signal(range(REPLAY_TIMEOUT_SLOTS + 1)), Signal(range(REPLAYS_TO_RETRAIN + 1))
+        m.d.sync += [asked.eq(self.news.answer & self.news.wanting), last_heard.eq(self.news.sequence), after.eq(last_heard)]
+        with m.If(self.resume):
+            m.d.sync += resumed.eq(1)
+        with m.Elif(asked):
+            m.d.sync += resumed.eq(0)
+        m.d.sync += [buffer.rewind.eq(wants), self.timeout.eq(timed_out & wants)]
+        m.d.comb += [
+            timed_out.eq((idle_slots == REPLAY_TIMEOUT_SLOTS) & ~self.sets),
+            wanted.eq(asked & ((patience == 0) | (answered != after) | resumed)),
+            wants.eq((wanted | timed_out) & (buffer.count != 0) & ~buffer.rewind),
+            self.replay.eq(buffer.rewind),
+        ]
+        with m.If(buffer.progress | buffer.rewind | (buffer.count == 0)):
             m.d.sync += idle_slots.eq(0)
-        with m.Elif(framer.load & ~timeout):
+        with m.Elif(load & ~timed_out):
             m.d.sync += idle_slots.eq(idle_slots + 1)
+        with m.If(wants):
+            m.d.sync += [answered.eq(after), patience.eq(self.spec.replay_flits)]
+        with m.Elif(load & (patience != 0)):
+            m.d.sync += patience.eq(patience - 1)
+        with m.If(buffer.progress | self.sets):
+            m.d.sync += tries.eq(0)
+        with m.Elif(buffer.rewind & (tries != REPLAYS_TO_RETRAIN)):
+            m.d.sync += tries.eq(tries + 1)
+        m.d.comb += self.trouble.eq(buffer.rewind & (tries == REPLAYS_TO_RETRAIN))
 
-        fresh = Signal(flit_layout(spec))
-        write, read = kept.write_port(), kept.read_port()
+    def _frame(self, m, framer, buffer, staged, ready):
+        """What the next slot carries."""
+        spec = self.spec
+        own, sends, explicit, implicit = Signal(SEQUENCE_BITS), Signal(), Signal(), Signal()
+        explicit_turn, first_again, credit_channel = Signal(init=1), Signal(), Signal(range(spec.virtual_channels))
         m.d.comb += [
-            fresh.as_value().eq(one_hot_mux(turn.grant, queue.heads)),
-            write.addr.eq(new),
-            write.data.eq(fresh),
-            write.en.eq(take),
-            read.addr.eq(send_next),
+            own.eq(Mux(buffer.again, buffer.sequence, buffer.upcoming)),
+            sends.eq((buffer.again & ~self.sets) | ready),
+            explicit.eq(explicit_turn | (buffer.again & first_again)),
+            implicit.eq(sends & ~explicit),
         ]
-
-        credit_channel = Signal(range(spec.virtual_channels))
-        with m.If(framer.load):
+        with m.If(self.sets):
+            m.d.sync += [explicit_turn.eq(1), credit_channel.eq(0)]
+        with m.Elif(framer.load):
+            m.d.sync += explicit_turn.eq(~explicit)
             m.d.sync += credit_channel.eq(Mux(credit_channel == spec.virtual_channels - 1, 0, credit_channel + 1))
+        with m.If(buffer.rewind):
+            m.d.sync += first_again.eq(1)
+        with m.Elif(buffer.take):
+            m.d.sync += first_again.eq(0)
 
         frame, flit = Signal(frame_layout(spec)), Signal(flit_layout(spec))
-        m.d.comb += [flit.eq(Mux(replaying, read.data.as_value(), fresh.as_value())), framer.frame.eq(frame)]
+        header = frame.header
         m.d.comb += [
-            frame.header.sequence.eq(send),
-            frame.header.ack.eq(self.local.expected),
-            frame.header.nak.eq(self.local.nak),
-            frame.header.credit_channel.eq(credit_channel),
-            frame.header.credits.eq(self.local.freed[credit_channel]),
+            flit.eq(Mux(buffer.again, buffer.head.as_value(), staged.as_value())),
+            framer.frame.eq(frame),
+            framer.implicit.eq(own & implicit.replicate(SEQUENCE_BITS)),
+            header.implicit.eq(implicit.replicate(len(header.implicit))),
+            header.code.eq(Mux(explicit, EXPLICIT, Mux(self.local.wanting, NAK, ACK))),
+            header.sequence.eq(Mux(explicit, Mux(sends, own, buffer.newest), self.local.received)),
+            header.credit_channel.eq(credit_channel),
+            header.credits.eq(self.local.limits[credit_channel]),
         ]
-        with m.If(replaying | take):
+        with m.If(sends):
             m.d.comb += [
-                frame.header.data.eq(1),
-                frame.header.last.eq(flit.last),
-                frame.header.virtual_channel.eq(flit.virtual_channel),
-                frame.header.length_bytes.eq(flit.length_bytes),
-                frame.header.destination.eq(flit.destination),
-                frame.header.source.eq(flit.source),
+                header.type.eq(DATA),
+                header.last.eq(flit.last),
+                header.virtual_channel.eq(flit.virtual_channel),
+                header.length_bytes.eq(flit.length_bytes),
+                header.destination.eq(flit.destination),
+                header.source.eq(flit.source),
                 frame.payload.eq(flit.payload),
             ]
-        return m
+
+
+CHECKED = data.StructLayout({**dict.fromkeys(("good", "bad", "numbered", "is_data"), 1), "sequence": SEQUENCE_BITS})
+"""A received frame: right or wrong; if it is right and ``numbered``, its sequence or that of the last flit before it."""
 
 
 class Receiver(wiring.Component):
     """Accepts each flit once and in order, and keeps the state that both ends' transmitters need.
 
-    A good frame ahead of the expected sequence shows a gap, and the receiver asks for a replay. It asks again when the
-    sequences step back without the expected one: the replay has come and lost its first flit. Frames that were seen before
-    are dropped; frames with a wrong CRC are as if they had never been sent.
+    A flit that does not say its sequence is taken for the one after the flit before it; its CRC shows whether it is. A frame
+    with a wrong CRC and a sequence ahead of the next in order mean that a flit is missing; ``local.wanting`` says so until
+    the next in order has come, or until a frame shows that nothing is missing. What came before is dropped.
 
     Members
     -------
-    line : In(LineSignature(spec))
+    beat : In(64 * spec.wavelengths_per_port)
+    beat_valid : In(1)
+    frames : In(1), the beats are those of frames
+    lanes : In(2)
+    resume : In(1)
+    resumed : In(state_layout(spec)), the far end's, at ``resume``
+    flush : In(1), the far end was reset: its sequences and limits begin anew
     o : Out(ChannelSignature(spec))
-    local : Out(link_state_layout(spec))
-    remote : Out(link_state_layout(spec))
-    crc_errors : Out(32)
+    local : Out(state_layout(spec))
+    news : Out(news_layout(spec))
+    trouble : Out(1), no good frame for too long
+    received, bad : Out(1), in one cycle for each flit accepted and each frame dropped for its CRC
+    leaks, violations : Out(4), credits found missing, and credits or flits that nobody was due, in this cycle
     """
 
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
-        state = link_state_layout(spec)
+        state, flags = state_layout(spec), dict.fromkeys(("trouble", "received", "bad"), Out(1))
         super().__init__(
             {
-                "line": In(LineSignature(spec)),
+                "beat": In(spec.beat_bytes * 8),
+                "beat_valid": In(1),
+                "frames": In(1),
+                "lanes": In(2),
+                "resume": In(1),
+                "resumed": In(state),
+                "flush": In(1),
                 "o": Out(ChannelSignature(spec)),
-                "local": Out(state),
-                "remote": Out(state),
-                "crc_errors": Out(32),
+                "local": Out(state, init={"received": NEVER_RECEIVED}),
+                "news": Out(news_layout(spec)),
+                **flags,
+                "leaks": Out(4),
+                "violations": Out(4),
             }
         )
 
@@ -175,18 +410,48 @@ class Receiver(wiring.Component):
         m = Module()
         spec = self.spec
         m.submodules.deframer = deframer = Deframer(spec)
-        wiring.connect(m, wiring.flipped(self.line), deframer.line)
-
+        for name in ("beat", "beat_valid", "frames", "lanes"):
+            m.d.comb += getattr(deframer, name).eq(getattr(self, name))
         frame = Signal(frame_layout(spec))
-        header = frame.header
         m.d.comb += frame.eq(deframer.frame)
-        ahead, asked, furthest = (header.sequence - self.local.expected)[:SEQUENCE_BITS], Signal(), Signal(SEQUENCE_BITS)
-        wanted = deframer.good & header.data & (ahead == 0)
-        gap = deframer.good & (ahead != 0) & (ahead <= spec.replay_flits)
-        stepped_back = ahead < furthest
 
-        m.d.sync += self.crc_errors.eq(self.crc_errors + deframer.bad)
-        m.d.sync += self.o.valid.eq(wanted)
+        checked = self._check(m, frame, deframer)
+        self._accept(m, checked)
+        self._want(m, checked)
+        self._hear(m, frame.header, checked)
+        self._count_credits(m)
+        bad_run = Signal(range(BAD_FRAMES_TO_RETRAIN + 1))
+        m.d.comb += [self.bad.eq(checked.bad), self.trouble.eq(bad_run == BAD_FRAMES_TO_RETRAIN)]
+        with m.If(checked.good | ~self.frames):
+            m.d.sync += bad_run.eq(0)
+        with m.Elif(checked.bad & ~self.trouble):
+            m.d.sync += bad_run.eq(bad_run + 1)
+        return m
+
+    def _check(self, m, frame, deframer):
+        """A frame a cycle after it came, with its own sequence, and whether it is right."""
+        header, checked = frame.header, Signal(CHECKED)
+        upcoming, upcoming_crc = Signal(SEQUENCE_BITS), Signal.like(deframer.error)
+        explicit, numbered, valid = Signal(), Signal(), Signal()
+        explicit_right, implicit_right, is_implicit, sure = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [explicit.eq(header.code == EXPLICIT), numbered.eq(explicit | (header.type == DATA))]
+        m.d.sync += [
+            valid.eq(deframer.valid),
+            explicit_right.eq(deframer.error == 0),
+            implicit_right.eq(deframer.error == upcoming_crc),
+            is_implicit.eq(header.implicit[0]),
+            sure.eq(header.implicit.all() | ~header.implicit.any()),
+            checked.numbered.eq(numbered),
+            checked.is_data.eq(header.type == DATA),
+            checked.sequence.eq(Mux(explicit, header.sequence, upcoming)),
+        ]
+        m.d.comb += checked.good.eq(valid & sure & Mux(is_implicit, implicit_right, explicit_right))
+        m.d.comb += checked.bad.eq(valid & ~checked.good)
+        with m.If(deframer.valid & numbered):  # also where the frame is wrong: most often its header is not
+            after_own, after_upcoming = following(header.sequence), following(upcoming)
+            m.d.sync += upcoming.eq(Mux(explicit, after_own, after_upcoming))
+            crcs = (implicit_sequence(self.spec, sequence) for sequence in (after_own, after_upcoming))
+            m.d.sync += upcoming_crc.eq(Mux(explicit, *crcs))
         m.d.sync += [
             self.o.flit.last.eq(header.last),
             self.o.flit.virtual_channel.eq(header.virtual_channel),
@@ -195,27 +460,76 @@ class Receiver(wiring.Component):
             self.o.flit.source.eq(header.source),
             self.o.flit.payload.eq(frame.payload),
         ]
-        with m.If(wanted):
-            m.d.sync += [self.local.expected.eq(self.local.expected + 1), asked.eq(0)]
-        with m.Elif(gap):
-            m.d.sync += [asked.eq(1), furthest.eq(ahead + header.data)]
-            m.d.sync += self.local.nak.eq(self.local.nak ^ (~asked | stepped_back))
+        return checked
 
-        with m.If(deframer.good):
-            m.d.sync += [self.remote.expected.eq(header.ack), self.remote.nak.eq(header.nak)]
-        for v in range(spec.virtual_channels):
-            m.d.sync += self.local.freed[v].eq(self.local.freed[v] + self.o.credit[v])
-            with m.If(deframer.good & (header.credit_channel == v)):
-                m.d.sync += self.remote.freed[v].eq(header.credits)
-        return m
+    def _accept(self, m, checked):
+        expected = Signal(SEQUENCE_BITS)
+        m.d.comb += [
+            self.received.eq(checked.good & checked.is_data & (checked.sequence == expected)),
+            self.o.valid.eq(self.received),
+        ]
+        with m.If(self.received):
+            m.d.sync += [self.local.received.eq(expected), expected.eq(following(expected))]
+        with m.If(self.flush):
+            m.d.sync += [self.local.received.eq(NEVER_RECEIVED), expected.eq(0)]
+
+    def _want(self, m, checked):
+        """A cycle later, with the frame counted in: whether a flit is missing."""
+        was_bad, was_numbered, was = Signal(), Signal(), Signal(SEQUENCE_BITS)
+        m.d.sync += [was_bad.eq(checked.bad), was_numbered.eq(checked.good & checked.numbered), was.eq(checked.sequence)]
+        # Modulo 256 instead of 255 a sequence up to 127 ahead is 1 to 128 ahead: spares a carry.
+        ahead = (was - self.local.received)[:SEQUENCE_BITS]
+        is_ahead = ~ahead[-1] | ~ahead[:-1].any()
+        with m.If(self.flush | (was_numbered & (was == self.local.received))):
+            m.d.sync += self.local.wanting.eq(0)
+        with m.Elif(was_bad | (was_numbered & is_ahead)):
+            m.d.sync += self.local.wanting.eq(1)
+
+    def _hear(self, m, header, checked):
+        answers, resumed, asks, channel, credits_ = Signal(), Signal(), Signal(), Signal(CHANNEL_BITS), Signal(CREDIT_BITS)
+        m.d.sync += [
+            answers.eq((header.code == ACK) | (header.code == NAK)),
+            asks.eq((header.code == NAK) | self.resume),
+            resumed.eq(self.resume),
+            channel.eq(header.credit_channel),
+            credits_.eq(header.credits),
+        ]
+        m.d.comb += [
+            self.news.sequence.eq(Mux(self.resume, self.resumed.received, header.sequence)),
+            self.news.answer.eq((checked.good & answers) | resumed),
+            self.news.wanting.eq(asks),
+        ]
+        for v in range(self.spec.virtual_channels):
+            with m.If(self.resume):
+                m.d.sync += self.news.limits[v].eq(self.resumed.limits[v])
+            with m.Elif(checked.good & (channel == v)):
+                m.d.sync += self.news.limits[v].eq(credits_)
+
+    def _count_credits(self, m):
+        """The far end's credits: conserved, or found and counted where the client side loses or invents them."""
+        leaks, violations = [], []
+        for v in range(self.spec.virtual_channels):
+            ledger = CreditLedger(self.spec)
+            m.submodules[f"ledger_{v}"] = ledger
+            m.d.comb += [
+                ledger.flit.eq(self.o.valid & (self.o.flit.virtual_channel == v)),
+                ledger.credit.eq(self.o.credit[v]),
+                ledger.held.eq(self.o.held[v]),
+                ledger.restart.eq(self.flush),
+                self.local.limits[v].eq(ledger.limit),
+            ]
+            leaks.append(ledger.leak)
+            violations.append(ledger.violation)
+        m.d.comb += [self.leaks.eq(sum(leaks)), self.violations.eq(sum(violations))]
 
 
 class Link(wiring.Component):
     """One end of a full-duplex link.
 
-    Every flit that enters ``i`` at one end leaves ``o`` of the other end once, in order and unchanged, whatever bits the
-    line flips, as long as it does not flip all. Latency and rate follow from the slots of the line; what they are is
-    measured by ``lightfabric.sim.characterize``.
+    Every flit that enters ``i`` at one end leaves ``o`` of the other end once, in order within its virtual channel and
+    unchanged, whatever the line does to its bits and frames, also over a retraining of the line; flits that the far end
+    had not acknowledged when it was reset are lost with it. From reset on the line is trained first. Latency and rate
+    follow from the slots of the line; what they are is measured by ``lightfabric.sim.characterize``.
 
     Members
     -------
@@ -223,6 +537,11 @@ class Link(wiring.Component):
     o : Out(ChannelSignature(spec))
     tx : Out(LineSignature(spec))
     rx : In(LineSignature(spec))
+    slip : Out(spec.wavelengths_per_port), one cycle per bit by which a wavelength is to move its blocks
+    enable : In(1), 1 unless connected; 0 keeps the link down
+    retrain : In(1), train the line again
+    status : Out(status_layout(spec))
+    events : Out(EVENTS)
     replays : Out(32), replays started by this end
     crc_errors : Out(32), frames that this end dropped
     """
@@ -235,6 +554,11 @@ class Link(wiring.Component):
                 "o": Out(ChannelSignature(spec)),
                 "tx": Out(LineSignature(spec)),
                 "rx": In(LineSignature(spec)),
+                "slip": Out(spec.wavelengths_per_port),
+                "enable": In(1, init=1),
+                "retrain": In(1),
+                "status": Out(status_layout(spec)),
+                "events": Out(EVENTS),
                 "replays": Out(32),
                 "crc_errors": Out(32),
             }
@@ -242,16 +566,48 @@ class Link(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.aligner = aligner = Aligner(self.spec)
+        m.submodules.training = training = Training(self.spec)
         m.submodules.transmitter = transmitter = Transmitter(self.spec)
         m.submodules.receiver = receiver = Receiver(self.spec)
         wiring.connect(m, wiring.flipped(self.i), transmitter.i)
         wiring.connect(m, transmitter.line, wiring.flipped(self.tx))
-        wiring.connect(m, wiring.flipped(self.rx), receiver.line)
+        wiring.connect(m, wiring.flipped(self.rx), aligner.rx)
         wiring.connect(m, receiver.o, wiring.flipped(self.o))
+        connect(m, aligner, training)
         m.d.comb += [
+            self.slip.eq(aligner.slip),
+            receiver.beat.eq(aligner.beat.data),
+            receiver.beat_valid.eq(aligner.beat.valid),
+            receiver.frames.eq(training.frames_in),
+            receiver.lanes.eq(training.lanes_in),
+            receiver.resume.eq(training.resume),
+            receiver.resumed.received.eq(training.remote.expected),
+            receiver.resumed.limits.eq(training.remote.limits),
+            receiver.flush.eq(training.flush),
+            transmitter.sets.eq(training.sets),
+            transmitter.set.eq(training.set),
+            transmitter.lanes.eq(training.lanes_out),
+            transmitter.resume.eq(training.resume),
+            transmitter.flush.eq(training.flush),
             transmitter.local.eq(receiver.local),
-            transmitter.remote.eq(receiver.remote),
-            self.replays.eq(transmitter.replays),
-            self.crc_errors.eq(receiver.crc_errors),
+            transmitter.news.eq(receiver.news),
+            training.beat.eq(transmitter.beat),
+            training.local.expected.eq(receiver.local.received),
+            training.local.limits.eq(receiver.local.limits),
+            training.trouble.eq(transmitter.trouble | receiver.trouble),
+            training.retrain.eq(self.retrain),
+            training.enable.eq(self.enable),
         ]
+        self._report(m, training, aligner, transmitter, receiver)
         return m
+
+    def _report(self, m, training, aligner, transmitter, receiver):
+        for name in TRAINING_STATUS:
+            m.d.comb += self.status[name].eq(getattr(training, name))
+        m.d.comb += [self.status.lanes_locked.eq(aligner.locked), self.status.skew_overflow.eq(aligner.skew_overflow)]
+        m.d.comb += self.status.credits.eq(Cat(transmitter.credits))
+        for block, names in ((transmitter, ("sent", "replay", "timeout")), (receiver, ("received", "bad", "leaks", "violations"))):
+            m.d.comb += [self.events[name].eq(getattr(block, name)) for name in names]
+        m.d.comb += [self.events.retraining.eq(training.retrainings), self.events.peer_reset.eq(training.flush)]
+        m.d.sync += [self.replays.eq(self.replays + transmitter.replay), self.crc_errors.eq(self.crc_errors + receiver.bad)]

@@ -101,6 +101,7 @@ class Monitor:
             self._due.append((max(cycle, self.credit_cycle(index, cycle - 1)), self.received[-1][1].virtual_channel))
             self._due.sort(key=lambda entry: entry[0])
         now = bool(self._due) and self._due[0][0] <= cycle
+        ctx.set(self.channel.held, sum({1 << channel for _, channel in self._due}))
         ctx.set(self.channel.credit, 1 << self._due.pop(0)[1] if now else 0)
         if now:
             self.credited.append(cycle)

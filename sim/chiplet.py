@@ -8,7 +8,7 @@ from amaranth import Module
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.chiplet import Chiplet, paired_routes
 from lightfabric.sim.bench import Bench, ClientFlit, Transfers
-from lightfabric.sim.client import Pauses, StreamSink, StreamSource, never
+from lightfabric.sim.client import Pauses, StreamSink, StreamSource, never, words
 from lightfabric.sim.link import Errors, Fibre, clean
 
 Port = tuple[int, int]
@@ -45,7 +45,10 @@ def _chain_port(spec: ChipletSpec, here: int, destination: int) -> int:
 
 @dataclass(frozen=True)
 class ChipletRun:
-    """What one run showed, by address of the client; ``replays`` and ``crc_errors`` are of all lines together."""
+    """What one run showed, by address of the client: words sent and received, which ``traffic.assembled`` reads like flits.
+
+    ``replays`` and ``crc_errors`` are of all lines together.
+    """
 
     cycles: int
     sent: dict[int, Transfers]
@@ -87,20 +90,21 @@ class ChipletBench:
         waves: str | None = None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> ChipletRun:
-        """Send ``flits[address]`` from each client, in order, until as many have arrived.
+        """Send the packets in ``flits[address]`` from each client, in order, until they have arrived.
 
         ``errors(beat, bits)`` flips bits on every fibre in turn; ``progress(count)`` is called in each cycle with the
-        number of flits that have arrived.
+        number of flits of the packets that have arrived.
         """
         for fibre in self._fibres:
             fibre.start(delay_cycles, errors, frozenset())
-        sources = [StreamSource(self.spec, self._stream("i", a), flits.get(a, []), source_pauses) for a in self.addresses]
-        sinks = [StreamSink(self.spec, self._stream("o", a), sink_pauses) for a in self.addresses]
+        spec, offered = self.spec, {a: list(flits.get(a, [])) for a in self.addresses}
+        sources = [StreamSource(spec, self._stream("i", a), words(spec, offered[a]), source_pauses) for a in self.addresses]
+        sinks = [StreamSink(spec, self._stream("o", a), sink_pauses) for a in self.addresses]
         counts = _LineCounts(self._chiplets)
-        total = sum(len(source.flits) for source in sources)
+        total = sum(map(len, offered.values()))
 
         def done(_: int) -> bool:
-            arrived = sum(len(sink.received) for sink in sinks)
+            arrived = sum(sink.flits for sink in sinks)
             progress(arrived)
             return arrived >= total
 

@@ -1,7 +1,7 @@
 """Benches of the client side: streams with pauses at one end, a credited channel at the other."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amaranth import Module
 
@@ -13,19 +13,51 @@ Pauses = Callable[[int], bool]
 """Cycle -> whether the client pauses in it."""
 
 
+Words = Iterable[ClientFlit]
+"""The words of a stream, told like flits: the payload of a word are the bytes that it keeps."""
+
+
 def never(_cycle: int) -> bool:
     """No pauses."""
     return False
 
 
-class StreamSource:
-    """Offers flits as beats of a stream, except while it pauses; an offered beat stays until it is taken.
+def words(spec: ChipletSpec, flits: Iterable[ClientFlit]) -> list[ClientFlit]:
+    """The same packets, flit after flit or word after word, cut into words of the stream: all full but the last."""
+    cut: list[ClientFlit] = []
+    content = bytearray()
+    for flit in flits:
+        content += flit.payload
+        while len(content) > spec.client_bytes:
+            cut.append(replace(flit, payload=bytes(content[: spec.client_bytes]), last=0))
+            del content[: spec.client_bytes]
+        if flit.last:
+            cut.append(replace(flit, payload=bytes(content)))
+            content.clear()
+    return cut
 
-    Bytes outside ``keep`` are ones, so that a design that lets them through is found out.
+
+def contiguous(word: ClientFlit) -> int:
+    """The ``keep`` of a word: its bytes from 0 on."""
+    return (1 << len(word.payload)) - 1
+
+
+class StreamSource:
+    """Offers words on a stream, except while it pauses; an offered word stays until it is taken.
+
+    Bytes outside a contiguous ``keep`` are ones, so that a design that lets them through is found out. ``keep(word)`` may
+    break the rules.
     """
 
-    def __init__(self, spec: ChipletSpec, stream, flits: Iterable[ClientFlit], pauses: Pauses = never):
-        self.spec, self.stream, self.flits, self.pauses = spec, stream, list(flits), pauses
+    def __init__(
+        self,
+        spec: ChipletSpec,
+        stream,
+        words: Words,
+        pauses: Pauses = never,
+        keep: Callable[[ClientFlit], int] = contiguous,
+    ):
+        self.spec, self.stream, self.words, self.pauses, self.keep = spec, stream, list(words), pauses, keep
         self.sent: Transfers = []
         self._offering = False
         self.samples = (stream.ready,)
@@ -33,35 +65,36 @@ class StreamSource:
     def step(self, ctx, cycle: int, ready: int | None) -> None:
         """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
         if self._offering and ready:
-            self.sent.append((cycle - 1, self.flits[len(self.sent)]))
+            self.sent.append((cycle - 1, self.words[len(self.sent)]))
             self._offering = False
         if not self._offering:
             self._offering = not self.done and not self.pauses(cycle)
             ctx.set(self.stream.valid, self._offering)
             if self._offering:
-                ctx.set(self.stream.payload, self._beat(self.flits[len(self.sent)]))
+                ctx.set(self.stream.payload, self._beat(self.words[len(self.sent)]))
 
-    def _beat(self, flit: ClientFlit) -> dict[str, int]:
-        stale = b"\xff" * (self.spec.payload_bytes - len(flit.payload))
+    def _beat(self, word: ClientFlit) -> dict[str, int]:
+        stale = b"\xff" * (self.spec.client_bytes - len(word.payload))
         return {
-            "data": int.from_bytes(flit.payload + stale, "little"),
-            "keep": (1 << len(flit.payload)) - 1,
-            "last": flit.last,
-            "dest": flit.destination,
-            "user": flit.virtual_channel,
+            "data": int.from_bytes(word.payload + stale, "little"),
+            "keep": self.keep(word),
+            "last": word.last,
+            "dest": word.destination,
+            "user": word.virtual_channel,
         }
 
     @property
     def done(self) -> bool:
-        """All flits were taken."""
-        return len(self.sent) == len(self.flits)
+        """All words were taken."""
+        return len(self.sent) == len(self.words)
 
 
 class StreamSink:
-    """Takes the beats of a stream, except while it pauses, and watches what is offered in the meantime.
+    """Takes the words of a stream, except while it pauses, and watches what is offered in the meantime.
 
-    ``changed`` are the cycles in which a beat that had not been taken was no longer offered unchanged, ``stale`` those of
-    beats with a byte other than zero outside ``keep``.
+    ``changed`` are the cycles in which a word that had not been taken was no longer offered unchanged, ``stale`` those of
+    words with a byte other than zero outside ``keep``, ``short`` those of words before the last that are not full.
+    ``packets`` were received to their end; they were sent in ``flits``.
     """
 
     def __init__(self, spec: ChipletSpec, stream, pauses: Pauses = never):
@@ -69,6 +102,8 @@ class StreamSink:
         self.received: Transfers = []
         self.changed: list[int] = []
         self.stale: list[int] = []
+        self.short: list[int] = []
+        self.packets = self.flits = self._packet_bytes = 0
         self._ready, self._waiting = False, None
         self.samples = (stream.valid, stream.payload)
 
@@ -85,21 +120,29 @@ class StreamSink:
 
     def _receive(self, cycle: int, beat) -> None:
         length_bytes = beat.keep.bit_count()
-        content = beat.data.to_bytes(self.spec.payload_bytes, "little")
+        content = beat.data.to_bytes(self.spec.client_bytes, "little")
         if any(content[length_bytes:]) or beat.keep != (1 << length_bytes) - 1:
             self.stale.append(cycle)
+        if not beat.last and length_bytes < self.spec.client_bytes:
+            self.short.append(cycle)
         self.received.append((cycle, ClientFlit(content[:length_bytes], beat.dest, beat.id, beat.user, beat.last)))
+        self._packet_bytes += length_bytes
+        if beat.last:
+            self.packets += 1
+            self.flits += max(1, -(-self._packet_bytes // self.spec.payload_bytes))
+            self._packet_bytes = 0
 
 
 @dataclass(frozen=True)
 class ClientRun:
-    """What one run showed; ``changed`` and ``stale`` as in :class:`StreamSink`."""
+    """What one run showed, words on the side of the stream; ``changed``, ``stale``, ``short`` as in :class:`StreamSink`."""
 
     cycles: int
     sent: Transfers
     received: Transfers
     changed: list[int]
     stale: list[int]
+    short: list[int]
 
 
 class IngressBench:
@@ -112,32 +155,43 @@ class IngressBench:
 
     def run(
         self,
-        flits: Iterable[ClientFlit],
+        words: Words,
         *,
         pauses: Pauses = never,
+        keep: Callable[[ClientFlit], int] = contiguous,
         credit_cycle: Callable[[int, int], int] = lambda _, cycle: cycle + 1,
         bound_cycles: int = 10_000,
     ) -> ClientRun:
-        """Send the flits; ``credit_cycle(n, cycle)`` is when the buffer of flit n, delivered in ``cycle``, is given back."""
-        source = StreamSource(self.spec, self._ingress.i, flits, pauses)
+        """Send the words until as many packets have come and all flits are credited.
+
+        ``credit_cycle(n, cycle)`` is when the buffer of flit n, delivered in ``cycle``, is given back.
+        """
+        source = StreamSource(self.spec, self._ingress.i, words, pauses, keep)
         monitor = Monitor(self.spec, self._ingress.o, credit_cycle)
-        stale = _StaleBytes(self._ingress.o)
-        cycles = self._bench.run(
-            [source, monitor, stale], lambda _: len(monitor.credited) >= len(source.flits), bound_cycles
-        )
-        return ClientRun(cycles, source.sent, monitor.received, [], stale.cycles)
+        watch = _FlitWatch(self._ingress.o)
+        packets = sum(word.last for word in source.words)
+
+        def done(_: int) -> bool:
+            return watch.packets >= packets and len(monitor.credited) == len(monitor.received)
+
+        cycles = self._bench.run([source, monitor, watch], done, bound_cycles)
+        return ClientRun(cycles, source.sent, monitor.received, [], watch.stale, [])
 
 
-class _StaleBytes:
-    """Cycles of flits with a byte other than zero past their length."""
+class _FlitWatch:
+    """Counts packets, and notes the cycles of flits with a byte other than zero past their length."""
 
     def __init__(self, channel):
-        self.cycles: list[int] = []
+        self.stale: list[int] = []
+        self.packets = 0
         self.samples = (channel.valid, channel.flit)
 
     def step(self, _ctx, cycle: int, valid: int | None, flit) -> None:
-        if valid and flit.payload >> 8 * flit.length_bytes:
-            self.cycles.append(cycle - 1)
+        if not valid:
+            return
+        self.packets += flit.last
+        if flit.payload >> 8 * flit.length_bytes:
+            self.stale.append(cycle - 1)
 
 
 class EgressBench:
@@ -149,10 +203,15 @@ class EgressBench:
         self._bench = Bench(m)
 
     def run(
-        self, flits: Iterable[tuple[int, ClientFlit]], *, pauses: Pauses = never, bound_cycles: int = 10_000
+        self,
+        flits: Iterable[tuple[int, ClientFlit]],
+        *,
+        pauses: Pauses = never,
+        bound_cycles: int = 10_000,
     ) -> ClientRun:
-        """Send the flits (earliest cycle, flit) as the credits allow until the stream has given them all."""
+        """Send the flits (earliest cycle, flit) as the credits allow until the stream has given all their packets."""
         driver = Driver(self.spec, self._egress.i, flits)
         sink = StreamSink(self.spec, self._egress.o, pauses)
-        cycles = self._bench.run([driver, sink], lambda _: len(sink.received) >= len(driver.flits), bound_cycles)
-        return ClientRun(cycles, driver.sent, sink.received, sink.changed, sink.stale)
+        packets = sum(flit.last for _, flit in driver.flits)
+        cycles = self._bench.run([driver, sink], lambda _: sink.packets >= packets, bound_cycles)
+        return ClientRun(cycles, driver.sent, sink.received, sink.changed, sink.stale, sink.short)

@@ -99,23 +99,41 @@ class Fibre:
         if valid or cycle == 0:  # the flips of a beat stand until it has passed
             ctx.set(self._flips, self._errors(len(self.arrivals), self.bits))
 
+    def frame_beats(self) -> list[int]:
+        """Numbers of the beats that began a slot and have arrived whole. Training sets begin the frames anew."""
+        firsts, run = list[int](), 0
+        for number, (_, bits) in enumerate(self.sent_beats[: len(self.arrivals)]):
+            run = run + 1 if bits & 0b11 == codec.SYNC_DATA else 0
+            if run and run % self.spec.beats_per_flit == 0:
+                firsts.append(number + 1 - self.spec.beats_per_flit)
+        return firsts
+
     def slots(self) -> list["Slot"]:
         """The flits that were sent and have arrived, as sent."""
-        spec, per_flit = self.spec, self.spec.beats_per_flit
-        states, slots = [0] * spec.wavelengths_per_port, []
-        for first in range(0, len(self.arrivals) - per_flit + 1, per_flit):
-            plain = []
-            for _, bits in self.sent_beats[first : first + per_flit]:
-                blocks = []
-                for lane in range(spec.wavelengths_per_port):
-                    states[lane], block = codec.descramble(states[lane], bits >> 66 * lane + 2 & (1 << 64) - 1)
-                    blocks.append(block)
-                plain.append(blocks)
-            flit = codec.Flit.decode(spec, codec.from_beats(spec, plain))
+        spec, plain = self.spec, self._plain_beats()
+        slots, upcoming = list[Slot](), 0
+        for first in self.frame_beats():
+            beats = plain[first : first + spec.beats_per_flit]
+            flit = codec.Flit.decode(spec, codec.from_beats(spec, beats), upcoming)
             assert flit is not None, "the transmitter sent a wrong CRC"
-            before_cycle = self.sent_beats[first - 1][0] if first else -1
-            slots.append(Slot(before_cycle, self.arrivals[first + per_flit - 1], flit))
+            if flit.code == codec.EXPLICIT:
+                upcoming = codec.following(flit.sequence)
+            elif flit.implicit:
+                upcoming = codec.following(upcoming)
+            arrival_cycle = self.arrivals[first + spec.beats_per_flit - 1]
+            slots.append(Slot(self.sent_beats[first - 1][0], arrival_cycle, flit))
         return slots
+
+    def _plain_beats(self) -> list[list[int]]:
+        lanes = range(self.spec.wavelengths_per_port)
+        states, plain = [0] * len(lanes), list[list[int]]()
+        for _, bits in self.sent_beats[: len(self.arrivals)]:
+            blocks = []
+            for lane in lanes:
+                states[lane], block = codec.descramble(states[lane], bits >> 66 * lane + 2 & (1 << 64) - 1)
+                blocks.append(block)
+            plain.append(blocks)
+        return plain
 
 
 @dataclass(frozen=True)
@@ -136,7 +154,8 @@ class LinkRun:
     """What one run showed, from end a to end b.
 
     ``credits_back`` are the cycles of the credits at a's input, ``credited`` those of the credits at b's output;
-    ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked.
+    ``frame_beat`` is the number of a's first beat of a frame, after those of training sets; ``a_slots`` and ``b_slots``
+    are what each end sent, decoded if asked.
     """
 
     cycles: int
@@ -148,6 +167,7 @@ class LinkRun:
     crc_errors: int
     bit_errors: int
     first_beat_cycle: int
+    frame_beat: int
     a_slots: list[Slot] = field(repr=False)
     b_slots: list[Slot] = field(repr=False)
 
@@ -198,8 +218,8 @@ class LinkBench:
         cycles = self._bench.run(actors, done, bound_cycles, waves)
         slots = (self._there.slots(), self._back.slots()) if decode else ([], [])
         flipped = sum(getattr(errors, "count", 0) for errors in {errors_a, errors_b})
-        first_beat_cycle = self._there.sent_beats[0][0]
-        counts = (*counters.values, flipped, first_beat_cycle)
+        first_beat_cycle, frame_beat = self._there.sent_beats[0][0], self._there.frame_beats()[0]
+        counts = (*counters.values, flipped, first_beat_cycle, frame_beat)
         return LinkRun(cycles, driver.sent, driver.credited, monitor.received, monitor.credited, *counts, *slots)
 
 

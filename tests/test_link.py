@@ -6,20 +6,32 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from lightfabric.model.codec import ACK, DATA, EXPLICIT
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.link import REPLAY_TIMEOUT_SLOTS
 from lightfabric.sim.bench import ClientFlit
 from lightfabric.sim.link import BitErrors, LinkBench, clean
 
 SPECS = {
-    "one wavelength": ChipletSpec(ports=1, wavelengths_per_port=1, flit_bytes=64, buffer_flits=8, replay_flits=8),
-    "a beat per flit": ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, buffer_flits=16, replay_flits=16),
-    "three channels": ChipletSpec(ports=1, wavelengths_per_port=4, virtual_channels=3, buffer_flits=4, replay_flits=4),
+    "one wavelength": ChipletSpec(
+        ports=1, wavelengths_per_port=1, flit_bytes=64, buffer_flits=8, reach_m=1.0, crc="crc16"
+    ),
+    "a beat per flit": ChipletSpec(ports=1, wavelengths_per_port=4, flit_bytes=64, buffer_flits=16, reach_m=1.0),
+    "three channels": ChipletSpec(
+        ports=1, wavelengths_per_port=2, virtual_channels=3, buffer_flits=4, reach_m=1.0, crc="crc24"
+    ),
 }
 
 
 @pytest.fixture(scope="module", params=SPECS)
 def bench(request) -> LinkBench:
     return LinkBench(SPECS[request.param])
+
+
+@pytest.fixture(scope="module")
+def slot_zero_beat(bench) -> int:
+    """The number of the first beat of a frame, after the training."""
+    return bench.run([(0, ClientFlit(b"\1"))]).frame_beat
 
 
 def traffic(spec: ChipletSpec, count: int, seed: int, most_apart_cycles: int = 1) -> list[tuple[int, ClientFlit]]:
@@ -79,57 +91,78 @@ def test_flits_survive_bit_errors_in_both_directions(bench, delay_cycles, ber):
     assert ber < 4e-4 or (run.crc_errors > 0 and run.replays > 0)
 
 
-def test_a_lost_flit_is_replayed_with_all_that_follow(bench):
-    lost_slot = 3 + 2 * bench.spec.virtual_channels
-    beats = {lost_slot * bench.spec.beats_per_flit}
+def corrupting_slots(bench, slot_zero_beat, slots):
+    """Flips a bit in each of these slots, counted from the training on."""
+    return corrupting({slot_zero_beat + slot * bench.spec.beats_per_flit for slot in slots})
+
+
+def test_a_lost_flit_is_replayed_with_all_that_follow(bench, slot_zero_beat):
     sent = [(0, ClientFlit(bytes([n + 1]))) for n in range(20)]
-    run = bench.run(sent, errors_a=corrupting(beats), decode=True)
+    first = next(n for n, slot in enumerate(bench.run(sent, decode=True).a_slots) if slot.flit.type == DATA)
+    run = bench.run(sent, errors_a=corrupting_slots(bench, slot_zero_beat, {first + 2}), decode=True)
     assert_delivered(bench.spec, sent, run)
-    assert (run.replays, run.crc_errors) == (1, 1)
-    numbers = [slot.flit.sequence for slot in run.a_slots if slot.flit.data]
-    lost = next(n for n, number in enumerate(numbers[1:], 1) if number <= numbers[n - 1])
-    assert numbers[lost:] == list(range(numbers[lost], 20)), "go back to the lost flit, then on without a gap"
+    assert run.replays == 1
+    assert run.crc_errors >= 1
+    payloads = [slot.flit.payload[0] for slot in run.a_slots if slot.flit.type == DATA]
+    again = next(n for n, (one, other) in enumerate(pairwise(payloads), 1) if other <= one)
+    assert payloads[again:] == list(range(3, 21)), "go back to the lost flit, then on without a gap"
+    replayed = [slot.flit for slot in run.a_slots if slot.flit.type == DATA][again]
+    assert (replayed.code, replayed.sequence) == (EXPLICIT, 2)
 
 
-def test_a_burst_that_hides_many_flits_is_survived(bench):
-    """More bad frames in a row than it takes to lose the frames' alignment."""
-    beats = range(8 * bench.spec.beats_per_flit, 40 * bench.spec.beats_per_flit)
-    sent = traffic(bench.spec, 40, 5)
-    run = bench.run(sent, errors_a=corrupting(beats), bound_cycles=50_000)
+def test_flits_that_say_their_sequence_alternate_with_answers(bench):
+    run = bench.run([(0, ClientFlit(b"\1"))] * 12, decode=True)
+    codes = [slot.flit.code for slot in run.a_slots[1:]]  # the first is chosen while sets are sent
+    assert codes == [(EXPLICIT, ACK)[n % 2] for n in range(len(codes))]
+
+
+def test_sequences_are_counted_modulo_255(bench):
+    """[UCIe 1.1, retry]"""
+    run = bench.run([(0, ClientFlit(b"\1"))] * 300, decode=True)
+    numbers = [slot.flit.sequence for slot in run.a_slots if slot.flit.type == DATA and slot.flit.code == EXPLICIT]
+    assert max(numbers) <= 254
+    assert numbers[-1] < 60
+    assert_delivered(bench.spec, run.sent, run)
+
+
+@pytest.mark.parametrize("slots", [range(8, 20), range(8, 60)], ids=["replayed", "trained again"])
+def test_a_burst_that_hides_many_flits_is_survived(bench, slot_zero_beat, slots):
+    """More than 16 bad frames in a row make the link train again; none of its flits is lost by that."""
+    sent = traffic(bench.spec, 60, 5)
+    run = bench.run(sent, errors_a=corrupting_slots(bench, slot_zero_beat, slots), bound_cycles=50_000)
     assert_delivered(bench.spec, sent, run)
-    assert run.crc_errors > 4
+    assert run.crc_errors >= min(len(slots), 16) - 1
 
 
-def test_a_replay_that_loses_its_first_flit_is_asked_for_again_without_a_timeout(bench):
-    """The first two sends of a flit are corrupted: the receiver sees the sequences step back and asks once more."""
+def test_a_replay_that_loses_its_first_flit_comes_again_without_a_timeout(bench, slot_zero_beat):
+    """The first two sends of a flit are corrupted: the receiver goes on wanting it."""
     sent = [(0, ClientFlit(bytes([n + 1]))) for n in range(bench.spec.buffer_flits)]
-    beats: set[int] = set()
-    errors = corrupting(beats)
+    slots: set[int] = set()
     for _ in range(2):
+        errors = corrupting_slots(bench, slot_zero_beat, slots)
         run = bench.run(sent, errors_a=errors, settle_cycles=200, bound_cycles=50_000, decode=True)
-        sends = [n for n, slot in enumerate(run.a_slots) if slot.flit.data and slot.flit.sequence == 1]
-        beats.add(sends[len(beats)] * bench.spec.beats_per_flit)
-    run = bench.run(sent, errors_a=errors, bound_cycles=50_000)
+        sends = [n for n, slot in enumerate(run.a_slots) if slot.flit.type == DATA and slot.flit.payload == b"\2"]
+        slots.add(sends[len(slots)])
+    run = bench.run(sent, errors_a=corrupting_slots(bench, slot_zero_beat, slots), bound_cycles=50_000)
     assert_delivered(bench.spec, sent, run)
-    slot_cycles = bench.spec.beats_per_flit / bench.spec.blocks_per_cycle
     assert run.replays == 2
-    assert run.received[-1][0] < bench.spec.replay_timeout_slots * slot_cycles
+    assert run.received[-1][0] < REPLAY_TIMEOUT_SLOTS * bench.spec.slot_cycles
 
 
-def test_a_last_flit_that_is_lost_with_every_answer_comes_back_after_the_timeout(bench):
-    """Nothing follows the flit and the way back is deaf for long: only the transmitter's clock can save it."""
-    deaf = range(150 * bench.spec.beats_per_flit)
+def test_a_last_flit_that_is_lost_with_every_answer_comes_back_after_the_timeout(bench, slot_zero_beat):
+    """Nothing follows the flit, and all answers of the far end are lost until the transmitter's clock strikes."""
+    deaf = [n for n in range(1, 900) if n % 16 != 1]  # all in a row would make the link train again
     sent = [(0, ClientFlit(b"\1"))]
-    run = bench.run(sent, errors_b=corrupting(deaf), settle_cycles=1000, bound_cycles=50_000)
+    errors = corrupting_slots(bench, slot_zero_beat, deaf)
+    run = bench.run(sent, errors_b=errors, settle_cycles=REPLAY_TIMEOUT_SLOTS * 10, bound_cycles=50_000)
     assert_delivered(bench.spec, sent, run)
     assert run.replays > 0
 
 
-def test_the_line_carries_data_blocks_only_and_never_stops(bench):
+def test_the_line_never_stops_and_carries_control_blocks_in_training_only(bench):
     run = bench.run([(0, ClientFlit(b"\1"))], settle_cycles=300, decode=True)
     befores = [slot.before_cycle for slot in run.a_slots[1:]]
-    slot_cycles = bench.spec.beats_per_flit / bench.spec.blocks_per_cycle
-    assert all(abs(b - a - slot_cycles) < 1 for a, b in pairwise(befores))
+    assert all(abs(b - a - bench.spec.slot_cycles) < 1 for a, b in pairwise(befores))
 
 
 def test_no_errors_flip_nothing():

@@ -1,0 +1,373 @@
+"""The lanes of a line at the receiver: block lock, descrambling, deskew, and the training sets among the beats."""
+
+from itertools import pairwise
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from lightfabric.model.codec import SYNC_CONTROL
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.channel import one_hot_mux
+from lightfabric.rtl.line import BLOCK, SET_BITS, LineSignature
+from lightfabric.rtl.scrambler import Scrambler, descrambled
+
+SLIP_WAIT_BLOCKS = 8
+"""From a slip until the blocks on the line show it: longer than the bit slip of a SerDes takes."""
+LOCK_BLOCKS = 64
+"""Good sync headers in a row that lock, and the window in which a locked lane counts bad ones [IEEE 802.3 49.2.9]."""
+MOST_BAD_HEADERS = 16
+"""In a window; as many unlock the lane [IEEE 802.3 49.2.9]."""
+SILENT_CYCLES = 256
+"""Without a block the receiver has no line: a line in use brings one within 4 cycles."""
+
+DESKEW_BLOCKS = 7
+"""Most blocks by which one lane may be behind another."""
+
+PHASES = 16
+"""Sets in a cycle."""
+MAGIC = 0b10110
+TRAINING_SET = data.StructLayout({"lane": 5, "phase": 4, "step": 2, "word": 16, "magic": 5})
+"""Information in a training set; the low half of a control block, whose high half is the complement.
+
+The sets of a beat differ in the lane only. ``word`` is the parameter word of the number ``phase``; from ``COUNTED_PHASE`` on
+it is the number of the cycle, by which lanes that are far apart are told from those that are together.
+"""
+COUNTED_PHASE = 12
+PLACE_BITS = 8
+"""Of the number of a set: lanes up to 127 blocks apart are compared rightly."""
+SET = data.StructLayout({"phase": 4, "step": 2, "word": 16})
+"""What the sets of a beat say."""
+HEARD = data.StructLayout({"valid": 1, "set_valid": 1, "set": SET})
+"""Of a received beat, all but its data: ``set_valid`` implies ``valid``."""
+
+
+def beat_layout(spec: ChipletSpec) -> data.StructLayout:
+    """A received beat: plain, lane 0 in the low bits of ``data``."""
+    return data.StructLayout({"data": 64 * spec.wavelengths_per_port, "valid": 1, "set_valid": 1, "set": SET})
+
+
+class BlockLock(wiring.Component):
+    """Where the blocks of a lane begin, by their sync headers [IEEE 802.3 49.2.9].
+
+    Members
+    -------
+    sync : In(2)
+    valid : In(1)
+    relock : In(1), drop the lock
+    locked : Out(1)
+    slip : Out(1), for one cycle, and again after ``SLIP_WAIT_BLOCKS`` at the earliest
+    """
+
+    def __init__(self):
+        super().__init__({"sync": In(2), "valid": In(1), "relock": In(1), "locked": Out(1), "slip": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        block, bad_headers = Signal(range(LOCK_BLOCKS)), Signal(range(MOST_BAD_HEADERS))
+        wait = Signal(range(SLIP_WAIT_BLOCKS + 1))
+        good, ends, too_bad = Signal(), Signal(), Signal()
+        m.d.comb += [
+            good.eq(self.sync[0] ^ self.sync[1]),
+            ends.eq(block == LOCK_BLOCKS - 1),
+            too_bad.eq(~self.locked | (bad_headers == MOST_BAD_HEADERS - 1)),
+        ]
+        m.d.sync += self.slip.eq(0)
+        with m.If(self.valid & (wait != 0)):
+            m.d.sync += wait.eq(wait - 1)
+        with m.Elif(self.valid & ~good & too_bad):
+            m.d.sync += [self.slip.eq(1), wait.eq(SLIP_WAIT_BLOCKS), self.locked.eq(0), block.eq(0), bad_headers.eq(0)]
+        with m.Elif(self.valid):
+            m.d.sync += [block.eq(block + 1), bad_headers.eq(Mux(ends, 0, bad_headers + ~good))]
+            with m.If(ends):
+                m.d.sync += self.locked.eq(1)
+        with m.If(self.relock):
+            m.d.sync += [self.locked.eq(0), block.eq(0), bad_headers.eq(0)]
+        return m
+
+
+class Lane(wiring.Component):
+    """One lane of a receiver, descrambled, a cycle later.
+
+    Members
+    -------
+    block : In(BLOCK)
+    valid : In(1)
+    relock : In(1)
+    locked, slip : Out(1)
+    bits : Out(64), plain
+    is_set : Out(1), ``bits`` are a training set of this lane
+    """
+
+    def __init__(self, number: int):
+        self.number = number
+        inputs = {"block": In(BLOCK), "valid": In(1), "relock": In(1)}
+        super().__init__({**inputs, "locked": Out(1), "slip": Out(1), "bits": Out(64), "is_set": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.lock = lock = BlockLock()
+        m.d.comb += [
+            lock.sync.eq(self.block.sync),
+            lock.valid.eq(self.valid),
+            lock.relock.eq(self.relock),
+            self.locked.eq(lock.locked),
+            self.slip.eq(lock.slip),
+        ]
+        descrambler, is_control = Scrambler(descrambled, self.block.bits, "descrambler"), Signal()
+        with m.If(self.valid):
+            m.d.sync += [
+                descrambler.step(),
+                self.bits.eq(descrambler.out),
+                is_control.eq(self.block.sync == SYNC_CONTROL),
+            ]
+        info, complement = data.View(TRAINING_SET, self.bits[:SET_BITS]), self.bits[SET_BITS:]
+        own = (info.lane == self.number) & (info.magic == MAGIC)
+        m.d.comb += self.is_set.eq(is_control & own & (self.bits[:SET_BITS] ^ complement).all())
+        return m
+
+
+class Delay(wiring.Component):
+    """A lane's bits and whether they are a set, any number of blocks from 0 to ``DESKEW_BLOCKS`` later; combinational at 0.
+
+    Members
+    -------
+    i, o : In, Out(65)
+    valid : In(1), a block
+    blocks : In(3)
+    """
+
+    def __init__(self):
+        super().__init__({"i": In(65), "o": Out(65), "valid": In(1), "blocks": In(range(DESKEW_BLOCKS + 1))})
+
+    def elaborate(self, platform):
+        m = Module()
+        line = self.i
+        for bit, chosen in reversed(list(enumerate(self.blocks))):
+            chain = [Signal.like(self.o, name=f"late_{bit}_{n}") for n in range(1 << bit)]
+            with m.If(self.valid):
+                m.d.sync += [late.eq(early) for early, late in pairwise([line, *chain])]
+            out = Signal.like(self.o, name=f"out_{bit}")
+            m.d.comb += out.eq(Mux(chosen, chain[-1], line))
+            line = out
+        m.d.comb += self.o.eq(line)
+        return m
+
+
+class _Deskewing(enum.Enum, shape=3):
+    WAIT = 0
+    LATEST = 1
+    DISTANCE = 2
+    SETTLE = 3
+    DONE = 4
+
+
+class Deskew(wiring.Component):
+    """How late each lane must be made for all to show the same set at the same time.
+
+    ``place`` is the number of a set modulo 256, of the lanes with ``counted``. One lane is compared after the other, then
+    the delay lines fill: ``aligned`` is 1 about 4 x lanes cycles and 8 blocks after the last lane in use showed a place.
+
+    Members
+    -------
+    valid : In(1)
+    counted : In(lanes)
+    place : In(8).array(lanes)
+    locked, use : In(lanes)
+    relock, realign : In(1)
+    blocks : Out(3).array(lanes)
+    aligned : Out(1)
+    overflow : Out(lanes)
+    """
+
+    def __init__(self, lanes: int):
+        self.lanes = lanes
+        super().__init__(
+            {
+                "valid": In(1),
+                "counted": In(lanes),
+                "place": In(PLACE_BITS).array(lanes),
+                "locked": In(lanes),
+                "use": In(lanes),
+                "relock": In(1),
+                "realign": In(1),
+                "blocks": Out(range(DESKEW_BLOCKS + 1)).array(lanes),
+                "aligned": Out(1),
+                "overflow": Out(lanes),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lanes = range(self.lanes)
+        seen, moved, upset = Signal(self.lanes), Signal(self.lanes), Signal()
+        block = Signal(PLACE_BITS)
+        lags = [Signal(PLACE_BITS, name=f"lag_{n}") for n in lanes]
+        m.d.sync += [block.eq(block + self.valid), moved.eq(0)]
+        for n in lanes:
+            lag = (block - self.place[n])[:PLACE_BITS]
+            with m.If(self.valid & self.counted[n]):
+                m.d.sync += [lags[n].eq(lag), seen[n].eq(1), moved[n].eq(lag != lags[n])]
+        with m.If(self.relock | self.realign):
+            m.d.sync += seen.eq(0)
+        m.d.sync += upset.eq(self.relock | self.realign | (self.use & (moved | ~seen | ~self.locked)).any())
+        self._compare(m, lags, upset)
+        return m
+
+    def _compare(self, m, lags, upset):
+        """Twice over the lanes, two cycles for each: first for the latest, then for the distance of each from it."""
+        lane, second, looked = Signal(range(max(self.lanes, 2))), Signal(), Signal(PLACE_BITS)
+        latest, found, failed = Signal(PLACE_BITS), Signal(), Signal()
+        settle, used = Signal(range(DESKEW_BLOCKS + 1)), self.use.bit_select(lane, 1)
+        ahead, later = Signal(PLACE_BITS), Signal()
+        m.d.comb += [ahead.eq(latest - looked), later.eq(ahead[-1] | ~found)]
+        with m.Switch(lane):
+            for n, lag in enumerate(lags):
+                with m.Case(n):
+                    m.d.sync += looked.eq(lag)
+        state, last, too_far = Signal(_Deskewing), lane == self.lanes - 1, used & (ahead > DESKEW_BLOCKS)
+        m.d.sync += self.aligned.eq((state == _Deskewing.DONE) & ~upset)
+        with m.Switch(state):
+            with m.Case(_Deskewing.WAIT):
+                m.d.sync += [state.eq(_Deskewing.LATEST), lane.eq(0), second.eq(0), found.eq(0), failed.eq(0)]
+            with m.Case(_Deskewing.LATEST):
+                m.d.sync += second.eq(~second)
+                with m.If(second):
+                    m.d.sync += lane.eq(Mux(last, 0, lane + 1))
+                with m.If(second & used & later):
+                    m.d.sync += [latest.eq(looked), found.eq(1)]
+                with m.If(second & last):
+                    m.d.sync += state.eq(_Deskewing.DISTANCE)
+            with m.Case(_Deskewing.DISTANCE):
+                m.d.sync += [second.eq(~second), settle.eq(DESKEW_BLOCKS)]
+                with m.If(second):
+                    m.d.sync += [lane.eq(lane + 1), failed.eq(failed | too_far)]
+                    m.d.sync += self.overflow.bit_select(lane, 1).eq(self.overflow.bit_select(lane, 1) | too_far)
+                    with m.Switch(lane):
+                        for n, blocks in enumerate(self.blocks):
+                            with m.Case(n):
+                                m.d.sync += blocks.eq(ahead)
+                with m.If(second & last):
+                    m.d.sync += state.eq(_Deskewing.SETTLE)
+            with m.Case(_Deskewing.SETTLE):
+                m.d.sync += settle.eq(settle - self.valid)
+                with m.If(failed):
+                    m.d.sync += state.eq(_Deskewing.WAIT)
+                with m.Elif(self.valid & (settle == 0)):
+                    m.d.sync += state.eq(_Deskewing.DONE)
+        with m.If(upset):
+            m.d.sync += state.eq(_Deskewing.WAIT)
+        with m.If(self.relock):
+            m.d.sync += self.overflow.eq(0)
+
+
+class Aligner(wiring.Component):
+    """Finds the blocks on each lane, descrambles them and gives the lanes out as they were sent together.
+
+    A block at ``rx`` is at ``beat`` in the next cycle if there is one lane; else two cycles later if it is of the latest
+    lane, and those of the others wait for it. ``aligned`` holds while frames flow, and falls if a lane loses its lock or
+    shows a set that was not sent together with those of the others.
+
+    Members
+    -------
+    rx : In(LineSignature(spec))
+    slip : Out(W), for one cycle: the SerDes moves the lane by one bit
+    relock : In(1), drop all locks and begin anew
+    realign : In(1), forget the sets seen: ``aligned`` is 0 until all lanes in use have shown sets again
+    use : In(W), lanes that carry frames; changes only together with ``realign`` or ``relock``
+    locked : Out(W)
+    aligned : Out(1)
+    beat : Out(beat_layout(spec))
+    skew_overflow : Out(W), lanes in use that were too far ahead of the last one, since ``relock``
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec = spec
+        lanes = spec.wavelengths_per_port
+        super().__init__(
+            {
+                "rx": In(LineSignature(spec)),
+                "slip": Out(lanes),
+                "relock": In(1),
+                "realign": In(1),
+                "use": In(lanes),
+                "locked": Out(lanes),
+                "aligned": Out(1),
+                "beat": Out(beat_layout(spec)),
+                "skew_overflow": Out(lanes),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        count = self.spec.wavelengths_per_port
+        silence, relock, valid = Signal(range(SILENT_CYCLES)), Signal(), Signal()
+        m.d.comb += relock.eq(self.relock | (silence == SILENT_CYCLES - 1))
+        m.d.sync += [silence.eq(Mux(self.rx.valid, 0, silence + 1)), valid.eq(self.rx.valid)]
+        received = []
+        for n, block in enumerate(self.rx.blocks):
+            m.submodules[f"lane_{n}"] = lane = Lane(n)
+            m.d.comb += [
+                lane.block.eq(block),
+                lane.valid.eq(self.rx.valid),
+                lane.relock.eq(relock),
+                self.locked[n].eq(lane.locked),
+                self.slip[n].eq(lane.slip),
+            ]
+            received.append(lane)
+        if count == 1:
+            self._one(m, received[0], valid, relock)
+        else:
+            self._several(m, received, valid, relock)
+        return m
+
+    def _one(self, m, lane, valid, relock):
+        seen, beat = Signal(), self.beat
+        self._give(m, lane.bits[:SET_BITS], lane.is_set, valid, lane.bits)
+        with m.If(relock | self.realign):
+            m.d.sync += seen.eq(0)
+        with m.Elif(beat.set_valid):
+            m.d.sync += seen.eq(1)
+        m.d.comb += self.aligned.eq(seen & lane.locked)
+
+    def _several(self, m, lanes, valid, relock):
+        m.submodules.deskew = deskew = Deskew(len(lanes))
+        m.d.comb += [
+            deskew.valid.eq(valid),
+            deskew.locked.eq(self.locked),
+            deskew.use.eq(self.use),
+            deskew.relock.eq(relock),
+            deskew.realign.eq(self.realign),
+            self.aligned.eq(deskew.aligned),
+            self.skew_overflow.eq(deskew.overflow),
+        ]
+        beat_valid, words, are_sets = Signal(), [], Signal(len(lanes))
+        m.d.sync += beat_valid.eq(valid)
+        for n, lane in enumerate(lanes):
+            info = data.View(TRAINING_SET, lane.bits[:SET_BITS])
+            m.submodules[f"delay_{n}"] = delay = Delay()
+            word = Signal(64, name=f"word_{n}")
+            m.d.comb += [
+                deskew.counted[n].eq(lane.is_set & (info.phase >= COUNTED_PHASE)),
+                deskew.place[n].eq(Cat(info.phase, info.word)),
+                delay.i.eq(Cat(lane.bits, lane.is_set)),
+                delay.valid.eq(valid),
+                delay.blocks.eq(deskew.blocks[n]),
+            ]
+            with m.If(valid):
+                m.d.sync += [word.eq(delay.o[:64]), are_sets[n].eq(delay.o[64])]
+            words.append(word)
+        good = Signal(len(lanes))
+        m.d.comb += good.eq(are_sets & self.use)
+        first = (good & -good)[: len(lanes)]
+        info = one_hot_mux(first, [word[:SET_BITS] for word in words])
+        self._give(m, info, good.any(), beat_valid, Cat(words))
+
+    def _give(self, m, info, is_set, valid, bits):
+        info, beat = data.View(TRAINING_SET, info), self.beat
+        m.d.comb += [
+            beat.data.eq(bits),
+            beat.valid.eq(valid),
+            beat.set_valid.eq(valid & is_set),
+            *(beat.set[name].eq(info[name]) for name in ("phase", "step", "word")),
+        ]

@@ -1,0 +1,386 @@
+"""Training: both ends of a line from reset to frames, and back to frames after trouble.
+
+Each end sends training sets until both have heard each other's parameters. The step in the sets says how far an end is:
+
+* 0, it does not hear the other end, or has just begun: the other end begins too, or waits
+* 1, it hears the other end, and has forgotten its sequence state if the other end is fresh from reset
+* 2, it has all parameters of the other end's step 1 or above
+* 3, and it knows that the other end has its own: one cycle of 16 sets, then frames
+"""
+
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, enum, wiring
+from amaranth.lib.wiring import In, Out
+
+from lightfabric.model.codec import CRCS, CREDIT_BITS, SEQUENCE_BITS
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.lane import COUNTED_PHASE, HEARD, MAGIC, PHASES, SET, TRAINING_SET, Aligner
+from lightfabric.rtl.line import ALL_LANES, LOWER_LANES, SET_BITS, UPPER_LANES
+
+PROTOCOL_VERSION = 1
+CONFIG_PHASE, REQUEST_PHASE, EXPECTED_PHASE, LIMITS_PHASE = 0, 1, 2, 4
+"""Phases of the parameter words: configuration, lanes and freshness, sequence, credit limit of virtual channel 0."""
+
+TIME_BITS = 32
+
+
+class State(enum.Enum, shape=4):
+    """Where the training is."""
+
+    RESET = 0
+    LOCK = 1
+    ALIGN = 2
+    EXCHANGE = 3
+    CONFIRM = 4
+    START = 5
+    ACTIVE = 6
+    DOWN = 7
+
+
+class Bounds:
+    """Most beats of the line in each state, and the reasons.
+
+    A lane at a wrong bit sees a bad header after 2 blocks on average and then waits 8: 66 slips take about 660 blocks, and
+    64 good headers lock. ``lock`` leaves room for two rounds, for a good place may be passed over because of a bit error.
+    """
+
+    lock = 2048
+    down = 2048
+
+    def __init__(self, spec: ChipletSpec):
+        round_trip = spec.round_trip_flits * spec.beats_per_flit
+        self.hold = round_trip + 2 * PHASES
+        """Sets of step 0 before anything is believed: what comes then was sent by an end that has heard them."""
+        self.align = self.hold + round_trip + 512
+        """The other end hears the sets and sends its own; with one bit error in 1000 a set is good in 4 of 5 cases."""
+        self.exchange = self.down + 3 * (self.lock + self.align)
+        """The other end may be down, or lock only at the third attempt, on half of its lanes."""
+        self.confirm = self.start = round_trip + 512
+        self.stable = 2048 * spec.beats_per_flit
+        """Trouble before is a failure of these lanes: longer than three replay timeouts of 375 flits."""
+
+
+def parameters_layout(spec: ChipletSpec) -> data.StructLayout:
+    """What an end's receiver tells the other end's transmitter: the sequence it expects, credit limits."""
+    return data.StructLayout({"expected": SEQUENCE_BITS, "limits": data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)})
+
+
+def config_code(spec: ChipletSpec) -> int:
+    """16 bits that must be equal at both ends: version, wavelengths, virtual channels, CRC, flit size."""
+    fields = (
+        (PROTOCOL_VERSION, 6),
+        (spec.wavelengths_per_port.bit_length() - 1, 3),
+        (spec.virtual_channels - 1, 3),
+        (list(CRCS).index(spec.crc), 2),
+        ((64, 128, 256).index(spec.flit_bytes), 2),
+    )
+    code = 0
+    for value, bits in fields:
+        assert value < 1 << bits
+        code = code << bits | value
+    return code
+
+
+class Training(wiring.Component):
+    """State machine from reset to frames and, after trouble, back to frames.
+
+    Every training begins with sets of step 0, which make the other end begin too. A state that takes longer than its bound
+    fails: the first failure drops all locks, the second goes on with the half of the lanes that is good, then the other
+    half, then the link is down for a while and begins anew with all lanes. A failure of the other end, or trouble soon after
+    frames, counts too; the first does not take lanes away.
+
+    No frame is received without sets in which the other end says that it hears this end. A transmitter that is looped back
+    to its own receiver is such an end.
+
+    Members
+    -------
+    enable : In(1), at 0 the state is RESET and sets of step 0 are sent; the sequence state is not forgotten
+    retrain : In(1), pulse: train now, with all lanes
+    trouble : In(1), looked at in ACTIVE: train again
+    beat : In(1), a beat is sent: ``sets`` and ``set`` are looked at
+    heard : In(HEARD), of Aligner.beat
+    locked : In(W)
+    aligned : In(1)
+    local : In(parameters_layout(spec)), of this end's receiver, that of an empty one within 8 cycles after ``flush``
+    sets : Out(1), send training sets
+    set : Out(32), TRAINING_SET with lane 0
+    frames_in : Out(1), 1 from the first frame beat at Aligner.beat until the next training begins
+    active : Out(1), frames flow in both directions
+    resume : Out(1), pulse: ``remote`` and ``lanes_out`` are those of the other end, and stay until the next training; at
+        least 16 sets follow, then frames
+    flush : Out(1), pulse: the other end was reset and this end was not; at least 32 beats before ``resume``
+    peer_reset : Out(1), from ``flush`` until active
+    remote : Out(parameters_layout(spec))
+    lanes_out : Out(2), lanes on which frames are sent
+    lanes_in : Out(2), lanes on which frames are received
+    use : Out(W), the same as a mask
+    relock : Out(1), pulse
+    realign : Out(1), pulse at the beginning of each training
+    state : Out(State)
+    config_mismatch : Out(1), the configuration code last heard is not that of this end
+    lock_cycles, align_cycles, exchange_cycles : Out(32), of the last attempt: from its beginning to lock, on to EXCHANGE,
+        on to ACTIVE
+    recovery_cycles : Out(32), from leaving ACTIVE to ACTIVE
+    retrainings : Out(1), pulse: active again
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec, self.bounds = spec, Bounds(spec)
+        lanes, parameters = spec.wavelengths_per_port, parameters_layout(spec)
+        super().__init__(
+            {
+                "enable": In(1),
+                "retrain": In(1),
+                "trouble": In(1),
+                "beat": In(1),
+                "heard": In(HEARD),
+                "locked": In(lanes),
+                "aligned": In(1),
+                "local": In(parameters),
+                "sets": Out(1, init=1),
+                "set": Out(SET_BITS),
+                "frames_in": Out(1),
+                "active": Out(1),
+                "resume": Out(1),
+                "flush": Out(1),
+                "peer_reset": Out(1),
+                "remote": Out(parameters),
+                "lanes_out": Out(2),
+                "lanes_in": Out(2),
+                "use": Out(lanes),
+                "relock": Out(1),
+                "realign": Out(1),
+                "state": Out(State),
+                "config_mismatch": Out(1),
+                **{f"{name}_cycles": Out(TIME_BITS) for name in ("lock", "align", "exchange", "recovery")},
+                "retrainings": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        begin, fresh = Signal(), Signal(init=1)
+        self._send(m, begin, fresh)
+        news = self._listen(m, begin)
+        self._machine(m, news, begin, fresh)
+        self._measure(m, begin)
+        return m
+
+    def _words(self, fresh, cycle):
+        """Parameter words by phase."""
+        words = [Const(0, 16)] * COUNTED_PHASE + [cycle] * (PHASES - COUNTED_PHASE)
+        words[CONFIG_PHASE] = Const(config_code(self.spec), 16)
+        words[REQUEST_PHASE] = Cat(self.lanes_in, fresh)
+        words[EXPECTED_PHASE] = self.local.expected
+        words[LIMITS_PHASE : LIMITS_PHASE + self.spec.virtual_channels] = list(self.local.limits)
+        return words
+
+    def _send(self, m, begin, fresh):
+        """The set of the next beat, made in the beat before; the state is looked at then."""
+        shown, cycle = Signal(TRAINING_SET, init={"magic": MAGIC, "word": config_code(self.spec)}), Signal(4)
+        following, last = (shown.phase + 1)[:4], shown.phase == PHASES - 1
+        m.d.comb += self.set.eq(shown)
+        with m.If(self.beat & self.sets):
+            m.d.sync += [shown.phase.eq(following), cycle.eq(cycle + last)]
+            with m.Switch(following):
+                for phase, word in enumerate(self._words(fresh, cycle)):
+                    with m.Case(phase):
+                        m.d.sync += shown.word.eq(word)
+            with m.Switch(self.state):
+                with m.Case(State.EXCHANGE):
+                    m.d.sync += shown.step.eq(1)
+                with m.Case(State.CONFIRM):
+                    m.d.sync += shown.step.eq(2)
+                with m.Case(State.START):
+                    m.d.sync += [
+                        shown.step.eq(Mux(last | (shown.step == 3), 3, 2)),
+                        self.sets.eq(~(last & (shown.step == 3))),
+                    ]
+                with m.Default():
+                    m.d.sync += shown.step.eq(0)
+        with m.If(begin):
+            m.d.sync += [shown.step.eq(0), self.sets.eq(1)]
+
+    def _listen(self, m, begin):
+        """The beat before, the number of the present one in its cycle, and from it the first beat of frames."""
+        news, phase, start = _News(), Signal(4), Signal()
+        now, starts = Mux(news.valid, news.set.phase, phase), Signal()
+        m.d.comb += starts.eq(start | (news.valid & (news.set.step == 3) & (news.set.phase != PHASES - 1)))
+        m.d.sync += [
+            news.valid.eq(self.heard.set_valid),
+            news.set.eq(self.heard.set),
+            news.in_frames.eq(self.heard.set_valid & self.frames_in),
+            phase.eq(now + self.heard.valid),
+            start.eq(starts),
+        ]
+        with m.If(self.heard.valid & (now == PHASES - 2)):
+            m.d.sync += [start.eq(0), self.frames_in.eq(self.frames_in | (starts & news.believed))]
+        with m.If(begin):
+            m.d.sync += [self.frames_in.eq(0), start.eq(0), news.in_frames.eq(0)]
+        return news
+
+    def _collect(self, m, news):
+        """Parameters of the other end; ``complete`` since the state is EXCHANGE, without a step 0 in between."""
+        channels = self.spec.virtual_channels
+        needed = (CONFIG_PHASE, REQUEST_PHASE, EXPECTED_PHASE, *range(LIMITS_PHASE, LIMITS_PHASE + channels))
+        collected, complete, word = Signal(PHASES), Signal(), news.set.word
+        collects = (self.state == State.EXCHANGE) | (self.state == State.CONFIRM)
+        with m.If(news.valid & (news.set.phase == CONFIG_PHASE)):
+            m.d.sync += self.config_mismatch.eq(word != config_code(self.spec))
+        with m.If(self.state != State.EXCHANGE):
+            m.d.sync += collected.eq(0)
+        with m.Elif(news.valid):
+            m.d.sync += collected.eq(Mux(news.set.step == 0, 0, collected | (1 << news.set.phase)))
+        m.d.comb += complete.eq(Cat(collected[phase] for phase in needed).all() & ~self.config_mismatch)
+        with m.If(news.valid & collects & (news.set.step != 0)):
+            with m.Switch(news.set.phase):
+                with m.Case(REQUEST_PHASE):
+                    if self.spec.wavelengths_per_port > 1:
+                        m.d.sync += self.lanes_out.eq(word)
+                with m.Case(EXPECTED_PHASE):
+                    m.d.sync += self.remote.expected.eq(word)
+                for v in range(channels):
+                    with m.Case(LIMITS_PHASE + v):
+                        m.d.sync += self.remote.limits[v].eq(word)
+        return complete
+
+    def _watch_for_a_reset(self, m, news, met):
+        """``flush`` for a fresh end, unless nothing was received since the last; ``met`` with the other end's word after."""
+        clean, must_flush = Signal(init=1), Signal()
+        training = (self.state != State.RESET) & (self.state != State.ACTIVE) & (self.state != State.DOWN)
+        asks = news.valid & (news.set.phase == REQUEST_PHASE)
+        m.d.comb += must_flush.eq(asks & training & news.set.word[2] & ~clean & ~self.frames_in)
+        m.d.sync += self.flush.eq(must_flush)
+        with m.If(must_flush):
+            m.d.sync += [clean.eq(1), self.peer_reset.eq(1)]
+        with m.Elif(self.frames_in):
+            m.d.sync += clean.eq(0)
+        with m.If(self.active):
+            m.d.sync += self.peer_reset.eq(0)
+        with m.If(self.state != State.ALIGN):
+            m.d.sync += met.eq(0)
+        with m.Elif(asks & ~must_flush):
+            m.d.sync += met.eq(1)
+        return must_flush
+
+    def _machine(self, m, news, begin, fresh):
+        bounds, all_locked, met = self.bounds, Signal(), Signal()
+        timer = Signal(max(bounds.exchange, bounds.stable).bit_length() + 1)
+        hold = Signal(bounds.hold.bit_length() + 1)
+        expired, held = timer[-1], hold[-1]
+        with m.If(self.beat):
+            m.d.sync += [timer.eq(timer - ~expired), hold.eq(hold - ~held)]
+
+        def enter(state: State, beats: int = 0):
+            return [self.state.eq(state), timer.eq(beats)]
+
+        again, lanes_fail, other_fails, anew = Signal(), Signal(), Signal(), Signal()
+        complete, must_flush = self._collect(m, news), self._watch_for_a_reset(m, news, met)
+        steps_back = must_flush | (news.valid & (news.set.step == 0))
+        m.d.comb += [
+            all_locked.eq((self.locked | ~self.use).all() & ~self.relock),
+            news.believed.eq((self.state == State.CONFIRM) | (self.state == State.START)),
+            anew.eq(self.retrain | (self.state == State.RESET) | ~self.enable),
+        ]
+        m.d.sync += [self.resume.eq(0), self.relock.eq(0), self.realign.eq(begin)]
+        with m.Switch(self.state):
+            with m.Case(State.LOCK):
+                m.d.comb += lanes_fail.eq(expired)
+                with m.If(all_locked):
+                    m.d.sync += enter(State.ALIGN, bounds.align)
+            with m.Case(State.ALIGN):
+                m.d.comb += lanes_fail.eq(expired | ~all_locked)
+                with m.If(self.aligned & met & held):
+                    m.d.sync += enter(State.EXCHANGE, bounds.exchange)
+            with m.Case(State.EXCHANGE):
+                m.d.comb += [again.eq(must_flush | ~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
+                with m.If(complete):
+                    m.d.sync += enter(State.CONFIRM, bounds.confirm)
+            with m.Case(State.CONFIRM):
+                m.d.comb += [again.eq(steps_back | ~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
+                with m.If(news.valid & news.set.step[1]):
+                    m.d.sync += [*enter(State.START, bounds.start), self.resume.eq(1), fresh.eq(0)]
+            with m.Case(State.START):
+                m.d.comb += [again.eq(steps_back | news.in_frames | ~self.aligned), lanes_fail.eq(~all_locked)]
+                m.d.comb += other_fails.eq(expired)
+                with m.If(self.frames_in & ~self.sets):
+                    m.d.sync += [*enter(State.ACTIVE, bounds.stable), self.active.eq(1)]
+            with m.Case(State.ACTIVE):
+                m.d.comb += [again.eq(~self.aligned | news.in_frames | self.trouble), lanes_fail.eq(self.trouble & ~expired)]
+            with m.Case(State.DOWN):
+                m.d.comb += anew.eq(expired | self.retrain | ~self.enable)
+                m.d.sync += self.relock.eq(expired)
+
+        gives_up, failed = Signal(), Signal()
+        m.d.comb += [failed.eq((lanes_fail | other_fails) & ~anew), begin.eq(again | failed | anew)]
+        with m.If(begin):
+            m.d.sync += [*enter(State.LOCK, bounds.lock), hold.eq(bounds.hold), self.active.eq(0)]
+        with m.If(failed & gives_up):
+            m.d.sync += enter(State.DOWN, bounds.down)
+        with m.If(~self.enable):
+            m.d.sync += self.state.eq(State.RESET)
+        stable = (self.state == State.ACTIVE) & expired
+        self._climb_down(m, failed, lanes_fail, anew, stable, gives_up)
+
+    def _climb_down(self, m, failed, lanes_fail, anew, stable, gives_up):
+        """What follows a failure: all locks dropped, then fewer lanes, then down."""
+        again, lanes = Signal(), self.spec.wavelengths_per_port
+        lower, upper = (1 << lanes // 2) - 1, (1 << lanes) - (1 << lanes // 2)
+        m.d.comb += self.use.eq(
+            Mux(self.lanes_in == UPPER_LANES, upper, Mux(self.lanes_in == LOWER_LANES, lower, lower | upper))
+        )
+        with m.If(failed):
+            m.d.sync += [again.eq(1), self.relock.eq(1)]
+        with m.Elif(stable):
+            m.d.sync += again.eq(0)
+        with m.If(anew):
+            m.d.sync += [again.eq(0), self.lanes_in.eq(ALL_LANES)]
+        if lanes == 1:
+            m.d.comb += gives_up.eq(again)
+            return
+        lower_is_good = (self.lanes_in == ALL_LANES) & (self.locked | ~Const(lower, lanes)).all()
+        upper_is_good = (self.lanes_in != UPPER_LANES) & (self.locked | ~Const(upper, lanes)).all()
+        m.d.comb += gives_up.eq(again & ~(lanes_fail & (lower_is_good | upper_is_good)))
+        with m.If(failed & again & ~gives_up):
+            m.d.sync += self.lanes_in.eq(Mux(lower_is_good, LOWER_LANES, UPPER_LANES))
+
+    def _measure(self, m, begin):
+        """Times of the last training, at most 2^31 cycles."""
+        step, away, was_active, before = Signal(TIME_BITS), Signal(TIME_BITS), Signal(), Signal(State)
+
+        def measured(state: State, name: str):
+            with m.If((self.state == state) & (before != state)):
+                m.d.sync += [getattr(self, f"{name}_cycles").eq(step), step.eq(1)]
+
+        m.d.sync += [before.eq(self.state), step.eq(step + ~step[-1]), away.eq(away + ~away[-1]), self.retrainings.eq(0)]
+        measured(State.ALIGN, "lock")
+        measured(State.EXCHANGE, "align")
+        measured(State.ACTIVE, "exchange")
+        with m.If(begin):
+            m.d.sync += step.eq(0)
+        with m.If(self.active):
+            m.d.sync += [was_active.eq(1), away.eq(0)]
+            with m.If((before != State.ACTIVE) & was_active):
+                m.d.sync += [self.recovery_cycles.eq(away), self.retrainings.eq(1)]
+
+
+class _News:
+    """The set in the beat before, if it was one."""
+
+    def __init__(self):
+        self.valid, self.in_frames, self.believed, self.set = Signal(), Signal(), Signal(), Signal(SET)
+
+
+def connect(m: Module, aligner: Aligner, training: Training) -> None:
+    """All between the two: locks and alignment, what is heard, the lanes in use."""
+    beat, heard = aligner.beat, training.heard
+    m.d.comb += [
+        heard.valid.eq(beat.valid),
+        heard.set_valid.eq(beat.set_valid),
+        heard.set.eq(beat.set),
+        training.locked.eq(aligner.locked),
+        training.aligned.eq(aligner.aligned),
+        aligner.use.eq(training.use),
+        aligner.relock.eq(training.relock),
+        aligner.realign.eq(training.realign),
+    ]

@@ -1,0 +1,444 @@
+"""Training: from reset to frames on any lanes that can carry them, back to frames after trouble, and never up on nothing."""
+
+import random
+from functools import cache
+
+import pytest
+
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.lane import DESKEW_BLOCKS, SLIP_WAIT_BLOCKS
+from lightfabric.rtl.line import ALL_LANES, LOWER_LANES, UPPER_LANES
+from lightfabric.rtl.training import Bounds, State, config_code
+from lightfabric.sim.training import (
+    Lane,
+    LockBench,
+    TrainingBench,
+    constant,
+    frame_block,
+    headers,
+    light,
+    noise,
+    wait,
+)
+
+
+def spec_of(**fields) -> ChipletSpec:
+    return ChipletSpec(**{"ports": 1, "wavelengths_per_port": 1, "flit_bytes": 64, "buffer_flits": 8, **fields})
+
+
+SPECS = {
+    "one lane": spec_of(),
+    "one slow lane": spec_of(wavelength_gbps=8.25, virtual_channels=8, flit_bytes=128),
+    "one lane, far": spec_of(reach_m=60.0),
+    "two lanes": spec_of(wavelengths_per_port=2, wavelength_gbps=33.0),
+    "four lanes": spec_of(wavelengths_per_port=4, virtual_channels=1),
+}
+FAR_CYCLES = 146
+"""60 m of fibre at 500 MHz."""
+SILENCE = "silence"
+DEAD = {"noise": noise, "low": constant(0), "high": constant(-1 % (1 << 66)), "in turns": constant(int("01" * 33, 2))}
+
+
+@pytest.fixture(scope="module")
+def benches():
+    return cache(lambda name: TrainingBench(SPECS[name]))
+
+
+@pytest.fixture(params=SPECS)
+def bench(request, benches) -> TrainingBench:
+    return benches(request.param)
+
+
+def any_lanes(bench: TrainingBench, rng: random.Random) -> list[Lane]:
+    """Any bits, any skew that the receiver must bear."""
+    return [Lane(rng.randrange(66), rng.randrange(DESKEW_BLOCKS + 1)) for _ in range(bench.spec.wavelengths_per_port)]
+
+
+def any_delays(bench: TrainingBench, rng: random.Random) -> tuple[int, int]:
+    far = bench.spec.reach_m > 20
+    return (FAR_CYCLES, rng.randint(FAR_CYCLES - 9, FAR_CYCLES)) if far else (rng.randint(1, 40), rng.randint(1, 40))
+
+
+def frame_data(beat: int, count: int, lanes: int) -> int:
+    blocks = [frame_block(beat, lane) for lane in range(count)]
+    if lanes != ALL_LANES:
+        unused = range(count // 2, count) if lanes == LOWER_LANES else range(count // 2)
+        blocks = [0 if lane in unused else block for lane, block in enumerate(blocks)]
+    return sum(block << 64 * lane for lane, block in enumerate(blocks))
+
+
+def assert_frames_are_whole(end, lanes: int = ALL_LANES, least: int = 50):
+    """All since the first beat, all lanes in the beat in which they were sent."""
+    last, count = end.frames[-1], end.spec.wavelengths_per_port
+    mask = frame_data((1 << 48) - 1, count, lanes) | frame_data(0, count, lanes)
+    assert len(last) > least
+    assert [data & mask for data in last] == [frame_data(beat, count, lanes) & mask for beat in range(len(last))]
+
+
+def assert_parameters_are_known(bench: TrainingBench):
+    """At every resume, those that the other end told then."""
+    for end in (bench.a, bench.b):
+        assert end.resumes
+        for resume in end.resumes:
+            assert (resume.expected, resume.limits) == (resume.told_expected, resume.told_limits)
+
+
+def last_times(end) -> dict[str, int]:
+    """Cycles of the last training, by the states that were seen."""
+    lock, align, exchange, active = (
+        max(cycle for cycle, state in end.states if state is wanted)
+        for wanted in (State.LOCK, State.ALIGN, State.EXCHANGE, State.ACTIVE)
+    )
+    return {"lock": align - lock, "align": exchange - align, "exchange": active - exchange}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_it_comes_up_on_any_lanes_within_its_bounds(bench, seed):
+    rng = random.Random(seed)
+    run = bench.run(
+        there=any_lanes(bench, rng), back=any_lanes(bench, rng), delay_cycles=any_delays(bench, rng), seed=seed,
+        script=lambda _: bench.up(500),
+    )  # fmt: skip
+    bounds, pace = Bounds(bench.spec), bench.spec.blocks_per_cycle
+    for end, report in ((bench.a, run.a), (bench.b, run.b)):
+        assert_frames_are_whole(end)
+        assert last_times(end) == {name: report.cycles[name] for name in ("lock", "align", "exchange")}
+        assert report.cycles["lock"] * pace < 66 * (SLIP_WAIT_BLOCKS + 3) + 64 + 100
+        assert report.cycles["align"] * pace < bounds.hold + 80
+        assert report.cycles["exchange"] * pace < 66 * (SLIP_WAIT_BLOCKS + 3) + 2 * bounds.hold
+        assert report.cycles["recovery"] == 0
+        assert not {"flush", "relock", "retrainings", "skew_overflow", "config_mismatch"} & {name for _, name in end.events}
+    assert_parameters_are_known(bench)
+
+
+def test_frames_follow_sixteen_sets_after_resume(bench):
+    bench.run()
+    for end in (bench.a, bench.b):
+        (resume,), (frames,) = end.cycles_of("resume"), end.cycles_of("frames_out")
+        assert 16 <= (frames - resume) * bench.spec.blocks_per_cycle <= 33
+
+
+def test_perfect_lanes_do_not_slip(bench):
+    bench.run()
+    for end in (bench.a, bench.b):
+        assert not end.cycles_of("slip")
+        assert end.cycles_of("active")[0] * bench.spec.blocks_per_cycle < 64 + Bounds(bench.spec).hold + 3 * 16 + 64
+
+
+@pytest.mark.parametrize("name", ["one lane", "two lanes", "four lanes"])
+@pytest.mark.parametrize("seed", range(2))
+def test_one_bit_error_in_a_thousand_does_not_keep_it_down_nor_take_it_down(benches, name, seed):
+    bench, rng = benches(name), random.Random(seed)
+    bench.run(there=any_lanes(bench, rng), back=any_lanes(bench, rng), ber=1e-3, seed=seed, script=lambda _: bench.up(1500))
+    assert not bench.a.cycles_of("retrainings")
+    assert_parameters_are_known(bench)
+    for end in (bench.a, bench.b):
+        whole = [data == frame_data(n, bench.spec.wavelengths_per_port, ALL_LANES) for n, data in enumerate(end.frames[-1])]
+        assert 0.2 < sum(whole) / len(whole) < 0.95
+
+
+@pytest.mark.parametrize(
+    ("name", "dead", "lanes"),
+    [
+        ("two lanes", 0, UPPER_LANES),
+        ("two lanes", 1, LOWER_LANES),
+        ("four lanes", 2, LOWER_LANES),
+        ("four lanes", 1, UPPER_LANES),
+    ],
+)
+def test_a_dead_lane_leaves_the_half_without_it(benches, name, dead, lanes):
+    bench, rng = benches(name), random.Random(dead)
+    there = any_lanes(bench, rng)
+    there[dead].fault = noise
+    run = bench.run(there=there, script=lambda _: bench.up(100))
+    assert (run.a.lanes_out, run.b.lanes_in, run.b.lanes_out, run.a.lanes_in) == (lanes, lanes, ALL_LANES, ALL_LANES)
+    assert_frames_are_whole(bench.b, lanes)
+    assert_frames_are_whole(bench.a)
+    assert run.cycles * bench.spec.blocks_per_cycle < 2 * Bounds.lock + 1000
+
+
+def test_a_lane_that_dies_in_service_leaves_half_and_all_return_when_asked(benches):
+    bench = benches("two lanes")
+
+    def script(ctx):
+        yield from bench.up()
+        bench.back.lanes[0].fault = constant(0)
+        yield from bench.up(100)
+        assert ctx.get(bench.a.training.lanes_in) == UPPER_LANES
+        bench.back.lanes[0].fault = light
+        ctx.set(bench.a.training.retrain, 1)
+        yield
+        ctx.set(bench.a.training.retrain, 0)
+        yield from bench.up(100)
+
+    run = bench.run(script=script)
+    assert (run.a.lanes_in, run.b.lanes_out) == (ALL_LANES, ALL_LANES)
+    assert_frames_are_whole(bench.a)
+    assert_parameters_are_known(bench)
+
+
+@pytest.mark.parametrize("name", ["one lane", "two lanes"])
+@pytest.mark.parametrize("fault", [*DEAD, SILENCE])
+def test_a_pulled_fibre_takes_the_link_down_and_a_new_one_brings_it_up(benches, name, fault):
+    bench, rng = benches(name), random.Random(1)
+
+    def script(_):
+        yield from bench.up(100)
+        for plant in (bench.there, bench.back):
+            plant.silent = fault == SILENCE
+            for lane in plant.lanes:
+                lane.fault = DEAD.get(fault, light)
+        yield from wait(300 if fault == SILENCE else 150)
+        for end in (bench.a, bench.b):
+            # Bits that always turn look like headers: only the frames tell, which is not for the training to see.
+            assert (end.state is State.ACTIVE) == (fault == "in turns")
+        yield from wait(500)
+        for plant in (bench.there, bench.back):
+            plant.silent = False
+            for lane, new in zip(plant.lanes, any_lanes(bench, rng), strict=True):
+                lane.fault, lane.offset = light, new.offset
+        yield from wait(300)
+        yield from bench.up(100)
+
+    bench.run(script=script)
+    for end in (bench.a, bench.b):
+        assert_frames_are_whole(end)
+        assert not end.cycles_of("flush")
+
+
+@pytest.mark.parametrize("name", ["one lane", "two lanes"])
+@pytest.mark.parametrize("fault", [*DEAD, "headers", SILENCE])
+@pytest.mark.parametrize("ways", ["both ways", "one way"])
+def test_nothing_but_training_sets_brings_it_up(benches, name, fault, ways):
+    bench, reached = benches(name), Bounds.lock * 2 + 300
+
+    def script(_):
+        for plant in (bench.there, bench.back)[: 1 if ways == "one way" else 2]:
+            plant.silent = fault == SILENCE
+            for lane in plant.lanes:
+                lane.fault = {**DEAD, "headers": headers}.get(fault, light)
+        yield from wait(reached)
+
+    bench.run(script=script, seed=5)
+    for end in (bench.a, bench.b):
+        assert not {"active", "resume", "frames_in", "frames_out"} & {name for _, name in end.events}
+        assert not {state for _, state in end.states} & {State.CONFIRM, State.START, State.ACTIVE}
+    assert bench.b.cycles_of("relock")
+    assert State.DOWN in {state for _, state in bench.b.states}
+
+
+@pytest.mark.parametrize(
+    "change", [{"crc": "crc16"}, {"virtual_channels": 3}, {"flit_bytes": 256}], ids=lambda change: next(iter(change))
+)
+def test_ends_that_were_built_differently_say_so_and_stay_down(change):
+    bench = TrainingBench(spec_of(), spec_of(**change))
+    bench.run(script=lambda _: wait(1000))
+    for end in (bench.a, bench.b):
+        assert end.cycles_of("config_mismatch")
+        assert not end.cycles_of("resume")
+
+
+def test_the_configuration_code_tells_all_specs_apart():
+    specs = [
+        ChipletSpec(wavelengths_per_port=wavelengths, virtual_channels=channels, crc=crc, flit_bytes=flit_bytes)
+        for wavelengths in (1, 2, 4, 8)
+        for channels in (1, 2, 8)
+        for crc in ("crc32c", "crc24", "crc16", "crc16-umts")
+        for flit_bytes in (64, 128, 256)
+    ]
+    codes = {config_code(spec) for spec in specs}
+    assert len(codes) == len(specs)
+    assert all(0 < code < 1 << 16 for code in codes)
+
+
+@pytest.mark.parametrize("name", ["one lane", "one lane, far", "two lanes"])
+def test_an_end_that_is_reset_makes_both_train_and_the_other_say_so(benches, name):
+    bench, rng = benches(name), random.Random(2)
+
+    def script(ctx):
+        yield from bench.up(200)
+        bench.a.reset(ctx, 1)
+        yield from wait(20)
+        bench.a.reset(ctx, 0)
+        yield from bench.up(200)
+
+    bench.run(script=script, delay_cycles=any_delays(bench, rng))
+    assert len(bench.b.cycles_of("flush")) == len(bench.b.cycles_of("peer_reset")) == 1
+    assert len(bench.b.cycles_of("retrainings")) == 1
+    assert not bench.a.cycles_of("flush")
+    assert (bench.b.cycles_of("resume")[-1] - bench.b.cycles_of("flush")[0]) * bench.spec.blocks_per_cycle >= 32
+    assert_parameters_are_known(bench)
+    for end in (bench.a, bench.b):
+        assert_frames_are_whole(end)
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("name", ["one lane", "two lanes"])
+def test_resets_at_any_time_leave_both_ends_agreed(benches, name, seed):
+    """An end never goes on with parameters from before the other end's reset, or from before its own."""
+    bench, rng = benches(name), random.Random(seed)
+
+    def script(ctx):
+        yield from bench.up()
+        for _ in range(3):
+            end = rng.choice((bench.a, bench.b))
+            end.reset(ctx, 1)
+            yield from wait(rng.randint(1, 30))
+            end.reset(ctx, 0)
+            yield from wait(rng.randint(0, 450))
+        yield from bench.up(100)
+
+    bench.run(script=script, delay_cycles=any_delays(bench, rng), ber=rng.choice((0.0, 3e-4)), seed=seed)
+    assert_parameters_are_known(bench)
+    assert bench.both_active
+
+
+@pytest.mark.parametrize("asks", [("a",), ("b",), ("a", "b")], ids="+".join)
+@pytest.mark.parametrize("how", ["retrain", "trouble"])
+def test_a_training_asked_for_returns_to_active(bench, asks, how):
+    def script(ctx):
+        yield from bench.up(100)
+        for name in asks:
+            ctx.set(getattr(getattr(bench, name).training, how), 1)
+        yield
+        for name in asks:
+            ctx.set(getattr(getattr(bench, name).training, how), 0)
+        yield from wait(10)
+        assert bench.a.state is not State.ACTIVE or bench.b.state is not State.ACTIVE
+        yield from bench.up(100)
+
+    run = bench.run(script=script, delay_cycles=any_delays(bench, random.Random(3)))
+    bounds = Bounds(bench.spec)
+    for end, report in ((bench.a, run.a), (bench.b, run.b)):
+        assert len(end.cycles_of("retrainings")) == 1
+        assert not end.cycles_of("flush")
+        left = max(cycle for cycle, state in end.states if state is State.LOCK)
+        assert report.cycles["recovery"] == end.cycles_of("active")[-1] - left
+        assert report.cycles["recovery"] * bench.spec.blocks_per_cycle < 3 * bounds.hold + 64 + 200
+        assert_frames_are_whole(end)
+    assert_parameters_are_known(bench)
+
+
+def test_trouble_that_stays_takes_lanes_away_then_the_link_down_then_begins_anew(benches):
+    bench, seen = benches("two lanes"), []
+
+    def script(ctx):
+        while True:
+            yield from bench.up(20)
+            seen.append(ctx.get(bench.b.training.lanes_in))
+            if len(seen) == 5:
+                return
+            ctx.set(bench.b.training.trouble, 1)
+            yield
+            ctx.set(bench.b.training.trouble, 0)
+            yield from wait(10)
+
+    bench.run(script=script)
+    assert seen == [ALL_LANES, ALL_LANES, LOWER_LANES, UPPER_LANES, ALL_LANES]
+    assert State.DOWN in {state for _, state in bench.b.states}
+    assert State.DOWN not in {state for _, state in bench.a.states}
+
+
+def test_trouble_after_long_service_takes_nothing_away(benches):
+    bench = benches("four lanes")
+
+    def script(ctx):
+        for _ in range(2):
+            yield from bench.up(int(Bounds(bench.spec).stable / bench.spec.blocks_per_cycle) + 50)
+            ctx.set(bench.b.training.trouble, 1)
+            yield
+            ctx.set(bench.b.training.trouble, 0)
+            yield from wait(10)
+        yield from bench.up(20)
+
+    run = bench.run(script=script, bound_cycles=30_000)
+    assert not bench.b.cycles_of("relock")
+    assert run.b.lanes_in == ALL_LANES
+
+
+def test_a_lane_that_jumps_by_a_block_is_aligned_again_in_the_next_training(benches):
+    bench = benches("two lanes")
+
+    def script(ctx):
+        yield from bench.up(100)
+        bench.there.lanes[0].skew_blocks = 3
+        yield from wait(20)
+        ctx.set(bench.b.training.trouble, 1)
+        yield
+        ctx.set(bench.b.training.trouble, 0)
+        yield from wait(10)
+        yield from bench.up(100)
+
+    bench.run(script=script)
+    assert_frames_are_whole(bench.b)
+
+
+def test_a_lane_that_slips_in_service_is_found_again(bench):
+    def script(_):
+        yield from bench.up(100)
+        bench.back.lanes[0].offset = 63
+        yield from wait(200)
+        yield from bench.up(100)
+
+    bench.run(script=script)
+    assert bench.a.cycles_of("slip")
+    assert bench.b.cycles_of("retrainings")
+    assert_frames_are_whole(bench.a)
+
+
+@pytest.mark.parametrize("skew", [DESKEW_BLOCKS, DESKEW_BLOCKS + 1, 15, 16, 40])
+def test_skew_beyond_the_bound_is_flagged_and_half_of_the_lanes_serve(benches, skew):
+    bench = benches("two lanes")
+    run = bench.run(there=[Lane(skew_blocks=skew), Lane()])
+    flagged = bool(bench.b.cycles_of("skew_overflow"))
+    assert flagged == (skew > DESKEW_BLOCKS)
+    assert run.b.lanes_in == (LOWER_LANES if flagged else ALL_LANES)
+    assert not bench.a.cycles_of("skew_overflow")
+    assert_frames_are_whole(bench.b, run.b.lanes_in)
+
+
+def test_an_end_that_is_enabled_late_is_waited_for(benches):
+    bench = benches("one lane")
+
+    def script(ctx):
+        yield from wait(3000)
+        assert bench.b.state is State.RESET
+        ctx.set(bench.b.training.enable, 1)
+        yield from bench.up(50)
+        ctx.set(bench.a.training.enable, 0)
+        yield from wait(100)
+        assert (bench.a.state, bench.b.state) == (State.RESET, State.EXCHANGE)
+        ctx.set(bench.a.training.enable, 1)
+        yield from bench.up(50)
+
+    bench.run(enable=(1, 0), script=script)
+    assert not bench.b.cycles_of("flush")
+    assert_frames_are_whole(bench.a, least=20)
+
+
+def locks(syncs):
+    """Clause 49, slowly: 64 good headers lock, 16 bad in a window of 64 unlock, an unlocked lane slips at a bad one."""
+    shown, locked, window, wait_blocks = [], 0, [], 0
+    for sync in syncs:
+        slip = 0
+        if sync is not None and wait_blocks:
+            wait_blocks -= 1
+        elif sync is not None:
+            window.append(sync in (1, 2))
+            if window.count(False) >= (16 if locked else 1):
+                locked, slip, window, wait_blocks = 0, 1, [], SLIP_WAIT_BLOCKS
+            elif len(window) == 64:
+                locked, window = 1, []
+        shown.append((locked, slip))
+    return shown
+
+
+@pytest.mark.parametrize(("bad", "idle"), [(0.0, 0.0), (0.5, 0.0), (0.2, 0.0), (0.01, 0.3), (0.25, 0.5)])
+def test_block_lock_is_that_of_clause_49(bad, idle):
+    rng = random.Random(int(100 * bad))
+    good = [rng.choice((1, 2)) for _ in range(64)]
+    syncs = good + [
+        None if rng.random() < idle else rng.choice((0, 3)) if rng.random() < bad else rng.choice((1, 2))
+        for _ in range(1500)
+    ]
+    assert LockBench().run(syncs) == locks(syncs)
