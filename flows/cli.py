@@ -35,6 +35,10 @@ def _number(text: Any) -> float:
         raise typer.BadParameter(f"must be a number, not {text!r:.60}") from None
 
 
+def _rate(text: str) -> Any:
+    return typer.Option(parser=_number, metavar="FLOAT", help=text)
+
+
 SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.toml]", help="Description; a built-in example if left out.")]
 SpecOption = Annotated[Path | None, typer.Option("--spec", help="Description; the built-in prototype if left out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
@@ -151,12 +155,17 @@ def sim(
     ber: Annotated[float, typer.Option(parser=_number, metavar="FLOAT", help="Bit error rate of the channel.")] = 0.0,
     packets: Annotated[int, typer.Option(parser=_whole, metavar="INTEGER", help="Number of packets.")] = 1000,
     seed: Annotated[int, typer.Option(parser=_whole, metavar="INTEGER", help="Of the errors and the traffic.")] = 1,
+    bursts: Annotated[float, _rate("Bursts of errors per beat; link on verilator.")] = 0.0,
+    drops: Annotated[float, _rate("Flits that the line drops; link on verilator.")] = 0.0,
+    duplicates: Annotated[float, _rate("Flits that the line repeats; link on verilator.")] = 0.0,
+    stalls: Annotated[float, _rate("Share of cycles in which a client pauses; link on verilator.")] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a block's RTL."""
     from lightfabric.flows import sim as flow
 
-    flow.main(block, simulator, _prototype(spec), waves, ber, packets, seed, as_json)
+    faults = flow.Faults(bursts, drops, duplicates, stalls)
+    flow.main(block, simulator, _prototype(spec), waves, ber, packets, seed, as_json, faults)
 
 
 @app.command()
@@ -169,6 +178,17 @@ def verilog(
     from lightfabric.flows import verilog as flow
 
     flow.main(block, output, _prototype(spec))
+
+
+@app.command()
+def registers(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the map.")],
+    language: Annotated[str, typer.Option("--format", help="systemrdl, markdown or c.")] = "markdown",
+) -> None:
+    """Write the register map of a link."""
+    from lightfabric.flows import registers as flow
+
+    flow.main(language, output)
 
 
 @app.command()

@@ -110,10 +110,13 @@ def _written(path: Path, text: str) -> Path:
 
 
 def _design(block: str, spec: ChipletSpec):
-    """What the bench of a block simulates: the switch alone, the others as two ends joined by fibres."""
+    """What the bench of a block simulates: switch and registers alone, the others as two ends joined by fibres."""
+    from lightfabric.rtl.register import Registers
     from lightfabric.rtl.top import AxiChiplet, AxiLink, AxiSwitch
     from lightfabric.sim.pair import Pair
 
+    if block == "registers":
+        return Registers()
     if block == "switch":
         return AxiSwitch(spec)
     if block == "link":

@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ from lightfabric.flows.tools import SIMULATORS
 from lightfabric.flows.verilog import require_block
 from lightfabric.model.spec import ChipletSpec, Spec
 
-MOST_BER = 0.5
+MOST_BER = MOST_RATE = 0.5
+MOST_STALLS = 0.9
 MOST_PACKETS = 1_000_000
 MOST_SEED = (1 << 63) - 1
 BOUND_S = 6 * 3600
@@ -23,23 +24,53 @@ Progress = Callable[[int, int], None]
 """(flits that have arrived, flits in all)"""
 
 
+@dataclass(frozen=True)
+class Faults:
+    """What the native bench of the link has more than bit errors.
+
+    Rates of ``bursts`` per beat, of ``drops`` and ``duplicates`` per flit, and the share of cycles in which a client
+    ``stalls``.
+    """
+
+    bursts: float = 0.0
+    drops: float = 0.0
+    duplicates: float = 0.0
+    stalls: float = 0.0
+
+
+_NO_FAULTS = {"bursts": 0, "dropped_flits": 0, "duplicated_flits": 0}
+"""Counts of a simulator that has none of these."""
+
+
 def main(
-    block: str, simulator: str, spec: Spec, waves: Path | None, ber: float, packets: int, seed: int, as_json: bool
+    block: str,
+    simulator: str,
+    spec: Spec,
+    waves: Path | None,
+    ber: float,
+    packets: int,
+    seed: int,
+    as_json: bool,
+    faults: Faults = Faults(),
 ) -> None:
     """The command: checks its options, simulates, prints a line or a JSON object; RunError if a packet did not arrive."""
-    _require_options(block, simulator, ber, packets, seed)
+    _require_options(block, simulator, ber, packets, seed, faults)
     with _written(waves) as beside, _bar(f"{simulator}: {block}") as progress:
         if simulator == "amaranth":
             measured = simulate(block, spec.chiplet, ber, packets, seed, beside, progress)
+        elif _is_native(block, simulator):
+            measured = _simulate_natively(spec.chiplet, ber, packets, seed, faults, beside)
         else:
             measured = _simulate_outside(block, simulator, spec.chiplet, ber, packets, seed, beside)
-    result = {"block": block, "simulator": simulator, "spec": spec.name, "ber": ber, "seed": seed, **measured}
+    named = {"block": block, "simulator": simulator, "spec": spec.name, "ber": ber, "seed": seed}
+    result = {**named, **_NO_FAULTS, **measured}
     if as_json:
         print_json(result)
     else:
         names = ("delivered", "lost", "corrupted", "duplicated", "reordered", "replays", "cycles")
         print(f"{block} on {simulator}, {packets} packets: " + ", ".join(f"{result[name]} {name}" for name in names))
-    if result["delivered"] < packets or result["corrupted"] or result["duplicated"] or result["reordered"]:
+    wrong = ("corrupted", "duplicated", "reordered", "protocol_errors")
+    if result["delivered"] < packets or any(result.get(name) for name in wrong):
         raise RunError(f"the {block} did not deliver {packets} packets once, in order and unchanged")
 
 
@@ -152,7 +183,24 @@ def _simulate_outside(
         )  # fmt: skip
 
 
-def _require_options(block: str, simulator: str, ber: float, packets: int, seed: int) -> None:
+def _is_native(block: str, simulator: str) -> bool:
+    return (block, simulator) == ("link", "verilator")
+
+
+def _simulate_natively(
+    spec: ChipletSpec, ber: float, packets: int, seed: int, faults: Faults, waves: Path | None
+) -> dict[str, Any]:
+    from lightfabric.flows import native as flow
+    from lightfabric.sim import native
+
+    back = packets // 2
+    with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:
+        program = flow.build(spec, Path(folder), waves=waves is not None)
+        job = native.Run(packets - back, back, seed=seed, ber=ber, ber_back=ber, **asdict(faults))
+        return flow.run(program, job, waves=waves, bound_s=BOUND_S)
+
+
+def _require_options(block: str, simulator: str, ber: float, packets: int, seed: int, faults: Faults) -> None:
     require_block(block)
     if simulator not in SIMULATORS:
         raise InputError(f"--simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
@@ -164,6 +212,14 @@ def _require_options(block: str, simulator: str, ber: float, packets: int, seed:
         raise InputError(f"--packets must be from 1 to {MOST_PACKETS}, not {packets!r}")
     if not 0 <= seed <= MOST_SEED:
         raise InputError(f"--seed must be from 0 to {MOST_SEED}, not {seed!r}")
+    for name, rate in asdict(faults).items():
+        if rate and not _is_native(block, simulator):
+            raise InputError(f"--{name} must be 0 but for the link on verilator, not {rate!r}")
+    for name in ("bursts", "drops", "duplicates"):
+        if not 0 <= getattr(faults, name) < MOST_RATE:
+            raise InputError(f"--{name} must be at least 0 and below {MOST_RATE}, not {getattr(faults, name)!r}")
+    if not 0 <= faults.stalls <= MOST_STALLS:
+        raise InputError(f"--stalls must be from 0 to {MOST_STALLS}, not {faults.stalls!r}")
 
 
 def _written(waves: Path | None) -> AbstractContextManager[Path | None]:

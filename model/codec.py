@@ -163,8 +163,8 @@ IDLE, DATA = 0, 1
 EXPLICIT, ACK, NAK = 0, 1, 2
 """Replay commands [UCIe 1.1, retry]: what the sequence of a flit means."""
 
-IMPLICIT = 0b1111
-"""Of a flit that does not say its sequence; all others have 0. Fewer than four wrong bits do not make one the other."""
+IMPLICIT = (1 << 9) - 1
+"""Of a flit that does not say its sequence; all others have 0. Fewer than nine wrong bits do not make one the other."""
 
 HEADER_FIELDS = {
     "type": 2,
@@ -177,8 +177,7 @@ HEADER_FIELDS = {
     "source": ADDRESS_BITS,
     "credit_channel": CHANNEL_BITS,
     "credits": CREDIT_BITS,
-    "implicit": 4,
-    "reserved": 5,
+    "implicit": 9,
 }
 """Bits of each header field, the first in the least significant bits; 64 bits in all."""
 
@@ -215,11 +214,6 @@ class Flit:
         return len(self.payload)
 
     @property
-    def reserved(self) -> int:
-        """Bits for later use."""
-        return 0
-
-    @property
     def implicit(self) -> int:
         """IMPLICIT if the flit has a sequence of its own that it does not say, else 0."""
         return IMPLICIT if self.type == DATA and self.code != EXPLICIT else 0
@@ -249,7 +243,7 @@ class Flit:
         for name, bits in HEADER_FIELDS.items():
             values[name] = header & (1 << bits) - 1
             header >>= bits
-        length_bytes, implicit, _ = (values.pop(name) for name in ("length_bytes", "implicit", "reserved"))
+        length_bytes, implicit = values.pop("length_bytes"), values.pop("implicit")
         if implicit not in (0, IMPLICIT) or field != crc_field(spec, body, own_sequence if implicit else 0):
             return None
         return Flit(payload=body[spec.HEADER_BYTES :][:length_bytes], **values)

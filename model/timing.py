@@ -8,36 +8,50 @@ from fractions import Fraction
 class LinkTiming:
     """Cycles of one link in one direction.
 
-    The line is a train of flit slots, one after the other from reset on. A slot is decided, its flit leaves the queue and
-    its credit goes back, ``line_cycles`` before the last beat of the slot before it is on the line at the transmitter. A
-    slot arrives when its own last beat is at the receiver. The first group of values says which slot can carry what; with
-    the times of the slots (``model.slot``) and the delay of the fibre they give every latency. The second group is measured
-    end to end at zero delay.
+    The line is trained, and then a train of flit slots, one after the other. A flit is *staged* when it is taken from its
+    queue, its credit goes back and one of the far end is spent; then a slot is *decided* to carry it, ``line_cycles`` before
+    the last beat of the slot before is on the line at the transmitter. A slot *arrives* when its own last beat is at the
+    receiver. The first group of values says which slot can carry what; with the times of the slots (``model.slot``) and the
+    delay of the fibre they give every latency. The second group is measured end to end at zero delay.
     """
 
     first_beat_cycle: int
-    """Cycle, from reset, in which the first beat of the first slot is on the line."""
+    """Cycle, from reset, in which the first beat is on the line."""
     line_cycles: int
-    """From the decision of a slot, seen as the credit at the input, to the last beat on the line of the slot before it."""
+    """From the decision of a slot to the last beat on the line of the slot before it."""
     first_credit_slot: int
-    """The first slot that returns credits of virtual channel 0; the virtual channels take turns, one per slot."""
+    """A slot that tells the limit of virtual channel 0; the virtual channels take turns, one per slot."""
+    first_answer_slot: int
+    """The first slot that can answer; every other one does, until a replay shifts their turn."""
+    start_cycles: int
+    """From the end of the exchange of parameters, when the line is trained for the first time, to the first staging."""
     accept_cycles: int
-    """From a flit at the input to the decision of the earliest slot that can carry it."""
+    """From a flit at the input to its staging."""
+    stage_cycles: int
+    """From the staging of a flit to the decision of the earliest slot that can carry it."""
+    next_cycles: int
+    """From the decision of a slot with a new flit to the decision of the earliest slot that can carry the next one."""
     deliver_cycles: int
     """From the arrival of a slot to its flit at the output."""
     credit_out_cycles: int
     """From a credit at the output to the decision of the earliest slot whose header can return it."""
     credit_in_cycles: int
-    """From the arrival of a slot that returns a credit to the decision of the earliest slot that can use it."""
+    """From the arrival of a slot that returns a credit to the staging of the flit that spends it."""
     ack_out_cycles: int
     """From the arrival of a slot with a flit to the decision of the earliest slot whose header can acknowledge it."""
-    ack_in_cycles: int | None
+    ack_in_cycles: int
     """From the arrival of a slot that acknowledges a flit to the decision of the earliest slot that can carry a new flit
-    when the replay buffer was full. None if it never is, because the credits run out first."""
+    when the replay buffer was full."""
     nak_out_cycles: int
-    """From the arrival of the slot that shows a gap to the decision of the earliest slot that can ask for a replay."""
+    """From the arrival of a slot with a wrong CRC to the decision of the earliest slot that can ask for a replay."""
+    halt_in_cycles: int
+    """From the arrival of the slot that asks for a replay to the decision of the earliest slot that carries no new flit."""
     nak_in_cycles: int
     """From the arrival of the slot that asks for a replay to the decision of the earliest slot that can carry it."""
+    retrain_cycles: int
+    """From the cycle in which the link is told to train again to the end of the exchange of parameters, at zero delay."""
+    retrain_delays: int
+    """Times that a longer delay of the fibre adds to that."""
 
     latency_cycles: int
     """Least cycles from a flit at the input to the same flit at the output."""
@@ -47,6 +61,17 @@ class LinkTiming:
     """Most cycles seen from a credit at the output to the flit it admits at the output, with the sender waiting."""
     replay_loop_cycles: int
     """Most cycles seen from the delivery that a corrupted flit would have had to the delivery of its replay."""
+    pointer_loop_cycles: int
+    """Most cycles seen from the decision of a slot with a flit to the decision of a slot that needs its place in the
+    replay buffer, or would if the buffer were full."""
+    lock_cycles: int
+    """From reset to the lock of all wavelengths."""
+    align_cycles: int
+    """From there to the alignment of all wavelengths, both ends hearing each other."""
+    exchange_cycles: int
+    """From there to frames in both directions."""
+    recovery_cycles: int
+    """From the cycle in which a link in use is told to train again to frames in both directions."""
 
 
 @dataclass(frozen=True)

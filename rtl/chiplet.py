@@ -38,6 +38,7 @@ class Chiplet(wiring.Component):
     o : Out(stream.Signature(delivered_layout(spec))).array(spec.ports)
     tx : Out(LineSignature(spec)).array(spec.ports)
     rx : In(LineSignature(spec)).array(spec.ports)
+    slip : Out(spec.wavelengths_per_port).array(spec.ports)
     replays : Out(32).array(spec.ports)
     crc_errors : Out(32).array(spec.ports)
     """
@@ -54,6 +55,7 @@ class Chiplet(wiring.Component):
                 "o": Out(stream.Signature(delivered_layout(spec))).array(spec.ports),
                 "tx": Out(LineSignature(spec)).array(spec.ports),
                 "rx": In(LineSignature(spec)).array(spec.ports),
+                "slip": Out(spec.wavelengths_per_port).array(spec.ports),
                 "replays": Out(32).array(spec.ports),
                 "crc_errors": Out(32).array(spec.ports),
             }
@@ -81,4 +83,5 @@ class Chiplet(wiring.Component):
         wiring.connect(m, link.o, switch.i[self.spec.ports + port])
         wiring.connect(m, link.tx, wiring.flipped(self.tx[port]))
         wiring.connect(m, wiring.flipped(self.rx[port]), link.rx)
+        m.d.comb += self.slip[port].eq(link.slip)
         m.d.comb += [self.replays[port].eq(link.replays), self.crc_errors[port].eq(link.crc_errors)]

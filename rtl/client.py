@@ -4,6 +4,7 @@ from math import gcd
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
+from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import ADDRESS_BITS
@@ -204,7 +205,7 @@ class Ingress(wiring.Component):
 class Egress(wiring.Component):
     """Gives the flits of the network to a stream, as whole packets in words that are full but for the last.
 
-    The first word of a packet whose flit comes in cycle t is offered from cycle t + 3 on; words follow at up to one per
+    The first word of a packet whose flit comes in cycle t is offered from cycle t + 4 on; words follow at up to one per
     cycle without a bubble, each as soon as the flits that it lies in are there, and stay unchanged until they are taken.
     The virtual channels take turns, each for one packet: once a packet has begun, its virtual channel keeps the stream
     until ``last``. Order is kept within a virtual channel. A stream that is not ready fills the queue and withholds its
@@ -226,63 +227,87 @@ class Egress(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         grid, flit, given = Grid(self.spec), Signal(flit_layout(self.spec)), self.o.payload
-        present, free, ends, leaves = Signal(), Signal(), Signal(), Signal()
-        tail, word = Signal(range(grid.word)), Signal.like(given)
+        now, tail, word, free = Signal(self._progress), Signal(range(grid.word)), Signal.like(given), Signal()
         m.d.comb += free.eq(~self.o.valid | self.o.ready)
-        self._add_turns(m, grid, flit, present, ends, leaves, free, tail)
-        self._add_words(m, grid, flit, present, ends, leaves, free, tail, word)
+        self._add_turns(m, grid, flit, now, free, tail)
+        self._add_words(m, grid, flit, now, free, tail, word)
         m.d.comb += [
-            word.last.eq(ends),
+            word.last.eq(now.ends),
             word.dest.eq(flit.destination),
             word.user.eq(flit.virtual_channel),
             word.id.eq(flit.source),
         ]
         with m.If(free):
-            m.d.sync += [self.o.valid.eq(present), given.eq(word)]
+            m.d.sync += [self.o.valid.eq(now.present), given.eq(word)]
         return m
 
-    def _add_turns(self, m, grid, flit, present, ends, leaves, free, tail):
+    @property
+    def _progress(self):
+        """The state of a flit: it is there, its word at hand is the packet's last, the last from it.
+
+        The packet's last word has ``rest_bytes``, where 0 stands for all unless ``bare``.
+        """
+        rest_bits = (self.spec.client_bytes - 1).bit_length()
+        return data.StructLayout({"present": 1, "ends": 1, "leaves": 1, "rest_bytes": rest_bits, "bare": 1})
+
+    def _add_turns(self, m, grid, flit, now, free, tail):
         """Fills ``flit`` when there is room: with the next of the packet, else of the virtual channel whose turn it is.
 
-        Its first word begins with ``tail`` grains of the flit before.
+        Its first word begins with ``tail`` grains of the flit before. The virtual channel is ``chosen`` a cycle ahead, for
+        the time that it takes; the flit that goes in that cycle is not counted as one that waits.
         """
         channels = self.spec.virtual_channels
         m.submodules.queue = queue = Queue(self.spec)
         m.submodules.turn = turn = RoundRobin(channels)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
-        held, holder, head = Signal(), Signal(channels), Signal.like(flit)
-        serving, room, load, fits = Signal(channels), Signal(), Signal(), Signal()
+        chosen, head, room, load = Signal(channels), Signal.like(flit), Signal(), Signal()
+        fits, last_fits, bare = Signal(grid.word), Signal(), Signal()
         m.d.comb += [
-            turn.requests.eq(queue.valid),
-            turn.taken.eq(load & ~held),
-            serving.eq(Mux(held, holder & queue.valid, turn.grant)),
-            head.eq(one_hot_mux(serving, queue.heads)),
-            room.eq(~present | (free & leaves)),
-            load.eq(room & serving.any()),
-            queue.pop.eq(serving & load.replicate(channels)),
-            fits.eq(one_hot_mux(serving, [self._fits(grid, head.length_bytes, tail) for head in queue.heads])),
+            head.eq(one_hot_mux(chosen, queue.heads)),
+            room.eq(~now.present | (free & now.leaves)),
+            load.eq(room & (chosen & queue.valid).any()),
+            queue.pop.eq(chosen & load.replicate(channels)),
+            Cat(fits, bare).eq(one_hot_mux(chosen, [self._measured(m, grid, queue, v) for v in range(channels)])),
+            last_fits.eq(fits.bit_select(tail, 1)),
         ]
+        m.d.comb += turn.requests.eq(queue.valid & (~chosen | queue.more))
+        with m.If((load & head.last) | (chosen == 0)):
+            m.d.comb += turn.taken.eq(turn.grant.any())
+            m.d.sync += chosen.eq(turn.grant)
         passes = Cat(grid.flit + n < 2 * grid.word for n in range(grid.word)).bit_select(tail, 1)
         with m.If(room):
-            m.d.sync += [present.eq(load), flit.eq(head), ends.eq(head.last & fits), leaves.eq(Mux(head.last, fits, passes))]
-        with m.If(load):
-            m.d.sync += [held.eq(~head.last), holder.eq(serving)]
+            m.d.sync += [
+                flit.eq(head),
+                now.present.eq(load),
+                now.ends.eq(head.last & last_fits),
+                now.leaves.eq(Mux(head.last, last_fits, passes)),
+                now.rest_bytes.eq(head.length_bytes + tail * grid.grain_bytes),
+                now.bare.eq(bare & (tail == 0)),
+            ]
 
-    def _fits(self, grid, length_bytes, tail):
-        """1 if a word holds ``tail`` grains and so many bytes; a comparison per number of grains, to be fast."""
-        most = Cat(length_bytes <= self.spec.client_bytes - n * grid.grain_bytes for n in range(grid.word))
-        return most.bit_select(tail, 1)
+    def _measured(self, m, grid, queue, channel):
+        """Of the head of a queue: whether a word has room for its bytes behind so many grains, and whether it has none.
 
-    def _add_words(self, m, grid, flit, present, ends, leaves, free, tail, word):
-        """The word that begins at byte ``offset`` of the flit; ``ends`` and ``leaves`` are told a cycle ahead.
+        Measured before the queue, because behind it there is no time.
+        """
+        arriving, length_bytes = self.i.flit, self.i.flit.length_bytes
+        rooms = [self.spec.client_bytes - n * grid.grain_bytes for n in range(grid.word)]
+        m.submodules[f"measures_{channel}"] = measures = SyncFIFO(width=grid.word + 1, depth=self.spec.buffer_flits)
+        m.d.comb += [
+            measures.w_data.eq(Cat(Cat(length_bytes <= room for room in rooms), length_bytes == 0)),
+            measures.w_en.eq(self.i.valid & (arriving.virtual_channel == channel)),
+            measures.r_en.eq(queue.pop[channel]),
+        ]
+        return measures.r_data
+
+    def _add_words(self, m, grid, flit, now, free, tail, word):
+        """The word that begins at ``position``.
 
         A flit that ends within the next word is left at once, with the grains from there on kept, at their places; the next
-        word begins in these, at a negative offset, and goes on in the next flit.
+        word begins in these, and ``straddles`` into the next flit.
         """
         payload_bytes, client_bytes = self.spec.payload_bytes, self.spec.client_bytes
         position, following = grid.positions(), Signal.like(grid.positions())
-        offset_bytes = Signal(range(-client_bytes, payload_bytes))
-        left_bytes = Signal(range(payload_bytes + 2 * client_bytes))
         covered, rotation = Signal(grid.flit + grid.word - 1), Signal(range(grid.word))
         kept, left, next_reaches, next_leaves = Signal.like(tail), Signal.like(tail), Signal(), Signal()
         with m.Switch(position):
@@ -298,18 +323,21 @@ class Egress(wiring.Component):
                         next_leaves.eq(grid.following(p) + 2 * grid.word > grid.flit),
                     ]
 
-        straddles, next_ends = Signal(), Signal()
+        straddles, next_ends, until_bytes = (
+            Signal(),
+            Signal(),
+            Signal(range(payload_bytes + 2 * client_bytes), init=2 * client_bytes),
+        )
         m.d.comb += [
-            straddles.eq(offset_bytes < 0),
-            left_bytes.eq(flit.length_bytes - offset_bytes),
-            tail.eq(Mux(present, Mux(ends, 0, left), kept)),
-            next_ends.eq(flit.last & ((left_bytes <= 2 * client_bytes) | next_reaches)),
+            tail.eq(Mux(now.present, Mux(now.ends, 0, left), kept)),
+            next_ends.eq(flit.last & ((flit.length_bytes <= until_bytes) | next_reaches)),
         ]
-        with m.If(present & free):
-            next_bytes = offset_bytes + client_bytes - Mux(leaves, payload_bytes, 0)
-            m.d.sync += [position.eq(Mux(ends, 0, following)), offset_bytes.eq(Mux(ends, 0, next_bytes))]
-            with m.If(~leaves):
-                m.d.sync += [ends.eq(next_ends), leaves.eq(Mux(flit.last, next_ends, next_leaves))]
+        with m.If(now.present & free):
+            m.d.sync += [position.eq(Mux(now.ends, 0, following)), straddles.eq(now.leaves & ~now.ends & left.any())]
+            onward_bytes = until_bytes + client_bytes - Mux(now.leaves, payload_bytes, 0)
+            m.d.sync += until_bytes.eq(Mux(now.ends, 2 * client_bytes, onward_bytes))
+            with m.If(~now.leaves):
+                m.d.sync += [now.ends.eq(next_ends), now.leaves.eq(Mux(flit.last, next_ends, next_leaves))]
 
         columns, grain_bits = Signal(client_bytes * 8), grid.grain_bytes * 8
         sources = [0] * grid.word
@@ -318,7 +346,7 @@ class Egress(wiring.Component):
             m.d.comb += grain.eq(grid.grain(flit.payload, i % grid.flit))
             if grid.flit - grid.word < i < grid.flit:
                 rest = Signal(grain_bits, name=f"rest_{i}")
-                with m.If(present & free):
+                with m.If(now.present & free):
                     m.d.sync += rest.eq(grid.grain(flit.payload, i))
                 with m.If(straddles):
                     m.d.comb += grain.eq(rest)
@@ -326,5 +354,8 @@ class Egress(wiring.Component):
             sources[i % grid.word] |= grain & chosen.replicate(grain_bits)
         m.d.comb += columns.eq(Cat(sources))
         rotated = grid.rotated(m, columns, rotation, left=False)
-        m.d.comb += word.keep.eq(Cat((left_bytes > i) | ~flit.last for i in range(client_bytes)))
-        m.d.comb += word.data.eq(enabled_bytes(rotated, word.keep))
+        rest = [~now.bare & ((now.rest_bytes == 0) | (now.rest_bytes > i)) for i in range(client_bytes)]
+        m.d.comb += [
+            word.keep.eq(Cat(rest) | (~now.ends).replicate(client_bytes)),
+            word.data.eq(enabled_bytes(rotated, word.keep)),
+        ]

@@ -1,6 +1,6 @@
 """Streams from clock domain to clock domain, and what a reset of one of them does to the other."""
 
-from amaranth import Cat, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.cdc import FFSynchronizer
 from amaranth.lib.memory import Memory
@@ -20,12 +20,13 @@ def binary(gray_code):
 class StreamCrossing(wiring.Component):
     """A stream of packets from one clock domain to another, in order, through a buffer of ``depth`` words.
 
-    A word is offered 3 to 4 cycles of the output's clock after it was taken; the rate is one word per cycle of the slower
-    clock from a depth of 16 on. What is offered stays unchanged until it is taken. A packet ends with a word of ``last``;
-    without a field of that name every word is a packet.
+    A word is offered in the third or fourth cycle of the output's clock after it was taken; the rate is one word per cycle
+    of the slower clock from a depth of 16 on. What is offered stays unchanged until it is taken. A packet ends with a word
+    of ``last``; without a field of that name every word is a packet.
 
     A reset of either domain empties the crossing: no word that was taken before the output's reset is offered after it,
-    and none that was taken before the input's reset is offered once the output has heard of it, 4 cycles later at most.
+    and none that was taken before the input's reset is offered once the output has heard of it, a cycle of the input's
+    clock and 4 of the output's later at most.
     The side that was not reset goes on with whole packets. Is a packet cut while its words come in, then the rest of it is
     taken and dropped. Is it cut while its words go out, then it is ended by a word with ``last`` that has zeros in
     ``data`` and ``keep``, the other fields as before, and ``cut`` next to it; a word already offered is given before.
@@ -84,24 +85,25 @@ class StreamCrossing(wiring.Component):
         return seen
 
     def _ends(self, word):
-        return word.last if "last" in self.layout.members else Value.cast(1)
+        return word.last if "last" in self.layout.members else Const(1)
 
     def _add_input(self, m, port, produced, flush, *, consumed, flushed, o_wants):
         """Writes words; ``produced`` and ``consumed`` are Gray codes."""
         i, d = self.i, m.d[self.i_domain]
         wants, inside, dropping = Signal(init=1, name="i_wants"), Signal(name="i_inside"), Signal(name="i_dropping")
-        running, full, count = Signal(name="i_running"), Signal(name="i_full"), Signal.like(produced, name="i_count")
+        running, full = Signal(name="i_running"), Signal(name="i_full")
+        count, following = Signal.like(produced, name="i_count"), Signal.like(produced, name="i_following")
         m.d.comb += [
             running.eq(~(wants | flush | flushed)),
             full.eq((produced ^ consumed) == 0b11 << len(produced) - 2),
             count.eq(binary(produced)),
+            following.eq(count + port.en),
             i.ready.eq(running & (dropping | ~full)),
             port.addr.eq(count[:-1]),
             port.data.eq(i.payload),
             port.en.eq(i.valid & running & ~dropping & ~full),
         ]
-        with m.If(port.en):
-            d += produced.eq(gray(count + 1))
+        d += produced.eq(gray(following))
         with m.If(i.valid & i.ready):
             d += [inside.eq(~self._ends(i.payload)), dropping.eq(dropping & ~self._ends(i.payload))]
         with m.If(flush):
@@ -130,5 +132,6 @@ class StreamCrossing(wiring.Component):
         with m.If(read):
             d += [o.payload.eq(port.data), inside.eq(~self._ends(self.layout(port.data)))]
         with m.Elif(free & stopped & inside):
-            d += [o.payload[name].eq(0) for name in ("data", "keep") if name in self.layout.members]
-            d += [o.payload.last.eq(1), inside.eq(0)]
+            end = {"data": 0, "keep": 0, "last": 1}
+            d += [o.payload[name].eq(value) for name, value in end.items() if name in self.layout.members]
+            d += inside.eq(0)

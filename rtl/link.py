@@ -65,6 +65,7 @@ TRAINING_STATUS = {
     "lanes_in": 2,
     "lanes_out": 2,
     "config_mismatch": 1,
+    "peer_reset": 1,
     "lock_cycles": 32,
     "align_cycles": 32,
     "exchange_cycles": 32,

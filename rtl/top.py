@@ -1,14 +1,16 @@
-"""The Verilog tops: blocks with AXI4-Stream names, clocked by ``clk`` and reset by ``rst`` (synchronous, active high)."""
+"""The Verilog tops: blocks with AXI4 names, clocked by ``clk`` and reset by ``rst`` (synchronous, active high)."""
 
-from amaranth import Cat, Module
+from amaranth import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.chiplet import Chiplet
 from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
-from lightfabric.rtl.line import BLOCK
+from lightfabric.rtl.crossing import StreamCrossing
+from lightfabric.rtl.line import ALL_LANES, BLOCK
 from lightfabric.rtl.link import Link
+from lightfabric.rtl.register import AxiLiteSignature, Registers
 from lightfabric.rtl.switch import Switch
 
 
@@ -26,6 +28,7 @@ def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
         f"tx{port}_valid": Out(1),
         f"rx{port}_data": In(bits),
         f"rx{port}_valid": In(1),
+        f"rx{port}_slip": Out(spec.wavelengths_per_port),
         f"replays{port}": Out(32),
         f"crc_errors{port}": Out(32),
     }
@@ -51,42 +54,93 @@ def _give(m, top, prefix: str, from_):
     m.d.comb += [getattr(top, f"{prefix}_tvalid").eq(from_.valid), from_.ready.eq(getattr(top, f"{prefix}_tready"))]
 
 
-def _join_line(m, top, port: str, tx, rx):
+def _join_line(m, top, port: str, tx, rx, slip):
     m.d.comb += [
         getattr(top, f"tx{port}_data").eq(Cat(block.as_value() for block in tx.blocks)),
         getattr(top, f"tx{port}_valid").eq(tx.valid),
         Cat(block.as_value() for block in rx.blocks).eq(getattr(top, f"rx{port}_data")),
         rx.valid.eq(getattr(top, f"rx{port}_valid")),
+        getattr(top, f"rx{port}_slip").eq(slip),
     ]
 
 
 class AxiLink(wiring.Component):
-    """One end of a link with a client stream each way; ``tdest`` and ``tuser`` arrive as they were sent.
+    """One end of a link with a client stream each way and its registers; ``tdest`` and ``tuser`` arrive as they were sent.
+
+    The streams belong to the clock ``client_clk`` with the reset ``client_rst``, all else to ``clk`` with ``rst``; any two
+    clocks will do. A reset of the client cuts the packets that are on their way through the crossing, and nothing else.
 
     Members
     -------
-    s_axis_t* : In, the beats of ``rtl.client.beat_layout``
-    m_axis_t* : Out, the beats of ``rtl.client.delivered_layout``
-    tx_data, tx_valid, rx_data, rx_valid : the line
+    s_axis_t* : In, the words of ``rtl.client.beat_layout``
+    m_axis_t* : Out, the words of ``rtl.client.delivered_layout``
+    s_axil_* : the registers of ``rtl.register.REGISTERS``
+    irq : Out(1)
+    tx_data, tx_valid, rx_data, rx_valid, rx_slip : the line
     replays, crc_errors : Out(32)
     """
 
     def __init__(self, spec: ChipletSpec, address: int = 0):
         self.spec, self.address = spec, address
-        super().__init__(_clients(spec, [""]) | _flat_line(spec))
+        bus = {f"s_axil_{name}": member.flip() for name, member in AxiLiteSignature().members.items()}
+        super().__init__(_clients(spec, [""]) | _flat_line(spec) | bus | {"irq": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ingress = ingress = Ingress(self.spec, self.address)
-        m.submodules.egress = egress = Egress(self.spec)
-        m.submodules.link = link = Link(self.spec)
+        spec = self.spec
+        m.submodules.ingress = ingress = Ingress(spec, self.address)
+        m.submodules.egress = egress = Egress(spec)
+        m.submodules.link = link = Link(spec)
+        m.submodules.inwards = inwards = StreamCrossing(beat_layout(spec), i_domain="client", o_domain="sync")
+        m.submodules.outwards = outwards = StreamCrossing(delivered_layout(spec), i_domain="sync", o_domain="client")
+        wiring.connect(m, inwards.o, ingress.i)
         wiring.connect(m, ingress.o, link.i)
         wiring.connect(m, link.o, egress.i)
-        _take(m, self, "s_axis", ingress.i)
-        _give(m, self, "m_axis", egress.o)
-        _join_line(m, self, "", link.tx, link.rx)
+        wiring.connect(m, egress.o, outwards.i)
+        _take(m, self, "s_axis", inwards.i)
+        _give(m, self, "m_axis", outwards.o)
+        _join_line(m, self, "", link.tx, link.rx, link.slip)
         m.d.comb += [self.replays.eq(link.replays), self.crc_errors.eq(link.crc_errors)]
+        self._add_registers(m, link)
         return m
+
+    def _add_registers(self, m, link):
+        m.submodules.registers = registers = Registers()
+        for name, member in registers.bus.signature.members.items():
+            inside, outside = getattr(registers.bus, name), getattr(self, f"s_axil_{name}")
+            m.d.comb += inside.eq(outside) if member.flow is In else outside.eq(inside)
+        status, events, inputs = link.status, link.events, registers.inputs
+        was_up, was_narrow, narrow = Signal(), Signal(), Signal()
+        m.d.sync += [was_up.eq(status.active), was_narrow.eq(narrow)]
+        m.d.comb += [
+            self.irq.eq(registers.irq),
+            link.enable.eq(registers.controls.enable),
+            link.retrain.eq(registers.controls.retrain),
+            narrow.eq((status.lanes_in != ALL_LANES) | (status.lanes_out != ALL_LANES)),
+            inputs.up.eq(status.active),
+            inputs.lanes.eq(status.lanes_in),
+            inputs.went_up.eq(status.active & ~was_up),
+            inputs.went_down.eq(~status.active & was_up),
+            inputs.retrained.eq(events.retraining),
+            inputs.replayed.eq(events.replay),
+            inputs.crc_failed.eq(events.bad),
+            inputs.credit_failed.eq((events.leaks | events.violations).any()),
+            inputs.lanes_reduced.eq(narrow & ~was_narrow),
+            inputs.peer_was_reset.eq(events.peer_reset),
+            inputs.flits_sent.eq(events.sent),
+            inputs.flits_received.eq(events.received),
+            inputs.replays.eq(events.replay),
+            inputs.replay_timeouts.eq(events.timeout),
+            inputs.crc_errors.eq(events.bad),
+            inputs.retrainings.eq(events.retraining),
+            inputs.credit_leaks.eq(events.leaks),
+            inputs.credit_violations.eq(events.violations),
+        ]
+        same = ("state", "config_mismatch", "peer_reset", "lanes_locked", "skew_overflow")
+        for name in (*same, "lock_cycles", "align_cycles", "exchange_cycles", "recovery_cycles"):
+            m.d.comb += inputs[name].eq(status[name])
+        for v in range(self.spec.virtual_channels):
+            m.d.comb += inputs[f"credits_{v}"].eq(status.credits[v])
 
 
 class AxiSwitch(wiring.Component):
@@ -122,7 +176,7 @@ class AxiChiplet(wiring.Component):
     -------
     s0_axis_t*, ... : In, the beats of ``rtl.client.beat_layout``
     m0_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``
-    tx0_data, tx0_valid, rx0_data, rx0_valid, ... : the lines
+    tx0_data, tx0_valid, rx0_data, rx0_valid, rx0_slip, ... : the lines
     replays0, crc_errors0, ... : Out(32)
     """
 
@@ -139,7 +193,7 @@ class AxiChiplet(wiring.Component):
         for port in range(self.spec.ports):
             _take(m, self, f"s{port}_axis", chiplet.i[port])
             _give(m, self, f"m{port}_axis", chiplet.o[port])
-            _join_line(m, self, str(port), chiplet.tx[port], chiplet.rx[port])
+            _join_line(m, self, str(port), chiplet.tx[port], chiplet.rx[port], chiplet.slip[port])
             m.d.comb += getattr(self, f"replays{port}").eq(chiplet.replays[port])
             m.d.comb += getattr(self, f"crc_errors{port}").eq(chiplet.crc_errors[port])
         return m

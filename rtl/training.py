@@ -2,10 +2,13 @@
 
 Each end sends training sets until both have heard each other's parameters. The step in the sets says how far an end is:
 
-* 0, it does not hear the other end, or has just begun: the other end begins too, or waits
-* 1, it hears the other end, and has forgotten its sequence state if the other end is fresh from reset
-* 2, it has all parameters of the other end's step 1 or above
+* 0, it does not hear the other end, or does not know yet whether that was reset
+* 1, it hears the other end, and has forgotten its sequence state if that was reset
+* 2, it has all parameters of the other end, from after the beginning of its own training
 * 3, and it knows that the other end has its own: one cycle of 16 sets, then frames
+
+Trainings are numbered and the numbers echoed, so that no set of an earlier training is taken for one of the present one,
+however long the fibre is.
 """
 
 from amaranth import Cat, Const, Module, Mux, Signal
@@ -18,8 +21,10 @@ from lightfabric.rtl.lane import COUNTED_PHASE, HEARD, MAGIC, PHASES, SET, TRAIN
 from lightfabric.rtl.line import ALL_LANES, LOWER_LANES, SET_BITS, UPPER_LANES
 
 PROTOCOL_VERSION = 1
-CONFIG_PHASE, REQUEST_PHASE, EXPECTED_PHASE, LIMITS_PHASE = 0, 1, 2, 4
-"""Phases of the parameter words: configuration, lanes and freshness, sequence, credit limit of virtual channel 0."""
+CONFIG_PHASE, REQUEST_PHASE, EXPECTED_PHASE, NUMBER_PHASE, LIMITS_PHASE = range(5)
+"""Phases of the parameter words: configuration, lanes and freshness, sequence, trainings, first credit limit."""
+TRAININGS = data.StructLayout({"own": 7, "echoes": 1, "other": 7, "reserved": 1})
+"""The number of this end's training, and with ``echoes`` that of the other end's training that it takes part in."""
 
 TIME_BITS = 32
 
@@ -46,18 +51,17 @@ class Bounds:
 
     lock = 2048
     down = 2048
+    stable_slots = 2048
+    """Trouble in the first slots of service is a failure of these lanes: more than three replay timeouts of 375 flits."""
 
     def __init__(self, spec: ChipletSpec):
-        round_trip = spec.round_trip_flits * spec.beats_per_flit
-        self.hold = round_trip + 2 * PHASES
-        """Sets of step 0 before anything is believed: what comes then was sent by an end that has heard them."""
-        self.align = self.hold + round_trip + 512
-        """The other end hears the sets and sends its own; with one bit error in 1000 a set is good in 4 of 5 cases."""
+        there_and_back = spec.round_trip_flits * spec.beats_per_flit + 2048
+        self.align = self.confirm = self.start = there_and_back
+        """The other end hears the sets and sends its own: room for a fibre far beyond ``reach_m``, and for 128 cycles of
+        sets, of which one in 5 is lost at a bit error in 1000."""
         self.exchange = self.down + 3 * (self.lock + self.align)
         """The other end may be down, or lock only at the third attempt, on half of its lanes."""
-        self.confirm = self.start = round_trip + 512
-        self.stable = 2048 * spec.beats_per_flit
-        """Trouble before is a failure of these lanes: longer than three replay timeouts of 375 flits."""
+        self.stable = self.stable_slots * spec.beats_per_flit
 
 
 def parameters_layout(spec: ChipletSpec) -> data.StructLayout:
@@ -84,10 +88,10 @@ def config_code(spec: ChipletSpec) -> int:
 class Training(wiring.Component):
     """State machine from reset to frames and, after trouble, back to frames.
 
-    Every training begins with sets of step 0, which make the other end begin too. A state that takes longer than its bound
-    fails: the first failure drops all locks, the second goes on with the half of the lanes that is good, then the other
-    half, then the link is down for a while and begins anew with all lanes. A failure of the other end, or trouble soon after
-    frames, counts too; the first does not take lanes away.
+    A training begins with sets instead of frames, which make the other end begin too. A state that takes longer than its
+    bound fails: the first failure drops all locks, the second goes on with the half of the lanes that is good, then the
+    other half, then the link is down for a while and begins anew with all lanes. Trouble soon after frames is a failure, too;
+    one that is the other end's takes no lanes away.
 
     No frame is received without sets in which the other end says that it hears this end. A transmitter that is looped back
     to its own receiver is such an end.
@@ -159,23 +163,25 @@ class Training(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        begin, fresh = Signal(), Signal(init=1)
-        self._send(m, begin, fresh)
-        news = self._listen(m, begin)
-        self._machine(m, news, begin, fresh)
+        begin, fresh, trainings = Signal(), Signal(init=1), Signal(TRAININGS)
+        with m.If(begin & self.enable):
+            m.d.sync += trainings.own.eq(trainings.own + 1)
+        self._send(m, begin, fresh, trainings)
+        self._machine(m, self._listen(m, begin), begin, fresh, trainings)
         self._measure(m, begin)
         return m
 
-    def _words(self, fresh, cycle):
+    def _words(self, fresh, trainings, cycle):
         """Parameter words by phase."""
         words = [Const(0, 16)] * COUNTED_PHASE + [cycle] * (PHASES - COUNTED_PHASE)
         words[CONFIG_PHASE] = Const(config_code(self.spec), 16)
         words[REQUEST_PHASE] = Cat(self.lanes_in, fresh)
         words[EXPECTED_PHASE] = self.local.expected
+        words[NUMBER_PHASE] = trainings.as_value()
         words[LIMITS_PHASE : LIMITS_PHASE + self.spec.virtual_channels] = list(self.local.limits)
         return words
 
-    def _send(self, m, begin, fresh):
+    def _send(self, m, begin, fresh, trainings):
         """The set of the next beat, made in the beat before; the state is looked at then."""
         shown, cycle = Signal(TRAINING_SET, init={"magic": MAGIC, "word": config_code(self.spec)}), Signal(4)
         following, last = (shown.phase + 1)[:4], shown.phase == PHASES - 1
@@ -183,7 +189,7 @@ class Training(wiring.Component):
         with m.If(self.beat & self.sets):
             m.d.sync += [shown.phase.eq(following), cycle.eq(cycle + last)]
             with m.Switch(following):
-                for phase, word in enumerate(self._words(fresh, cycle)):
+                for phase, word in enumerate(self._words(fresh, trainings, cycle)):
                     with m.Case(phase):
                         m.d.sync += shown.word.eq(word)
             with m.Switch(self.state):
@@ -219,20 +225,51 @@ class Training(wiring.Component):
             m.d.sync += [self.frames_in.eq(0), start.eq(0), news.in_frames.eq(0)]
         return news
 
-    def _collect(self, m, news):
-        """Parameters of the other end; ``complete`` since the state is EXCHANGE, without a step 0 in between."""
+    def _meet(self, m, news, begin, trainings):
+        """Which training of the other end this is, whether that was reset before it, and whether it has heard of this one.
+
+        The number of a training is echoed when it has been heard before and after the other end's freshness: parameters
+        that go with an echo are from after the flush, and from after the beginning of the training that is echoed.
+        """
+        met, clean, must_flush, changed, hears_me = Signal(), Signal(init=1), Signal(), Signal(), Signal()
+        told, training = data.View(TRAININGS, news.set.word), Signal()
+        asks, counts = news.valid & (news.set.phase == REQUEST_PHASE), news.valid & (news.set.phase == NUMBER_PHASE)
+        m.d.comb += [
+            training.eq((self.state != State.RESET) & (self.state != State.DOWN) & ~self.active & ~self.frames_in),
+            must_flush.eq(asks & training & news.set.word[2] & ~clean),
+            changed.eq(counts & (told.own != trainings.other)),
+        ]
+        m.d.sync += self.flush.eq(must_flush)
+        with m.If(must_flush):
+            m.d.sync += [clean.eq(1), self.peer_reset.eq(1)]
+        with m.Elif(self.frames_in):
+            m.d.sync += clean.eq(0)
+        with m.If(self.active):
+            m.d.sync += self.peer_reset.eq(0)
+        with m.If(asks):
+            m.d.sync += met.eq(~must_flush)
+        with m.If(counts):
+            m.d.sync += [trainings.other.eq(told.own), hears_me.eq(told.echoes & (told.other == trainings.own))]
+            m.d.sync += trainings.echoes.eq(met & ~changed)
+        with m.If(changed | must_flush | begin):
+            m.d.sync += [met.eq(0), trainings.echoes.eq(0)]
+        with m.If(self.state != State.EXCHANGE):
+            m.d.sync += hears_me.eq(0)
+        return must_flush, changed, hears_me
+
+    def _collect(self, m, news, hears_me):
+        """Parameters of the other end; ``complete`` since it hears this training."""
         channels = self.spec.virtual_channels
         needed = (CONFIG_PHASE, REQUEST_PHASE, EXPECTED_PHASE, *range(LIMITS_PHASE, LIMITS_PHASE + channels))
         collected, complete, word = Signal(PHASES), Signal(), news.set.word
-        collects = (self.state == State.EXCHANGE) | (self.state == State.CONFIRM)
+        collects = news.valid & hears_me & (news.set.step != 0)
         with m.If(news.valid & (news.set.phase == CONFIG_PHASE)):
             m.d.sync += self.config_mismatch.eq(word != config_code(self.spec))
-        with m.If(self.state != State.EXCHANGE):
+        with m.If(~hears_me):
             m.d.sync += collected.eq(0)
-        with m.Elif(news.valid):
-            m.d.sync += collected.eq(Mux(news.set.step == 0, 0, collected | (1 << news.set.phase)))
         m.d.comb += complete.eq(Cat(collected[phase] for phase in needed).all() & ~self.config_mismatch)
-        with m.If(news.valid & collects & (news.set.step != 0)):
+        with m.If(collects):
+            m.d.sync += collected.bit_select(news.set.phase, 1).eq(1)
             with m.Switch(news.set.phase):
                 with m.Case(REQUEST_PHASE):
                     if self.spec.wavelengths_per_port > 1:
@@ -244,45 +281,27 @@ class Training(wiring.Component):
                         m.d.sync += self.remote.limits[v].eq(word)
         return complete
 
-    def _watch_for_a_reset(self, m, news, met):
-        """``flush`` for a fresh end, unless nothing was received since the last; ``met`` with the other end's word after."""
-        clean, must_flush = Signal(init=1), Signal()
-        training = (self.state != State.RESET) & (self.state != State.ACTIVE) & (self.state != State.DOWN)
-        asks = news.valid & (news.set.phase == REQUEST_PHASE)
-        m.d.comb += must_flush.eq(asks & training & news.set.word[2] & ~clean & ~self.frames_in)
-        m.d.sync += self.flush.eq(must_flush)
-        with m.If(must_flush):
-            m.d.sync += [clean.eq(1), self.peer_reset.eq(1)]
-        with m.Elif(self.frames_in):
-            m.d.sync += clean.eq(0)
-        with m.If(self.active):
-            m.d.sync += self.peer_reset.eq(0)
-        with m.If(self.state != State.ALIGN):
-            m.d.sync += met.eq(0)
-        with m.Elif(asks & ~must_flush):
-            m.d.sync += met.eq(1)
-        return must_flush
-
-    def _machine(self, m, news, begin, fresh):
-        bounds, all_locked, met = self.bounds, Signal(), Signal()
+    def _machine(self, m, news, begin, fresh, trainings):
+        bounds, all_locked = self.bounds, Signal()
         timer = Signal(max(bounds.exchange, bounds.stable).bit_length() + 1)
-        hold = Signal(bounds.hold.bit_length() + 1)
-        expired, held = timer[-1], hold[-1]
+        expired = timer[-1]
         with m.If(self.beat):
-            m.d.sync += [timer.eq(timer - ~expired), hold.eq(hold - ~held)]
+            m.d.sync += timer.eq(timer - ~expired)
 
         def enter(state: State, beats: int = 0):
             return [self.state.eq(state), timer.eq(beats)]
 
         again, lanes_fail, other_fails, anew = Signal(), Signal(), Signal(), Signal()
-        complete, must_flush = self._collect(m, news), self._watch_for_a_reset(m, news, met)
-        steps_back = must_flush | (news.valid & (news.set.step == 0))
+        must_flush, changed, hears_me = self._meet(m, news, begin, trainings)
+        complete = self._collect(m, news, hears_me)
         m.d.comb += [
             all_locked.eq((self.locked | ~self.use).all() & ~self.relock),
             news.believed.eq((self.state == State.CONFIRM) | (self.state == State.START)),
             anew.eq(self.retrain | (self.state == State.RESET) | ~self.enable),
         ]
         m.d.sync += [self.resume.eq(0), self.relock.eq(0), self.realign.eq(begin)]
+        with m.If(self.resume):
+            m.d.sync += fresh.eq(0)
         with m.Switch(self.state):
             with m.Case(State.LOCK):
                 m.d.comb += lanes_fail.eq(expired)
@@ -290,18 +309,22 @@ class Training(wiring.Component):
                     m.d.sync += enter(State.ALIGN, bounds.align)
             with m.Case(State.ALIGN):
                 m.d.comb += lanes_fail.eq(expired | ~all_locked)
-                with m.If(self.aligned & met & held):
+                with m.If(self.aligned & trainings.echoes & ~changed):
                     m.d.sync += enter(State.EXCHANGE, bounds.exchange)
             with m.Case(State.EXCHANGE):
                 m.d.comb += [again.eq(must_flush | ~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
-                with m.If(complete):
+                with m.If(changed):
+                    m.d.sync += enter(State.ALIGN, bounds.align)
+                with m.Elif(complete):
                     m.d.sync += enter(State.CONFIRM, bounds.confirm)
             with m.Case(State.CONFIRM):
-                m.d.comb += [again.eq(steps_back | ~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
-                with m.If(news.valid & news.set.step[1]):
-                    m.d.sync += [*enter(State.START, bounds.start), self.resume.eq(1), fresh.eq(0)]
+                m.d.comb += [again.eq(must_flush | ~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
+                with m.If(changed):
+                    m.d.sync += enter(State.ALIGN, bounds.align)
+                with m.Elif(news.valid & news.set.step[1]):
+                    m.d.sync += [*enter(State.START, bounds.start), self.resume.eq(~begin)]
             with m.Case(State.START):
-                m.d.comb += [again.eq(steps_back | news.in_frames | ~self.aligned), lanes_fail.eq(~all_locked)]
+                m.d.comb += [again.eq(must_flush | changed | news.in_frames | ~self.aligned), lanes_fail.eq(~all_locked)]
                 m.d.comb += other_fails.eq(expired)
                 with m.If(self.frames_in & ~self.sets):
                     m.d.sync += [*enter(State.ACTIVE, bounds.stable), self.active.eq(1)]
@@ -314,7 +337,7 @@ class Training(wiring.Component):
         gives_up, failed = Signal(), Signal()
         m.d.comb += [failed.eq((lanes_fail | other_fails) & ~anew), begin.eq(again | failed | anew)]
         with m.If(begin):
-            m.d.sync += [*enter(State.LOCK, bounds.lock), hold.eq(bounds.hold), self.active.eq(0)]
+            m.d.sync += [*enter(State.LOCK, bounds.lock), self.active.eq(0)]
         with m.If(failed & gives_up):
             m.d.sync += enter(State.DOWN, bounds.down)
         with m.If(~self.enable):

@@ -21,6 +21,8 @@ from lightfabric.sim.link import BitErrors
 from lightfabric.sim.traffic import STALL_TIMEOUTS, Packet, Tally, random_packets, stall_cycles
 
 CLOCK_NS = 2
+CLIENT_CLOCK_NS = 3
+"""Of the clients of a block that gives them a clock of their own."""
 LOOK_CYCLES = 64
 
 ENVIRONMENT = "LIGHTFABRIC_RUN"
@@ -72,8 +74,10 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
     rng = np.random.default_rng(run.seed)
     addresses = [client.address for client in clients if client.sends]
     packets = random_packets(run.spec, run.packets, rng, addresses, destinations or addresses)
-    sources = {c.address: AxiStreamSource(_bus(dut, c.sends), dut.clk, dut.rst) for c in clients if c.sends}
-    sinks = {c.address: AxiStreamSink(_bus(dut, c.receives), dut.clk, dut.rst) for c in clients if c.receives}
+    own = hasattr(dut, "client_clk")
+    clock = (dut.client_clk, dut.client_rst) if own else (dut.clk, dut.rst)
+    sources = {c.address: AxiStreamSource(_bus(dut, c.sends), *clock) for c in clients if c.sends}
+    sinks = {c.address: AxiStreamSink(_bus(dut, c.receives), *clock) for c in clients if c.receives}
     for number, port in enumerate([*sources.values(), *sinks.values()]):
         port.log.setLevel("WARNING")
         if run.pauses:
@@ -96,14 +100,19 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
 
 
 async def _reset(dut, flips: Iterable) -> None:
-    dut.rst.value = 1
+    resets = [dut.rst, dut.client_rst] if hasattr(dut, "client_rst") else [dut.rst]
+    for reset in resets:
+        reset.value = 1
     for mask in flips:
         mask.value = 0
     await Timer(CLOCK_NS, unit="ns")  # no clock edge may see what has no value yet
     Clock(dut.clk, CLOCK_NS, unit="ns").start()
+    if hasattr(dut, "client_clk"):
+        Clock(dut.client_clk, CLIENT_CLOCK_NS, unit="ns").start()
     for _ in range(3):
         await FallingEdge(dut.clk)
-    dut.rst.value = 0
+    for reset in resets:
+        reset.value = 0
 
 
 def _bus(dut, prefix: str) -> AxiStreamBus:

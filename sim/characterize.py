@@ -2,21 +2,19 @@
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
-from functools import cached_property
 from importlib.metadata import version
 from importlib.resources import files
-from itertools import pairwise
 from math import gcd
-from typing import Any
+from typing import Any, ClassVar
 
-from lightfabric.model.codec import SEQUENCE_BITS
+from lightfabric.model.codec import CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCES
 from lightfabric.model.slot import Slots
 from lightfabric.model.spec import ChipletSpec, spec_hash
 from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
 from lightfabric.sim.bench import ClientFlit, Transfers
-from lightfabric.sim.link import Errors, LinkBench, LinkRun, Slot
+from lightfabric.sim.link import LinkBench, LinkRun, Lost, Slot
 from lightfabric.sim.switch import SwitchBench
 
 _FLIT = ClientFlit(b"\1")
@@ -50,19 +48,20 @@ def measure_link(spec: ChipletSpec) -> LinkTiming:
     bench = LinkBench(spec)
     slot_cycles = Slots.of(spec).longest_cycles
     glance = bench.run([(0, _FLIT)], settle_cycles=2 * spec.virtual_channels * slot_cycles + 80, decode=True)
-    slots = Slots.of(spec, glance.first_beat_cycle, _carriers(glance)[0].before_cycle - glance.credits_back[0])
-    first_credit_slot = 1 + [slot.flit.credit_channel for slot in glance.b_slots[1:]].index(0)
-    probes = [_Probes(bench, slots, first_credit_slot, rounds * (slot_cycles + 3)) for rounds in (1, 2, 4)]
-    return LinkTiming(
-        first_beat_cycle=slots.first_beat_cycle,
-        line_cycles=slots.line_cycles,
-        first_credit_slot=first_credit_slot,
-        **_measured(probes, _Probes.single_flits),
-        **_measured(probes, _Probes.withheld_credits),
-        **_measured(probes, _Probes.corrupted_flits),
-        **_measured(probes, _Probes.full_window),
-        **_measured(probes, _Probes.end_to_end),
-    )
+    line_cycles = _carriers(glance)[0].before_cycle - glance.decided[0]
+    slots = Slots.of(spec, glance.first_beat_cycle, glance.frame_beat, line_cycles)
+    known: dict[str, Any] = {
+        "first_beat_cycle": slots.first_beat_cycle,
+        "line_cycles": slots.line_cycles,
+        "first_credit_slot": 1 + [slot.flit.credit_channel for slot in glance.b_slots[1:]].index(0),
+        "first_answer_slot": [slot.flit.code != EXPLICIT for slot in glance.b_slots].index(True),
+        "start_cycles": glance.credits_back[0] - glance.trained[0],
+        **glance.training,
+    }
+    probes = [_Probes(bench, slots, known, rounds * (slot_cycles + 3)) for rounds in (1, 2, 4)]
+    for experiment in (_Probes.pairs, _Probes.withheld_credits, _Probes.stream, _Probes.lost_answers, _Probes.retraining):
+        known.update(_measured(probes, experiment))
+    return LinkTiming(**known)
 
 
 class _TooFewPhasesError(RuntimeError):
@@ -84,155 +83,213 @@ def stream_window_flits(spec: ChipletSpec) -> int:
     return period_flits * -(-spec.buffer_flits // period_flits)
 
 
+Effects = Iterable[tuple[int, int]]
+"""(cycle of the cause, slot of the effect)."""
+
+
 class _Probes:
     """Experiments on one link, far enough apart for its loops to come to rest in between.
 
-    Each experiment is repeated with its cause one cycle earlier before a slot, or arriving one cycle later because the
-    fibre grows, so that the causes meet the slots in every phase.
+    Causes come one cycle earlier before a slot each time, or arrive one cycle later because the fibre grows, so that they
+    meet the slots in every phase. ``known`` has what was measured before.
     """
 
-    def __init__(self, bench: LinkBench, slots: Slots, first_credit_slot: int, repeats: int):
-        self.spec, self.bench, self.slots, self.repeats = bench.spec, bench, slots, repeats
-        self.first_credit_slot = first_credit_slot
-        slot_cycles = slots.longest_cycles
-        self.apart_slots = 4 + 2 * self.spec.virtual_channels + (5 * repeats + 60) // slot_cycles
-        self.fill_slots = self.spec.buffer_flits + 4 + 40 // slot_cycles
+    FAR_CYCLES: ClassVar[int] = 40
 
-    @cached_property
-    def _single(self) -> LinkRun:
-        delivered_slots = 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
-        return self._run(self._flits(), credit_cycle=lambda number, _: self._before_slot(number, delivered_slots, 0))
+    def __init__(self, bench: LinkBench, slots: Slots, known: dict[str, Any], repeats: int):
+        self.spec, self.bench, self.slots, self.known, self.repeats = bench.spec, bench, slots, known, repeats
+        self.apart_slots = 6 + 2 * self.spec.virtual_channels + (4 * repeats + 50) // slots.longest_cycles
 
-    @cached_property
-    def _corrupted_first_sends(self) -> Errors:
-        """Flips one bit of each slot that carries a flit of :meth:`_flits` for the first time."""
-        slots = frozenset(n for n, slot in enumerate(self._single.a_slots) if slot.flit.data)
-        return lambda beat, _: 4 if beat // self.spec.beats_per_flit in slots and beat % self.spec.beats_per_flit == 0 else 0
-
-    def single_flits(self) -> dict[str, int]:
-        """A flit at a time."""
-        run, carriers = self._single, _carriers(self._single)
-        accepted = [(at, slot) for (at, _), slot in zip(run.sent, carriers, strict=True)]
-        credited = list(zip(run.credited, _credit_returns(run), strict=False))
-        acknowledged = [(slot.arrival_cycle, ack) for slot, ack in zip(carriers, _acknowledgements(run), strict=True)]
+    def pairs(self) -> dict[str, int]:
+        """Two flits at a time, at zero delay and then over a fibre that grows."""
+        items, credited_slots = range(2 * self.repeats), 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
+        flits = [(self._before_slot(n), _FLIT) for n in items for _ in range(2)]
+        back = [self._before_slot(n, credited_slots, 0) + second for n in items for second in range(2)]
+        stretches = {self._start_cycle(n) for n in items[self.repeats :]}
+        run = self._run(flits, credit_cycle=lambda number, _: back[number], stretches=stretches)
+        carriers, answers, staged = _carriers(run), _acknowledgements(run), run.credits_back
+        slots_of = [self._number(slot) for slot in carriers]
+        credited = zip(run.credited, map(self._number, _credit_returns(run)), strict=False)
+        acknowledged = zip((s.arrival_cycle for s in carriers), map(self._number, answers), strict=True)
+        stage_cycles = self._exact("stage_cycles", zip(staged, slots_of, strict=True))
+        waits = [staged[n + 1] - run.decided[n] for n in range(0, len(staged), 2)]
         return {
-            "accept_cycles": self._exact("accept_cycles", accepted),
-            "deliver_cycles": min(at - s.arrival_cycle for s, (at, _) in zip(carriers, run.received, strict=True)),
+            "accept_cycles": _same("accept_cycles", (at - run.sent[n][0] for n, at in enumerate(staged) if n % 2 == 0)),
+            "stage_cycles": stage_cycles,
+            "next_cycles": max(waits) + stage_cycles,
+            "deliver_cycles": _same(
+                "deliver_cycles", (at - s.arrival_cycle for s, (at, _) in zip(carriers, run.received, strict=True))
+            ),
             "credit_out_cycles": self._exact("credit_out_cycles", credited, every=self.spec.virtual_channels),
-            "ack_out_cycles": self._exact("ack_out_cycles", acknowledged),
+            "ack_out_cycles": self._exact("ack_out_cycles", acknowledged, every=2),
         }
 
     def withheld_credits(self) -> dict[str, int]:
         """The buffer is full, and a credit at a time comes back."""
-        run = self._run(self._filling_flits(), credit_cycle=self._credit_cycle, first_slot=self.fill_slots)
-        admitted = _carriers(run)[self.spec.buffer_flits :]
-        used = [(back.arrival_cycle, slot) for back, slot in zip(_credit_returns(run), admitted, strict=False)]
-        return {"credit_in_cycles": self._exact("credit_in_cycles", used)}
-
-    def corrupted_flits(self) -> dict[str, int]:
-        """A flit at a time, corrupted when it is first sent."""
-        run = self._run(self._flits(), errors_a=self._corrupted_first_sends)
-        firsts, replays = _carriers(run)[::2], _carriers(run)[1::2]
-        shows = [next(s for s in run.a_slots if s.before_cycle > slot.before_cycle) for slot in firsts]
-        asks = _nak_flips(run.b_slots)
-        asked = [(show.arrival_cycle, ask) for show, ask in zip(shows, asks, strict=True)]
-        answered = [(ask.arrival_cycle, replay) for ask, replay in zip(asks, replays, strict=True)]
+        depth, fill_slots = self.spec.buffer_flits, self.spec.buffer_flits * 2 + 20
+        flits = [(0, _FLIT)] * (depth + self.repeats)
+        back = [self._before_slot(min(n, self.repeats), fill_slots, 0) for n in range(len(flits))]
+        run = self._run(flits, credit_cycle=lambda number, _: back[number])
+        returned = (slot.arrival_cycle for slot in _credit_returns(run))
+        staged, admitted = run.credits_back[depth:], run.received[depth:]
         return {
-            "nak_out_cycles": self._exact("nak_out_cycles", asked),
-            "nak_in_cycles": self._exact("nak_in_cycles", answered),
+            "credit_in_cycles": _same("credit_in_cycles", (at - cause for cause, at in zip(returned, staged, strict=False))),
+            "credit_loop_cycles": max(got - at for (got, _), at in zip(admitted, run.credited, strict=False)),
         }
 
-    def full_window(self) -> dict[str, int | None]:
-        """The fibre is so long that the replay buffer is full before the first flit is acknowledged."""
-        spec = self.spec
-        if spec.virtual_channels * spec.buffer_flits <= spec.replay_flits:
-            return {"ack_in_cycles": None}
-        flits = [(0, ClientFlit(b"\1", virtual_channel=n % spec.virtual_channels)) for n in range(spec.replay_flits + 1)]
-        freed: list[tuple[int, Slot]] = []
-        for n in range(self.repeats):
-            run = self._run(flits, delay_cycles=spec.replay_flits * self.slots.longest_cycles + n + 1, stretches=frozenset())
-            freed.append((_acknowledgements(run)[0].arrival_cycle, _carriers(run)[spec.replay_flits]))
-        return {"ack_in_cycles": self._exact("ack_in_cycles", freed)}
-
-    def end_to_end(self) -> dict[str, int | Fraction]:
-        """The whole link at zero delay."""
-        direct = {"delay_cycles": 0, "stretches": frozenset[int]()}
-        single = self._run(self._flits(), **direct)
-        corrupted = self._run(self._flits(), errors_a=self._corrupted_first_sends, **direct)
-        held = self._run(self._filling_flits(), credit_cycle=self._credit_cycle, **direct)
-        admitted, window_flits = held.received[self.spec.buffer_flits :], stream_window_flits(self.spec)
-        stream = self._run([(0, _FLIT)] * (3 * window_flits), **direct)
-        first, last = stream.received[-1 - window_flits], stream.received[-1]
+    def stream(self) -> dict[str, int | Fraction]:
+        """Flits in every slot; after a while one is lost now and then, at zero delay and then over a fibre that grows."""
+        window, items = stream_window_flits(self.spec), range(2 * self.repeats)
+        first = 2 * window + 40
+        lost = [first + n * self.apart_slots for n in items]
+        channels = self.spec.virtual_channels
+        flits = [(0, ClientFlit(b"\1", virtual_channel=n % channels)) for n in range(lost[-1] + self.apart_slots)]
+        stretches = {self.slots.decided_cycle(slot - self.apart_slots // 2) for slot in lost[self.repeats :]}
+        run = self._run(flits, lost_a=self._losing(lost), stretches=stretches)
+        firsts = {self._at(cycle): n for n, cycle in enumerate(run.decided)}
+        causes = {number: slot for slot in run.a_slots if (number := self._number(slot)) in lost}
+        requests = {cause: next(s for s in run.b_slots if _asks(s) and s.arrival_cycle > slot.arrival_cycle) for cause, slot in causes.items()}
+        asked = [(slot.arrival_cycle, self._number(requests[cause])) for cause, slot in causes.items()]
+        replays = [number for slot in _carriers(run) if (number := self._number(slot)) not in firsts]
+        answered = [(s.arrival_cycle, next(n for n in replays if n > cause)) for cause, s in requests.items()]
+        late = [
+            run.received[firsts[n]][0] - causes[n].arrival_cycle - self.known["deliver_cycles"]
+            for n in lost[: self.repeats] if n in firsts
+        ]  # fmt: skip
+        received = run.received
+        nak_in_cycles = self._exact("nak_in_cycles", answered)
         return {
-            "latency_cycles": self._least_latency(),
-            "cycles_per_flit": Fraction(last[0] - first[0], window_flits),
-            "credit_loop_cycles": max(got - at for (got, _), at in zip(admitted, held.credited, strict=False)),
-            "replay_loop_cycles": max(
-                got - at for (got, _), (at, _) in zip(corrupted.received, single.received, strict=True)
-            ),
+            "nak_out_cycles": self._exact("nak_out_cycles", asked, every=2),
+            "nak_in_cycles": nak_in_cycles,
+            "halt_in_cycles": self._halt_in_cycles(run, requests.values(), nak_in_cycles),
+            "replay_loop_cycles": max(late),
+            "cycles_per_flit": Fraction(received[2 * window][0] - received[window][0], window),
         }
 
-    def _least_latency(self) -> int:
-        """Of a flit that just makes the shortest slot there is, at zero delay."""
-        accept_cycles = self.single_flits()["accept_cycles"]
-        slots = range(self.apart_slots, self.apart_slots + self.slots.beats)
+    def _halt_in_cycles(self, run: LinkRun, requests: Iterable[Slot], nak_in_cycles: int) -> int:
+        """From a request to the first slot that a staged flit did not get."""
+        decided, earliest = set(run.decided), 0
+        refused = nak_in_cycles
+        for request in requests:
+            at = request.arrival_cycle
+            slot = self.slots.decided_from(at)
+            while (cycle := self.slots.decided_cycle(slot)) < at + nak_in_cycles:
+                if cycle in decided:
+                    earliest = max(earliest, cycle - at + 1)
+                elif self._is_waiting(run, cycle) and cycle >= at + earliest:
+                    refused = min(refused, cycle - at)
+                slot += 1
+        if earliest > refused:
+            raise _TooFewPhasesError(f"LinkTiming.halt_in_cycles is {earliest} or more, but the RTL's slots say {refused}")
+        return refused
+
+    def _is_waiting(self, run: LinkRun, cycle: int) -> bool:
+        staged = sum(at <= cycle - self.known["stage_cycles"] for at in run.credits_back)
+        return staged > sum(at < cycle for at in run.decided)
+
+    def lost_answers(self) -> dict[str, int]:
+        """No answer comes until the replay buffer is full, again and again over a fibre that grows."""
+        known, spec = self.known, self.spec
+        loop_slots = (known["credit_loop_cycles"] + self.repeats) // self.slots.longest_cycles + 2 * spec.virtual_channels + 4
+        full_slots = spec.replay_flits + (spec.replay_flits // spec.buffer_flits + 1) * loop_slots
+        apart, first = full_slots + self.apart_slots, self.apart_slots
+        deaf = {slot for n in range(self.repeats) for slot in range(first + n * apart, first + n * apart + full_slots)}
+        answering = known["first_answer_slot"] % 2
+        stretches = {self.slots.decided_cycle(first + n * apart - 1) for n in range(1, self.repeats)}
+        flits = [(0, _FLIT)] * ((self.repeats + 1) * apart)
+        run = self._run(flits, lost_b=self._losing({slot for slot in deaf if slot % 2 == answering}), stretches=stretches)
+        by_number = {self._number(slot): slot for slot in run.b_slots}
+        ends = [first + n * apart + full_slots for n in range(self.repeats)]
+        answers = [by_number[end + (answering - end) % 2] for end in ends]
+        freed = [(s.arrival_cycle, self._at(next(at for at in run.decided if at > s.arrival_cycle))) for s in answers]
+        ack_in_cycles = self._exact("ack_in_cycles", freed)
+        return {"ack_in_cycles": ack_in_cycles, "pointer_loop_cycles": self._pointer_loop_cycles(run, first, ack_in_cycles)}
+
+    def _pointer_loop_cycles(self, run: LinkRun, before_slot: int, ack_in_cycles: int) -> int:
+        carriers = [slot for slot in _carriers(run) if self._number(slot) < before_slot - self.apart_slots // 2]
+        answers = _acknowledgements(run)
+        return max(
+            answer.arrival_cycle + ack_in_cycles - decided
+            for _, answer, decided in zip(carriers, answers, run.decided, strict=False)
+        )
+
+    def retraining(self) -> dict[str, int]:
+        """A flit that just makes the shortest slot there is; then the link trains, the fibre grows, the link trains again."""
+        known, slots = self.known, range(self.apart_slots, self.apart_slots + self.slots.beats)
         shortest = min(slots, key=lambda slot: self.slots.decided_cycle(slot + 1) - self.slots.decided_cycle(slot))
-        run = self._run([(self.slots.decided_cycle(shortest) - accept_cycles, _FLIT)], delay_cycles=0, stretches=frozenset())
-        return run.received[0][0] - run.sent[0][0]
+        at = self.slots.decided_cycle(shortest) - known["accept_cycles"] - known["stage_cycles"]
+        first = at + self.apart_slots * self.slots.longest_cycles
+        far = first + 4 * (known["align_cycles"] + known["exchange_cycles"])
+        second = far + self.FAR_CYCLES + self.apart_slots * self.slots.longest_cycles
+        stretches, trains = range(far, far + self.FAR_CYCLES), {first, second}
+        run = self._run([(at, _FLIT), (second + 1, _FLIT)], stretches=stretches, retrain_at=trains, decode=False)
+        near_cycles, far_cycles = run.trained[1] - first, run.trained[2] - second
+        return {
+            "latency_cycles": run.received[0][0] - run.sent[0][0],
+            "retrain_cycles": near_cycles,
+            "retrain_delays": round((far_cycles - near_cycles) / self.FAR_CYCLES),
+            "recovery_cycles": run.recoveries[0],
+        }
 
-    def _run(self, flits: Transfers, *, first_slot: int = 0, **options) -> LinkRun:
-        stretches = frozenset(self._start_cycle(first_slot, n) for n in range(1, self.repeats))
+    def _run(self, flits: Transfers, **options: Any) -> LinkRun:
         settle_cycles = self.apart_slots * self.slots.longest_cycles
-        settings = {"settle_cycles": settle_cycles, "delay_cycles": 1, "stretches": stretches, "decode": True, **options}
-        bound_cycles = 4 * self._start_cycle(self.fill_slots, self.repeats + 4) + 10_000
-        return self.bench.run(flits, bound_cycles=bound_cycles + 8 * settings["delay_cycles"], **settings)
+        bound_cycles = 50 * self._start_cycle(2 * self.repeats + len(flits)) + 10_000
+        return self.bench.run(flits, bound_cycles=bound_cycles, **{"settle_cycles": settle_cycles, "decode": True, **options})
 
-    def _start_cycle(self, first_slot: int, number: int) -> int:
-        return self.slots.decided_cycle(first_slot + number * self.apart_slots)
+    def _losing(self, slots: Iterable[int]) -> Lost:
+        beats = {self.slots.frame_beat + slot * self.spec.beats_per_flit for slot in slots}
+        return lambda first_beat: first_beat in beats
 
-    def _before_slot(self, number: int, first_slot: int, channel: int | None = None) -> int:
-        """The cycle in which a slot (one with the credits of ``channel``) is decided, and one earlier with each number."""
-        slot = self.slots.decided_from(self._start_cycle(first_slot, number) + self.repeats + 1)
-        while channel is not None and self._credit_channel(slot) != channel:
+    def _number(self, slot: Slot) -> int:
+        return self._at(slot.before_cycle - self.slots.line_cycles)
+
+    def _at(self, decided_cycle: int) -> int:
+        return self.slots.decided_from(decided_cycle)
+
+    def _start_cycle(self, number: int) -> int:
+        return self.slots.decided_cycle((number + 1) * self.apart_slots)
+
+    def _before_slot(self, number: int, later_slots: int = 0, channel: int | None = None) -> int:
+        """The cycle in which a slot (one with the limit of ``channel``) is decided, and one earlier with each number."""
+        slot = self._at(self._start_cycle(number) + self.repeats + 1) + later_slots
+        while channel is not None and (slot - self.known["first_credit_slot"]) % self.spec.virtual_channels != channel:
             slot += 1
         return self.slots.decided_cycle(slot) - number % self.repeats
 
-    def _credit_channel(self, slot: int) -> int:
-        return (slot - self.first_credit_slot) % self.spec.virtual_channels
-
-    def _flits(self) -> Transfers:
-        return [(self._before_slot(n, 0), _FLIT) for n in range(self.repeats)]
-
-    def _filling_flits(self) -> Transfers:
-        return [(0, _FLIT)] * (self.spec.buffer_flits + self.repeats)
-
-    def _credit_cycle(self, number: int, cycle: int) -> int:
-        """One buffer at a time from ``fill_slots`` on, the rest when the experiments are over."""
-        return self._before_slot(min(number, self.repeats), self.fill_slots, 0)
-
-    def _exact(self, name: str, effects: list[tuple[int, Slot]], every: int = 1) -> int:
+    def _exact(self, name: str, effects: Effects, every: int = 1) -> int:
         """The delay from cause to earliest slot that explains every (cycle of the cause, slot of the effect).
 
         Each effect bounds it from above; the slot before (``every`` slots before), which came too soon, from below.
         """
-        decided = [(cause, self.slots.decided_from(slot.before_cycle - self.slots.line_cycles)) for cause, slot in effects]
-        most = min(self.slots.decided_cycle(n) - cause for cause, n in decided)
-        least = 1 + max(self.slots.decided_cycle(n - every) - cause for cause, n in decided)
+        pairs = list(effects)
+        most = min(self.slots.decided_cycle(n) - cause for cause, n in pairs)
+        least = 1 + max(self.slots.decided_cycle(n - every) - cause for cause, n in pairs)
         if least != most:
             raise _TooFewPhasesError(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
         return most
 
 
+def _same(name: str, values: Iterable[int]) -> int:
+    different = set(values)
+    if len(different) != 1:
+        raise _TooFewPhasesError(f"LinkTiming.{name} must be one number, but the RTL says {sorted(different)}")
+    return different.pop()
+
+
 def _carriers(run: LinkRun) -> list[Slot]:
-    return [slot for slot in run.a_slots if slot.flit.data]
+    return [slot for slot in run.a_slots if slot.flit.type == DATA]
+
+
+def _asks(slot: Slot) -> bool:
+    return slot.flit.code == NAK
 
 
 def _credit_returns(run: LinkRun) -> list[Slot]:
     """For the n-th credit given back in virtual channel 0, the slot of end b that returns it."""
-    returns: list[Slot] = []
+    returns, limit = list[Slot](), run.b_slots[0].flit.credits
     for slot in run.b_slots:
         if slot.flit.credit_channel == 0:
-            returns += [slot] * ((slot.flit.credits - len(returns)) % (1 << SEQUENCE_BITS))
+            returns += [slot] * ((slot.flit.credits - limit - len(returns)) % (1 << CREDIT_BITS))
     return returns
 
 
@@ -240,12 +297,9 @@ def _acknowledgements(run: LinkRun) -> list[Slot]:
     """For the n-th flit, the slot of end b that acknowledges it."""
     acks: list[Slot] = []
     for slot in run.b_slots:
-        acks += [slot] * ((slot.flit.ack - len(acks)) % (1 << SEQUENCE_BITS))
+        if slot.flit.code != EXPLICIT:
+            acks += [slot] * ((slot.flit.sequence + 1 - len(acks)) % SEQUENCES)
     return acks
-
-
-def _nak_flips(slots: list[Slot]) -> list[Slot]:
-    return [slot for before, slot in pairwise(slots) if slot.flit.nak != before.flit.nak]
 
 
 def measure_switch(spec: ChipletSpec) -> SwitchTiming:

@@ -78,12 +78,12 @@ class CrossingBench:
                 ctx.set(crossing.i.valid, offered is not None)
                 _, _, ready = await ctx.tick("near").sample(crossing.i.ready)
                 cycle, now_ps = cycle + 1, i_clock.phase_ps + cycle * i_clock.period_ps
+                if ready and offered is not None:
+                    run.sent.append((now_ps, offered))
+                    offered = None
                 if resets:
                     run.i_resets_ps.append(now_ps)
                     i_reset()
-                    offered = None
-                elif ready and offered is not None:
-                    run.sent.append((now_ps, offered))
                     offered = None
                 if cycle > bound_cycles:
                     raise BenchTimeoutError(f"the bench did not end within {bound_cycles} cycles")

@@ -10,6 +10,7 @@ from amaranth import Cat, Module, Mux, Signal
 from lightfabric.model import codec
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.link import Link
+from lightfabric.rtl.training import State
 from lightfabric.sim.bench import Bench, ClientFlit, Driver, Monitor, Transfers
 
 Errors = Callable[[int, int], int]
@@ -43,6 +44,15 @@ def clean(beat: int, bits: int) -> int:
     return 0
 
 
+Lost = Callable[[int], bool]
+"""Number of the first beat of a slot, counted from reset on -> whether the slot is lost."""
+
+
+def kept(first_beat: int) -> bool:
+    """No slot is lost."""
+    return False
+
+
 class Fibre:
     """From one end's tx to the other's rx, with a delay that can be set and that can grow while the line runs."""
 
@@ -55,17 +65,18 @@ class Fibre:
         m.d.comb += [self.sent.eq(Cat(block.as_value() for block in tx.blocks)), self.sent_valid.eq(tx.valid)]
         m.d.comb += [Cat(block.as_value() for block in rx.blocks).eq(line ^ self._flips), rx.valid.eq(valid)]
         self.samples = (self.sent, self.sent_valid)
-        self.start(0, clean, frozenset())
+        self._lost_beat, self._lost_mask = _inside_the_payload(spec)
+        self.start(0, clean, kept, frozenset())
 
-    def start(self, delay_cycles: int, errors: Errors, stretches: Container[int]) -> None:
+    def start(self, delay_cycles: int, errors: Errors, lost: Lost, stretches: Container[int]) -> None:
         """Prepare a run.
 
-        ``errors(beat, bits)`` is the mask of flips of each beat; a delay of 1 or more grows by one cycle in each cycle of
-        ``stretches``.
+        ``errors(beat, bits)`` is the mask of flips of each beat; of a slot that is ``lost`` a bit of the payload is flipped,
+        but not of the first after training sets if the delay is 0. The delay grows by one cycle in each cycle of ``stretches``.
         """
-        self._errors, self._stretches, self._delay_cycles = errors, stretches, delay_cycles
+        self._errors, self._lost, self._stretches, self._delay_cycles = errors, lost, stretches, delay_cycles
         self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
-        self._beats_sent = self._beats_passed = 0
+        self._framed_beats = 0
         self.sent_beats: list[tuple[int, int]] = []
         self.arrivals: list[int] = []
 
@@ -73,10 +84,20 @@ class Fibre:
         """Move the line on by one cycle."""
         if valid:
             self.sent_beats.append((cycle - 1, sent))
-        if self._delay_cycles:
+        if self._delay_cycles == 0 and cycle in self._stretches:
+            self._lengthen(ctx, cycle, sent, valid)
+        elif self._delay_cycles:
             self._arrive(ctx, cycle, sent, valid)
         else:
-            self._pass_directly(ctx, cycle, valid)
+            self._pass_directly(ctx, cycle, sent, valid)
+
+    def _lengthen(self, ctx, cycle: int, sent: int, valid: int) -> None:
+        """From no delay to a delay of one cycle: what was sent in the cycle before has arrived, this cycle brings nothing."""
+        self._pass_directly(ctx, cycle, sent, valid)
+        self._delay_cycles = 1
+        ctx.set(self._direct, 0)
+        ctx.set(self._flips, 0)
+        ctx.set(self._arriving_valid, 0)
 
     def _arrive(self, ctx, cycle: int, sent: int | None, sent_valid: int | None) -> None:
         if cycle == 0:
@@ -89,15 +110,29 @@ class Fibre:
         bits, valid = self._in_flight.popleft()
         ctx.set(self._arriving_valid, valid)
         if valid:
-            ctx.set(self._arriving, bits ^ self._errors(len(self.arrivals), self.bits))
+            self._count(bits)
+            ctx.set(self._arriving, bits ^ self._errors(len(self.arrivals), self.bits) ^ self._losses(len(self.arrivals) + 1))
             self.arrivals.append(cycle)
 
-    def _pass_directly(self, ctx, cycle: int, valid: int | None) -> None:
+    def _pass_directly(self, ctx, cycle: int, sent: int | None, valid: int | None) -> None:
         ctx.set(self._direct, 1)
         if valid:
             self.arrivals.append(cycle - 1)
+            self._count(sent)
         if valid or cycle == 0:  # the flips of a beat stand until it has passed
-            ctx.set(self._flips, self._errors(len(self.arrivals), self.bits))
+            beat, in_frames = len(self.arrivals), self._framed_beats > 0
+            self._framed_beats += in_frames
+            ctx.set(self._flips, self._errors(beat, self.bits) ^ self._losses(beat + 1))
+            self._framed_beats -= in_frames
+
+    def _count(self, bits: int) -> None:
+        self._framed_beats = self._framed_beats + 1 if bits & 0b11 == codec.SYNC_DATA else 0
+
+    def _losses(self, beats: int) -> int:
+        """Flips of the last of so many beats, if it is the one to lose in its slot."""
+        beat = (self._framed_beats - 1) % self.spec.beats_per_flit
+        loses = self._framed_beats and beat == self._lost_beat and self._lost(beats - 1 - beat)
+        return self._lost_mask if loses else 0
 
     def frame_beats(self) -> list[int]:
         """Numbers of the beats that began a slot and have arrived whole. Training sets begin the frames anew."""
@@ -136,6 +171,12 @@ class Fibre:
         return plain
 
 
+def _inside_the_payload(spec: ChipletSpec) -> tuple[int, int]:
+    """(beat of a slot, mask) of a bit in the second block of a flit, whose echoes in the descrambler stay in that block."""
+    beat, lane = divmod(1, spec.wavelengths_per_port)
+    return beat, 0b100 << 66 * lane
+
+
 @dataclass(frozen=True)
 class Slot:
     """One flit on the line.
@@ -153,9 +194,10 @@ class Slot:
 class LinkRun:
     """What one run showed, from end a to end b.
 
-    ``credits_back`` are the cycles of the credits at a's input, ``credited`` those of the credits at b's output;
-    ``frame_beat`` is the number of a's first beat of a frame, after those of training sets; ``a_slots`` and ``b_slots``
-    are what each end sent, decoded if asked.
+    ``credits_back`` are the cycles of the credits at a's input, ``credited`` those of the credits at b's output,
+    ``decided`` those in which a gave a flit to a slot for the first time. ``trained`` has a cycle for each training of a in
+    which it had all parameters, ``recoveries`` the time of each but the first, ``training`` those of the last one. ``frame_beat`` is the number of a's first beat of a
+    frame, after those of training sets; ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked.
     """
 
     cycles: int
@@ -163,6 +205,10 @@ class LinkRun:
     credits_back: list[int]
     received: Transfers
     credited: list[int]
+    decided: list[int]
+    trained: list[int]
+    recoveries: list[int]
+    training: dict[str, int]
     replays: int
     crc_errors: int
     bit_errors: int
@@ -178,7 +224,7 @@ class LinkBench:
     def __init__(self, spec: ChipletSpec):
         self.spec, m = spec, Module()
         m.submodules.a, m.submodules.b = a, b = Link(spec), Link(spec)
-        self._input, self._output, self._counts = a.i, b.o, (a.replays, b.crc_errors)
+        self._input, self._output, self._watched = a.i, b.o, (a, b)
         self._there, self._back = Fibre(m, spec, a.tx, b.rx), Fibre(m, spec, b.tx, a.rx)
         self._bench = Bench(m)
 
@@ -189,7 +235,10 @@ class LinkBench:
         delay_cycles: int = 0,
         errors_a: Errors = clean,
         errors_b: Errors = clean,
+        lost_a: Lost = kept,
+        lost_b: Lost = kept,
         stretches: Container[int] = frozenset(),
+        retrain_at: Container[int] = frozenset(),
         credit_cycle: Callable[[int, int], int] = lambda _, cycle: cycle + 1,
         settle_cycles: int = 0,
         bound_cycles: int = 10_000,
@@ -199,34 +248,56 @@ class LinkBench:
     ) -> LinkRun:
         """Send ``flits`` (earliest cycle, flit) from end a to end b until all have arrived and are credited, and settled.
 
-        ``errors_a(beat, bits)`` is the mask of flipped bits of each beat that a sends, ``errors_b`` that b sends;
-        ``credit_cycle(n, cycle)`` is when the buffer of flit n, delivered in ``cycle``, is given back; ``stretches`` are
-        cycles in which the delay of both fibres, 1 or more, grows by one.
+        ``errors_a(beat, bits)`` is the mask of flipped bits of each beat that a sends, ``errors_b`` that b sends, ``lost_a``
+        and ``lost_b`` say which of their slots are lost; ``credit_cycle(n, cycle)`` is when the buffer of flit n, delivered
+        in ``cycle``, is given back; ``stretches`` are cycles in which the delay of both fibres grows by one, ``retrain_at``
+        those in which a is told to train again.
         """
         spec = self.spec
-        self._there.start(delay_cycles, errors_a, stretches)
-        self._back.start(delay_cycles, errors_b, stretches)
+        self._there.start(delay_cycles, errors_a, lost_a, stretches)
+        self._back.start(delay_cycles, errors_b, lost_b, stretches)
         driver, monitor = Driver(spec, self._input, flits), Monitor(spec, self._output, credit_cycle)
-        counters = _Counters(*self._counts)
+        watch = _Watch(*self._watched, retrain_at)
 
         def done(cycle: int) -> bool:
             progress(len(monitor.received))
             ended = driver.done and len(monitor.credited) >= len(driver.flits)
             return ended and cycle > monitor.credited[-1] + settle_cycles
 
-        actors = [driver, self._there, self._back, monitor, counters]
+        actors = [driver, self._there, self._back, monitor, watch]
         cycles = self._bench.run(actors, done, bound_cycles, waves)
         slots = (self._there.slots(), self._back.slots()) if decode else ([], [])
         flipped = sum(getattr(errors, "count", 0) for errors in {errors_a, errors_b})
         first_beat_cycle, frame_beat = self._there.sent_beats[0][0], self._there.frame_beats()[0]
-        counts = (*counters.values, flipped, first_beat_cycle, frame_beat)
+        counts = (watch.decided, watch.trained, watch.recoveries, watch.training, *watch.counts, flipped, first_beat_cycle, frame_beat)
         return LinkRun(cycles, driver.sent, driver.credited, monitor.received, monitor.credited, *counts, *slots)
 
 
-class _Counters:
-    def __init__(self, *samples):
-        self.samples, self.values = samples, (0,) * len(samples)
+TIMES = ("lock_cycles", "align_cycles", "exchange_cycles")
 
-    def step(self, ctx, cycle: int, *values: int) -> None:
-        if cycle:
-            self.values = values
+
+class _Watch:
+    """What end a tells of itself, and what b has dropped; asks a to train again."""
+
+    def __init__(self, a: Link, b: Link, retrain_at: Container[int]):
+        self._retrain, self._retrain_at = a.retrain, retrain_at
+        times = (getattr(a.status, name) for name in TIMES)
+        events = (a.events.sent, a.status.state == State.START, Mux(a.events.retraining, a.status.recovery_cycles, 0))
+        self.samples = (*events, a.replays, b.crc_errors, *times)
+        self.decided: list[int] = []
+        self.trained: list[int] = []
+        self.recoveries: list[int] = []
+        self.counts, self.training = (0, 0), dict[str, int]()
+        self._was_starting = 0
+
+    def step(self, ctx, cycle: int, sent: int | None, starting: int | None, recovery: int | None, *values: int) -> None:
+        ctx.set(self._retrain, cycle in self._retrain_at)
+        if cycle == 0:
+            return
+        if sent:
+            self.decided.append(cycle - 1)
+        if starting and not self._was_starting:
+            self.trained.append(cycle - 1)
+        if recovery:
+            self.recoveries.append(recovery)
+        self._was_starting, self.counts, self.training = starting, values[:2], dict(zip(TIMES, values[2:], strict=True))

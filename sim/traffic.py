@@ -8,6 +8,7 @@ import numpy as np
 
 from lightfabric.model.slot import Slots
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.link import REPLAY_TIMEOUT_SLOTS
 from lightfabric.sim.bench import ClientFlit
 
 NUMBER_BYTES = 4
@@ -20,7 +21,7 @@ STALL_TIMEOUTS = 20
 
 def stall_cycles(spec: ChipletSpec, timeouts: int) -> int:
     """Cycles without an arrival after which what has not arrived is lost: so many replay timeouts."""
-    return timeouts * spec.replay_timeout_slots * Slots.of(spec, 0).longest_cycles
+    return timeouts * REPLAY_TIMEOUT_SLOTS * Slots.of(spec).longest_cycles
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import SYNC_CONTROL, SYNC_DATA
+from lightfabric.model.codec import SEQUENCE_BITS, SYNC_CONTROL, SYNC_DATA
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.lane import Aligner, BlockLock
 from lightfabric.rtl.line import LOWER_LANES, SET_BITS, UPPER_LANES, LineSignature, Pacer
@@ -73,6 +73,7 @@ LEVELS = ("active", "config_mismatch", "peer_reset", "skew_overflow", "frames_ou
 class Resume:
     """What an end knew of the other end when it resumed, and what the other end told then."""
 
+    cycle: int
     expected: int
     limits: int
     told_expected: int
@@ -83,8 +84,8 @@ class End:
     """One end: its parts, the parameters that it tells, and what it showed in a run.
 
     It tells the number of frame beats it has received as its sequence; credit limits are made from that. A flush makes it
-    count from 100. ``states`` are (cycle, state) where the state changed, ``events`` the (cycle, name) of ``PULSES`` and of
-    rising ``LEVELS``, ``frames`` the data of the beats with ``frames_in``, a list per time that it was 1.
+    count from 100. ``states`` are (cycle, state) where the state changed, ``events`` the (cycle, name) of ``PULSES``, of
+    rising ``LEVELS`` and of resets, ``frames`` the data of the beats with ``frames_in``, a list per time that it was 1.
     """
 
     def __init__(self, m: Module, name: str, spec: ChipletSpec):
@@ -121,34 +122,36 @@ class End:
 
     def step(self, ctx, cycle: int, state=0, bits=0, valid=0, data=0, expected=0, limits=0) -> None:
         """Take what cycle ``cycle - 1`` showed."""
+        self._cycle = cycle
         if cycle == 0:
             ctx.set(self.training.enable, self._enable)
-            self.reset(ctx, 0)
+            self._tell(ctx, self._first)
             return
         if not self.states or self.states[-1][1].value != state:
             self.states.append((cycle - 1, State(state)))
         shown = frozenset(name for n, name in enumerate(PULSES + LEVELS) if bits >> n & 1)
         self.events.extend((cycle - 1, name) for name in sorted(shown) if name in PULSES or name not in self._shown)
         if "resume" in shown:
-            self.resumes.append(Resume(expected, limits, self._other.expected, self._other.limits))
+            self.resumes.append(Resume(cycle - 1, expected, limits, self._other.expected, self._other.limits))
         if "flush" in shown:
             self._tell(ctx, 100)
         if "frames_in" in shown - self._shown:
             self.frames.append([])
         if "frames_in" in shown and valid:
             self.frames[-1].append(data)
-            self._tell(ctx, (self.expected + 1) % 255)
+        if "frames_in" in self._shown - shown:
+            self._tell(ctx, (self.expected + len(self.frames[-1])) % 255)
         self._shown = shown
 
     def _tell(self, ctx, expected: int) -> None:
         self.expected = expected
         self.limits = sum((expected + 11 * v + 1) % 256 << 8 * v for v in range(self.spec.virtual_channels))
-        ctx.set(self.training.local.expected, self.expected)
-        ctx.set(self.training.local.limits.as_value(), self.limits)
+        ctx.set(self.training.local.as_value(), self.expected | self.limits << SEQUENCE_BITS)
 
     def reset(self, ctx, on: int) -> None:
         """Hold the whole end in reset, or let it go."""
         ctx.set(self._reset, on)
+        self.events.append((self._cycle, "reset" if on else "reset ends"))
         self._tell(ctx, self._first)
 
     @property
@@ -215,12 +218,11 @@ class Plant:
     def __init__(self, m: Module, spec: ChipletSpec, sender: End, receiver: End):
         self.spec = spec
         tx, rx, self._slip = sender.transmitter.line, receiver.aligner.rx, Signal(spec.wavelengths_per_port)
-        sent, self._valid = Signal(BLOCK_BITS * spec.wavelengths_per_port), Signal()
-        self._line = Signal.like(sent)
+        sent = Signal(BLOCK_BITS * spec.wavelengths_per_port)
+        self._line = Signal(len(sent) + 1)
         m.d.comb += [
             sent.eq(Cat(block.as_value() for block in tx.blocks)),
-            Cat(block.as_value() for block in rx.blocks).eq(self._line),
-            rx.valid.eq(self._valid),
+            Cat(rx.valid, *(block.as_value() for block in rx.blocks)).eq(self._line),
             self._slip.eq(receiver.aligner.slip),
         ]
         self.samples = (sent, tx.valid, self._slip)
@@ -229,21 +231,25 @@ class Plant:
         """Prepare a run."""
         self.lanes, self.ber, self.rng, self.silent = list(lanes), ber, rng, False
         self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
-        self._history = [deque([0] * 2, maxlen=64) for _ in self.lanes]
+        self._history = [deque(maxlen=64) for _ in self.lanes]
+        self._driven = 0
         self._slips: deque[int] = deque([0] * SLIP_BLOCKS)
 
     def step(self, ctx, cycle: int, sent: int | None, valid: int | None, slip: int | None) -> None:
         """Move the line on by one cycle."""
-        if cycle == 0:
-            ctx.set(self._valid, 0)
-            return
-        self._in_flight.append((sent, valid))
-        bits, arrives = self._in_flight.popleft()
-        self._slips[-1] |= slip
-        ctx.set(self._valid, int(arrives and not self.silent))
-        if arrives:
-            self._turn()
-            ctx.set(self._line, self._received(bits))
+        if cycle:
+            self._in_flight.append((sent, valid))
+            bits, arrives = self._in_flight.popleft()
+            self._slips[-1] |= slip
+            self._drive(ctx, self._received(bits) if arrives and not self.silent else 0)
+
+    def _drive(self, ctx, line: int) -> None:
+        if line != self._driven:  # each assignment costs an evaluation of the design
+            ctx.set(self._line, line)
+            self._driven = line
+
+    def _both(self):
+        return zip(self.lanes, self._history, strict=True)
 
     def _turn(self) -> None:
         due = self._slips.popleft()
@@ -252,16 +258,19 @@ class Plant:
             lane.offset = (lane.offset + (due >> n & 1)) % BLOCK_BITS
 
     def _received(self, bits: int) -> int:
+        """The line with its bit for valid, which is 0 until the last lane has brought a block."""
+        self._turn()
         line = 0
-        for n, (lane, history) in enumerate(zip(self.lanes, self._history, strict=True)):
+        for n, (lane, history) in enumerate(self._both()):
             history.append(lane.fault(self.rng, bits >> BLOCK_BITS * n & BLOCK_MASK))
-            late = min(lane.skew_blocks, len(history) - 2)
-            two = history[-2 - late] | history[-1 - late] << BLOCK_BITS
-            line |= (two >> lane.offset & BLOCK_MASK) << BLOCK_BITS * n
+            late = 1 + lane.skew_blocks
+            if late < len(history):
+                two = history[-1 - late] | history[-late] << BLOCK_BITS
+                line |= (two >> lane.offset & BLOCK_MASK) << BLOCK_BITS * n
         if self.ber:
             for position in np.flatnonzero(self.rng.random(BLOCK_BITS * len(self.lanes)) < self.ber):
                 line ^= 1 << int(position)
-        return line
+        return line << 1 | all(lane.skew_blocks + 1 < len(history) for lane, history in self._both())
 
 
 @dataclass(frozen=True)

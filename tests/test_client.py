@@ -1,6 +1,8 @@
 # amaranth: UnusedElaboratable=no
-"""Clients: a stream is a channel and back, with pauses on both sides."""
+"""Clients: packets of words become flits and packets of words again, with pauses on both sides."""
 
+import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -8,20 +10,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.client import Ingress
+from lightfabric.rtl.client import MOST_PACKET_BYTES, Grid, Ingress
 from lightfabric.sim.bench import BenchTimeoutError, ClientFlit
-from lightfabric.sim.client import EgressBench, IngressBench, never
+from lightfabric.sim.client import EgressBench, IngressBench, contiguous, never, words
+from lightfabric.sim.traffic import Packet, assembled
 
-SPEC = ChipletSpec(
-    ports=2,
-    wavelengths_per_port=1,
-    wavelength_gbps=10.0,
-    core_clock_mhz=156.25,
-    flit_bytes=64,
-    buffer_flits=3,
-    replay_flits=4,
-)
 ADDRESS = 37
+
+
+def chiplet(wavelengths: int, flit_bytes: int, buffer_flits: int = 16) -> ChipletSpec:
+    return ChipletSpec(
+        ports=1,
+        wavelengths_per_port=wavelengths,
+        wavelength_gbps=10.0,
+        core_clock_mhz=156.25,
+        flit_bytes=flit_bytes,
+        buffer_flits=buffer_flits,
+    )
+
+
+SPEC = chiplet(1, 64, buffer_flits=3)
+SPECS = {
+    f"{8 * wavelengths} of {flit_bytes}": chiplet(wavelengths, flit_bytes)
+    for flit_bytes in (64, 128, 256)
+    for wavelengths in (1, 2, 4)
+} | {"one beat": chiplet(8, 64), "two beats": chiplet(16, 256)}
+
+
+@pytest.fixture(scope="module", params=SPECS)
+def benches(request):
+    return IngressBench(SPECS[request.param], ADDRESS), EgressBench(SPECS[request.param])
 
 
 @pytest.fixture(scope="module")
@@ -34,63 +52,165 @@ def egress():
     return EgressBench(SPEC)
 
 
-def packet(number: int, lengths: list[int], virtual_channel: int = 0) -> list[ClientFlit]:
-    last = len(lengths) - 1
+def packet(number: int, length: int, virtual_channel: int = 0) -> Packet:
+    content = bytes(1 + (number + n) % 255 for n in range(length))
+    return Packet(content, ADDRESS, number % 1024, virtual_channel)
+
+
+def cut(spec: ChipletSpec, packets: list[Packet]) -> list[ClientFlit]:
+    return [flit for p in packets for flit in p.flits(spec)]
+
+
+def some_packets(spec: ChipletSpec, count: int, seed: int) -> list[Packet]:
+    """Of all lengths up to three flits, and around the ends of words and flits."""
+    rng = random.Random(seed)
+    edges = (1, spec.client_bytes, spec.payload_bytes, 2 * spec.payload_bytes, 2 * spec.client_bytes)
+    lengths = [max(1, rng.choice([rng.randint(1, 3 * spec.payload_bytes), rng.choice(edges) + rng.randint(-1, 1)]))]
+    lengths += [max(1, rng.choice(edges) + rng.randint(-5, 5)) for _ in range(count - 1)]
     return [
-        ClientFlit(bytes([number + n + 1]) * length, 5 + number, ADDRESS, virtual_channel, int(n == last))
-        for n, length in enumerate(lengths)
+        Packet(rng.randbytes(length), ADDRESS, rng.randrange(1024), rng.randrange(spec.virtual_channels))
+        for length in lengths
     ]
 
 
-PACKETS = st.lists(
-    st.tuples(st.lists(st.integers(1, SPEC.payload_bytes), min_size=1, max_size=3), st.integers(0, 1)),
-    min_size=1,
-    max_size=8,
-).map(lambda drawn: [packet(n, lengths, channel) for n, (lengths, channel) in enumerate(drawn)])
-PATTERNS = st.lists(st.booleans(), min_size=1, max_size=7).filter(lambda pattern: not all(pattern))
+def at_random(seed: int, odds: float):
+    rng = random.Random(seed)
+    return lambda _: rng.random() < odds
 
 
-def repeated(pattern: list[bool]):
-    return lambda cycle: pattern[cycle % len(pattern)]
+def late(seed: int, most_cycles: int):
+    rng = random.Random(seed)
+    return lambda _, cycle: cycle + rng.randint(1, most_cycles)
 
 
-def test_a_beat_is_a_flit_one_cycle_later(ingress):
-    flits = packet(0, [SPEC.payload_bytes, 1])
-    run = ingress.run(flits)
-    assert [(cycle + 1, flit) for cycle, flit in run.sent] == run.received
+def of_channel(flits, channel: int):
+    return [flit for flit in flits if flit.virtual_channel == channel]
+
+
+def assert_given(spec: ChipletSpec, run, expected: list[ClientFlit]):
+    assert (run.changed, run.stale, run.short) == ([], [], [])
+    received = [word for _, word in run.received]
+    for channel in range(spec.virtual_channels):
+        assert of_channel(received, channel) == of_channel(expected, channel)
+    for word, following in pairwise(received):
+        assert word.last or (following.destination, following.virtual_channel) == (word.destination, word.virtual_channel)
+
+
+@pytest.mark.parametrize(("odds", "most_cycles"), [(0.0, 1), (0.3, 30)])
+def test_packets_are_cut_into_flits_that_are_full_but_for_the_last(benches, odds, most_cycles):
+    bench, _ = benches
+    flits = cut(bench.spec, some_packets(bench.spec, 20, 1))
+    run = bench.run(words(bench.spec, flits), pauses=at_random(2, odds), credit_cycle=late(3, most_cycles))
     assert [flit for _, flit in run.received] == flits
-
-
-def test_an_ingress_takes_a_beat_per_cycle(ingress):
-    run = ingress.run(packet(0, [1, 2, 3, 4, 5, 6]))
-    assert [cycle for cycle, _ in run.sent] == list(range(6))
-
-
-@pytest.mark.parametrize("length", range(1, SPEC.payload_bytes + 1))
-def test_every_length_arrives_without_old_bytes(ingress, length):
-    run = ingress.run(packet(0, [length]))
-    assert [flit for _, flit in run.received] == packet(0, [length])
     assert run.stale == []
 
 
-def test_a_beat_waits_for_a_credit_of_its_virtual_channel(ingress):
-    flits = [f for n in range(SPEC.buffer_flits + 1) for f in packet(n, [1])]
-    run = ingress.run(flits, credit_cycle=lambda _, cycle: cycle + 50)
+@pytest.mark.parametrize(("odds", "gap"), [(0.0, 5), (0.4, 0)])
+def test_flits_are_put_together_to_words_that_are_full_but_for_the_last(benches, odds, gap):
+    _, bench = benches
+    flits = cut(bench.spec, some_packets(bench.spec, 20, 4))
+    run = bench.run([(n * gap, flit) for n, flit in enumerate(flits)], pauses=at_random(5, odds))
+    assert_given(bench.spec, run, words(bench.spec, flits))
+
+
+def test_a_word_is_taken_and_given_in_every_cycle_of_a_long_packet(benches):
+    spec = benches[0].spec
+    flits = Packet(random.Random(6).randbytes(8 * spec.payload_bytes), ADDRESS).flits(spec)
+    offered = words(spec, flits)
+    into = benches[0].run(offered)
+    assert [cycle for cycle, _ in into.sent] == list(range(len(offered)))
+    out = benches[1].run([(0, flit) for flit in flits])
+    first = out.received[0][0]
+    assert [cycle for cycle, _ in out.received] == list(range(first, first + len(offered)))
+
+
+def test_packets_without_bytes_pass(benches):
+    into, out = benches
+    nothing = ClientFlit(b"", 9, ADDRESS, 1)
+    full = packet(1, into.spec.payload_bytes)
+    offered = [*words(into.spec, full.flits(into.spec)), nothing, nothing, *words(into.spec, full.flits(into.spec))]
+    flits = [*full.flits(into.spec), nothing, nothing, *full.flits(into.spec)]
+    run = into.run(offered)
+    assert [flit for _, flit in run.received] == flits
+    assert_given(out.spec, out.run([(0, flit) for flit in flits]), offered)
+
+
+def test_a_last_word_without_bytes_ends_the_packet(benches):
+    """After the last full word of exactly one flit's bytes, and after a word that reached into the next flit."""
+    into, out = benches
+    for count in (Grid(into.spec).flit, 1):
+        body = packet(2, count * into.spec.client_bytes)
+        full = [replace(word, last=0) for word in words(into.spec, body.flits(into.spec))]
+        run = into.run([*full, ClientFlit(b"", 2, ADDRESS, 0)])
+        assert assembled(flit for _, flit in run.received) == [body]
+        given = out.run([(0, flit) for _, flit in run.received])
+        assert assembled(word for _, word in given.received) == [body]
+        assert (given.stale, given.short) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["32 of 64", *(pytest.param(name, marks=pytest.mark.slow) for name in ("8 of 64", "8 of 256", "one beat", "two beats"))],
+)
+def test_the_longest_packet_passes(name):
+    spec = SPECS[name]
+    flits = Packet(random.Random(8).randbytes(MOST_PACKET_BYTES), ADDRESS, 5, 1).flits(spec)
+    run = IngressBench(spec, ADDRESS).run(words(spec, flits))
+    assert [flit for _, flit in run.received] == flits
+    assert run.cycles <= -(-MOST_PACKET_BYTES // spec.client_bytes) + 4
+    assert_given(spec, EgressBench(spec).run(run.received), words(spec, flits))
+
+
+def test_every_length_passes_without_old_bytes(ingress, egress):
+    packets = [packet(n, length) for n, length in enumerate(range(1, 2 * SPEC.payload_bytes + SPEC.client_bytes + 1))]
+    flits = cut(SPEC, packets)
+    run = ingress.run(words(SPEC, flits))
+    assert [flit for _, flit in run.received] == flits
+    assert run.stale == []
+    assert_given(SPEC, egress.run(run.received), words(SPEC, flits))
+
+
+def test_the_word_that_completes_a_flit_makes_it_one_cycle_later(ingress):
+    whole, part = packet(0, SPEC.payload_bytes), packet(1, 3)
+    run = ingress.run(words(SPEC, cut(SPEC, [whole, part])))
+    lasts = [cycle for cycle, word in run.sent if word.last]
+    assert [cycle for cycle, _ in run.received] == [cycle + 1 for cycle in lasts]
+
+
+def test_a_last_word_that_reaches_into_one_more_flit_costs_a_cycle(ingress):
+    spills, follows = packet(0, SPEC.payload_bytes + 1), packet(1, 1)
+    run = ingress.run(words(SPEC, cut(SPEC, [spills, follows])))
+    *_, last, following = [cycle for cycle, _ in run.sent]
+    assert following == last + 2
+    assert [cycle for cycle, _ in run.received] == [last + 1, last + 2, following + 1]
+
+
+def test_a_word_that_begins_a_flit_waits_for_a_credit_of_its_virtual_channel(ingress):
+    packets = [packet(n, 1) for n in range(SPEC.buffer_flits + 1)]
+    run = ingress.run(words(SPEC, cut(SPEC, packets)), credit_cycle=lambda _, cycle: cycle + 50)
     *free, waited = [cycle for cycle, _ in run.sent]
     assert free == list(range(SPEC.buffer_flits))
     assert waited == free[0] + 1 + 50 + 1
 
 
+def test_the_rest_of_a_last_word_waits_for_a_credit_as_well(ingress):
+    packets = [*(packet(n, 1) for n in range(SPEC.buffer_flits - 1)), packet(9, SPEC.payload_bytes + 1)]
+    flits = cut(SPEC, packets)
+    run = ingress.run(words(SPEC, flits), credit_cycle=lambda _, cycle: cycle + 50)
+    assert [flit for _, flit in run.received] == flits
+    assert run.received[-1][0] == run.received[0][0] + 50 + 2
+
+
 def test_a_virtual_channel_without_credit_does_not_stop_the_other(ingress):
-    flits = [f for n in range(SPEC.buffer_flits) for f in packet(n, [1], 0)] + packet(9, [1], 1)
-    run = ingress.run(flits, credit_cycle=lambda _, cycle: cycle + 50)
+    packets = [*(packet(n, 1) for n in range(SPEC.buffer_flits)), packet(9, 1, 1)]
+    run = ingress.run(words(SPEC, cut(SPEC, packets)), credit_cycle=lambda _, cycle: cycle + 50)
     assert [cycle for cycle, _ in run.sent] == list(range(SPEC.buffer_flits + 1))
 
 
-def test_a_beat_of_an_unknown_virtual_channel_waits_for_ever():
-    spec = ChipletSpec(ports=2, wavelengths_per_port=1, flit_bytes=64, virtual_channels=3, buffer_flits=2, replay_flits=4)
+def test_a_word_of_an_unknown_virtual_channel_waits_for_ever():
+    bench = IngressBench(replace(SPEC, virtual_channels=3), 0)
     with pytest.raises(BenchTimeoutError):
-        IngressBench(spec, 0).run([ClientFlit(b"\1", virtual_channel=3)], bound_cycles=50)
+        bench.run([ClientFlit(b"\1", virtual_channel=3)], bound_cycles=50)
 
 
 def test_an_address_that_does_not_fit_is_refused():
@@ -98,59 +218,92 @@ def test_an_address_that_does_not_fit_is_refused():
         Ingress(SPEC, 1024)
 
 
-@settings(deadline=None, max_examples=25)
-@given(packets=PACKETS, pauses=PATTERNS, hold=st.integers(1, 9))
-def test_an_ingress_keeps_order_and_content(ingress, packets, pauses, hold):
-    flits = [flit for p in packets for flit in p]
-    run = ingress.run(flits, pauses=repeated(pauses), credit_cycle=lambda _, cycle: cycle + hold)
-    assert [flit for _, flit in run.received] == flits
-    assert [cycle for cycle, _ in run.received] == [cycle + 1 for cycle, _ in run.sent]
-    assert run.stale == []
+def holed(word: ClientFlit) -> int:
+    return 0b01010110 if word.destination == 1 else contiguous(word)
 
 
-def test_a_flit_is_offered_one_cycle_later(egress):
-    run = egress.run([(0, flit) for flit in packet(0, [1, 2, 3])])
-    assert [(cycle + 1, flit) for cycle, flit in run.sent] == run.received
+@pytest.mark.parametrize("odds", [0.0, 0.5])
+def test_a_client_that_breaks_the_rules_spoils_its_own_packet_only(ingress, egress, odds):
+    """Short words before the last, holes in ``keep``, and a destination and virtual channel that change on the way."""
+    good = [packet(8, 70, 1), packet(7, 53, 0)]
+    bad = [ClientFlit(bytes([n]) * (n % 9), n, ADDRESS, n % 2, int(n == 30)) for n in range(31)]
+    holes = [ClientFlit(bytes(8), 1, ADDRESS, 0, int(n == 12)) for n in range(13)]
+    offered = [*words(SPEC, good[0].flits(SPEC)), *bad, *holes, *words(SPEC, good[1].flits(SPEC))]
+    run = ingress.run(offered, pauses=at_random(10, odds), keep=holed, credit_cycle=late(11, 5))
+    packets = assembled(flit for _, flit in run.received)
+    assert [(p.destination, p.virtual_channel) for p in packets] == [(8, 1), (0, 0), (1, 0), (7, 0)]
+    assert [packets[0], packets[3]] == good
+    given = egress.run(run.received, pauses=at_random(12, odds))
+    assert sorted(p.destination for p in assembled(word for _, word in given.received)) == [0, 1, 7, 8]
+    assert {packets[0], packets[3]} <= set(assembled(word for _, word in given.received))
+
+
+class Unclean(ClientFlit):
+    """A flit with ones past its length."""
+
+    def fields(self) -> dict[str, int]:
+        fields = super().fields()
+        ones = (1 << 8 * (SPEC.payload_bytes - len(self.payload))) - 1
+        return {**fields, "payload": fields["payload"] | ones << 8 * len(self.payload)}
+
+
+def test_nothing_past_the_length_of_a_flit_is_shown(egress):
+    flits = cut(SPEC, some_packets(SPEC, 30, 13))
+    unclean = [Unclean(f.payload, f.destination, f.source, f.virtual_channel, f.last) for f in flits]
+    assert_given(SPEC, egress.run([(0, flit) for flit in unclean]), words(SPEC, flits))
+
+
+def test_a_packet_is_offered_four_cycles_after_its_flit(egress):
+    run = egress.run([(0, flit) for flit in packet(0, 3).flits(SPEC)])
+    assert [(cycle + 4, flit) for cycle, flit in run.sent] == run.received
 
 
 def test_packets_follow_each_other_without_a_bubble(egress):
-    flits = [(0, flit) for n in range(4) for flit in packet(n, [1, 2], n % 2)]
-    run = egress.run(flits)
+    packets = [packet(n, length, n % 2) for n, length in enumerate((8, 3, 60, 104, 1, 1, 16, 55))]
+    run = egress.run([(0, flit) for flit in cut(SPEC, packets)], pauses=lambda cycle: cycle < 20)
     cycles = [cycle for cycle, _ in run.received]
     assert cycles == list(range(cycles[0], cycles[0] + len(cycles)))
 
 
 def test_a_packet_is_not_interleaved_with_another(egress):
-    first, second = packet(0, [1, 2], 0), packet(1, [3], 1)
+    first, second = packet(0, 60, 0).flits(SPEC), packet(1, 3, 1).flits(SPEC)
     run = egress.run([(0, first[0]), (1, second[0]), (20, first[1])])
-    assert [flit for _, flit in run.received] == [*first, *second]
+    assert [word for _, word in run.received] == words(SPEC, [*first, *second])
 
 
 def test_the_virtual_channels_take_turns(egress):
-    queued = [packet(n, [1], int(n >= 2))[0] for n in range(4)]
-    run = egress.run([(0, flit) for flit in queued], pauses=lambda cycle: cycle < 10)
-    assert [flit.virtual_channel for _, flit in run.received] == [0, 1, 0, 1]
-
-
-@settings(deadline=None, max_examples=25)
-@given(packets=PACKETS, pauses=PATTERNS, gaps=st.integers(0, 3))
-def test_an_egress_gives_whole_packets_unchanged(egress, packets, pauses, gaps):
-    flits = [flit for p in packets for flit in p]
-    run = egress.run([(n * gaps, flit) for n, flit in enumerate(flits)], pauses=repeated(pauses))
-    assert run.changed == []
-    assert run.stale == []
-    received = [flit for _, flit in run.received]
-    for channel in range(SPEC.virtual_channels):
-        assert [f for f in received if f.virtual_channel == channel] == [f for f in flits if f.virtual_channel == channel]
-    for flit, following in pairwise(received):
-        assert flit.last or following.destination == flit.destination
+    """The first three are chosen before another virtual channel has anything."""
+    queued = [packet(n, 1, channel) for n, channel in enumerate((0, 0, 0, 1, 1, 1, 0, 0))]
+    run = egress.run([(0, flit) for flit in cut(SPEC, queued)], pauses=lambda cycle: cycle < 20)
+    assert [word.virtual_channel for _, word in run.received] == [0, 0, 0, 1, 0, 1, 0, 1]
 
 
 def test_a_client_that_is_not_ready_withholds_credits(egress):
-    flits = [(0, packet(n, [1])[0]) for n in range(SPEC.buffer_flits + 2)]
+    """The queue, the flit whose words are given and the word that is offered hold what the client does not take."""
+    flits = [(0, flit) for flit in cut(SPEC, [packet(n, 1) for n in range(SPEC.buffer_flits + 5)])]
     run = egress.run(flits, pauses=lambda cycle: cycle < 30)
-    assert [cycle for cycle, _ in run.sent][: SPEC.buffer_flits] == list(range(SPEC.buffer_flits))
-    assert run.sent[SPEC.buffer_flits][0] > 30
+    assert [cycle < 30 for cycle, _ in run.sent] == [True] * (SPEC.buffer_flits + 2) + [False] * 3
+
+
+LENGTHS = st.one_of(st.integers(1, 3 * SPEC.payload_bytes), st.sampled_from([8, 52, 53, 56, 104, 105]))
+PACKETS = st.lists(st.tuples(LENGTHS, st.integers(0, 1)), min_size=1, max_size=8).map(
+    lambda drawn: [packet(n, length, channel) for n, (length, channel) in enumerate(drawn)]
+)
+PATTERNS = st.lists(st.booleans(), min_size=1, max_size=7).filter(lambda pattern: not all(pattern))
+
+
+def repeated(pattern: list[bool]):
+    return lambda cycle: pattern[cycle % len(pattern)]
+
+
+@settings(deadline=None, max_examples=25)
+@given(packets=PACKETS, pauses=PATTERNS, takes=PATTERNS, hold=st.integers(1, 9))
+def test_a_stream_is_the_same_behind_both(ingress, egress, packets, pauses, takes, hold):
+    flits = cut(SPEC, packets)
+    run = ingress.run(words(SPEC, flits), pauses=repeated(pauses), credit_cycle=lambda _, cycle: cycle + hold)
+    assert [flit for _, flit in run.received] == flits
+    assert run.stale == []
+    assert_given(SPEC, egress.run(run.received, pauses=repeated(takes)), words(SPEC, flits))
 
 
 def test_never_pauses():

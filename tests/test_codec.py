@@ -31,11 +31,8 @@ def oracle_field(spec: ChipletSpec, body: bytes) -> int:
     return sum(oracle(spec.crc, part) << 16 * n for n, part in enumerate(parts))
 
 
-FIELDS = {
-    name: st.integers(0, (1 << bits) - 1)
-    for name, bits in codec.HEADER_FIELDS.items()
-    if name not in ("length_bytes", "implicit", "reserved")
-}
+FREE = {name: bits for name, bits in codec.HEADER_FIELDS.items() if name not in ("length_bytes", "implicit")}
+FIELDS = {name: st.integers(0, (1 << bits) - 1) for name, bits in FREE.items()}
 
 BLOCKS = (0x000000000000001E, 0x0706050403020178, 0xFFFFFFFFFFFFFFFF, 0)
 SCRAMBLED = {  # two independent implementations of IEEE 802.3 49.2.6 agree on these

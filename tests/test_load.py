@@ -24,6 +24,29 @@ WRONG = [
     ("= 500.0", '= "500 MHz"', "chiplet.core_clock_mhz must be a number, not '500 MHz'"),
     ("= 500.0", "= nan", "chiplet.core_clock_mhz must be a finite number, not nan"),
     ("= 500.0", "= 1e999", "chiplet.core_clock_mhz must be a finite number, not inf"),
+    ("ports = 4", "ports = 4\nbuffer_flits = 0", "chiplet.buffer_flits must be from 1 to 127, not 0"),
+    (
+        "ports = 4",
+        "ports = 4\nreplay_flits = 30",
+        "chiplet.replay_flits must be 0 or from 62, the flits of a round trip over reach_m, to 127, not 30",
+    ),
+    (
+        "ports = 4",
+        "ports = 4\nreplay_flits = 128",
+        "chiplet.replay_flits must be 0 or from 62, the flits of a round trip over reach_m, to 127, not 128",
+    ),
+    (
+        "ports = 4",
+        "ports = 4\nreach_m = 100.0",
+        "chiplet.reach_m must be at most 47.72, so that a round trip holds at most 127 flits, not 100.0",
+    ),
+    (
+        "wavelengths_per_port = 8",
+        "wavelengths_per_port = 3",
+        "chiplet.wavelengths_per_port must be a divisor of 16, the 64-bit blocks of a flit, not 3",
+    ),
+    ("ports = 4", "ports = 4\nvirtual_channels = 9", "chiplet.virtual_channels must be from 1 to 8, not 9"),
+    ("ports = 4", 'ports = 4\ncrc = "crc8"', "chiplet.crc must be 'crc32c', 'crc24', 'crc16' or 'crc16-umts', not 'crc8'"),
     ("= 800.0", "= 1e200", "accelerator.memory_gbytes_per_s must be from 1e-06 to 1e+12, not 1e+200"),
     (
         "core_clock_mhz",

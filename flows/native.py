@@ -1,0 +1,119 @@
+"""Builds the native bench of the link with Verilator and g++, keeps the program in the user's cache, and runs it."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightfabric.flows import verilog
+from lightfabric.flows.report import RunError, say
+from lightfabric.flows.tools import verilator_environment
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.sim import native
+
+BUILD_BOUND_S = 1800
+BOUND_S = 3600
+MOST_KEPT = 32
+"""Programs in the cache; the one that was not used for longest goes first."""
+
+_VERILATOR = (
+    "--cc", "--exe", "--build", "-j", "0", "--Mdir", "build", "--top-module", native.TOP, "--prefix", "Vlink", "-o", "bench",
+    "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
+    "-Wno-fatal", "-Wno-lint", "-Wno-style",
+    # The code is so wide that -O2 and -O3 take half as long again to compile it, and it runs no faster.
+    "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1",
+)  # fmt: skip
+
+
+def build(spec: ChipletSpec, folder: Path, *, waves: bool = False, link: Any = None) -> Path:
+    """The program for ``spec``: from the user's cache, or built now in ``folder``, which must exist, and kept there.
+
+    ``waves`` builds one that writes waveforms. ``link`` is what is benched in place of ``AxiLink``. RunError if a tool is
+    missing or does not accept what it is given. A cache that cannot be used is said on stderr.
+    """
+    with verilator_environment():
+        files = _files(spec, link)
+        kept = kept_path(files, waves)
+        if kept is not None and os.access(kept, os.X_OK):
+            with contextlib.suppress(OSError):
+                os.utime(kept)
+            return kept
+        built = _built(files, folder, waves)
+    return keep(built, kept)
+
+
+def run(program: Path, job: native.Run, *, waves: Path | None = None, bound_s: int = BOUND_S) -> dict[str, Any]:
+    """Run ``program`` and return its counts, also of packets that are lost; the keys are those of ``sim.native``.
+
+    RunError if it breaks or does not end within ``bound_s``. A program built with ``waves`` must be given their file.
+    """
+    arguments = [*job.arguments(), *(("waves", str(waves)) if waves else ())]
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=bound_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise RunError(f"the native bench of the link did not end within {bound_s} s") from None
+    if done.returncode not in (0, 1):
+        raise RunError(f"the native bench of the link broke: {done.stderr.strip() or done.returncode}")
+    return json.loads(done.stdout)
+
+
+def _files(spec: ChipletSpec, link: Any) -> dict[str, str]:
+    from lightfabric.rtl.top import AxiLink
+
+    link = AxiLink(spec, address=1) if link is None else link
+    text = verilog.convert(link, native.TOP)
+    return {f"{native.TOP}.v": text, **native.sources(), native.SHAPE: native.shape(spec, link, text)}
+
+
+def _built(files: dict[str, str], folder: Path, waves: bool) -> Path:
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    program, *_ = native.sources()
+    options = [*_VERILATOR, "-CFLAGS", f"-I{folder.resolve()}", *(["--trace-vcd"] if waves else [])]
+    command = ["verilator", *options, f"{native.TOP}.v", program]
+    done = subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=BUILD_BOUND_S, check=False
+    )
+    if done.returncode:
+        lines = done.stdout.splitlines()
+        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else str(done.returncode))
+        raise RunError(f"Verilator did not build the link: {reason.strip()}")
+    return folder / "build" / "bench"
+
+
+def kept_path(files: dict[str, str], waves: bool) -> Path | None:
+    """Where the program made of these files is kept, by XDG as ``flows.timing_store``; None if there is no home."""
+    made_of = [version("verilator"), *map(repr, _VERILATOR), str(waves), *(repr(entry) for entry in sorted(files.items()))]
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        folder = named if named.is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return folder / "lightfabric" / "native" / f"link-{hashlib.sha256(chr(10).join(made_of).encode()).hexdigest()[:32]}"
+
+
+def keep(built: Path, kept: Path | None) -> Path:
+    """Copy a program to the cache, whole or not at all; where it then is."""
+    if kept is None:
+        return built
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as beside:
+            os.replace(shutil.copy(built, beside), kept)
+        _forget_the_oldest(kept.parent)
+    except OSError as error:
+        say(f"lightfabric: the native bench cannot be kept: {error}")
+        return built
+    return kept
+
+
+def _forget_the_oldest(folder: Path) -> None:
+    programs = sorted(folder.glob("link-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in programs[MOST_KEPT:]:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,97 @@
+"""The native bench of the link: its C++, the header that fits it to one spec, and what a run is told.
+
+Two ends of the verilated link, a fibre with faults in each direction and a client at each end, all in one program that
+prints one JSON object. The clients send random packets of up to 64 KiB and check what arrives.
+"""
+
+import re
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+
+from lightfabric.model.spec import ChipletSpec
+
+TOP = "link"
+"""Name of the Verilog module."""
+SHAPE = "native_shape.h"
+_SOURCES = ("native.cpp", "native_client.h", "native_fibre.h", "native_port.h")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one run does; rates are probabilities.
+
+    ``packets`` go from end a to end b, ``packets_back`` the other way. On the line from a, bits are inverted at the rate
+    ``ber``, on the line from b at ``ber_back``; on both, ``bursts`` begin per beat and replace all bits of one to two
+    flits' beats, ``drops`` and ``duplicates`` are per flit, and a beat takes ``delay_cycles``. ``stalls`` is the share of
+    cycles in which a source or a sink pauses, in runs of all lengths.
+
+    With ``window_flits`` the run ends when so many flits' payload has arrived at b after ``warm_up_flits``; sources are
+    ``saturated`` if they send long packets of full flits, all on virtual channel 0. Otherwise it ends when all packets have come
+    and nothing after them for ``settle_cycles``, or when nothing came for ``patience_cycles``.
+    """
+
+    packets: int
+    packets_back: int
+    seed: int = 1
+    ber: float = 0.0
+    ber_back: float = 0.0
+    bursts: float = 0.0
+    drops: float = 0.0
+    duplicates: float = 0.0
+    stalls: float = 0.0
+    delay_cycles: int = 3
+    saturated: bool = False
+    warm_up_flits: int = 0
+    window_flits: int = 0
+    settle_cycles: int = 20_000
+    patience_cycles: int = 200_000
+    bound_cycles: int = 1 << 40
+
+    def arguments(self) -> list[str]:
+        """The command line of the program."""
+        return [text for name, value in asdict(self).items() for text in (name, f"{value + 0}")]
+
+
+def sources() -> dict[str, str]:
+    """The C++ that is the same for all specs, by file name; the first is the program."""
+    folder = files("lightfabric.sim")
+    return {name: (folder / name).read_text(encoding="utf-8") for name in _SOURCES}
+
+
+def shape(spec: ChipletSpec, link, verilog: str) -> str:
+    """The header for ``link``, a component with the members of ``rtl.top.AxiLink``, and its ``verilog``.
+
+    All clocks are driven as one, and so are all resets.
+    """
+    numbers = {
+        "LANES": spec.wavelengths_per_port,
+        "BEATS_PER_FLIT": spec.beats_per_flit,
+        "PAYLOAD_BYTES": spec.payload_bytes,
+        "CLIENT_BYTES": len(link.s_axis_tkeep),
+        "CHANNELS": spec.virtual_channels,
+        "ADDRESSES": 1 << len(link.s_axis_tdest),
+    }
+    return "\n".join(
+        [
+            "#pragma once",
+            "#include <cstddef>",
+            "#include <cstdint>",
+            *(f"inline constexpr std::size_t {name} = {value};" for name, value in numbers.items()),
+            f"inline constexpr std::uint32_t ADDRESS = {link.address};",
+            _setter("set_clock", _inputs(verilog, "clk")),
+            _setter("set_reset", _inputs(verilog, "rst")),
+            "",
+        ]
+    )
+
+
+def _inputs(verilog: str, kind: str) -> list[str]:
+    """Ports of the top module that are, or end in an underscore and, ``kind``."""
+    ports = re.search(rf"^module {TOP}\s*\((.*?)\);", verilog, re.MULTILINE | re.DOTALL)
+    assert ports is not None, "the Verilog has no such module"
+    return re.findall(rf"\b((?:\w+_)?{kind})\b", ports[1])
+
+
+def _setter(name: str, ports: list[str]) -> str:
+    body = " ".join(f"top.{port} = level;" for port in ports)
+    return f"template <class Top> void {name}(Top& top, bool level) {{ {body} }}"

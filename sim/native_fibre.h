@@ -1,0 +1,210 @@
+// A fibre from one end of the link to the other: delay, dropped and repeated flits, bit errors, bursts.
+
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include "native_port.h"
+
+namespace lightfabric {
+
+constexpr size_t BLOCK_BITS = 66, LINE_BITS = BLOCK_BITS * LANES, LINE_BYTES = (LINE_BITS + 7) / 8;
+constexpr uint8_t SYNC_DATA = 0b10;
+constexpr size_t MOST_BEHIND_FLITS = 8;  // that a fibre holds back because it repeated flits
+
+struct Faults {
+    double ber, bursts, drops, duplicates;  // per bit, per beat, per flit, per flit
+    uint64_t delay_cycles;
+};
+
+struct FaultCounts {
+    uint64_t slots = 0, bit_errors = 0, bursts = 0, dropped_flits = 0, duplicated_flits = 0;
+};
+
+// What a line carries in one cycle: a block per wavelength, or nothing.
+struct Beat {
+    bool valid = false;
+    std::array<uint64_t, LANES> bits{};
+    std::array<uint8_t, LANES> sync{};
+};
+
+using LineBytes = std::array<uint8_t, LINE_BYTES + 16>;  // so that the last block, too, is reached by 16 bytes
+
+template <class Port>
+Beat beat_of(bool valid, const Port& port) {
+    Beat beat;
+    beat.valid = valid;
+    if (!valid) return beat;
+    LineBytes line{};
+    get(port, line.data(), LINE_BYTES);
+    for (size_t lane = 0; lane < LANES; ++lane) {
+        uint128_t block;
+        std::memcpy(&block, &line[lane * BLOCK_BITS / 8], sizeof block);
+        block >>= lane * BLOCK_BITS % 8;
+        beat.sync[lane] = block & 3;
+        beat.bits[lane] = static_cast<uint64_t>(block >> 2);
+    }
+    return beat;
+}
+
+template <class Port>
+void put_beat(Port& port, const Beat& beat) {
+    LineBytes line{};
+    for (size_t lane = 0; lane < LANES; ++lane) {
+        uint128_t around;
+        uint8_t* const place = &line[lane * BLOCK_BITS / 8];
+        std::memcpy(&around, place, sizeof around);
+        around |= (static_cast<uint128_t>(beat.bits[lane]) << 2 | beat.sync[lane]) << lane * BLOCK_BITS % 8;
+        std::memcpy(place, &around, sizeof around);
+    }
+    put(port, line.data(), LINE_BYTES);
+}
+
+// 1 + x^39 + x^58 [IEEE 802.3 49.2.6]; the state is the line's last 58 bits, the oldest in bit 0.
+class Scrambler {
+public:
+    uint64_t descrambled(uint64_t block) {
+        const uint128_t line = state_ | static_cast<uint128_t>(block) << 58;
+        state_ = static_cast<uint64_t>(line >> 64);
+        return block ^ static_cast<uint64_t>(line >> 19) ^ static_cast<uint64_t>(line);
+    }
+    uint64_t scrambled(uint64_t block) {
+        uint128_t line = state_;
+        for (size_t done = 0; done < 64; done += 39) {  // as many bits at once as the nearer tap allows
+            const size_t bits = std::min<size_t>(39, 64 - done);
+            const auto part = (block >> done) ^ static_cast<uint64_t>(line >> (done + 19) ^ line >> done);
+            line |= static_cast<uint128_t>(part & ((uint64_t{1} << bits) - 1)) << (58 + done);
+        }
+        state_ = static_cast<uint64_t>(line >> 64);
+        return static_cast<uint64_t>(line >> 58);
+    }
+
+private:
+    uint64_t state_ = 0;
+};
+
+// Drops and repeats whole flits at the far end of the fibre, on a line that stays scrambled as if nothing had happened.
+//
+// The beats that arrive are queued, and one leaves in each cycle in which there is one. The beats of a dropped flit are
+// not queued: the line has nothing to say for as long as the queue is empty. Those of a repeated flit are queued twice,
+// and what follows is late until the transmitter leaves cycles out or a flit is dropped; when more than
+// MOST_BEHIND_FLITS wait, a repeated flit takes the place of the next one, which counts as dropped. Flits are counted
+// from the first data block after reset or after a control block; control blocks are neither dropped nor repeated.
+class FlitFaults {
+public:
+    FlitFaults(const Faults& faults, Random random) : faults_(faults), random_(random) {}
+
+    Beat step(Beat beat, FaultCounts& counts) {
+        if (beat.valid) arrive(plain(beat), counts);
+        if (queue_.empty()) return {};
+        Beat leaving = queue_.front();
+        queue_.pop_front();
+        for (size_t lane = 0; lane < LANES; ++lane) leaving.bits[lane] = out_[lane].scrambled(leaving.bits[lane]);
+        return leaving;
+    }
+
+private:
+    Beat plain(Beat beat) {
+        for (size_t lane = 0; lane < LANES; ++lane) beat.bits[lane] = in_[lane].descrambled(beat.bits[lane]);
+        return beat;
+    }
+    void arrive(const Beat& beat, FaultCounts& counts) {
+        if (beat.sync[0] != SYNC_DATA) {
+            place_ = 0;
+            queue_.push_back(beat);
+            return;
+        }
+        if (place_ == 0) begin_flit(counts);
+        flit_[place_++] = beat;
+        if (!dropping_) queue_.push_back(beat);
+        if (place_ == BEATS_PER_FLIT) end_flit();
+    }
+    void begin_flit(FaultCounts& counts) {
+        ++counts.slots;
+        dropping_ = std::exchange(replaced_, false) || random_.chance(faults_.drops);
+        repeating_ = !dropping_ && random_.chance(faults_.duplicates);
+        counts.dropped_flits += dropping_;
+        counts.duplicated_flits += repeating_;
+    }
+    void end_flit() {
+        place_ = 0;
+        if (!repeating_) return;
+        queue_.insert(queue_.end(), flit_.begin(), flit_.end());
+        replaced_ = queue_.size() > MOST_BEHIND_FLITS * BEATS_PER_FLIT;
+    }
+
+    Faults faults_;
+    Random random_;
+    std::array<Scrambler, LANES> in_, out_;
+    std::deque<Beat> queue_;
+    std::array<Beat, BEATS_PER_FLIT> flit_;
+    size_t place_ = 0;
+    bool dropping_ = false, repeating_ = false, replaced_ = false;
+};
+
+// Inverts bits at the rate ber, and replaces all bits of 1 to 2 flits' beats in a burst.
+class BitFaults {
+public:
+    BitFaults(const Faults& faults, Random random)
+        : faults_(faults), random_(random), gap_bits_(random_.geometric(faults.ber)) {}
+
+    void step(Beat& beat, FaultCounts& counts) {
+        if (!beat.valid) return;
+        while (gap_bits_ < LINE_BITS) {
+            flip(beat, gap_bits_);
+            gap_bits_ += 1 + random_.geometric(faults_.ber);
+            ++counts.bit_errors;
+        }
+        gap_bits_ -= LINE_BITS;
+        if (burst_beats_ == 0 && random_.chance(faults_.bursts)) {
+            burst_beats_ = 1 + random_.below(2 * BEATS_PER_FLIT);
+            ++counts.bursts;
+        }
+        if (burst_beats_ == 0) return;
+        --burst_beats_;
+        for (auto& bits : beat.bits) bits = random_.next();
+        for (auto& sync : beat.sync) sync = random_.below(4);
+    }
+
+private:
+    static void flip(Beat& beat, size_t bit) {
+        const size_t lane = bit / BLOCK_BITS, place = bit % BLOCK_BITS;
+        if (place < 2) beat.sync[lane] ^= 1 << place;
+        else beat.bits[lane] ^= uint64_t{1} << (place - 2);
+    }
+    Faults faults_;
+    Random random_;
+    uint64_t gap_bits_, burst_beats_ = 0;
+};
+
+class Fibre {
+public:
+    Fibre(const Faults& faults, uint64_t seed, uint64_t stream)
+        : in_flight_(faults.delay_cycles), flits_(faults, {seed, stream}), bits_(faults, {seed, stream + 1}) {}
+
+    void step(const Vlink& from, Vlink& to) {
+        Beat beat = beat_of(from.tx_valid, from.tx_data);
+        if (!in_flight_.empty()) {
+            std::swap(beat, in_flight_[now_]);
+            now_ = now_ + 1 == in_flight_.size() ? 0 : now_ + 1;
+        }
+        beat = flits_.step(beat, counts_);
+        bits_.step(beat, counts_);
+        to.rx_valid = beat.valid;
+        if (beat.valid) put_beat(to.rx_data, beat);
+    }
+    const FaultCounts& counts() const { return counts_; }
+
+private:
+    std::vector<Beat> in_flight_;
+    size_t now_ = 0;
+    FlitFaults flits_;
+    BitFaults bits_;
+    FaultCounts counts_;
+};
+
+}  // namespace lightfabric

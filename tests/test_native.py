@@ -1,0 +1,292 @@
+"""The native bench of the link: what it delivers under faults, that it sees each kind of damage, and its cache."""
+
+import dataclasses
+import json
+import stat
+import time
+
+import pytest
+from amaranth import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+from lightfabric.flows import native as flow
+from lightfabric.flows import sim
+from lightfabric.flows.load import load_spec
+from lightfabric.flows.report import InputError, RunError
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.top import AxiLink
+from lightfabric.sim import native
+
+PROTOTYPE = load_spec(None, "prototype")
+NARROW = ChipletSpec(ports=1, wavelengths_per_port=1, flit_bytes=64)
+BEAT_IS_FLIT = ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64)
+DAMAGE = ("lost", "corrupted", "duplicated", "reordered", "protocol_errors")
+FAULTS = ("bit_errors", "bursts", "dropped_flits", "duplicated_flits", "source_stall_cycles", "sink_stall_cycles")
+STORM = {"ber": 1e-5, "ber_back": 1e-5, "bursts": 1e-4, "drops": 1e-3, "duplicates": 1e-3, "stalls": 0.3}
+
+
+def damage(seen):
+    return {name: seen[name] for name in DAMAGE if seen[name]}
+
+
+class Tampered(wiring.Component):
+    """The link with something done to the words that leave it, at the 20th packet of a single word or always."""
+
+    def __init__(self, spec, kind, address=1):
+        self.spec, self.kind, self.address = spec, kind, address
+        super().__init__(dict(AxiLink(spec, address).signature.members))
+
+    def elaborate(self, _):
+        m = Module()
+        m.submodules.link = self.link = link = AxiLink(self.spec, self.address)
+        self.words = {}
+        for name, member in self.signature.members.items():
+            inside, outside = getattr(link, name), getattr(self, name)
+            m.d.comb += inside.eq(outside) if member.flow is In else outside.eq(inside)
+            if name.startswith("m_axis") and member.flow is not In and name != "m_axis_tvalid":
+                self.words[name] = inside
+        self.taken, self.begins, self.now = Signal(), Signal(init=1), Signal()
+        number = Signal(8)
+        m.d.comb += self.taken.eq(link.m_axis_tvalid & link.m_axis_tready)
+        m.d.comb += self.now.eq(link.m_axis_tvalid & self.begins & link.m_axis_tlast & (number == 20))
+        with m.If(self.taken):
+            m.d.sync += self.begins.eq(link.m_axis_tlast)
+            m.d.sync += number.eq(number + (self.begins & link.m_axis_tlast & (number != 21)))
+        getattr(self, self.kind)(m)
+        return m
+
+    def corrupts(self, m):
+        m.d.comb += self.m_axis_tdata.eq(self.link.m_axis_tdata ^ self.now)
+
+    def misroutes(self, m):
+        m.d.comb += self.m_axis_tdest.eq(self.link.m_axis_tdest ^ self.now)
+
+    def leaks(self, m):
+        m.d.comb += self.m_axis_tdata[-8:].eq(self.link.m_axis_tdata[-8:] | ~self.link.m_axis_tkeep[-1].replicate(8))
+
+    def wavers(self, m):
+        held = Signal()
+        m.d.sync += held.eq(self.m_axis_tvalid & ~self.m_axis_tready)
+        m.d.comb += self.m_axis_tdest.eq(self.link.m_axis_tdest ^ (self.m_axis_tvalid & ~self.m_axis_tready & held))
+
+    def loses(self, m):
+        with m.If(self.now):
+            m.d.comb += [self.m_axis_tvalid.eq(0), self.link.m_axis_tready.eq(1)]
+
+    def repeats(self, m):
+        again = Signal()
+        with m.If(self.now & ~again):
+            m.d.comb += self.link.m_axis_tready.eq(0)
+            m.d.sync += again.eq(self.m_axis_tready)
+
+    def hangs(self, m):
+        with m.If(self.now):
+            m.d.comb += [self.m_axis_tvalid.eq(0), self.link.m_axis_tready.eq(0)]
+
+    def reorders(self, m):
+        kept = {name: Signal.like(word, name=f"kept_{name}") for name, word in self.words.items()}
+        has, passed = Signal(), Signal()
+        with m.If(passed):
+            m.d.comb += [getattr(self, name).eq(word) for name, word in kept.items()]
+            m.d.comb += [self.m_axis_tvalid.eq(1), self.link.m_axis_tready.eq(0)]
+            with m.If(self.m_axis_tready):
+                m.d.sync += [has.eq(0), passed.eq(0)]
+        with m.Elif(self.now):
+            m.d.comb += [self.m_axis_tvalid.eq(0), self.link.m_axis_tready.eq(1)]
+            m.d.sync += [has.eq(1), *(kept[name].eq(word) for name, word in self.words.items())]
+        with m.If(has & self.taken & self.link.m_axis_tlast):
+            m.d.sync += passed.eq(self.link.m_axis_tuser == kept["m_axis_tuser"])
+
+
+def test_the_header_has_the_shape_of_the_link():
+    verilog = "module inner(clk, other);\nmodule link(clk, client_clk, rst,\n client_rst, clkless, rx_data);\n"
+    text = native.shape(BEAT_IS_FLIT, AxiLink(BEAT_IS_FLIT, 7), verilog)
+    for line in (
+        "inline constexpr std::size_t LANES = 8;",
+        "inline constexpr std::size_t BEATS_PER_FLIT = 1;",
+        f"inline constexpr std::size_t PAYLOAD_BYTES = {BEAT_IS_FLIT.payload_bytes};",
+        "inline constexpr std::uint32_t ADDRESS = 7;",
+        "template <class Top> void set_clock(Top& top, bool level) { top.clk = level; top.client_clk = level; }",
+        "template <class Top> void set_reset(Top& top, bool level) { top.rst = level; top.client_rst = level; }",
+    ):
+        assert line in text.splitlines()
+
+
+def test_every_field_of_a_run_is_an_option_of_the_program():
+    settings = native.sources()["native.cpp"].partition("struct Settings {")[2].partition("\n};")[0]
+    assert all(f'("{field.name}")' in settings for field in dataclasses.fields(native.Run))
+    assert native.Run(3, 4, ber=1e-5, saturated=True).arguments()[:8] == [
+        "packets", "3", "packets_back", "4", "seed", "1", "ber", "1e-05",
+    ]  # fmt: skip
+    assert native.Run(3, 4, saturated=True).arguments()[20:22] == ["saturated", "1"]
+
+
+def program(folder, script):
+    path = folder / "program"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_counts_are_given_out_although_packets_were_lost(tmp_path):
+    assert flow.run(program(tmp_path, """echo '{"lost": 3}'; exit 1"""), native.Run(1, 1)) == {"lost": 3}
+
+
+def test_a_program_that_breaks_or_hangs_is_a_failure(tmp_path):
+    with pytest.raises(RunError, match=r"^the native bench of the link broke: the option seed is missing$"):
+        flow.run(program(tmp_path, "echo the option seed is missing >&2; exit 2"), native.Run(1, 1))
+    with pytest.raises(RunError, match=r"^the native bench of the link broke: -9$"):
+        flow.run(program(tmp_path, "kill -9 $$"), native.Run(1, 1))
+    with pytest.raises(RunError, match=r"^the native bench of the link did not end within 1 s$"):
+        flow.run(program(tmp_path, "exec sleep 60"), native.Run(1, 1), bound_s=1)
+
+
+def test_the_cache_keeps_the_programs_that_were_used_last(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(flow, "MOST_KEPT", 2)
+    built, names = program(tmp_path, "exit 0"), []
+    for number in range(3):
+        kept = flow.kept_path({"link.v": str(number)}, waves=False)
+        assert flow.keep(built, kept) == kept
+        assert kept.stat().st_mode & stat.S_IXUSR
+        names.append(kept.name)
+        time.sleep(0.02)
+        kept.touch()
+    assert sorted(path.name for path in kept.parent.iterdir()) == sorted(names[1:])
+    assert flow.kept_path({"link.v": "1"}, waves=True).name not in names
+
+
+def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch, capsys):
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    built = program(tmp_path, "exit 0")
+    assert flow.keep(built, flow.kept_path({}, waves=False)) == built
+    assert "cannot be kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("block", "simulator", "faults", "message"),
+    [
+        ("link", "amaranth", {"bursts": 0.1}, "--bursts must be 0 but for the link on verilator, not 0.1"),
+        ("link", "icarus", {"drops": 0.1}, "--drops must be 0 but for the link on verilator, not 0.1"),
+        ("chiplet", "verilator", {"duplicates": 0.1}, "--duplicates must be 0 but for the link on verilator, not 0.1"),
+        ("switch", "verilator", {"stalls": float("nan")}, "--stalls must be 0 but for the link on verilator, not nan"),
+        ("link", "verilator", {"bursts": 0.5}, "--bursts must be at least 0 and below 0.5, not 0.5"),
+        ("link", "verilator", {"drops": -0.1}, "--drops must be at least 0 and below 0.5, not -0.1"),
+        ("link", "verilator", {"duplicates": float("nan")}, "--duplicates must be at least 0 and below 0.5, not nan"),
+        ("link", "verilator", {"stalls": 0.95}, "--stalls must be from 0 to 0.9, not 0.95"),
+    ],
+)
+def test_a_wrong_fault_names_the_option(block, simulator, faults, message):
+    with pytest.raises(InputError) as caught:
+        sim.main(block, simulator, PROTOTYPE, None, 0.0, 10, 1, True, sim.Faults(**faults))
+    assert str(caught.value) == message
+
+
+def test_a_simulator_without_faults_counts_none(capsys):
+    sim.main("switch", "amaranth", PROTOTYPE, None, 0.0, 5, 1, True)
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["bursts"], seen["dropped_flits"], seen["duplicated_flits"]) == (0, 0, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [NARROW, BEAT_IS_FLIT], ids=["narrow", "beat is flit"])
+def test_a_million_flits_each_way_survive_every_fault(spec, tmp_path):
+    built = flow.build(spec, tmp_path)
+    begin_s = time.perf_counter()
+    seen = flow.run(built, native.Run(450_000, 450_000, **STORM))
+    assert (seen["delivered"], damage(seen)) == (900_000, {})
+    assert seen["flits"] > 2_000_000
+    assert all(seen[name] > 100 for name in FAULTS)
+    assert seen["replays"] > 1_000
+    assert time.perf_counter() - begin_s < 120
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("flit_bytes", [64, 128, 256])
+@pytest.mark.parametrize("crc", ["crc32c", "crc24", "crc16", "crc16-umts"])
+def test_every_crc_and_flit_size_survives_every_fault(crc, flit_bytes, tmp_path):
+    spec = ChipletSpec(ports=1, wavelengths_per_port=2, flit_bytes=flit_bytes, crc=crc, virtual_channels=3)
+    seen = flow.run(flow.build(spec, tmp_path), native.Run(7_000, 7_000, **STORM))
+    assert (seen["delivered"], damage(seen)) == (14_000, {})
+    assert seen["flits"] > 20_000
+    assert all(seen[name] > 0 for name in FAULTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("corrupts", {"lost": 2, "corrupted": 2}),
+        ("misroutes", {"lost": 2, "corrupted": 2}),
+        ("loses", {"lost": 2}),
+        ("repeats", {"duplicated": 2}),
+        ("reorders", {"reordered": 2}),
+    ],
+)
+def test_the_bench_sees_damage_at_each_end(kind, expected, tmp_path):
+    built = flow.build(NARROW, tmp_path, link=Tampered(NARROW, kind))
+    seen = flow.run(built, native.Run(400, 400, stalls=0.3, patience_cycles=30_000))
+    assert damage(seen) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["leaks", "wavers"])
+def test_the_bench_sees_a_breach_of_the_protocol(kind, tmp_path):
+    built = flow.build(NARROW, tmp_path, link=Tampered(NARROW, kind))
+    seen = flow.run(built, native.Run(400, 400, stalls=0.3))
+    assert damage(seen).keys() == {"protocol_errors"}
+
+
+@pytest.mark.slow
+def test_a_link_that_hangs_gives_its_counts(tmp_path):
+    built = flow.build(NARROW, tmp_path, link=Tampered(NARROW, "hangs"))
+    seen = flow.run(built, native.Run(400, 400, patience_cycles=30_000))
+    assert 20 <= seen["delivered"] == 800 - seen["lost"] < seen["accepted"] <= 800
+    assert seen["cycles"] < 200_000
+    assert flow.run(built, native.Run(400, 400, bound_cycles=77))["cycles"] == 77
+
+
+@pytest.mark.slow
+def test_the_program_is_built_once_and_its_runs_repeat(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = flow.build(NARROW, tmp_path)
+    monkeypatch.setattr(flow, "_built", lambda *_: pytest.fail("built again"))
+    again = flow.build(NARROW, tmp_path)
+    assert first == again
+    one, same, other = (flow.run(again, native.Run(200, 100, seed=seed, **STORM)) for seed in (3, 3, 4))
+    del one["cycles_per_s"], same["cycles_per_s"], other["cycles_per_s"]
+    assert one == same != other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_cycles", [0, 10])
+def test_a_saturated_line_carries_a_full_flit_in_every_slot(delay_cycles, tmp_path):
+    job = native.Run(1 << 40, 1 << 40, saturated=True, delay_cycles=delay_cycles, warm_up_flits=1_000, window_flits=50_000)
+    seen = flow.run(flow.build(BEAT_IS_FLIT, tmp_path), job)
+    assert 50_000 * BEAT_IS_FLIT.payload_bytes <= seen["window_payload_bytes"]
+    assert seen["window_payload_bytes"] / BEAT_IS_FLIT.payload_bytes / seen["window_slots"] > 0.995
+    assert damage({**seen, "lost": 0}) == {}
+
+
+@pytest.mark.slow
+def test_the_command_counts_the_faults_and_writes_waves(tmp_path, capsys):
+    spec = dataclasses.replace(PROTOTYPE, chiplet=NARROW)
+    faults = sim.Faults(bursts=1e-3, drops=1e-2, duplicates=1e-2, stalls=0.2)
+    sim.main("link", "verilator", spec, tmp_path / "waves.vcd", 1e-5, 101, 1, True, faults)
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["packets"], seen["delivered"], damage(seen)) == (101, 101, {})
+    assert all(seen[name] > 0 for name in (*FAULTS, "replays", "crc_errors", "cycles"))
+    with (tmp_path / "waves.vcd").open() as waves:
+        text = waves.read(1 << 20)
+    assert "$scope module a $end" in text
+    assert "$scope module b $end" in text
+
+
+@pytest.mark.slow
+def test_the_command_fails_on_a_line_that_destroys_all(capsys):
+    spec = dataclasses.replace(PROTOTYPE, chiplet=NARROW)
+    with pytest.raises(RunError, match=r"^the link did not deliver 10 packets once, in order and unchanged$"):
+        sim.main("link", "verilator", spec, None, 0.4, 10, 1, True)
+    assert json.loads(capsys.readouterr().out)["lost"] == 10
