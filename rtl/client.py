@@ -209,7 +209,7 @@ class Egress(wiring.Component):
     cycle without a bubble, each as soon as the flits that it lies in are there, and stay unchanged until they are taken.
     The virtual channels take turns, each for one packet: once a packet has begun, its virtual channel keeps the stream
     until ``last``. Order is kept within a virtual channel. A stream that is not ready fills the queue and withholds its
-    credits, but for that of one flit.
+    credits, but for those of the flit and the word at hand.
 
     Bytes outside ``keep`` are zeros whatever the flits hold past their length. All flits of a packet but the last count
     as full. A packet without bytes is a word with ``keep`` 0.
@@ -226,31 +226,37 @@ class Egress(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        grid, flit, given = Grid(self.spec), Signal(flit_layout(self.spec)), self.o.payload
-        now, tail, word, free = Signal(self._progress), Signal(range(grid.word)), Signal.like(given), Signal()
-        m.d.comb += free.eq(~self.o.valid | self.o.ready)
-        self._add_turns(m, grid, flit, now, free, tail)
-        self._add_words(m, grid, flit, now, free, tail, word)
+        grid, flit, now = Grid(self.spec), Signal(flit_layout(self.spec)), Signal(self._progress)
+        free, leaves, tail, word = Signal(), Signal(), Signal(range(grid.word)), Signal.like(self.o.payload)
+        m.d.comb += [free.eq(~self.o.valid | self.o.ready), leaves.eq(now.words == 1)]
+        self._add_turns(m, grid, flit, now, ~now.present | (free & leaves), tail)
+        self._add_words(m, grid, flit, now, now.present & free, tail, word)
         m.d.comb += [
-            word.last.eq(now.ends),
+            word.last.eq(flit.last & leaves),
             word.dest.eq(flit.destination),
             word.user.eq(flit.virtual_channel),
             word.id.eq(flit.source),
         ]
         with m.If(free):
-            m.d.sync += [self.o.valid.eq(now.present), given.eq(word)]
+            m.d.sync += [self.o.valid.eq(now.present), self.o.payload.eq(word)]
+        with m.If(now.present & free & ~leaves):
+            m.d.sync += now.words.eq(now.words - 1)
         return m
 
     @property
+    def _measures(self):
+        """Of a flit: the words that end in it, by the grains that the first one has before it; whether it has no bytes."""
+        grid = Grid(self.spec)
+        words = range((grid.flit + 2 * grid.word - 1) // grid.word + 1)
+        return data.StructLayout({"words": data.ArrayLayout(words, grid.word), "bare": 1})
+
+    @property
     def _progress(self):
-        """The state of a flit: it is there, its word at hand is the packet's last, the last from it.
+        """Words of a flit that are still to be given; a packet's last has ``rest_bytes``, where 0 is all unless ``bare``."""
+        words, rest_bits = self._measures["words"].shape.elem_shape, (self.spec.client_bytes - 1).bit_length()
+        return data.StructLayout({"present": 1, "words": words, "rest_bytes": rest_bits, "bare": 1})
 
-        The packet's last word has ``rest_bytes``, where 0 stands for all unless ``bare``.
-        """
-        rest_bits = (self.spec.client_bytes - 1).bit_length()
-        return data.StructLayout({"present": 1, "ends": 1, "leaves": 1, "rest_bytes": rest_bits, "bare": 1})
-
-    def _add_turns(self, m, grid, flit, now, free, tail):
+    def _add_turns(self, m, grid, flit, now, room, tail):
         """Fills ``flit`` when there is room: with the next of the packet, else of the virtual channel whose turn it is.
 
         Its first word begins with ``tail`` grains of the flit before. The virtual channel is ``chosen`` a cycle ahead, for
@@ -260,56 +266,61 @@ class Egress(wiring.Component):
         m.submodules.queue = queue = Queue(self.spec)
         m.submodules.turn = turn = RoundRobin(channels)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
-        chosen, head, room, load = Signal(channels), Signal.like(flit), Signal(), Signal()
-        fits, last_fits, bare = Signal(grid.word), Signal(), Signal()
+        chosen, load = Signal(channels), Signal()
+        head, measures = Signal.like(flit), Signal(self._measures)
         m.d.comb += [
             head.eq(one_hot_mux(chosen, queue.heads)),
-            room.eq(~now.present | (free & now.leaves)),
+            measures.eq(one_hot_mux(chosen, [self._measured(m, grid, queue, v) for v in range(channels)])),
             load.eq(room & (chosen & queue.valid).any()),
             queue.pop.eq(chosen & load.replicate(channels)),
-            Cat(fits, bare).eq(one_hot_mux(chosen, [self._measured(m, grid, queue, v) for v in range(channels)])),
-            last_fits.eq(fits.bit_select(tail, 1)),
+            turn.requests.eq(queue.valid & (~chosen | queue.more)),
         ]
-        m.d.comb += turn.requests.eq(queue.valid & (~chosen | queue.more))
         with m.If((load & head.last) | (chosen == 0)):
             m.d.comb += turn.taken.eq(turn.grant.any())
             m.d.sync += chosen.eq(turn.grant)
-        passes = Cat(grid.flit + n < 2 * grid.word for n in range(grid.word)).bit_select(tail, 1)
         with m.If(room):
             m.d.sync += [
                 flit.eq(head),
                 now.present.eq(load),
-                now.ends.eq(head.last & last_fits),
-                now.leaves.eq(Mux(head.last, last_fits, passes)),
+                now.words.eq(measures.words[tail]),
                 now.rest_bytes.eq(head.length_bytes + tail * grid.grain_bytes),
-                now.bare.eq(bare & (tail == 0)),
+                now.bare.eq(measures.bare & (tail == 0)),
             ]
 
     def _measured(self, m, grid, queue, channel):
-        """Of the head of a queue: whether a word has room for its bytes behind so many grains, and whether it has none.
-
-        Measured before the queue, because behind it there is no time.
-        """
-        arriving, length_bytes = self.i.flit, self.i.flit.length_bytes
-        rooms = [self.spec.client_bytes - n * grid.grain_bytes for n in range(grid.word)]
-        m.submodules[f"measures_{channel}"] = measures = SyncFIFO(width=grid.word + 1, depth=self.spec.buffer_flits)
+        """The measures of the head of a queue. They are taken before it and queue as well, for want of time behind it."""
+        arriving, measured = self.i.flit, Signal(self._measures)
+        m.d.comb += measured.bare.eq(arriving.length_bytes == 0)
+        for n, words in enumerate(measured.words):
+            with m.If(arriving.last):
+                m.d.comb += words.eq(self._words_to_end(grid, n * grid.grain_bytes + arriving.length_bytes))
+            with m.Else():
+                m.d.comb += words.eq((grid.flit + n) // grid.word)
+        m.submodules[f"measures_{channel}"] = fifo = SyncFIFO(width=len(measured.as_value()), depth=self.spec.buffer_flits)
         m.d.comb += [
-            measures.w_data.eq(Cat(Cat(length_bytes <= room for room in rooms), length_bytes == 0)),
-            measures.w_en.eq(self.i.valid & (arriving.virtual_channel == channel)),
-            measures.r_en.eq(queue.pop[channel]),
+            fifo.w_data.eq(measured),
+            fifo.w_en.eq(self.i.valid & (arriving.virtual_channel == channel)),
+            fifo.r_en.eq(queue.pop[channel]),
         ]
-        return measures.r_data
+        return fifo.r_data
 
-    def _add_words(self, m, grid, flit, now, free, tail, word):
+    def _words_to_end(self, grid, length_bytes):
+        """Words that hold so many bytes, at least one; of more than one grain, they are a power of two wide."""
+        if grid.word == 1:
+            return 1
+        client_bytes = self.spec.client_bytes
+        return Mux(length_bytes == 0, 1, (length_bytes + client_bytes - 1) >> (client_bytes - 1).bit_length())
+
+    def _add_words(self, m, grid, flit, now, step, tail, word):
         """The word that begins at ``position``.
 
         A flit that ends within the next word is left at once, with the grains from there on kept, at their places; the next
         word begins in these, and ``straddles`` into the next flit.
         """
-        payload_bytes, client_bytes = self.spec.payload_bytes, self.spec.client_bytes
+        client_bytes = self.spec.client_bytes
         position, following = grid.positions(), Signal.like(grid.positions())
         covered, rotation = Signal(grid.flit + grid.word - 1), Signal(range(grid.word))
-        kept, left, next_reaches, next_leaves = Signal.like(tail), Signal.like(tail), Signal(), Signal()
+        kept, left, straddles = Signal.like(tail), Signal.like(tail), Signal()
         with m.Switch(position):
             for p in range(grid.flit):
                 with m.Case(p):
@@ -319,25 +330,10 @@ class Egress(wiring.Component):
                         following.eq(grid.following(p)),
                         kept.eq(-p % grid.flit),
                         left.eq(-grid.following(p) % grid.flit),
-                        next_reaches.eq(grid.following(p) + grid.word >= grid.flit),
-                        next_leaves.eq(grid.following(p) + 2 * grid.word > grid.flit),
                     ]
-
-        straddles, next_ends, until_bytes = (
-            Signal(),
-            Signal(),
-            Signal(range(payload_bytes + 2 * client_bytes), init=2 * client_bytes),
-        )
-        m.d.comb += [
-            tail.eq(Mux(now.present, Mux(now.ends, 0, left), kept)),
-            next_ends.eq(flit.last & ((flit.length_bytes <= until_bytes) | next_reaches)),
-        ]
-        with m.If(now.present & free):
-            m.d.sync += [position.eq(Mux(now.ends, 0, following)), straddles.eq(now.leaves & ~now.ends & left.any())]
-            onward_bytes = until_bytes + client_bytes - Mux(now.leaves, payload_bytes, 0)
-            m.d.sync += until_bytes.eq(Mux(now.ends, 2 * client_bytes, onward_bytes))
-            with m.If(~now.leaves):
-                m.d.sync += [now.ends.eq(next_ends), now.leaves.eq(Mux(flit.last, next_ends, next_leaves))]
+        m.d.comb += tail.eq(Mux(now.present, Mux(flit.last, 0, left), kept))
+        with m.If(step):
+            m.d.sync += [position.eq(Mux(word.last, 0, following)), straddles.eq((now.words == 1) & (tail != 0))]
 
         columns, grain_bits = Signal(client_bytes * 8), grid.grain_bytes * 8
         sources = [0] * grid.word
@@ -346,7 +342,7 @@ class Egress(wiring.Component):
             m.d.comb += grain.eq(grid.grain(flit.payload, i % grid.flit))
             if grid.flit - grid.word < i < grid.flit:
                 rest = Signal(grain_bits, name=f"rest_{i}")
-                with m.If(now.present & free):
+                with m.If(step):
                     m.d.sync += rest.eq(grid.grain(flit.payload, i))
                 with m.If(straddles):
                     m.d.comb += grain.eq(rest)
@@ -356,6 +352,6 @@ class Egress(wiring.Component):
         rotated = grid.rotated(m, columns, rotation, left=False)
         rest = [~now.bare & ((now.rest_bytes == 0) | (now.rest_bytes > i)) for i in range(client_bytes)]
         m.d.comb += [
-            word.keep.eq(Cat(rest) | (~now.ends).replicate(client_bytes)),
+            word.keep.eq(Cat(rest) | (~word.last).replicate(client_bytes)),
             word.data.eq(enabled_bytes(rotated, word.keep)),
         ]

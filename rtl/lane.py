@@ -200,13 +200,14 @@ class Deskew(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         lanes = range(self.lanes)
-        seen, moved, upset = Signal(self.lanes), Signal(self.lanes), Signal()
+        shown, seen, moved, upset = Signal(self.lanes), Signal(self.lanes), Signal(self.lanes), Signal()
         block = Signal(PLACE_BITS)
         lags = [Signal(PLACE_BITS, name=f"lag_{n}") for n in lanes]
-        m.d.sync += [block.eq(block + self.valid), moved.eq(0)]
+        m.d.sync += [block.eq(block + self.valid), shown.eq(self.counted & self.valid.replicate(self.lanes)), moved.eq(0)]
         for n in lanes:
-            lag = (block - self.place[n])[:PLACE_BITS]
-            with m.If(self.valid & self.counted[n]):
+            lag = Signal(PLACE_BITS, name=f"new_lag_{n}")
+            m.d.sync += lag.eq(block - self.place[n])
+            with m.If(shown[n]):
                 m.d.sync += [lags[n].eq(lag), seen[n].eq(1), moved[n].eq(lag != lags[n])]
         with m.If(self.relock | self.realign):
             m.d.sync += seen.eq(0)

@@ -152,7 +152,9 @@ class ReplayBuffer(wiring.Component):
         m.d.comb += [read.addr.eq(Mux(self.take, after_place, place) if one_beat else place), self.head.eq(read.data)]
 
         ahead, acknowledged, frees = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal()
-        m.d.comb += [frees.eq(self.acknowledge & (ahead <= self.count)), freed.eq(Mux(frees, ahead, 0))]
+        stale = Signal()  # ``ahead`` is from before the last answer freed its flits: that of a repeated frame
+        m.d.sync += stale.eq(frees)
+        m.d.comb += [frees.eq(self.acknowledge & ~stale & (ahead <= self.count)), freed.eq(Mux(frees, ahead, 0))]
         m.d.sync += [ahead.eq(distance(oldest, self.acknowledged)), acknowledged.eq(self.acknowledged)]
         m.d.sync += self.progress.eq(frees & (ahead != 0))
         with m.If(frees):
@@ -481,7 +483,7 @@ class Receiver(wiring.Component):
         # Modulo 256 instead of 255 a sequence up to 127 ahead is 1 to 128 ahead: spares a carry.
         ahead = (was - self.local.received)[:SEQUENCE_BITS]
         is_ahead = ~ahead[-1] | ~ahead[:-1].any()
-        with m.If(self.flush | (was_numbered & (was == self.local.received))):
+        with m.If(self.flush | self.received | (was_numbered & (was == self.local.received))):
             m.d.sync += self.local.wanting.eq(0)
         with m.Elif(was_bad | (was_numbered & is_ahead)):
             m.d.sync += self.local.wanting.eq(1)

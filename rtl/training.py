@@ -26,6 +26,9 @@ CONFIG_PHASE, REQUEST_PHASE, EXPECTED_PHASE, NUMBER_PHASE, LIMITS_PHASE = range(
 TRAININGS = data.StructLayout({"own": 7, "echoes": 1, "other": 7, "reserved": 1})
 """The number of this end's training, and with ``echoes`` that of the other end's training that it takes part in."""
 
+CAUSES = data.StructLayout(dict.fromkeys(("again", "lanes_fail", "other_fails", "anew"), 1))
+"""Why a training begins: asked for or lost, a failure of either end, or the very beginning with all lanes."""
+
 TIME_BITS = 32
 
 
@@ -51,14 +54,14 @@ class Bounds:
 
     lock = 2048
     down = 2048
+    room = 2048
+    """For a fibre far beyond ``reach_m``, and for 128 cycles of sets, of which one in 5 is lost at a bit error in 1000."""
     stable_slots = 2048
     """Trouble in the first slots of service is a failure of these lanes: more than three replay timeouts of 375 flits."""
 
     def __init__(self, spec: ChipletSpec):
-        there_and_back = spec.round_trip_flits * spec.beats_per_flit + 2048
-        self.align = self.confirm = self.start = there_and_back
-        """The other end hears the sets and sends its own: room for a fibre far beyond ``reach_m``, and for 128 cycles of
-        sets, of which one in 5 is lost at a bit error in 1000."""
+        self.align = self.confirm = self.start = spec.round_trip_flits * spec.beats_per_flit + self.room
+        """The other end hears the sets and sends its own."""
         self.exchange = self.down + 3 * (self.lock + self.align)
         """The other end may be down, or lock only at the third attempt, on half of its lanes."""
         self.stable = self.stable_slots * spec.beats_per_flit
@@ -90,8 +93,8 @@ class Training(wiring.Component):
 
     A training begins with sets instead of frames, which make the other end begin too. A state that takes longer than its
     bound fails: the first failure drops all locks, the second goes on with the half of the lanes that is good, then the
-    other half, then the link is down for a while and begins anew with all lanes. Trouble soon after frames is a failure, too;
-    one that is the other end's takes no lanes away.
+    other half, then the link is down for a while and begins anew with all lanes. Trouble soon after frames is a failure,
+    too; one that is the other end's takes no lanes away.
 
     No frame is received without sets in which the other end says that it hears this end. A transmitter that is looped back
     to its own receiver is such an end.
@@ -231,15 +234,16 @@ class Training(wiring.Component):
         The number of a training is echoed when it has been heard before and after the other end's freshness: parameters
         that go with an echo are from after the flush, and from after the beginning of the training that is echoed.
         """
-        met, clean, must_flush, changed, hears_me = Signal(), Signal(init=1), Signal(), Signal(), Signal()
-        told, training = data.View(TRAININGS, news.set.word), Signal()
+        met, clean, must_flush, training = Signal(), Signal(init=1), Signal(), Signal()
+        is_new, changed, hears_me = Signal(), Signal(), Signal()
+        told = data.View(TRAININGS, news.set.word)
         asks, counts = news.valid & (news.set.phase == REQUEST_PHASE), news.valid & (news.set.phase == NUMBER_PHASE)
         m.d.comb += [
             training.eq((self.state != State.RESET) & (self.state != State.DOWN) & ~self.active & ~self.frames_in),
             must_flush.eq(asks & training & news.set.word[2] & ~clean),
-            changed.eq(counts & (told.own != trainings.other)),
+            is_new.eq(counts & (told.own != trainings.other)),
         ]
-        m.d.sync += self.flush.eq(must_flush)
+        m.d.sync += [self.flush.eq(must_flush), changed.eq(is_new)]
         with m.If(must_flush):
             m.d.sync += [clean.eq(1), self.peer_reset.eq(1)]
         with m.Elif(self.frames_in):
@@ -250,12 +254,12 @@ class Training(wiring.Component):
             m.d.sync += met.eq(~must_flush)
         with m.If(counts):
             m.d.sync += [trainings.other.eq(told.own), hears_me.eq(told.echoes & (told.other == trainings.own))]
-            m.d.sync += trainings.echoes.eq(met & ~changed)
-        with m.If(changed | must_flush | begin):
+            m.d.sync += trainings.echoes.eq(met)
+        with m.If(is_new | must_flush | begin):
             m.d.sync += [met.eq(0), trainings.echoes.eq(0)]
         with m.If(self.state != State.EXCHANGE):
             m.d.sync += hears_me.eq(0)
-        return must_flush, changed, hears_me
+        return changed, hears_me
 
     def _collect(self, m, news, hears_me):
         """Parameters of the other end; ``complete`` since it hears this training."""
@@ -267,7 +271,7 @@ class Training(wiring.Component):
             m.d.sync += self.config_mismatch.eq(word != config_code(self.spec))
         with m.If(~hears_me):
             m.d.sync += collected.eq(0)
-        m.d.comb += complete.eq(Cat(collected[phase] for phase in needed).all() & ~self.config_mismatch)
+        m.d.sync += complete.eq(Cat(collected[phase] for phase in needed).all() & ~self.config_mismatch)
         with m.If(collects):
             m.d.sync += collected.bit_select(news.set.phase, 1).eq(1)
             with m.Switch(news.set.phase):
@@ -291,13 +295,14 @@ class Training(wiring.Component):
         def enter(state: State, beats: int = 0):
             return [self.state.eq(state), timer.eq(beats)]
 
-        again, lanes_fail, other_fails, anew = Signal(), Signal(), Signal(), Signal()
-        must_flush, changed, hears_me = self._meet(m, news, begin, trainings)
+        causes, seen = Signal(CAUSES), Signal(CAUSES)
+        again, lanes_fail, other_fails, anew = seen.again, seen.lanes_fail, seen.other_fails, seen.anew
+        changed, hears_me = self._meet(m, news, begin, trainings)
         complete = self._collect(m, news, hears_me)
         m.d.comb += [
             all_locked.eq((self.locked | ~self.use).all() & ~self.relock),
             news.believed.eq((self.state == State.CONFIRM) | (self.state == State.START)),
-            anew.eq(self.retrain | (self.state == State.RESET) | ~self.enable),
+            anew.eq(self.state == State.RESET),
         ]
         m.d.sync += [self.resume.eq(0), self.relock.eq(0), self.realign.eq(begin)]
         with m.If(self.resume):
@@ -309,33 +314,38 @@ class Training(wiring.Component):
                     m.d.sync += enter(State.ALIGN, bounds.align)
             with m.Case(State.ALIGN):
                 m.d.comb += lanes_fail.eq(expired | ~all_locked)
-                with m.If(self.aligned & trainings.echoes & ~changed):
+                with m.If(self.aligned & trainings.echoes):
                     m.d.sync += enter(State.EXCHANGE, bounds.exchange)
             with m.Case(State.EXCHANGE):
-                m.d.comb += [again.eq(must_flush | ~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
+                m.d.comb += [again.eq(~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
                 with m.If(changed):
                     m.d.sync += enter(State.ALIGN, bounds.align)
                 with m.Elif(complete):
                     m.d.sync += enter(State.CONFIRM, bounds.confirm)
             with m.Case(State.CONFIRM):
-                m.d.comb += [again.eq(must_flush | ~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
+                m.d.comb += [again.eq(~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
                 with m.If(changed):
                     m.d.sync += enter(State.ALIGN, bounds.align)
                 with m.Elif(news.valid & news.set.step[1]):
                     m.d.sync += [*enter(State.START, bounds.start), self.resume.eq(~begin)]
             with m.Case(State.START):
-                m.d.comb += [again.eq(must_flush | changed | news.in_frames | ~self.aligned), lanes_fail.eq(~all_locked)]
+                m.d.comb += [again.eq(changed | news.in_frames | ~self.aligned), lanes_fail.eq(~all_locked)]
                 m.d.comb += other_fails.eq(expired)
                 with m.If(self.frames_in & ~self.sets):
                     m.d.sync += [*enter(State.ACTIVE, bounds.stable), self.active.eq(1)]
             with m.Case(State.ACTIVE):
                 m.d.comb += [again.eq(~self.aligned | news.in_frames | self.trouble), lanes_fail.eq(self.trouble & ~expired)]
             with m.Case(State.DOWN):
-                m.d.comb += anew.eq(expired | self.retrain | ~self.enable)
+                m.d.comb += anew.eq(expired)
                 m.d.sync += self.relock.eq(expired)
 
+        # A cycle later, for speed; what was seen once does not begin twice.
+        m.d.sync += causes.eq(Mux(begin, 0, seen))
+        with m.If(self.retrain | ~self.enable):
+            m.d.sync += causes.anew.eq(1)
+        again, lanes_fail, other_fails, anew = causes.again, causes.lanes_fail, causes.other_fails, causes.anew
         gives_up, failed = Signal(), Signal()
-        m.d.comb += [failed.eq((lanes_fail | other_fails) & ~anew), begin.eq(again | failed | anew)]
+        m.d.comb += [failed.eq((lanes_fail | other_fails) & ~anew), begin.eq(causes.as_value().any())]
         with m.If(begin):
             m.d.sync += [*enter(State.LOCK, bounds.lock), self.active.eq(0)]
         with m.If(failed & gives_up):

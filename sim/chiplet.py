@@ -9,7 +9,7 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.chiplet import Chiplet, paired_routes
 from lightfabric.sim.bench import Bench, ClientFlit, Transfers
 from lightfabric.sim.client import Pauses, StreamSink, StreamSource, never, words
-from lightfabric.sim.link import Errors, Fibre, clean
+from lightfabric.sim.link import Errors, Fibre, clean, kept
 
 Port = tuple[int, int]
 """(chiplet, line)"""
@@ -96,7 +96,7 @@ class ChipletBench:
         number of flits of the packets that have arrived.
         """
         for fibre in self._fibres:
-            fibre.start(delay_cycles, errors, frozenset())
+            fibre.start(delay_cycles, errors, kept, frozenset())
         spec, offered = self.spec, {a: list(flits.get(a, [])) for a in self.addresses}
         sources = [StreamSource(spec, self._stream("i", a), words(spec, offered[a]), source_pauses) for a in self.addresses]
         sinks = [StreamSink(spec, self._stream("o", a), sink_pauses) for a in self.addresses]

@@ -26,8 +26,8 @@ class Run:
     cycles in which a source or a sink pauses, in runs of all lengths.
 
     With ``window_flits`` the run ends when so many flits' payload has arrived at b after ``warm_up_flits``; sources are
-    ``saturated`` if they send long packets of full flits, all on virtual channel 0. Otherwise it ends when all packets have come
-    and nothing after them for ``settle_cycles``, or when nothing came for ``patience_cycles``.
+    ``saturated`` if they send long packets of full flits, all on virtual channel 0. Otherwise it ends when all packets
+    have come and nothing after them for ``settle_cycles``, or when nothing came for ``patience_cycles``.
     """
 
     packets: int

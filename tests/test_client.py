@@ -73,6 +73,13 @@ def some_packets(spec: ChipletSpec, count: int, seed: int) -> list[Packet]:
     ]
 
 
+def long_packets(spec: ChipletSpec, count: int, seed: int) -> list[Packet]:
+    """Of all positions of a word in a flit."""
+    rng = random.Random(seed)
+    most = (Grid(spec).flit + 1) * spec.client_bytes
+    return [Packet(rng.randbytes(rng.randint(most // 2, most)), ADDRESS, n, n % 2) for n in range(count)]
+
+
 def at_random(seed: int, odds: float):
     rng = random.Random(seed)
     return lambda _: rng.random() < odds
@@ -122,6 +129,20 @@ def test_a_word_is_taken_and_given_in_every_cycle_of_a_long_packet(benches):
     out = benches[1].run([(0, flit) for flit in flits])
     first = out.received[0][0]
     assert [cycle for cycle, _ in out.received] == list(range(first, first + len(offered)))
+
+
+def test_every_position_of_a_word_in_a_flit_may_be_waited_at(benches):
+    """By the source, the credits and the sink."""
+    into, out = benches
+    flits = cut(into.spec, long_packets(into.spec, 4, 7))
+    run = into.run(words(into.spec, flits), pauses=at_random(8, 0.3), credit_cycle=late(9, 150), bound_cycles=50_000)
+    assert [flit for _, flit in run.received] == flits
+    assert_given(out.spec, out.run(run.received, pauses=at_random(10, 0.3)), words(into.spec, flits))
+
+
+def test_a_last_flit_without_bytes_ends_the_words_before_it(egress):
+    flits = [replace(packet(1, SPEC.payload_bytes).flits(SPEC)[0], last=0), ClientFlit(b"", 1, ADDRESS, 0)]
+    assert_given(SPEC, egress.run([(0, flit) for flit in flits]), words(SPEC, flits))
 
 
 def test_packets_without_bytes_pass(benches):

@@ -142,8 +142,8 @@ def assert_sound(run) -> list[int]:
     return numbers
 
 
-def run_with_resets(clocks, seed: int, i_count: int, o_count: int, i_odds: float = 0.2, o_odds: float = 0.2):
-    packets = Packets(seed, 60)
+def run_with_resets(clocks, seed: int, i_count: int, o_count: int, o_odds: float = 0.2):
+    packets = Packets(seed, 1 << 30)
     i_clock, o_clock = clocks
     slowest_ps = max(i_clock.period_ps, o_clock.period_ps)
     cycles = [300 * slowest_ps // clock.period_ps for clock in clocks]
@@ -153,7 +153,7 @@ def run_with_resets(clocks, seed: int, i_count: int, o_count: int, i_odds: float
     settled_ps = max(quiet_from) + 40 * slowest_ps
     after = Later(packets, i_clock, settled_ps)
     run = BENCH.run(
-        after, i_clock, o_clock, i_reset=packets.reset, i_pauses=after.pausing(at_random(seed + 3, i_odds)),
+        after, i_clock, o_clock, i_reset=packets.reset, i_pauses=after.pausing(at_random(seed + 3, 0.2)),
         o_pauses=at_random(seed + 4, o_odds), end=after.ends, bound_cycles=60_000,
     )  # fmt: skip
     return run, after
@@ -165,7 +165,6 @@ class Later:
     def __init__(self, packets: Packets, clock: Clock, settled_ps: int, count: int = 5):
         self.packets, self.clock, self.settled_ps, self.count = packets, clock, settled_ps, count
         self.cycle, self.first = 0, None
-        packets.packets = 1 << 30
 
     def pausing(self, pauses):
         def pausing(cycle: int) -> bool:
@@ -191,6 +190,14 @@ def test_a_reset_in_mid_packet_leaves_whole_packets_or_marked_ends(clocks, i_cou
     run, after = run_with_resets(clocks, seed, i_count, o_count)
     numbers = assert_sound(run)
     assert numbers[-after.count :] == list(range(after.first, after.first + after.count)), "all is well after the resets"
+
+
+@pytest.mark.parametrize("seed", [34, 305, 380, 503, 865])
+def test_resets_in_the_wake_of_resets_do_no_harm(clocks, seed):
+    """So many that some come while another is still on its way across."""
+    run, after = run_with_resets(clocks, seed, 20, 20)
+    numbers = assert_sound(run)
+    assert numbers[-after.count :] == list(range(after.first, after.first + after.count))
 
 
 @pytest.mark.parametrize("seed", range(0, 200, 100))

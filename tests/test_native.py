@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import stat
 import time
 
@@ -194,13 +195,13 @@ def test_a_simulator_without_faults_counts_none(capsys):
 @pytest.mark.parametrize("spec", [NARROW, BEAT_IS_FLIT], ids=["narrow", "beat is flit"])
 def test_a_million_flits_each_way_survive_every_fault(spec, tmp_path):
     built = flow.build(spec, tmp_path)
-    begin_s = time.perf_counter()
+    begin_s = os.times().children_user
     seen = flow.run(built, native.Run(450_000, 450_000, **STORM))
     assert (seen["delivered"], damage(seen)) == (900_000, {})
     assert seen["flits"] > 2_000_000
     assert all(seen[name] > 100 for name in FAULTS)
     assert seen["replays"] > 1_000
-    assert time.perf_counter() - begin_s < 120
+    assert os.times().children_user - begin_s < 120
 
 
 @pytest.mark.slow
