@@ -7,6 +7,7 @@ flit's slot follows when it is staged; otherwise the block goes from slot to slo
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
+from math import gcd
 
 import numpy as np
 
@@ -294,7 +295,8 @@ def _skip_quiet_slots(now: int, me: Records, memory: Records) -> None:
     me.explicit_turn ^= (first - me.slot) & 1
     me.wanting = me.bad_slots = me.busy = me.patience = me.idle_slots = 0
     me.slot = first
-    me.acks_heard, me.naks_heard = (max(heard, first - me.flight_count) for heard in (me.acks_heard, me.naks_heard))
+    me.acks_heard = max(me.acks_heard, first - me.flight_count)
+    me.naks_heard = max(me.naks_heard, first - me.flight_count)
     for n in range(me.flight_start, me.flight_start + me.flight_count):
         flight[n].received, flight[n].wanting = me.received, 0
 
@@ -463,7 +465,9 @@ def sustained_cycles_per_flit(spec: ChipletSpec, timing: LinkTiming, delay_cycle
     Simulated on this block: the line, the credits or the replay buffer limit it, whichever is slowest.
     """
     channels = spec.virtual_channels
-    count = 8 * max(spec.buffer_flits, -(-spec.replay_flits // channels))
+    beats = spec.blocks_per_cycle.numerator
+    period_flits = beats // gcd(beats, spec.beats_per_flit)  # slots against clock
+    count = 8 * period_flits * -(-max(spec.buffer_flits, spec.replay_flits) // period_flits)
     top, sinks = Module(), list[Sink]()
     link = top.add("link", Link(spec, timing, delay_cycles))
     for v in range(channels):

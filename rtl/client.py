@@ -350,8 +350,9 @@ class Egress(wiring.Component):
             sources[i % grid.word] |= grain & chosen.replicate(grain_bits)
         m.d.comb += columns.eq(Cat(sources))
         rotated = grid.rotated(m, columns, rotation, left=False)
-        rest = [~now.bare & ((now.rest_bytes == 0) | (now.rest_bytes > i)) for i in range(client_bytes)]
+        beyond = Cat(now.rest_bytes > i for i in range((1 << len(now.rest_bytes)) - 1))[:client_bytes]
+        whole = ~word.last | ((now.rest_bytes == 0) & ~now.bare)
         m.d.comb += [
-            word.keep.eq(Cat(rest) | (~word.last).replicate(client_bytes)),
+            word.keep.eq(beyond | whole.replicate(client_bytes)),
             word.data.eq(enabled_bytes(rotated, word.keep)),
         ]

@@ -1,6 +1,6 @@
 """The Verilog tops: blocks with AXI4 names, clocked by ``clk`` and reset by ``rst`` (synchronous, active high)."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, ClockDomain, ClockSignal, Module, ResetSignal, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -75,6 +75,7 @@ class AxiLink(wiring.Component):
     s_axis_t* : In, the words of ``rtl.client.beat_layout``
     m_axis_t* : Out, the words of ``rtl.client.delivered_layout``
     s_axil_* : the registers of ``rtl.register.REGISTERS``
+    client_clk, client_rst : In(1)
     irq : Out(1)
     tx_data, tx_valid, rx_data, rx_valid, rx_slip : the line
     replays, crc_errors : Out(32)
@@ -83,11 +84,14 @@ class AxiLink(wiring.Component):
     def __init__(self, spec: ChipletSpec, address: int = 0):
         self.spec, self.address = spec, address
         bus = {f"s_axil_{name}": member.flip() for name, member in AxiLiteSignature().members.items()}
-        super().__init__(_clients(spec, [""]) | _flat_line(spec) | bus | {"irq": Out(1)})
+        clock = {"client_clk": In(1), "client_rst": In(1)}
+        super().__init__(_clients(spec, [""]) | _flat_line(spec) | bus | {"irq": Out(1)} | clock)
 
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
+        m.domains.client = ClockDomain(local=True)
+        m.d.comb += [ClockSignal("client").eq(self.client_clk), ResetSignal("client").eq(self.client_rst)]
         m.submodules.ingress = ingress = Ingress(spec, self.address)
         m.submodules.egress = egress = Egress(spec)
         m.submodules.link = link = Link(spec)

@@ -74,10 +74,8 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
     rng = np.random.default_rng(run.seed)
     addresses = [client.address for client in clients if client.sends]
     packets = random_packets(run.spec, run.packets, rng, addresses, destinations or addresses)
-    own = hasattr(dut, "client_clk")
-    clock = (dut.client_clk, dut.client_rst) if own else (dut.clk, dut.rst)
-    sources = {c.address: AxiStreamSource(_bus(dut, c.sends), *clock) for c in clients if c.sends}
-    sinks = {c.address: AxiStreamSink(_bus(dut, c.receives), *clock) for c in clients if c.receives}
+    sources = {c.address: AxiStreamSource(_bus(dut, c.sends), *_clock(dut, c.sends)) for c in clients if c.sends}
+    sinks = {c.address: AxiStreamSink(_bus(dut, c.receives), *_clock(dut, c.receives)) for c in clients if c.receives}
     for number, port in enumerate([*sources.values(), *sinks.values()]):
         port.log.setLevel("WARNING")
         if run.pauses:
@@ -100,19 +98,27 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
 
 
 async def _reset(dut, flips: Iterable) -> None:
-    resets = [dut.rst, dut.client_rst] if hasattr(dut, "client_rst") else [dut.rst]
+    own = [end for end in "ab" if hasattr(dut, f"{end}_client_clk")]
+    resets = [dut.rst, *(getattr(dut, f"{end}_client_rst") for end in own)]
     for reset in resets:
         reset.value = 1
     for mask in flips:
         mask.value = 0
     await Timer(CLOCK_NS, unit="ns")  # no clock edge may see what has no value yet
     Clock(dut.clk, CLOCK_NS, unit="ns").start()
-    if hasattr(dut, "client_clk"):
-        Clock(dut.client_clk, CLIENT_CLOCK_NS, unit="ns").start()
+    for end in own:
+        Clock(getattr(dut, f"{end}_client_clk"), CLIENT_CLOCK_NS, unit="ns").start()
     for _ in range(3):
         await FallingEdge(dut.clk)
     for reset in resets:
         reset.value = 0
+
+
+def _clock(dut, prefix: str):
+    """Clock and reset of a stream: of its end's clients, if they have their own."""
+    end = prefix[0]
+    own = hasattr(dut, f"{end}_client_clk")
+    return (getattr(dut, f"{end}_client_clk"), getattr(dut, f"{end}_client_rst")) if own else (dut.clk, dut.rst)
 
 
 def _bus(dut, prefix: str) -> AxiStreamBus:

@@ -58,7 +58,7 @@ def measure_link(spec: ChipletSpec) -> LinkTiming:
         "start_cycles": glance.credits_back[0] - glance.trained[0],
         **glance.training,
     }
-    probes = [_Probes(bench, slots, known, rounds * (slot_cycles + 3)) for rounds in (1, 2, 4)]
+    probes = [_Probes(bench, slots, known, rounds) for rounds in (1, 2, 4)]
     for experiment in (_Probes.pairs, _Probes.withheld_credits, _Probes.stream, _Probes.lost_answers, _Probes.retraining):
         known.update(_measured(probes, experiment))
     return LinkTiming(**known)
@@ -91,21 +91,22 @@ class _Probes:
     """Experiments on one link, far enough apart for its loops to come to rest in between.
 
     Causes come one cycle earlier before a slot each time, or arrive one cycle later because the fibre grows, so that they
-    meet the slots in every phase. ``known`` has what was measured before.
+    meet the slots in every phase, ``rounds`` times. ``known`` has what was measured before.
     """
 
     FAR_CYCLES: ClassVar[int] = 40
 
-    def __init__(self, bench: LinkBench, slots: Slots, known: dict[str, Any], repeats: int):
-        self.spec, self.bench, self.slots, self.known, self.repeats = bench.spec, bench, slots, known, repeats
-        self.apart_slots = 6 + 2 * self.spec.virtual_channels + (4 * repeats + 50) // slots.longest_cycles
+    def __init__(self, bench: LinkBench, slots: Slots, known: dict[str, Any], rounds: int):
+        self.spec, self.bench, self.slots, self.known, self.rounds = bench.spec, bench, slots, known, rounds
+        self.repeats = rounds * (slots.longest_cycles + 3)
+        self.apart_slots = 6 + 2 * self.spec.virtual_channels + (4 * self.repeats + 50) // slots.longest_cycles
 
     def pairs(self) -> dict[str, int]:
         """Two flits at a time, at zero delay and then over a fibre that grows."""
         items, credited_slots = range(2 * self.repeats), 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
         flits = [(self._before_slot(n), _FLIT) for n in items for _ in range(2)]
         back = [self._before_slot(n, credited_slots, 0) + second for n in items for second in range(2)]
-        stretches = {self._start_cycle(n) for n in items[self.repeats :]}
+        stretches = {self._start_cycle(n) for n in items[self.repeats :: self.rounds]}
         run = self._run(flits, credit_cycle=lambda number, _: back[number], stretches=stretches)
         carriers, answers, staged = _carriers(run), _acknowledgements(run), run.credits_back
         slots_of = [self._number(slot) for slot in carriers]
@@ -141,10 +142,10 @@ class _Probes:
         """Flits in every slot; after a while one is lost now and then, at zero delay and then over a fibre that grows."""
         window, items = stream_window_flits(self.spec), range(2 * self.repeats)
         first = 2 * window + 40
-        lost = [first + n * self.apart_slots for n in items]
+        lost = [first + n * (self.apart_slots | 1) for n in items]
         channels = self.spec.virtual_channels
         flits = [(0, ClientFlit(b"\1", virtual_channel=n % channels)) for n in range(lost[-1] + self.apart_slots)]
-        stretches = {self.slots.decided_cycle(slot - self.apart_slots // 2) for slot in lost[self.repeats :]}
+        stretches = {self.slots.decided_cycle(slot - self.apart_slots // 2) for slot in lost[self.repeats :: self.rounds]}
         run = self._run(flits, lost_a=self._losing(lost), stretches=stretches)
         firsts = {self._at(cycle): n for n, cycle in enumerate(run.decided)}
         causes = {number: slot for slot in run.a_slots if (number := self._number(slot)) in lost}
@@ -195,7 +196,7 @@ class _Probes:
         apart, first = full_slots + self.apart_slots, self.apart_slots
         deaf = {slot for n in range(self.repeats) for slot in range(first + n * apart, first + n * apart + full_slots)}
         answering = known["first_answer_slot"] % 2
-        stretches = {self.slots.decided_cycle(first + n * apart - 1) for n in range(1, self.repeats)}
+        stretches = {self.slots.decided_cycle(first + n * apart - 1) for n in range(1, self.repeats, self.rounds)}
         flits = [(0, _FLIT)] * ((self.repeats + 1) * apart)
         run = self._run(flits, lost_b=self._losing({slot for slot in deaf if slot % 2 == answering}), stretches=stretches)
         by_number = {self._number(slot): slot for slot in run.b_slots}

@@ -61,7 +61,7 @@ def test_a_packet_to_its_own_chiplet_crosses_no_line():
     bench = ChipletBench(SPEC)
     flit = Packet(b"12345678", source=0, destination=1).flits(SPEC)[0]
     run = bench.run({0: [flit]})
-    assert [(cycle - run.sent[0][0][0], got) for cycle, got in run.received[1]] == [(4, flit)]
+    assert [(cycle - run.sent[0][0][0], got) for cycle, got in run.received[1]] == [(7, flit)]
 
 
 def test_the_routes_of_a_pair_lead_to_the_clients_and_across():

@@ -9,7 +9,7 @@ from lightfabric.rtl.switch import Switch
 from lightfabric.sim.bench import ClientFlit
 from lightfabric.sim.switch import SwitchBench
 
-SPEC = ChipletSpec(ports=2, wavelengths_per_port=1, flit_bytes=64, buffer_flits=4, replay_flits=4)
+SPEC = ChipletSpec(ports=2, wavelengths_per_port=1, flit_bytes=64, buffer_flits=4, reach_m=1.0)
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ TOO_FAR_CYCLES = 300
 """Six times ``reach_m`` of the other specs."""
 SOON_CYCLES = 2 * TOO_FAR_CYCLES + 50
 SILENCE = "silence"
+HEADERS = {"headers": headers, "sets in data blocks": lambda _, sent: sent ^ 0b11}
 DEAD = {"noise": noise, "low": constant(0), "high": constant(-1 % (1 << 66)), "in turns": constant(int("01" * 33, 2))}
 
 
@@ -147,9 +148,7 @@ def test_perfect_lanes_do_not_slip_and_frames_follow_sixteen_sets_after_resume(b
         assert active * bench.spec.blocks_per_cycle < 64 + 100 + 120
 
 
-@pytest.mark.parametrize(
-    ("name", "seed"), [("one lane", 0), ("one lane", 1), ("two lanes", 0), ("two lanes", 1), ("four lanes", 1)]
-)
+@pytest.mark.parametrize(("name", "seed"), [("one lane", 0), ("one lane", 1), ("two lanes", 0), ("four lanes", 1)])
 def test_one_bit_error_in_a_thousand_does_not_keep_it_down_nor_take_it_down(benches, name, seed):
     bench, rng = benches(name), random.Random(seed)
     bench.run(there=any_lanes(bench, rng), back=any_lanes(bench, rng), ber=1e-3, seed=seed, script=lambda _: bench.up(600))
@@ -231,7 +230,7 @@ def test_a_pulled_fibre_takes_the_link_down_and_a_new_one_brings_it_up(benches, 
 @pytest.mark.parametrize(
     ("name", "ways", "fault"),
     [
-        *(("one lane", 2, fault) for fault in (*DEAD, "headers", SILENCE)),
+        *(("one lane", 2, fault) for fault in (*DEAD, *HEADERS, SILENCE)),
         *(("one lane", 1, fault) for fault in ("noise", "headers")),
         *(("two lanes", 2, fault) for fault in ("noise", "headers")),
     ],
@@ -243,7 +242,7 @@ def test_nothing_but_training_sets_brings_it_up(benches, name, ways, fault):
         for plant in (bench.there, bench.back)[:ways]:
             plant.silent = fault == SILENCE
             for lane in plant.lanes:
-                lane.fault = {**DEAD, "headers": headers}.get(fault, light)
+                lane.fault = {**DEAD, **HEADERS}.get(fault, light)
         yield from wait(Bounds.lock + 500)
 
     bench.run(script=script, seed=5)
@@ -351,11 +350,12 @@ def test_frames_wait_until_the_other_end_has_all_parameters(benches):
     bench, headers_alone = benches("one lane"), 0b11
 
     def script(_):
-        while bench.a.state is not State.CONFIRM:
+        while bench.b.state is not State.EXCHANGE:
             yield
-        assert bench.b.state is State.EXCHANGE
+        yield from wait(8)
         bench.there.lanes[0].fault = lambda _, sent: sent & headers_alone
         yield from wait(150)
+        assert (bench.a.state, bench.b.state) == (State.CONFIRM, State.EXCHANGE)
         bench.there.lanes[0].fault = light
         yield from bench.up(100)
 
@@ -368,9 +368,9 @@ def test_frames_wait_until_the_other_end_has_all_parameters(benches):
 @pytest.mark.parametrize(
     ("name", "delay_cycles", "seed"),
     [
-        *(("one lane", 30, seed) for seed in range(6)),
-        *(("one lane", TOO_FAR_CYCLES, seed) for seed in range(4)),
-        *(("two lanes", 10, seed) for seed in range(3)),
+        *(("one lane", 30, seed) for seed in range(4)),
+        *(("one lane", TOO_FAR_CYCLES, seed) for seed in range(2)),
+        *(("two lanes", 10, seed) for seed in range(2)),
     ],
 )
 def test_resets_at_any_time_leave_both_ends_agreed(benches, name, delay_cycles, seed):

@@ -13,6 +13,7 @@ from lightfabric.flows import verilog
 from lightfabric.flows.load import load_spec
 from lightfabric.flows.report import InputError
 from lightfabric.flows.tools import verilator_environment
+from lightfabric.rtl.register import AxiLiteSignature
 from lightfabric.rtl.top import tops
 
 PROTOTYPE = load_spec(None, "prototype")
@@ -54,7 +55,10 @@ def test_streams_have_axi_names(written):
     expected |= {f"m{n}_axis_{name}" for n in count for name in (*STREAM, "tid")} | {"clk", "rst"}
     lines = [] if written.stem == "switch" else count
     expected |= {f"{side}{n}_{name}" for n in lines for side in ("tx", "rx") for name in ("data", "valid")}
-    expected |= {f"{name}{n}" for n in lines for name in ("replays", "crc_errors")}
+    expected |= {f"{name}{n}" for n in lines for name in ("replays", "crc_errors")} | {f"rx{n}_slip" for n in lines}
+    if written.stem == "link":
+        bus = AxiLiteSignature().members
+        expected |= {f"s_axil_{name}" for name in bus} | {"irq", "client_clk", "client_rst"}
     assert ports(written) == expected
 
 
