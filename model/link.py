@@ -230,12 +230,12 @@ def _decide(now: int, me: Records, decided_cycle: int, index: int, o: Records, m
     me.explicit_turn = 1 - explicit
     me.patience = max(0, me.patience - 1)
     me.idle_slots = me.idle_slots + 1 if me.newest > me.acked else 0
-    if min(me.trouble_cycle, me.retrain_cycle) >= _decided_cycle(me, slot + 1):
-        if _receive(me, slot, number, explicit):
-            valid_cycle = _arrival_cycle(me, slot) + me.deliver_cycles
-            flit = kept[me.kept_start + number % me.kept_count]
-            given = push_later(now, channels, o[index, flit.virtual_channel], valid_cycle + me.consumer_cycles)
-            channels.flit[given] = flit
+    is_whole = min(me.trouble_cycle, me.retrain_cycle) + me.cut_cycles > _decided_cycle(me, slot + 1)
+    if is_whole and _receive(me, slot, number, explicit):
+        valid_cycle = _arrival_cycle(me, slot) + me.deliver_cycles
+        flit = kept[me.kept_start + number % me.kept_count]
+        given = push_later(now, channels, o[index, flit.virtual_channel], valid_cycle + me.consumer_cycles)
+        channels.flit[given] = flit
     here = flight[me.flight_start + slot % me.flight_count]
     here.received, here.wanting = me.received, me.wanting
     me.slot += 1
@@ -264,7 +264,7 @@ def _train(me: Records, cycle: int, memory: Records) -> None:
     """Training sets instead of slots from ``cycle`` on; then slots anew, and all that the far end has not received."""
     credits_, usable, _, flight, _, retrains = memory
     ready_cycle = cycle + me.train_cycles
-    first_set = _beat_from(me, cycle + 1)
+    first_set = _beat_from(me, cycle + me.cut_cycles)
     cycles_of_sets = (_beat_from(me, ready_cycle) - first_set) // SETS + 2
     me.frame_beat = first_set + SETS * cycles_of_sets
     me.slot = me.acks_heard = me.naks_heard = me.explicit_turn = 1
@@ -308,7 +308,7 @@ def _send_slot_by_slot(now: int, me: Records, index: int, i: Records, o: Records
     _skip_quiet_slots(now, me, memory)
     while True:
         decided_cycle, training_cycle = _decided_cycle(me, me.slot), min(me.trouble_cycle, me.retrain_cycle)
-        if training_cycle < decided_cycle and training_cycle <= now:
+        if training_cycle + me.cut_cycles <= decided_cycle and training_cycle <= now:
             _train(me, training_cycle, memory)
         elif decided_cycle <= now:
             _decide(now, me, decided_cycle, index, o, memory, channels)
@@ -340,7 +340,7 @@ _FLIGHT = record(received="i8", wanting="i8")
 _STATE = (
     "first_beat_cycle line_cycles first_credit_slot first_answer_slot beats_per_flit beats cycles delay_cycles deliver_cycles "
     "stage_cycles next_cycles consumer_cycles credit_out_cycles credit_in_cycles ack_out_cycles ack_in_cycles nak_out_cycles "
-    "halt_in_cycles nak_in_cycles start_cycles train_cycles channels depth replay_flits is_sure losses stream "
+    "halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth replay_flits is_sure losses stream "
     "frame_beat linked_cycle turn sent vacant_cycle slot newest acked received wanting explicit_turn staged staged_cycle "
     "put_cycle busy place replay_cycle first_again answered patience idle_slots tries acks_heard naks_heard bad_slots "
     "trouble_cycle retrain_cycle retrained"
@@ -416,7 +416,8 @@ class Link(
                 "halt_in_cycles": timing.halt_in_cycles,
                 "nak_in_cycles": timing.nak_in_cycles,
                 "start_cycles": timing.start_cycles,
-                "train_cycles": timing.retrain_cycles + timing.retrain_delays * delay_cycles,
+                "cut_cycles": timing.cut_cycles,
+                "train_cycles": timing.retrain_cycles + round(timing.retrain_cycles_per_delay * delay_cycles),
                 "channels": channels,
                 "depth": spec.buffer_flits,
                 "replay_flits": spec.replay_flits,

@@ -48,10 +48,12 @@ class LinkTiming:
     """From the arrival of the slot that asks for a replay to the decision of the earliest slot that carries no new flit."""
     nak_in_cycles: int
     """From the arrival of the slot that asks for a replay to the decision of the earliest slot that can carry it."""
+    cut_cycles: int
+    """From the cycle in which the link is told to train again to the first beat that the line takes up for a set."""
     retrain_cycles: int
-    """From the cycle in which the link is told to train again to the end of the exchange of parameters, at zero delay."""
-    retrain_delays: int
-    """Times that a longer delay of the fibre adds to that."""
+    """From the same cycle to the end of the exchange of parameters, at zero delay."""
+    retrain_cycles_per_delay: Fraction
+    """How much longer that takes for each cycle of delay, over the longest fibre that the replay buffer is made for."""
 
     latency_cycles: int
     """Least cycles from a flit at the input to the same flit at the output."""
@@ -62,8 +64,8 @@ class LinkTiming:
     replay_loop_cycles: int
     """Most cycles seen from the delivery that a corrupted flit would have had to the delivery of its replay."""
     pointer_loop_cycles: int
-    """Most cycles seen from the decision of a slot with a flit to the decision of a slot that needs its place in the
-    replay buffer, or would if the buffer were full."""
+    """Fewest cycles seen from the decision of a slot with a flit to the decision of a slot that needs its place in the
+    replay buffer, or would if the buffer were full: when a slot with an answer comes just in time."""
     lock_cycles: int
     """From reset to the lock of all wavelengths."""
     align_cycles: int

@@ -120,6 +120,7 @@ class ReplayBuffer(wiring.Component):
     take : In(1)
     clear : In(1), forget all
     again, busy : Out(1)
+    jumps : Out(1), the next flit sent, new or again, does not follow the one sent last
     head : Out(flit_layout(spec))
     sequence : Out(8), of ``head``
     upcoming : Out(8), of the flit put next
@@ -133,7 +134,7 @@ class ReplayBuffer(wiring.Component):
         self.spec = spec
         flit = flit_layout(spec)
         switches = dict.fromkeys(("put", "acknowledge", "rewind", "take", "clear"), In(1))
-        flags = dict.fromkeys(("again", "busy", "room", "progress"), Out(1))
+        flags = dict.fromkeys(("again", "busy", "jumps", "room", "progress"), Out(1))
         numbers = dict.fromkeys(("sequence", "upcoming", "count"), Out(SEQUENCE_BITS))
         values = {"flit": In(flit), "acknowledged": In(SEQUENCE_BITS), "head": Out(flit)}
         newest = Out(SEQUENCE_BITS, init=NEVER_RECEIVED)
@@ -167,12 +168,12 @@ class ReplayBuffer(wiring.Component):
             m.d.sync += [self.newest.eq(self.upcoming), self.upcoming.eq(following(self.upcoming))]
 
         to_send, fetched, behind = Signal(SEQUENCE_BITS), Signal(), Signal()
-        m.d.comb += self.again.eq(self.busy & fetched & ~behind)
+        m.d.comb += [self.again.eq(self.busy & fetched & ~behind), self.jumps.eq(self.rewind | behind)]
         m.d.sync += [fetched.eq(1), behind.eq((to_send > self.count) & ~behind & ~self.rewind)]
         with m.If(self.take):
             m.d.sync += [place.eq(after_place), to_send.eq(to_send - 1), self.sequence.eq(following(self.sequence))]
             m.d.sync += self.busy.eq(to_send != 1)
-        with m.If(self.rewind | behind):
+        with m.If(self.jumps):
             m.d.sync += [to_send.eq(self.count), place.eq(first), self.sequence.eq(following(oldest)), fetched.eq(0)]
             m.d.sync += self.busy.eq(self.count != 0)
         with m.If(self.clear):
@@ -319,11 +320,11 @@ class Transmitter(wiring.Component):
         """What the next slot carries."""
         spec = self.spec
         own, sends, explicit, implicit = Signal(SEQUENCE_BITS), Signal(), Signal(), Signal()
-        explicit_turn, first_again, credit_channel = Signal(init=1), Signal(), Signal(range(spec.virtual_channels))
+        explicit_turn, jumped, credit_channel = Signal(init=1), Signal(), Signal(range(spec.virtual_channels))
         m.d.comb += [
             own.eq(Mux(buffer.again, buffer.sequence, buffer.upcoming)),
             sends.eq((buffer.again & ~self.sets) | ready),
-            explicit.eq(explicit_turn | (buffer.again & first_again)),
+            explicit.eq(explicit_turn | (sends & jumped)),
             implicit.eq(sends & ~explicit),
         ]
         with m.If(self.sets):
@@ -331,10 +332,10 @@ class Transmitter(wiring.Component):
         with m.Elif(framer.load):
             m.d.sync += explicit_turn.eq(~explicit)
             m.d.sync += credit_channel.eq(Mux(credit_channel == spec.virtual_channels - 1, 0, credit_channel + 1))
-        with m.If(buffer.rewind):
-            m.d.sync += first_again.eq(1)
-        with m.Elif(buffer.take):
-            m.d.sync += first_again.eq(0)
+        with m.If(buffer.jumps):
+            m.d.sync += jumped.eq(1)
+        with m.Elif(framer.load & sends):
+            m.d.sync += jumped.eq(0)
 
         frame, flit = Signal(frame_layout(spec)), Signal(flit_layout(spec))
         header = frame.header

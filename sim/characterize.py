@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from importlib.metadata import version
 from importlib.resources import files
-from math import gcd
-from typing import Any, ClassVar
+from math import ceil, gcd
+from typing import Any
 
 from lightfabric.model.codec import CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCES
 from lightfabric.model.slot import Slots
-from lightfabric.model.spec import ChipletSpec, spec_hash
+from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, spec_hash
 from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
 from lightfabric.sim.bench import ClientFlit, Transfers
 from lightfabric.sim.link import LinkBench, LinkRun, Lost, Slot
@@ -94,19 +94,17 @@ class _Probes:
     meet the slots in every phase, ``rounds`` times. ``known`` has what was measured before.
     """
 
-    FAR_CYCLES: ClassVar[int] = 40
-
     def __init__(self, bench: LinkBench, slots: Slots, known: dict[str, Any], rounds: int):
         self.spec, self.bench, self.slots, self.known, self.rounds = bench.spec, bench, slots, known, rounds
-        self.repeats = rounds * (slots.longest_cycles + 3)
-        self.apart_slots = 6 + 2 * self.spec.virtual_channels + (4 * self.repeats + 50) // slots.longest_cycles
+        self.repeats = rounds * (slots.longest_cycles + 2)
+        self.apart_slots = 6 + 2 * self.spec.virtual_channels + (4 * self.repeats + 40) // slots.longest_cycles
 
     def pairs(self) -> dict[str, int]:
-        """Two flits at a time, at zero delay and then over a fibre that grows."""
-        items, credited_slots = range(2 * self.repeats), 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
+        """Two flits at a time, first at zero delay, then over a fibre that grows."""
+        items, credited_slots = range(self.repeats), 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
         flits = [(self._before_slot(n), _FLIT) for n in items for _ in range(2)]
         back = [self._before_slot(n, credited_slots, 0) + second for n in items for second in range(2)]
-        stretches = {self._start_cycle(n) for n in items[self.repeats :: self.rounds]}
+        stretches = {self._start_cycle(n) for n in items[self.rounds :: self.rounds]}
         run = self._run(flits, credit_cycle=lambda number, _: back[number], stretches=stretches)
         carriers, answers, staged = _carriers(run), _acknowledgements(run), run.credits_back
         slots_of = [self._number(slot) for slot in carriers]
@@ -127,7 +125,7 @@ class _Probes:
 
     def withheld_credits(self) -> dict[str, int]:
         """The buffer is full, and a credit at a time comes back."""
-        depth, fill_slots = self.spec.buffer_flits, self.spec.buffer_flits * 2 + 20
+        depth, fill_slots = self.spec.buffer_flits, self.spec.buffer_flits + 20
         flits = [(0, _FLIT)] * (depth + self.repeats)
         back = [self._before_slot(min(n, self.repeats), fill_slots, 0) for n in range(len(flits))]
         run = self._run(flits, credit_cycle=lambda number, _: back[number])
@@ -139,32 +137,37 @@ class _Probes:
         }
 
     def stream(self) -> dict[str, int | Fraction]:
-        """Flits in every slot; after a while one is lost now and then, at zero delay and then over a fibre that grows."""
-        window, items = stream_window_flits(self.spec), range(2 * self.repeats)
-        first = 2 * window + 40
-        lost = [first + n * (self.apart_slots | 1) for n in items]
-        channels = self.spec.virtual_channels
-        flits = [(0, ClientFlit(b"\1", virtual_channel=n % channels)) for n in range(lost[-1] + self.apart_slots)]
-        stretches = {self.slots.decided_cycle(slot - self.apart_slots // 2) for slot in lost[self.repeats :: self.rounds]}
-        run = self._run(flits, lost_a=self._losing(lost), stretches=stretches)
+        """Flits in every slot; then two bursts at a time whose second slots are lost, over a fibre that grows."""
+        known, spec, window = self.known, self.spec, stream_window_flits(self.spec)
+        channels, burst = spec.virtual_channels, 6 + 40 // self.slots.longest_cycles
+        slots_per_flit = 1 + known["credit_loop_cycles"] // (channels * spec.buffer_flits * self.slots.longest_cycles)
+        first, apart = 2 * window * slots_per_flit + self.apart_slots, self.apart_slots + 2 * burst | 1
+        begins = [first + n * apart for n in range(2 * self.repeats)]
+        early_cycles = known["accept_cycles"] + known["stage_cycles"]
+        starts = [0] * 2 * window + [self.slots.decided_cycle(slot) - early_cycles for slot in begins for _ in range(burst)]
+        flits = [(at, ClientFlit(b"\1", virtual_channel=n % channels)) for n, at in enumerate(starts)]
+        stretches = {self.slots.decided_cycle(slot) - burst for slot in begins[2 * self.rounds :: 2 * self.rounds]}
+        run = self._run(flits, lost_a=self._losing({slot + 1 for slot in begins}), stretches=stretches)
+
         firsts = {self._at(cycle): n for n, cycle in enumerate(run.decided)}
-        causes = {number: slot for slot in run.a_slots if (number := self._number(slot)) in lost}
-        requests = {cause: next(s for s in run.b_slots if _asks(s) and s.arrival_cycle > slot.arrival_cycle) for cause, slot in causes.items()}
-        asked = [(slot.arrival_cycle, self._number(requests[cause])) for cause, slot in causes.items()]
-        replays = [number for slot in _carriers(run) if (number := self._number(slot)) not in firsts]
-        answered = [(s.arrival_cycle, next(n for n in replays if n > cause)) for cause, s in requests.items()]
+        sent = {self._number(slot): slot for slot in run.a_slots}
+        lost = [sent[begin + 1] for begin in begins]
+        requests = [next(s for s in run.b_slots if _asks(s) and s.arrival_cycle > slot.arrival_cycle) for slot in lost]
+        again = [slot for slot in _carriers(run) if self._number(slot) not in firsts]
+        replays = [next(s for s in again if s.arrival_cycle > slot.arrival_cycle) for slot in lost]
         late = [
-            run.received[firsts[n]][0] - causes[n].arrival_cycle - self.known["deliver_cycles"]
-            for n in lost[: self.repeats] if n in firsts
-        ]  # fmt: skip
-        received = run.received
+            run.received[firsts[begin + 1]][0] - slot.arrival_cycle - known["deliver_cycles"] - 2 * (n // 2 // self.rounds)
+            for n, (begin, slot) in enumerate(zip(begins, lost, strict=True))
+        ]
+        asked = ((slot.arrival_cycle, self._number(request)) for slot, request in zip(lost, requests, strict=True))
+        answered = ((request.arrival_cycle, self._number(replay)) for request, replay in zip(requests, replays, strict=True))
         nak_in_cycles = self._exact("nak_in_cycles", answered)
         return {
             "nak_out_cycles": self._exact("nak_out_cycles", asked, every=2),
             "nak_in_cycles": nak_in_cycles,
-            "halt_in_cycles": self._halt_in_cycles(run, requests.values(), nak_in_cycles),
+            "halt_in_cycles": self._halt_in_cycles(run, requests, nak_in_cycles),
             "replay_loop_cycles": max(late),
-            "cycles_per_flit": Fraction(received[2 * window][0] - received[window][0], window),
+            "cycles_per_flit": Fraction(run.received[2 * window - 1][0] - run.received[window - 1][0], window),
         }
 
     def _halt_in_cycles(self, run: LinkRun, requests: Iterable[Slot], nak_in_cycles: int) -> int:
@@ -209,26 +212,29 @@ class _Probes:
     def _pointer_loop_cycles(self, run: LinkRun, before_slot: int, ack_in_cycles: int) -> int:
         carriers = [slot for slot in _carriers(run) if self._number(slot) < before_slot - self.apart_slots // 2]
         answers = _acknowledgements(run)
-        return max(
+        return min(
             answer.arrival_cycle + ack_in_cycles - decided
             for _, answer, decided in zip(carriers, answers, run.decided, strict=False)
         )
 
-    def retraining(self) -> dict[str, int]:
+    def retraining(self) -> dict[str, int | Fraction]:
         """A flit that just makes the shortest slot there is; then the link trains, the fibre grows, the link trains again."""
         known, slots = self.known, range(self.apart_slots, self.apart_slots + self.slots.beats)
         shortest = min(slots, key=lambda slot: self.slots.decided_cycle(slot + 1) - self.slots.decided_cycle(slot))
         at = self.slots.decided_cycle(shortest) - known["accept_cycles"] - known["stage_cycles"]
-        first = at + self.apart_slots * self.slots.longest_cycles
-        far = first + 4 * (known["align_cycles"] + known["exchange_cycles"])
-        second = far + self.FAR_CYCLES + self.apart_slots * self.slots.longest_cycles
-        stretches, trains = range(far, far + self.FAR_CYCLES), {first, second}
+        apart_cycles, grow_cycles = self.apart_slots * self.slots.longest_cycles, _reach_cycles(self.spec)
+        first = at + apart_cycles
+        grow = first + 4 * (known["align_cycles"] + known["exchange_cycles"])
+        second = grow + grow_cycles + apart_cycles
+        stretches, trains = range(grow, grow + grow_cycles), {first, second}
         run = self._run([(at, _FLIT), (second + 1, _FLIT)], stretches=stretches, retrain_at=trains, decode=False)
         near_cycles, far_cycles = run.trained[1] - first, run.trained[2] - second
+        cuts = (at - known["line_cycles"] - told for at, told in zip(run.cut, (first, second), strict=True))
         return {
             "latency_cycles": run.received[0][0] - run.sent[0][0],
+            "cut_cycles": min(cuts),
             "retrain_cycles": near_cycles,
-            "retrain_delays": round((far_cycles - near_cycles) / self.FAR_CYCLES),
+            "retrain_cycles_per_delay": Fraction(far_cycles - near_cycles, grow_cycles),
             "recovery_cycles": run.recoveries[0],
         }
 
@@ -268,6 +274,11 @@ class _Probes:
         if least != most:
             raise _TooFewPhasesError(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
         return most
+
+
+def _reach_cycles(spec: ChipletSpec) -> int:
+    """Delay of the longest fibre that the replay buffer is made for."""
+    return ceil(spec.reach_m * FIBRE_PS_PER_M / spec.cycle_ps)
 
 
 def _same(name: str, values: Iterable[int]) -> int:

@@ -2,27 +2,36 @@
 
 Properties do not depend on what a flit carries, so the specs are small: one payload byte, the shortest windows. The
 solver picks every input of a harness anew in each cycle. Inductive proofs speak of the registers of a block; a harness
-finds them by name (:func:`register`), so that the hardware has no ports for its proofs.
+finds them by name (:class:`Inside`), so that the hardware has no ports for its proofs.
 """
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from functools import partial
 
-from amaranth import Cat, Elaboratable, Module, Mux, Signal, Value
+from amaranth import Cat, Const, Elaboratable, Module, Mux, Signal, Value
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from lightfabric.model.codec import SEQUENCE_BITS
+from lightfabric.model.codec import CRC_BITS, CREDIT_BITS, SEQUENCE_BITS, SEQUENCES, crc_field
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.channel import Credits, Queue, RoundRobin, flit_layout
-from lightfabric.rtl.link import Receiver, Transmitter, frame_layout, link_state_layout
+from lightfabric.rtl.channel import LEAK_CYCLES, CreditLedger, Credits, Queue, RoundRobin, flit_layout
+from lightfabric.rtl.crc import implicit_sequence
+from lightfabric.rtl.link import HEADER, Receiver, ReplayBuffer, Transmitter, distance, following, frame_layout
+from lightfabric.rtl.register import OKAY, REGISTERS, SLVERR, Registers
 
 
 class NarrowSpec(ChipletSpec):
-    """A chiplet whose flits carry one byte, to spare the solver the others."""
+    """A chiplet whose flits carry one byte, to spare the solver the others, and whose replay buffer is as short as is asked.
+
+    A replay buffer that is shorter than the round trip makes a link slower and must not make it wrong.
+    """
+
+    def _require_replay_depth(self) -> None:
+        pass
 
     @property
     def payload_bytes(self) -> int:
@@ -30,20 +39,36 @@ class NarrowSpec(ChipletSpec):
         return 1
 
 
-SMALL = NarrowSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, virtual_channels=2, buffer_flits=3, replay_flits=2)
-"""Buffers of three flits, so that pointers wrap where their bits do not; the least window of replays."""
+SMALL = NarrowSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, virtual_channels=2, buffer_flits=3, replay_flits=3)
+"""Buffers of three flits, so that pointers wrap where their bits do not, and the replay buffer is never full."""
+SLOW = replace(SMALL, wavelengths_per_port=4, replay_flits=2)
+"""Two beats to a flit: no two slots in a row; a replay buffer with every place in use."""
+TIGHT = replace(SMALL, buffer_flits=2, replay_flits=2)
+"""The least with which anything can overtake, for searches from reset."""
 
 
-def opened(block):
-    """Module of a block, elaborated once and for good: what a harness reads in it is what is proven."""
-    module = block.elaborate(None)
-    block.elaborate = lambda _: module
-    return module
+class Inside:
+    """A block, elaborated once and for good: what a harness reads in it is what is proven."""
 
+    def __init__(self, block):
+        self._variables: dict[str, Signal] = {}
+        self._block, profiler = block, sys.getprofile()
+        sys.setprofile(self._keep)
+        try:
+            module = block.elaborate(None)
+        finally:
+            sys.setprofile(profiler)
+        self.submodules = module.submodules
+        self._signals = self._variables | {signal.name: signal for signal in module._driving}
+        block.elaborate = lambda _: module
 
-def register(module, name: str):
-    """The signal of that name driven in an opened module; KeyError if there is none."""
-    return {signal.name: signal for signal in module._driving}[name]
+    def __getitem__(self, name: str) -> Signal:
+        """The signal driven by that name, or in a variable of that name of a method of the block; KeyError if there is none."""
+        return self._signals[name]
+
+    def _keep(self, frame, event: str, _value) -> None:
+        if event == "return" and frame.f_locals.get("self") is self._block:
+            self._variables |= {name: value for name, value in frame.f_locals.items() if isinstance(value, Signal)}
 
 
 def replaced(block, assignments) -> None:
@@ -53,14 +78,32 @@ def replaced(block, assignments) -> None:
     block.elaborate = lambda _: module
 
 
-def in_window(value, first, length):
-    """1 if ``value`` is one of the ``length`` sequence numbers from ``first`` on, modulo 2**SEQUENCE_BITS."""
-    return (value - first)[:SEQUENCE_BITS] < length
+def counts(m, up, down, name: str, most: int):
+    """How often ``up`` less how often ``down`` was 1 before this cycle, at most ``most``."""
+    count = Signal(range(most + 1), name=name)
+    m.d.sync += count.eq(count + up - down)
+    return count
 
 
-def distance(first, last):
-    """How many sequence numbers ``last`` is ahead of ``first``, modulo 2**SEQUENCE_BITS."""
-    return (last - first)[:SEQUENCE_BITS]
+def was(m, value, name: str):
+    """``value`` in the cycle before."""
+    past = Signal.like(value, name=name)
+    m.d.sync += past.eq(value)
+    return past
+
+
+def latched(m, happens, name: str):
+    """1 after a cycle in which ``happens`` was."""
+    happened = Signal(name=name)
+    m.d.sync += happened.eq(happened | happens)
+    return happened
+
+
+def within(m, most: int, waits, name: str, message: str):
+    """Asserts that there are never more than ``most`` cycles in a row in which somebody ``waits``."""
+    waited = Signal(range(most + 2), name=f"{name}_waited")
+    m.d.sync += waited.eq(Mux(waits, waited + 1, 0))
+    m.d.comb += [Assert(waited <= most, message), Cover(waited == most, f"the longest wait ({name})")]
 
 
 class Harness(wiring.Component):
@@ -90,7 +133,7 @@ class CreditLoop(Harness):
     def _prove(self, m):
         queue, credits_, depth = self.queue, self.credits, self.spec.buffer_flits
         m.submodules.queue, m.submodules.credits = queue, credits_
-        fifos, counts = opened(queue).submodules, opened(credits_)
+        fifos, counts = Inside(queue).submodules, Inside(credits_)
 
         refund = Signal.like(credits_.refund)
         sent = (self.send & credits_.left.bit_select(self.channel, 1))[0]
@@ -99,7 +142,7 @@ class CreditLoop(Harness):
         m.d.sync += [queue.i.valid.eq(sent), queue.i.flit.virtual_channel.eq(self.channel), refund.eq(queue.i.credit)]
 
         for v in range(self.spec.virtual_channels):
-            count, level = register(counts, f"count_{v}"), fifos[f"fifo_{v}"].level
+            count, level = counts[f"count_{v}"], fifos[f"fifo_{v}"].level
             arrives, spent = Signal(name=f"arrives_{v}"), Signal(name=f"spent_{v}")
             m.d.comb += [
                 arrives.eq(queue.i.valid & (queue.i.flit.virtual_channel == v)),
@@ -131,7 +174,7 @@ class FlitOrder(Harness):
 
     def _prove(self, m):
         m.submodules.queue = self.queue
-        fifos = opened(self.queue).submodules
+        fifos = Inside(self.queue).submodules
         m.d.comb += [self.queue.i.flit.eq(self.flit), self.queue.i.valid.eq(self.valid), self.queue.pop.eq(self.pop)]
         for v in range(self.spec.virtual_channels):
             self._watch(m, v, fifos[f"fifo_{v}"])
@@ -155,8 +198,8 @@ class FlitOrder(Harness):
         with m.Elif(~watching & self.mark & enters):
             m.d.sync += [watching.eq(1), ahead.eq(inside - leaves), watched.eq(self.flit)]
 
-        module = opened(fifo)
-        produce, consume = register(module, "produce"), register(module, "consume")
+        module = Inside(fifo)
+        produce, consume = module["produce"], module["consume"]
         probe = module.submodules.storage.read_port(domain="comb")
         m.d.comb += [
             probe.addr.eq((consume + ahead) % modulo),
@@ -181,7 +224,7 @@ class Turns(Harness):
 
     def _prove(self, m):
         m.submodules.arbiter = arbiter = self.arbiter
-        above, count = register(opened(arbiter), "above"), self.count
+        above, count = Inside(arbiter)["above"], self.count
         grant, everyone = arbiter.grant, (1 << self.count) - 1
         m.d.comb += [
             arbiter.requests.eq(self.requests),
@@ -205,232 +248,435 @@ class Turns(Harness):
             m.d.comb += Cover((waits == count - 1) & grant[i], "the last in turn is granted")
 
 
-class Window:
-    """The sequence registers and the replay buffer in an opened transmitter, and what must hold of them in every state."""
+class Ledger(Harness):
+    """The books of a virtual channel between a far sender that keeps its limit and a client that keeps the rules.
 
-    def __init__(self, m, spec: ChipletSpec, inside):
-        self._memory = inside.submodules.kept
-        self.oldest, self.send, self.new = (register(inside, name) for name in ("oldest", "send", "new"))
-        self.outstanding = distance(self.oldest, self.new)
-        (read,) = self._memory.read_ports
+    The sender hears of the limit late. The client holds flits and gives a credit for each, or loses one without. After a
+    restart the sender counts from 0 again and may send nothing until it hears of a limit.
+
+    Members
+    -------
+    send : In(1), the sender's wish
+    hear : In(1), the sender hears of the limit
+    give, lose : In(1), the client's wish
+    restart : In(1)
+    """
+
+    def __init__(self, ledger=CreditLedger, spec: ChipletSpec = SMALL):
+        self.spec, self.ledger = spec, ledger(spec)
+        super().__init__(dict.fromkeys(("send", "hear", "give", "lose", "restart"), In(1)))
+
+    def _prove(self, m):
+        m.submodules.ledger = ledger = self.ledger
+        self.inside, depth = Inside(ledger), self.spec.buffer_flits
+        out, quiet = self.inside["out"], self.inside["quiet_cycles"]
+        entered, heard = Signal(CREDIT_BITS), Signal(CREDIT_BITS)
+        gives, loses = Signal(), Signal()
+        held = counts(m, ledger.flit, gives + loses, "held", depth)
+        lost = counts(m, loses, ledger.leak, "lost", depth)
         m.d.comb += [
-            Assert(self.outstanding <= spec.replay_flits, "never more outstanding than the replay buffer holds"),
-            Assert(distance(self.oldest, self.send) <= self.outstanding, "oldest, send and new are in this order"),
-            Assert((self.send == self.new) | (read.data == self.kept(m, self.send)), "invariant: the buffer is read ahead"),
+            ledger.flit.eq(self.send & (entered != heard)),
+            gives.eq(self.give & (held != 0)),
+            loses.eq(self.lose & ~gives & (held != 0)),
+            ledger.credit.eq(gives),
+            ledger.held.eq(held != 0),
+            ledger.restart.eq(self.restart),
         ]
+        m.d.sync += entered.eq(Mux(self.restart, 0, entered + ledger.flit))
+        with m.If(self.restart):
+            m.d.sync += heard.eq(0)
+        with m.Elif(self.hear):
+            m.d.sync += heard.eq(ledger.limit)
+        may_enter, knows = (limit - entered for limit in (ledger.limit, heard))
+        was_full, was_lost = latched(m, held == depth, "was_full"), latched(m, lost == depth, "was_lost")
+        m.d.comb += [
+            Assert(may_enter[:CREDIT_BITS] == depth - held - lost, "the limit is the buffer and what was freed"),
+            Assert(out == held + lost, "what is out is what entered and did not leave"),
+            Assert(held + lost <= depth, "the buffer never overflows"),
+            Assert(~ledger.violation, "who keeps the rules is never reported"),
+            Assert(~ledger.leak | (lost != 0), "only what is missing is given again"),
+            Assert((quiet == 0) | (held == 0), "invariant: quiet while nothing is held"),
+            Assert(knows[:CREDIT_BITS] <= may_enter[:CREDIT_BITS], "invariant: limits are late, never early"),
+            Assert(quiet <= LEAK_CYCLES, "invariant: quiet cycles"),
+            Cover(was_full & (held == 0) & (lost == 0) & (entered == depth + 1), "a full buffer is emptied and used again"),
+            Cover(was_lost & (lost == 0), "all credits were lost and are given again"),
+        ]
+        self._soon(m, lost, held)
 
-    def kept(self, m, sequence):
-        """What the replay buffer holds at the place of a sequence number."""
-        probe = self._memory.read_port(domain="comb")
-        m.d.comb += probe.addr.eq(sequence)
-        return probe.data
+    def _soon(self, m, lost, held):
+        """What is missing is given again within so many cycles after the client has become quiet."""
+        quiet, ledger = Signal(range(LEAK_CYCLES + 3)), self.ledger
+        with m.If(ledger.flit | (held != 0) | (lost == 0) | ledger.leak):
+            m.d.sync += quiet.eq(0)
+        with m.Else():
+            m.d.sync += quiet.eq(quiet + 1)
+        known = self.inside["quiet_cycles"]
+        m.d.comb += [
+            Assert(quiet <= LEAK_CYCLES, "what is missing is given again soon"),
+            Assert((quiet <= known) | (known == LEAK_CYCLES), "invariant: quiet cycles are counted"),
+        ]
 
 
 class ReplayWindow(Harness):
-    """A transmitter before a line of any pace and a far end that acknowledges, frees and asks for replays at will.
+    """A replay buffer that is filled, acknowledged, rewound, read and cleared at will, as far as its contract allows.
 
-    The far end acknowledges only what was numbered and frees only what was sent. An arbitrary flit is watched from
-    its first sending until it is acknowledged: every replay of its sequence must carry it unchanged.
+    A reference keeps the sequence last freed and the number of flits kept by what the contract says. An arbitrary flit is
+    watched from its ``put`` until it is freed: every replay of its sequence must carry it unchanged, and the sequences of a
+    replay must follow one another from the one after the last freed to the newest.
 
     Members
     -------
-    flit, valid : In, what the client sends
-    local, remote : In(link_state_layout(spec))
-    load : In(1), a slot of the line
-    mark : In(1), watch the flit that is sent
+    flit : In(flit_layout(spec))
+    put, acknowledge, rewind, take, clear : In(1), wishes
+    acknowledged : In(8)
+    mark : In(1), watch the flit that is put
     """
 
-    def __init__(self, transmitter=Transmitter, spec: ChipletSpec = SMALL):
-        self.spec, self.transmitter = spec, transmitter(spec)
-        state = link_state_layout(spec)
-        super().__init__(
-            {
-                "flit": In(flit_layout(spec)),
-                "valid": In(1),
-                "local": In(state),
-                "remote": In(state),
-                "load": In(1),
-                "mark": In(1),
-            }
-        )
+    def __init__(self, buffer=ReplayBuffer, spec: ChipletSpec = SMALL):
+        self.spec, self.buffer = spec, buffer(spec)
+        wishes = dict.fromkeys(("put", "acknowledge", "rewind", "take", "clear", "mark"), In(1))
+        super().__init__({**wishes, "flit": In(flit_layout(spec)), "acknowledged": In(SEQUENCE_BITS)})
 
     def _prove(self, m):
-        m.submodules.transmitter = transmitter = self.transmitter
-        inside = opened(transmitter)
-        framer = inside.submodules.framer
-        replaced(framer, framer.load.eq(self.load))
+        m.submodules.buffer = buffer = self.buffer
+        self.inside = Inside(buffer)
+        after_take, after_clear = was(m, buffer.take, "after_take"), was(m, buffer.clear, "after_clear")
+        self.ready = Signal()  # the head has been read
+        slow = self.spec.beats_per_flit > 1
         m.d.comb += [
-            transmitter.i.flit.eq(self.flit),
-            transmitter.i.valid.eq(self.valid),
-            transmitter.local.eq(self.local),
-            transmitter.remote.eq(self.remote),
+            self.ready.eq(buffer.again & (~after_take if slow else 1)),
+            buffer.flit.eq(self.flit),
+            buffer.clear.eq(self.clear),
+            buffer.rewind.eq(self.rewind & ~self.clear & (buffer.count != 0)),
+            buffer.put.eq(self.put & buffer.room & ~buffer.busy & ~buffer.rewind & ~self.clear),
+            buffer.take.eq(self.take & self.ready),
+            buffer.acknowledge.eq(self.acknowledge & ~after_clear),
+            buffer.acknowledged.eq(self.acknowledged),
+            Assume(self.acknowledged < SEQUENCES),
         ]
-        window = Window(m, self.spec, inside)
-        oldest, send, new, outstanding = window.oldest, window.send, window.new, window.outstanding
-        ack = self.remote.expected
-        m.d.comb += Assume(distance(oldest, ack) <= outstanding)
-        self._credits(m, inside)
+        self._reference(m)
+        self._watch(m)
+        self._invariants(m)
 
-        frame = Signal(frame_layout(self.spec))
-        sequence, watching, watched = Signal(SEQUENCE_BITS), Signal(), Signal(frame.shape())
-        header = frame.header
-        sends, replays = Signal(), Signal()
+    def _reference(self, m):
+        """What is kept by the contract, and that the buffer says so."""
+        buffer, most = self.buffer, self.spec.replay_flits
+        freed, kept, frees, freed_before = Signal(SEQUENCE_BITS, init=SEQUENCES - 1), Signal(range(most + 1)), Signal(), Signal()
+        answer = was(m, self.acknowledged, "answer")
+        ahead = distance(freed, answer)
+        m.d.comb += frees.eq(buffer.acknowledge & (ahead != 0) & (ahead <= kept) & ~freed_before)
+        m.d.sync += [kept.eq(kept - Mux(frees, ahead, 0) + buffer.put), freed_before.eq(buffer.acknowledge & (frees | freed_before))]
+        with m.If(frees):
+            m.d.sync += freed.eq(answer)
+        with m.If(buffer.clear):
+            m.d.sync += [kept.eq(0), freed.eq(SEQUENCES - 1), freed_before.eq(0)]
         m.d.comb += [
-            frame.eq(framer.frame),
-            sends.eq(self.load & header.data),
-            replays.eq(sends & (send != new)),
-            Assert(~sends | (header.sequence == send), "a frame has the sequence that is to be sent"),
+            Assert(buffer.count == kept, "an answer frees its flit and all before it, or nothing"),
+            Assert(kept <= most, "never more than the replay buffer holds"),
+            Assert(~buffer.room | (kept < most), "room is room"),
+            Assert(distance(freed, buffer.newest) == kept, "the newest flit is the last one put"),
+            Assert(buffer.upcoming == following(buffer.newest), "sequences follow one another"),
+            Cover(frees & (kept == most), "a full buffer is acknowledged"),
         ]
-        alive = watching & in_window(sequence, oldest, outstanding)
-        again = alive & replays & (header.sequence == sequence)
-        m.d.comb += [
-            Assert(~again | same_flit(frame, watched), "a replay carries the flit first sent"),
-            Assert(~alive | same_flit(window.kept(m, sequence), watched), "invariant: the buffer keeps the watched flit"),
-            Cover(again & (outstanding == self.spec.replay_flits), "a flit is replayed in a full window"),
-        ]
-        with m.If(sends & ~replays & self.mark & ~watching):
-            m.d.sync += [watching.eq(1), sequence.eq(send), watched.eq(frame)]
-        with m.Elif(~in_window(sequence, ack, distance(ack, new))):
+        self.freed, self.kept = freed, kept
+
+    def _watch(self, m):
+        buffer = self.buffer
+        watching, watched, sequence = Signal(), Signal(flit_layout(self.spec)), Signal(SEQUENCE_BITS)
+        back = distance(sequence, buffer.newest)
+        with m.If(buffer.clear):
             m.d.sync += watching.eq(0)
+        with m.Elif(watching):
+            m.d.sync += watching.eq((back < self.kept) | buffer.busy)
+        with m.Elif(self.mark & buffer.put):
+            m.d.sync += [watching.eq(1), watched.eq(self.flit), sequence.eq(buffer.upcoming)]
+        shown = self.ready & watching & (buffer.sequence == sequence)
+        again = latched(m, shown & buffer.take, "again")
+        memory, end = self.inside.submodules.kept, self.inside["end"]
+        probe = memory.read_port(domain="comb")
+        m.d.comb += [
+            probe.addr.eq(end - back - 1),
+            Assert(~shown | (buffer.head == watched), "a replay carries the flit first sent"),
+            Assert(~watching | (probe.data == watched), "invariant: the buffer keeps the watched flit"),
+            Assert(~watching | (back < self.spec.replay_flits), "invariant: watched while it is kept"),
+            Cover(shown & buffer.take & again, "a flit is replayed twice"),
+        ]
 
-    def _credits(self, m, inside):
-        for v in range(self.spec.virtual_channels):
-            sent, freed = register(inside, f"sent_{v}"), Signal(SEQUENCE_BITS, name=f"freed_{v}")
-            m.d.sync += freed.eq(self.remote.freed[v])
-            m.d.comb += [
-                Assume(distance(freed, self.remote.freed[v]) <= distance(freed, sent)),
-                Assert(distance(freed, sent) <= self.spec.buffer_flits, "never more in use than the far buffer holds"),
-            ]
+    def _invariants(self, m):
+        """Which flits a replay shows, and what the registers have to do with it."""
+        buffer, inside, most = self.buffer, self.inside, self.spec.replay_flits
+        first, end, place, oldest = (inside[name] for name in ("first", "end", "place", "oldest"))
+        to_send, fetched, behind = (inside[name] for name in ("to_send", "fetched", "behind"))
+        memory = inside.submodules.kept
+        read, probe = memory.read_ports[0], memory.read_port(domain="comb")
+        left = distance(buffer.sequence, buffer.newest) + 1
+        took, rewound = was(m, buffer.take, "took"), was(m, buffer.rewind, "rewound")
+        next_in_turn, freed_before = was(m, following(buffer.sequence), "next_in_turn"), was(m, self.freed, "freed_before")
+        freed_now = freed_before != self.freed
+        m.d.comb += [
+            probe.addr.eq(place),
+            Assert(~self.ready | (left <= self.kept) | freed_now, "what was acknowledged is not sent again"),
+            Assert(~(self.ready & took) | (buffer.sequence == next_in_turn), "a replay goes on with the next"),
+            Assert(~rewound | (~buffer.again & (buffer.sequence == following(freed_before))), "it begins after the last freed"),
+            Assert(~rewound | buffer.busy, "a replay is busy from the next cycle on"),
+            Assert(~buffer.busy | (left == to_send), "invariant: sequence of the head"),
+            Assert(~buffer.busy | (place == (end - to_send)[: len(place)]), "invariant: place of the head"),
+            Assert((to_send <= most) & (buffer.busy == (to_send != 0)), "invariant: to send"),
+            Assert(~buffer.busy | (to_send <= self.kept) | behind | freed_now, "invariant: behind"),
+            Assert((oldest == self.freed) & (end == (first + self.kept)[: len(end)]), "invariant: pointers"),
+            Assert(~self.ready | (read.data == probe.data), "invariant: read ahead"),
+            Cover(self.ready & took & (self.kept == most) & (to_send == 1), "all that is kept is sent again"),
+        ]
 
 
 class LossyLine(Harness):
-    """A transmitter and a receiver with a line between them that delays every frame at will and loses any of them.
+    """A transmitter and a receiver with a line between them that does to each frame what it likes.
 
-    Frames stay in order, at most two in flight, and a frame arrives as it was sent or not at all: the CRC finds all errors.
-    News of the receiver's state reach the transmitter late or never, in order. Credits come and go at will. An arbitrary
-    flit is watched: if it is the k-th to be sent, the k-th to be delivered must be the same.
+    A frame waits on the line as long as the line likes. Then it arrives as it was sent, or as noise with a wrong CRC, or
+    not at all; and it stays to arrive again, or leaves. The CRC finds all errors. The way back tells of the receiver's
+    state as late and as often as it likes, or never. The client beyond gives credits for the flits that it holds at will.
+    A flit carries the number of the flits before it in its virtual channel, so that each is known when it is delivered.
 
     Members
     -------
-    flit, valid : In, what the client sends
-    freed : In, the credits that the transmitter hears of
+    valid, channel : In, the client's wish to send a flit of that virtual channel
     load : In(1), a slot of the line, used if the line has room
-    move : In(2), frames that go on
-    lose : In(1), the frame that arrives is lost
+    arrive, stay : In(1), something of the frame on the line arrives; it goes on being there
+    right, lost : In(1), as it was sent; nothing at all
+    noise : In(HEADER), the header of a frame with a wrong CRC
     report, hear : In(1), the receiver's state sets out, and reaches the transmitter
-    mark : In(1), watch the flit that is sent
+    give : In(spec.virtual_channels), the far client's wish to give a credit
     """
 
-    def __init__(self, transmitter=Transmitter, receiver=Receiver, spec: ChipletSpec = SMALL):
+    MOST_FLITS = 63
+
+    def __init__(self, transmitter=Transmitter, receiver=Receiver, spec: ChipletSpec = TIGHT):
         self.spec, self.transmitter, self.receiver = spec, transmitter(spec), receiver(spec)
-        choices = dict.fromkeys(("valid", "load", "lose", "report", "hear", "mark"), In(1))
-        freed = self.transmitter.remote.freed.shape()
-        super().__init__({"flit": In(flit_layout(spec)), "freed": In(freed), "move": In(2), **choices})
+        choices = dict.fromkeys(("valid", "load", "arrive", "stay", "right", "lost", "report", "hear"), In(1))
+        channels = spec.virtual_channels
+        super().__init__({"channel": In(range(channels)), "noise": In(HEADER), "give": In(channels), **choices})
 
     def _prove(self, m):
         m.submodules.transmitter, m.submodules.receiver = self.transmitter, self.receiver
-        inside, deframer = opened(self.transmitter), opened(self.receiver).submodules.deframer
-        framer = inside.submodules.framer
-        window = Window(m, self.spec, inside)
-        in_flight, *_ = flights = self._line(m, framer, deframer)
-        m.d.comb += [self.transmitter.i.flit.eq(self.flit), self.transmitter.i.valid.eq(self.valid)]
-        self._news(m, window)
-
-        out, expected = self.receiver.o, self.receiver.local.expected
-        taken, delivered, sent_first = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal()
-        m.d.comb += sent_first.eq(framer.load & framer.frame[:1] & (window.send == window.new))
-        m.d.sync += [taken.eq(taken + sent_first), delivered.eq(delivered + out.valid)]
-
-        watching, index, watched = Signal(), Signal(SEQUENCE_BITS), Signal.like(in_flight.frame)
-        due = watching & out.valid & (delivered == index)
-        with m.If(due):
-            m.d.sync += watching.eq(0)
-        with m.Elif(sent_first & self.mark & ~watching):
-            m.d.sync += [watching.eq(1), index.eq(taken), watched.eq(framer.frame)]
-
-        held_back = watching & in_window(index, window.oldest, window.outstanding)
+        inside, checks = Inside(self.transmitter).submodules, Inside(self.receiver).submodules
+        self._line(m, inside.framer, checks.deframer)
+        self._way_back(m)
+        self._clients(m)
+        self.delivered_any = Signal()
+        m.d.comb += self.delivered_any.eq(self.receiver.o.valid)
+        replayed = latched(m, self.transmitter.replay, "replayed")
+        corrupted, dropped = latched(m, self.receiver.bad, "corrupted"), latched(m, self.is_dropped, "dropped")
         m.d.comb += [
-            Assert(~out.valid | (taken != delivered), "nothing is delivered that was not sent"),
-            Assert(~due | same_flit(out.flit, watched), "the k-th flit delivered is the k-th flit sent"),
-            Cover(due & (self.transmitter.replays == 1), "the watched flit arrives after a replay"),
-            Assert((taken == window.new) & (distance(delivered, expected) == out.valid), "invariant: counts"),
-            Assert(
-                ~watching | in_window(index, delivered, distance(delivered, taken)), "invariant: watched until delivered"
-            ),
-            Assert(~held_back | same_flit(window.kept(m, index), watched), "invariant: the buffer keeps the watched flit"),
+            Assert(self.receiver.violations == 0, "no flit comes without a credit"),
+            Cover(self.receiver.o.valid & replayed & corrupted, "a flit arrives in a replay after a wrong frame"),
+            Cover(self.receiver.o.valid & replayed & dropped & ~corrupted, "a flit arrives in a replay after a lost frame"),
         ]
-        for flight in flights:
-            is_watched = flight.data & watching & (flight.sequence == index)
-            m.d.comb += Assert(~is_watched | same_flit(flight.frame, watched), "invariant: the line keeps the watched flit")
-        self._sequences_in_flight(m, *flights, expected, window.new)
 
     def _line(self, m, framer, deframer):
-        """Two frames in flight, ``near`` behind ``far``, in the place of framer, line and deframer."""
-        near, far = (Flight(frame_layout(self.spec), name) for name in ("near", "far"))
-        load, advances, arrives = Signal(), Signal(), Signal()
+        """One frame on the line, in the place of framer, line and deframer."""
+        frame, implicit, full = Signal(frame_layout(self.spec)), Signal(SEQUENCE_BITS), Signal()
+        arrives, leaves = Signal(), Signal()
+        self.is_dropped = Signal()
+        wrong = Signal(frame.shape())
         m.d.comb += [
-            arrives.eq(far.full & self.move[1]),
-            advances.eq(near.full & self.move[0] & (~far.full | arrives)),
-            load.eq(self.load & (~near.full | advances)),
+            arrives.eq(full & self.arrive),
+            leaves.eq(arrives & ~self.stay),
+            self.is_dropped.eq(leaves & self.lost),
+            wrong.header.eq(self.noise),
         ]
-        good, bad = arrives & ~self.lose, arrives & self.lose
-        replaced(framer, framer.load.eq(load))
-        replaced(deframer, [deframer.frame.eq(far.frame), deframer.good.eq(good), deframer.bad.eq(bad)])
-        near.step(m, load, framer.frame, advances)
-        far.step(m, advances, near.frame, arrives)
-        return near, far
+        error = Mux(self.right, implicit_sequence(self.spec, implicit), no_sequence(self.spec))
+        shown = Mux(self.right, frame.as_value(), wrong.as_value())
+        replaced(framer, framer.load.eq(self.load & (~full | leaves)))
+        replaced(deframer, [deframer.frame.eq(shown), deframer.error.eq(error), deframer.valid.eq(arrives & ~self.lost)])
+        m.d.comb += self.receiver.frames.eq(1)
+        m.d.sync += full.eq(framer.load | (full & ~leaves))
+        with m.If(framer.load):
+            m.d.sync += [frame.eq(framer.frame), implicit.eq(framer.implicit)]
 
-    def _news(self, m, window):
-        """The way back of the receiver's state: as late as the solver likes, some of it lost."""
-        local = self.receiver.local
-        news, heard = Signal(local.shape()), Signal(local.shape())
+    def _way_back(self, m):
+        """The receiver's state as it once was; the limits come with it."""
+        local, news = self.receiver.local, self.transmitter.news
+        told = Signal(local.shape(), init={"received": SEQUENCES - 1})
         with m.If(self.report):
-            m.d.sync += news.eq(local)
+            m.d.sync += told.eq(local)
+        m.d.comb += news.sequence.eq(told.received)
+        m.d.sync += [news.answer.eq(self.hear), news.wanting.eq(told.wanting)]
         with m.If(self.hear):
-            m.d.sync += heard.eq(news)
-        m.d.comb += [self.transmitter.remote.eq(heard), self.transmitter.remote.freed.eq(self.freed)]
-        steps = [distance(window.oldest, x) for x in (heard.expected, news.expected, local.expected, window.new)]
-        m.d.comb += Assert(Cat(a <= b for a, b in pairwise(steps)).all(), "invariant: news are late, never early")
+            m.d.sync += [limit.eq(known) for limit, known in zip(news.limits, told.limits, strict=True)]
 
-    def _sequences_in_flight(self, m, near, far, expected, new):
-        """Sequences are unique in what can be in flight at a time: no frame of an earlier round passes for a new one."""
-        window = self.spec.replay_flits
-        for flight in (near, far):
-            recent = in_window(new, flight.sequence + 1, 2 * window)
-            close = in_window(expected, flight.sequence - window, 2 * window + 1)
-            m.d.comb += Assert(~flight.data | (recent & close), "invariant: frames in flight are recent")
-        forward = in_window(near.sequence, far.sequence - window + 1, 4 * window)
-        m.d.comb += Assert(~(near.data & far.data) | forward, "invariant: a frame steps back less than a window")
+    def _clients(self, m):
+        """Who sends numbered flits as far as the queues have room, and who holds them and gives credits."""
+        source, sink, depth = self.transmitter.i, self.receiver.o, self.spec.buffer_flits
+        self.waiting = Signal()
+        waiting = []
+        for v in range(self.spec.virtual_channels):
+            enters = Signal(name=f"enters_{v}")
+            taken = sink.valid & (sink.flit.virtual_channel == v)
+            sent = counts(m, enters, 0, f"sent_{v}", self.MOST_FLITS)
+            delivered = counts(m, taken, 0, f"delivered_{v}", self.MOST_FLITS)
+            queued = counts(m, enters, source.credit[v], f"queued_{v}", depth)
+            held = counts(m, taken, sink.credit[v], f"held_{v}", depth)
+            waiting.append(sent != delivered)
+            m.d.comb += [
+                enters.eq(self.valid & (self.channel == v) & (queued != depth)),
+                sink.held[v].eq(held != 0),
+                sink.credit[v].eq(self.give[v] & (held != 0)),
+                Assert(~taken | (sent != delivered), "nothing is delivered that was not sent"),
+                Assert(~taken | (sink.flit.as_value() == self._numbered(v, delivered)), "flits are delivered once and in order"),
+                Assert(~taken | (held != depth), "the far buffer never overflows"),
+            ]
+            with m.If(enters):
+                m.d.comb += [source.valid.eq(1), source.flit.as_value().eq(self._numbered(v, sent))]
+        m.d.comb += self.waiting.eq(Cat(waiting).any())
+
+    def _numbered(self, v: int, number):
+        """The flit with so many before it in virtual channel ``v``; every field changes with the number."""
+        flit = Signal(flit_layout(self.spec))
+        values = {"last": number[0], "virtual_channel": v, "payload": number, "length_bytes": ~number}
+        values |= {"destination": Cat(number, v), "source": ~Cat(number, v)}
+        parts = []
+        for name, field in flit.shape():
+            value = Value.cast(values[name])
+            parts.append(value[: field.width] if len(value) >= field.width else Cat(value, Const(0, field.width - len(value))))
+        return Cat(parts)
 
 
-class Flight:
-    """Place for one frame on the line."""
+class Calm(LossyLine):
+    """The same line, which at some time becomes calm and stays so.
 
-    def __init__(self, layout, name: str):
-        self.frame, self.full = Signal(layout, name=name), Signal(name=f"{name}_full")
-        self.sequence, self.data = self.frame.header.sequence, self.full & self.frame.header.data
+    From then on each frame arrives as it was sent in the cycle after its slot, there is a slot in each cycle, every other
+    cycle brings news of the receiver's state, and the far client gives back each credit at once. The sender's client goes
+    on as it likes.
 
-    def step(self, m, enters, frame, leaves):
-        """Takes ``frame`` when one ``enters``; empty after one ``leaves`` unless another enters."""
-        m.d.sync += self.full.eq(enters | (self.full & ~leaves))
-        with m.If(enters):
-            m.d.sync += self.frame.eq(frame)
+    Members
+    -------
+    calm : In(1), where it begins
+    """
+
+    WITHIN_CYCLES = 40
+
+    def __init__(self, transmitter=Transmitter, receiver=Receiver, spec: ChipletSpec = TIGHT):
+        super().__init__(transmitter, receiver, spec)
+        self.calm_from = Signal()
+
+    def _prove(self, m):
+        super()._prove(m)
+        calm, answers = Signal(), Signal()
+        m.d.comb += calm.eq(latched(m, self.calm_from, "was_calm"))
+        m.d.sync += answers.eq(~answers)
+        always = self.load & self.arrive & self.right & self.report & self.give.all()
+        m.d.comb += Assume(~calm | (always & ~self.stay & ~self.lost & (self.hear == answers)))
+        within(m, self.WITHIN_CYCLES, calm & self.waiting & ~self.receiver.o.valid, "flit", "a waiting flit is delivered")
 
 
-def same_flit(one, other):
-    """1 if two frames or flits carry the same, link state aside."""
-    return Cat(a == b for a, b in zip(_carried(one), _carried(other), strict=True)).all()
+def no_sequence(spec: ChipletSpec) -> int:
+    """An error of a CRC field that no sequence makes."""
+    nothing = crc_field(spec, bytes(spec.flit_bytes - spec.CRC_BYTES))
+    body = bytes(spec.flit_bytes - spec.CRC_BYTES)
+    made = {crc_field(spec, body, sequence) ^ nothing for sequence in range(1 << SEQUENCE_BITS)}
+    return next(error for error in range(1 << CRC_BITS) if error not in made)
 
 
-def _carried(view):
-    names = ("last", "virtual_channel", "length_bytes", "destination", "source")
-    holder = view.header if hasattr(view, "header") else view
-    return [getattr(holder, name) for name in names] + [view.payload]
+class Accesses(Harness):
+    """The registers of a link before a master that sends what it likes, when it likes, and keeps the rules of the bus.
+
+    The books of the bus: a write is open from the cycle after its address, or its data, was taken until its answer was, a
+    read from the cycle after its address was taken. A master lets an access go on in the cycles in which it takes an answer,
+    and, while an address waits for data or data for an address, in those in which it offers what is missing.
+
+    Members
+    -------
+    bus : In(AxiLiteSignature()), what the master sends
+    inputs : In(input_layout(table))
+    """
+
+    def __init__(self, registers=Registers, table=REGISTERS):
+        self.registers = registers(table)
+        choices = ("awvalid", "awaddr", "wvalid", "wdata", "wstrb", "bready", "arvalid", "araddr", "rready")
+        members = {name: In(getattr(self.registers.bus, name).shape()) for name in choices}
+        super().__init__({**members, "inputs": In(self.registers.inputs.shape())})
+        self.choices, self.table = choices, table
+
+    def _prove(self, m):
+        m.submodules.registers = self.registers
+        self.inside, bus = Inside(self.registers), self.registers.bus
+        m.d.comb += self.registers.inputs.eq(self.inputs)
+        m.d.comb += [getattr(bus, name).eq(getattr(self, name)) for name in self.choices]
+        self._keeps_rules(m, bus, "aw", ("awaddr",), Assume)
+        self._keeps_rules(m, bus, "w", ("wdata", "wstrb"), Assume)
+        self._keeps_rules(m, bus, "ar", ("araddr",), Assume)
+        self._keeps_rules(m, bus, "b", ("bresp",), Assert)
+        self._keeps_rules(m, bus, "r", ("rresp", "rdata"), Assert)
+        self._write(m, bus)
+        self._read(m, bus)
+
+    def _keeps_rules(self, m, bus, channel: str, names, claim):
+        """What is offered stays until it is taken."""
+        valid, ready = getattr(bus, f"{channel}valid"), getattr(bus, f"{channel}ready")
+        waits = was(m, valid & ~ready, f"{channel}_waits")
+        same = [was(m, getattr(bus, name), f"{name}_before") == getattr(bus, name) for name in names]
+        m.d.comb += claim(~waits | (valid & Cat(same).all()), f"what is offered stays until it is taken ({channel})")
+
+    def _write(self, m, bus):
+        address_held, data_held = self.inside["address_held"], self.inside["data_held"]
+        answered = bus.bvalid & bus.bready
+        addresses = counts(m, bus.awvalid & bus.awready, answered, "addresses", 3)
+        words = counts(m, bus.wvalid & bus.wready, answered, "words", 3)
+        may_go_on = (bus.bready | ~bus.bvalid) & (bus.awvalid | address_held) & (bus.wvalid | data_held)
+        within(m, 2, may_go_on & ~answered, "write", "a write is answered in the second cycle that the master lets it go on")
+        mapped, taken = self._oldest_address(m, bus, answered)
+        m.d.comb += [
+            Assert((addresses == address_held + bus.bvalid) & (words == data_held + bus.bvalid), "one answer per write"),
+            Assert(~bus.bvalid | ((addresses != 0) & (words != 0)), "no answer without an address and its data"),
+            Assert(~bus.bvalid | (bus.bresp == Mux(mapped, OKAY, SLVERR)), "a write past the table is an error, no other"),
+            Cover(answered & ~mapped & (addresses == 2) & (words == 2), "a write past the table, with the next behind it"),
+            Cover(answered & mapped & taken, "a write after another one"),
+        ]
+
+    def _oldest_address(self, m, bus, answered):
+        """Whether the oldest open write is to a register; and whether another was answered before."""
+        held, current = Signal(name="held_mapped"), Signal(name="current_mapped")
+        is_mapped = bus.awaddr[2:] < len(self.table)
+        waiting, commit = self.inside["write_address"], self.inside["commit"]
+        with m.If(bus.awvalid & bus.awready):
+            m.d.sync += held.eq(is_mapped)
+        with m.If(commit):
+            m.d.sync += current.eq(held)
+        held_now = self.inside["address_held"]
+        m.d.comb += Assert(~held_now | (held == (waiting < len(self.table))), "invariant: address of the write")
+        return current, latched(m, answered, "answered_before")
+
+    def _read(self, m, bus):
+        reading, grouped = self.inside["reading"], self.inside["grouped"]
+        answered, taken = bus.rvalid & bus.rready, bus.arvalid & bus.arready
+        reads = counts(m, taken, answered, "reads", 1)
+        address = Signal.like(bus.araddr)
+        with m.If(taken):
+            m.d.sync += address.eq(bus.araddr)
+        number, mapped = address[2:], address[2:] < len(self.table)
+        read_address, read_mapped = self.inside["read_address"], self.inside["read_mapped"]
+        is_first = bus.rvalid & (number == 0)
+        may_go_on = (bus.arvalid | (reads != 0)) & (bus.rready | ~bus.rvalid)
+        within(m, 3, may_go_on & ~answered, "read", "a read is answered in the third cycle that the master lets it go on")
+        m.d.comb += [
+            Assert(reads == reading + grouped + bus.rvalid, "one answer per read, one read at a time"),
+            Assert(~bus.rvalid | (bus.rresp == Mux(mapped, OKAY, SLVERR)), "a read past the table is an error, no other"),
+            Assert(~bus.rvalid | mapped | (bus.rdata == 0), "a read past the table shows nothing"),
+            Assert(~is_first | (bus.rdata == self.table[0].reset), "the first register is what the link is"),
+            Assert((reads == 0) | (read_address == number), "invariant: address of the read"),
+            Assert(~grouped | (read_mapped == mapped), "invariant: the read is of a register"),
+            Cover(answered & mapped & (bus.rdata != self.table[0].reset), "a register is read"),
+            Cover(answered & ~mapped, "a read past the table is answered"),
+        ]
 
 
 @dataclass(frozen=True)
 class Proof:
-    """A property of a block, by induction over ``depth`` cycles; its covers are reached within ``cover_depth``."""
+    """A property of a block; its covers are reached within ``cover_depth`` cycles from reset.
+
+    It is proven by induction over ``depth`` cycles, or, if it is ``bounded``, searched for an exception in all ``depth``
+    cycles from reset: then it says nothing about later ones.
+    """
 
     name: str
     block: str
@@ -438,6 +684,12 @@ class Proof:
     harness: Callable[[], Elaboratable]
     depth: int
     cover_depth: int
+    bounded: bool = False
+
+    @property
+    def method(self) -> str:
+        """What kind of proof it is, and how deep."""
+        return f"bounded, {self.depth} cycles from reset" if self.bounded else f"k-induction, depth {self.depth}"
 
     def rtlil(self) -> str:
         """The harness as RTLIL, with ``top`` as its top."""
@@ -447,8 +699,14 @@ class Proof:
 PROOFS = (
     Proof("flit-order", "queue", "the k-th flit out of a virtual channel is the k-th in", FlitOrder, 2, 12),
     Proof("credit-loop", "credits", "credits are conserved and the queue never overflows", CreditLoop, 2, 16),
+    Proof("credits", "credits", "limits are the buffer and what was freed; leaks are what is missing", Ledger, 2, 44),
     Proof("turns", "arbiter", "one requester is granted, and nobody waits longer than a round", Turns, 2, 12),
-    Proof("replay-window", "link", "the replay window keeps its bounds, its order and its flits", ReplayWindow, 2, 12),
-    Proof("lossy-line", "link", "over a line that loses frames, flits arrive once, in order, unchanged", LossyLine, 2, 14),
+    Proof("replay-window", "link", "a replay is what was put and not freed, in order and unchanged", ReplayWindow, 2, 14),
+    Proof(
+        "replay-window-slow", "link", "the same where a flit is more than a beat", partial(ReplayWindow, spec=SLOW), 2, 20
+    ),
+    Proof("lossy-line", "link", "flits arrive once, in order, unchanged, whatever the line does", LossyLine, 20, 26, bounded=True),
+    Proof("calm-line", "link", "a waiting flit is delivered when the line is calm again", Calm, 30, 30, bounded=True),
+    Proof("registers", "registers", "every access is answered, once and soon", Accesses, 5, 12),
 )
 BLOCKS = tuple(dict.fromkeys(proof.block for proof in PROOFS))

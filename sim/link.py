@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from amaranth import Cat, Module, Mux, Signal
@@ -143,6 +144,11 @@ class Fibre:
                 firsts.append(number + 1 - self.spec.beats_per_flit)
         return firsts
 
+    def cuts(self) -> list[int]:
+        """Cycles of the training sets that followed frames on the line."""
+        lines = pairwise((cycle, bits & 0b11) for cycle, bits in self.sent_beats)
+        return [cycle for (_, before), (cycle, sync) in lines if before == codec.SYNC_DATA and sync == codec.SYNC_CONTROL]
+
     def slots(self) -> list["Slot"]:
         """The flits that were sent and have arrived, as sent."""
         spec, plain = self.spec, self._plain_beats()
@@ -195,7 +201,8 @@ class LinkRun:
     """What one run showed, from end a to end b.
 
     ``credits_back`` are the cycles of the credits at a's input, ``credited`` those of the credits at b's output,
-    ``decided`` those in which a gave a flit to a slot for the first time. ``trained`` has a cycle for each training of a in
+    ``decided`` those in which a gave a flit to a slot for the first time, ``cut`` those of the first set after frames on a's
+    line. ``trained`` has a cycle for each training of a in
     which it had all parameters, ``recoveries`` the time of each but the first, ``training`` those of the last one. ``frame_beat`` is the number of a's first beat of a
     frame, after those of training sets; ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked.
     """
@@ -206,6 +213,7 @@ class LinkRun:
     received: Transfers
     credited: list[int]
     decided: list[int]
+    cut: list[int]
     trained: list[int]
     recoveries: list[int]
     training: dict[str, int]
@@ -269,7 +277,7 @@ class LinkBench:
         slots = (self._there.slots(), self._back.slots()) if decode else ([], [])
         flipped = sum(getattr(errors, "count", 0) for errors in {errors_a, errors_b})
         first_beat_cycle, frame_beat = self._there.sent_beats[0][0], self._there.frame_beats()[0]
-        counts = (watch.decided, watch.trained, watch.recoveries, watch.training, *watch.counts, flipped, first_beat_cycle, frame_beat)
+        counts = (watch.decided, self._there.cuts(), watch.trained, watch.recoveries, watch.training, *watch.counts, flipped, first_beat_cycle, frame_beat)
         return LinkRun(cycles, driver.sent, driver.credited, monitor.received, monitor.credited, *counts, *slots)
 
 

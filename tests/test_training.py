@@ -232,7 +232,7 @@ def test_a_pulled_fibre_takes_the_link_down_and_a_new_one_brings_it_up(benches, 
     [
         *(("one lane", 2, fault) for fault in (*DEAD, *HEADERS, SILENCE)),
         *(("one lane", 1, fault) for fault in ("noise", "headers")),
-        *(("two lanes", 2, fault) for fault in ("noise", "headers")),
+        ("two lanes", 2, "headers"),
     ],
 )
 def test_nothing_but_training_sets_brings_it_up(benches, name, ways, fault):
@@ -398,7 +398,6 @@ def test_resets_at_any_time_leave_both_ends_agreed(benches, name, delay_cycles, 
     [
         *(("one lane", how, asks) for how in ("retrain", "trouble") for asks in ("a", "b", "ab")),
         ("one slow lane", "retrain", "a"),
-        ("one lane, far", "retrain", "a"),
         ("one lane, far", "trouble", "ab"),
         ("two lanes", "trouble", "b"),
         ("four lanes", "retrain", "ab"),
