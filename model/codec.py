@@ -4,7 +4,7 @@ The hardware in ``lightfabric.rtl`` builds its tables from these functions; benc
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 
 from lightfabric.model.spec import ChipletSpec
@@ -237,7 +237,7 @@ class Flit:
 
     @staticmethod
     def decode(spec: ChipletSpec, encoded: bytes, own_sequence: int = 0) -> "Flit | None":
-        """The flit in ``spec.flit_bytes`` bytes; None if the CRC is not that of this flit, or of this sequence if implicit."""
+        """The flit in ``spec.flit_bytes`` bytes; None if the CRC is wrong, for an implicit flit also its sequence."""
         body, field = encoded[: -spec.CRC_BYTES], int.from_bytes(encoded[-spec.CRC_BYTES :], "little")
         header, values = int.from_bytes(body[: spec.HEADER_BYTES], "little"), dict[str, int]()
         for name, bits in HEADER_FIELDS.items():

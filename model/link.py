@@ -302,7 +302,9 @@ def _skip_quiet_slots(now: int, me: Records, memory: Records) -> None:
 
 
 @compiled
-def _send_slot_by_slot(now: int, me: Records, index: int, i: Records, o: Records, memory: Records, channels: Channels) -> None:
+def _send_slot_by_slot(
+    now: int, me: Records, index: int, i: Records, o: Records, memory: Records, channels: Channels
+) -> None:
     """Go on to this cycle, then stage a flit."""
     kept = memory[4]
     _skip_quiet_slots(now, me, memory)
@@ -338,12 +340,12 @@ _CREDITS = record(seen="i8", usable="i8", spent="i8")
 _FLIGHT = record(received="i8", wanting="i8")
 """What the far end's receiver has to answer after a slot."""
 _STATE = (
-    "first_beat_cycle line_cycles first_credit_slot first_answer_slot beats_per_flit beats cycles delay_cycles deliver_cycles "
-    "stage_cycles next_cycles consumer_cycles credit_out_cycles credit_in_cycles ack_out_cycles ack_in_cycles nak_out_cycles "
-    "halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth replay_flits is_sure losses stream "
-    "frame_beat linked_cycle turn sent vacant_cycle slot newest acked received wanting explicit_turn staged staged_cycle "
-    "put_cycle busy place replay_cycle first_again answered patience idle_slots tries acks_heard naks_heard bad_slots "
-    "trouble_cycle retrain_cycle retrained"
+    "first_beat_cycle line_cycles first_credit_slot first_answer_slot beats_per_flit beats cycles delay_cycles "
+    "deliver_cycles stage_cycles next_cycles consumer_cycles credit_out_cycles credit_in_cycles ack_out_cycles "
+    "ack_in_cycles nak_out_cycles halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth "
+    "replay_flits is_sure losses stream frame_beat linked_cycle turn sent vacant_cycle slot newest acked received "
+    "wanting explicit_turn staged staged_cycle put_cycle busy place replay_cycle first_again answered patience "
+    "idle_slots tries acks_heard naks_heard bad_slots trouble_cycle retrain_cycle retrained"
 )
 
 

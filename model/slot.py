@@ -74,6 +74,7 @@ class Losses:
         return round(self.error_rate * (1 << 32))
 
     def __call__(self, first_beat: int) -> bool:
+        """Whether the slot that begins with this beat is lost."""
         return bool(is_lost(first_beat, self.stream, self.threshold))
 
 
@@ -103,10 +104,12 @@ class Slots:
 
     def last_cycle(self, slot: int) -> int:
         """Cycle of the last beat of a slot on the line."""
-        return beat_cycle(self.frame_beat + (slot + 1) * self.beats_per_flit - 1, self.first_beat_cycle, self.beats, self.cycles)
+        return beat_cycle(
+            self.frame_beat + (slot + 1) * self.beats_per_flit - 1, self.first_beat_cycle, self.beats, self.cycles
+        )
 
     def decided_from(self, cycle: int) -> int:
-        """The first slot that is decided in ``cycle`` or later; slot 0, that follows the training sets, is always without data."""
+        """The first slot that is decided in ``cycle`` or later; slot 0 never carries data."""
         beat = first_beat_from(cycle + self.line_cycles, self.first_beat_cycle, self.beats, self.cycles)
         return max(1, -(-(beat + 1 - self.frame_beat) // self.beats_per_flit))
 

@@ -159,7 +159,7 @@ class ChipletSpec:
 
     @property
     def round_trip_flits(self) -> int:
-        """Slots from the sending of a flit over ``reach_m`` of fibre to the slot that can use its acknowledgement, at most."""
+        """Most slots from the sending of a flit over ``reach_m`` to the slot that can use its acknowledgement."""
         delay_cycles = math.ceil(self.reach_m * FIBRE_PS_PER_M / self.cycle_ps)
         return math.ceil((2 * delay_cycles + self.LOOP_CYCLES) / self.slot_cycles) + self.LOOP_SLOTS
 

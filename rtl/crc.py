@@ -34,7 +34,9 @@ def implicit_sequence(spec: ChipletSpec, sequence):
     """What a sequence that a flit does not say changes in its CRC field. Combinational."""
     nothing = crc_field(spec, bytes(spec.flit_bytes - spec.CRC_BYTES))
     changes = [crc_field(spec, bytes(spec.flit_bytes - spec.CRC_BYTES), 1 << bit) ^ nothing for bit in range(SEQUENCE_BITS)]
-    return parities(sequence, [sum((change >> row & 1) << bit for bit, change in enumerate(changes)) for row in range(CRC_BITS)])
+    return parities(
+        sequence, [sum((change >> row & 1) << bit for bit, change in enumerate(changes)) for row in range(CRC_BITS)]
+    )
 
 
 class FlitCrc:

@@ -142,7 +142,9 @@ class Framer(wiring.Component):
             bits = word.word_select(lane, 64)
             if count > 1:
                 half = lane % (count // 2)
-                bits = Mux(is_set | (self.lanes == ALL_LANES), bits, word.word_select(Mux(piece, half + count // 2, half), 64))
+                bits = Mux(
+                    is_set | (self.lanes == ALL_LANES), bits, word.word_select(Mux(piece, half + count // 2, half), 64)
+                )
             scrambler = Scrambler(scrambled, bits, f"scrambler_{lane}")
             with m.If(word_valid):
                 sync = Mux(is_set, SYNC_CONTROL, SYNC_DATA)

@@ -53,7 +53,7 @@ def state_layout(spec: ChipletSpec) -> data.StructLayout:
 def news_layout(spec: ChipletSpec) -> data.StructLayout:
     """What a receiver hears of the other end's.
 
-    In the cycle after ``sequence``, with ``answer``, that is its ``received`` and ``wanting`` is new. ``limits`` hold always.
+    In the cycle after ``sequence``, with ``answer``, that is its ``received``, and ``wanting`` is new. ``limits`` hold.
     """
     limits = data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)
     return data.StructLayout({"sequence": SEQUENCE_BITS, "answer": 1, "wanting": 1, "limits": limits})
@@ -104,8 +104,8 @@ def distance(first, last):
 class ReplayBuffer(wiring.Component):
     """Flits sent and not yet acknowledged, and the place of a replay among them.
 
-    ``put`` keeps a flit as the newest, under the sequence ``upcoming``. ``acknowledge``, a cycle after the sequence, frees its
-    flit and all before it; one for a sequence that is not kept changes nothing.
+    ``put`` keeps a flit as the newest, under the sequence ``upcoming``. ``acknowledge``, a cycle after the sequence, frees
+    its flit and all before it; one for a sequence that is not kept changes nothing.
     After ``rewind`` all that are kept then are to be sent again: while ``again`` is 1, ``head`` and ``sequence`` are the
     next of them, and ``take`` goes on to the one after. ``busy`` is 1 from the cycle after ``rewind`` until nothing is to be
     sent again; nothing may be put in a cycle with ``rewind`` or ``busy``. What is acknowledged is not sent again.
@@ -145,7 +145,8 @@ class ReplayBuffer(wiring.Component):
         depth = 1 << (self.spec.replay_flits - 1).bit_length()
         m.submodules.kept = kept = Memory(shape=flit_layout(self.spec), depth=depth, init=[])
         write, read = kept.write_port(), kept.read_port()
-        oldest, freed = Signal(SEQUENCE_BITS, init=NEVER_RECEIVED), Signal(SEQUENCE_BITS)  # the sequence last freed, flits freed now
+        oldest = Signal(SEQUENCE_BITS, init=NEVER_RECEIVED)  # the sequence last freed
+        freed = Signal(SEQUENCE_BITS)
         first, end, place = (Signal(range(depth), name=name) for name in ("first", "end", "place"))
         after_place = (place + 1)[: len(place)]
         m.d.comb += [write.addr.eq(end), write.data.eq(self.flit), write.en.eq(self.put)]
@@ -233,7 +234,12 @@ class Transmitter(wiring.Component):
         m.submodules.framer = framer = Framer(spec)
         m.submodules.buffer = buffer = ReplayBuffer(spec)
         wiring.connect(m, framer.line, wiring.flipped(self.line))
-        m.d.comb += [framer.sets.eq(self.sets), framer.set.eq(self.set), framer.lanes.eq(self.lanes), self.beat.eq(framer.beat)]
+        m.d.comb += [
+            framer.sets.eq(self.sets),
+            framer.set.eq(self.set),
+            framer.lanes.eq(self.lanes),
+            self.beat.eq(framer.beat),
+        ]
 
         new, ready = Signal(), Signal()
         staged, staged_valid = self._stage(m, new)
@@ -275,7 +281,12 @@ class Transmitter(wiring.Component):
 
     def _spend(self, m, v, queue, turn, is_staged):
         """Requests a turn where there is a flit and a credit; both are looked at a cycle ahead."""
-        sent, after, pop, limit = Signal(CREDIT_BITS, name=f"sent_{v}"), Signal(CREDIT_BITS), queue.pop[v], self.news.limits[v]
+        sent, after, pop, limit = (
+            Signal(CREDIT_BITS, name=f"sent_{v}"),
+            Signal(CREDIT_BITS),
+            queue.pop[v],
+            self.news.limits[v],
+        )
         m.d.comb += [after.eq(sent + 1), self.credits[v].eq(limit - sent)]
         first, second = queue.valid[v] & (sent != limit), queue.more[v] & (after != limit)
         m.d.sync += turn.requests[v].eq(Mux(pop, second, first))
@@ -611,7 +622,10 @@ class Link(wiring.Component):
             m.d.comb += self.status[name].eq(getattr(training, name))
         m.d.comb += [self.status.lanes_locked.eq(aligner.locked), self.status.skew_overflow.eq(aligner.skew_overflow)]
         m.d.comb += self.status.credits.eq(Cat(transmitter.credits))
-        for block, names in ((transmitter, ("sent", "replay", "timeout")), (receiver, ("received", "bad", "leaks", "violations"))):
+        for block, names in (
+            (transmitter, ("sent", "replay", "timeout")),
+            (receiver, ("received", "bad", "leaks", "violations")),
+        ):
             m.d.comb += [self.events[name].eq(getattr(block, name)) for name in names]
         m.d.comb += [self.events.retraining.eq(training.retrainings), self.events.peer_reset.eq(training.flush)]
         m.d.sync += [self.replays.eq(self.replays + transmitter.replay), self.crc_errors.eq(self.crc_errors + receiver.bad)]

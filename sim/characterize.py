@@ -194,7 +194,9 @@ class _Probes:
     def lost_answers(self) -> dict[str, int]:
         """No answer comes until the replay buffer is full, again and again over a fibre that grows."""
         known, spec = self.known, self.spec
-        loop_slots = (known["credit_loop_cycles"] + self.repeats) // self.slots.longest_cycles + 2 * spec.virtual_channels + 4
+        loop_slots = (
+            (known["credit_loop_cycles"] + self.repeats) // self.slots.longest_cycles + 2 * spec.virtual_channels + 4
+        )
         full_slots = spec.replay_flits + (spec.replay_flits // spec.buffer_flits + 1) * loop_slots
         apart, first = full_slots + self.apart_slots, self.apart_slots
         deaf = {slot for n in range(self.repeats) for slot in range(first + n * apart, first + n * apart + full_slots)}
@@ -218,7 +220,7 @@ class _Probes:
         )
 
     def retraining(self) -> dict[str, int | Fraction]:
-        """A flit that just makes the shortest slot there is; then the link trains, the fibre grows, the link trains again."""
+        """A flit that just makes the shortest slot there is; then two trainings, between which the fibre grows."""
         known, slots = self.known, range(self.apart_slots, self.apart_slots + self.slots.beats)
         shortest = min(slots, key=lambda slot: self.slots.decided_cycle(slot + 1) - self.slots.decided_cycle(slot))
         at = self.slots.decided_cycle(shortest) - known["accept_cycles"] - known["stage_cycles"]
@@ -241,7 +243,9 @@ class _Probes:
     def _run(self, flits: Transfers, **options: Any) -> LinkRun:
         settle_cycles = self.apart_slots * self.slots.longest_cycles
         bound_cycles = 50 * self._start_cycle(2 * self.repeats + len(flits)) + 10_000
-        return self.bench.run(flits, bound_cycles=bound_cycles, **{"settle_cycles": settle_cycles, "decode": True, **options})
+        return self.bench.run(
+            flits, bound_cycles=bound_cycles, **{"settle_cycles": settle_cycles, "decode": True, **options}
+        )
 
     def _losing(self, slots: Iterable[int]) -> Lost:
         beats = {self.slots.frame_beat + slot * self.spec.beats_per_flit for slot in slots}

@@ -13,14 +13,14 @@ from functools import partial
 from amaranth import Cat, Const, Elaboratable, Module, Mux, Signal, Value
 from amaranth.back import rtlil
 from amaranth.hdl import Assert, Assume, Cover
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In
 
-from lightfabric.model.codec import CRC_BITS, CREDIT_BITS, SEQUENCE_BITS, SEQUENCES, crc_field
+from lightfabric.model.codec import CRC_BITS, CREDIT_BITS, HEADER_FIELDS, SEQUENCE_BITS, SEQUENCES, crc_field
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import LEAK_CYCLES, CreditLedger, Credits, Queue, RoundRobin, flit_layout
 from lightfabric.rtl.crc import implicit_sequence
-from lightfabric.rtl.link import HEADER, Receiver, ReplayBuffer, Transmitter, distance, following, frame_layout
+from lightfabric.rtl.link import Receiver, ReplayBuffer, Transmitter, distance, following, frame_layout
 from lightfabric.rtl.register import OKAY, REGISTERS, SLVERR, Registers
 
 
@@ -43,7 +43,7 @@ SMALL = NarrowSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, virtual_chann
 """Buffers of three flits, so that pointers wrap where their bits do not, and the replay buffer is never full."""
 SLOW = replace(SMALL, wavelengths_per_port=4, replay_flits=2)
 """Two beats to a flit: no two slots in a row; a replay buffer with every place in use."""
-TIGHT = replace(SMALL, buffer_flits=2, replay_flits=2)
+TIGHT = replace(SMALL, virtual_channels=1, buffer_flits=2, replay_flits=2)
 """The least with which anything can overtake, for searches from reset."""
 
 
@@ -63,7 +63,7 @@ class Inside:
         block.elaborate = lambda _: module
 
     def __getitem__(self, name: str) -> Signal:
-        """The signal driven by that name, or in a variable of that name of a method of the block; KeyError if there is none."""
+        """The signal driven by that name, or in a method's variable of that name; KeyError if there is none."""
         return self._signals[name]
 
     def _keep(self, frame, event: str, _value) -> None:
@@ -85,9 +85,9 @@ def counts(m, up, down, name: str, most: int):
     return count
 
 
-def was(m, value, name: str):
-    """``value`` in the cycle before."""
-    past = Signal.like(value, name=name)
+def was(m, value, name: str, init: int = 0):
+    """``value`` in the cycle before; ``init`` in the first."""
+    past = Signal.like(value, name=name, init=init)
     m.d.sync += past.eq(value)
     return past
 
@@ -340,43 +340,51 @@ class ReplayWindow(Harness):
     def _prove(self, m):
         m.submodules.buffer = buffer = self.buffer
         self.inside = Inside(buffer)
-        after_take, after_clear = was(m, buffer.take, "after_take"), was(m, buffer.clear, "after_clear")
+        after_take, after_clear = was(m, buffer.take, "after_take"), was(m, buffer.clear, "after_clear", init=1)
         self.ready = Signal()  # the head has been read
         slow = self.spec.beats_per_flit > 1
         m.d.comb += [
             self.ready.eq(buffer.again & (~after_take if slow else 1)),
             buffer.flit.eq(self.flit),
             buffer.clear.eq(self.clear),
-            buffer.rewind.eq(self.rewind & ~self.clear & (buffer.count != 0)),
+            buffer.rewind.eq(self.rewind & ~self.clear),
             buffer.put.eq(self.put & buffer.room & ~buffer.busy & ~buffer.rewind & ~self.clear),
             buffer.take.eq(self.take & self.ready),
             buffer.acknowledge.eq(self.acknowledge & ~after_clear),
             buffer.acknowledged.eq(self.acknowledged),
             Assume(self.acknowledged < SEQUENCES),
         ]
-        self._reference(m)
+        self._reference(m, after_clear)
         self._watch(m)
         self._invariants(m)
+        self._jumps(m)
 
-    def _reference(self, m):
+    def _reference(self, m, after_clear):
         """What is kept by the contract, and that the buffer says so."""
         buffer, most = self.buffer, self.spec.replay_flits
-        freed, kept, frees, freed_before = Signal(SEQUENCE_BITS, init=SEQUENCES - 1), Signal(range(most + 1)), Signal(), Signal()
+        freed, kept = Signal(SEQUENCE_BITS, init=SEQUENCES - 1), Signal(range(most + 1))
+        frees, heeded = Signal(), Signal()
         answer = was(m, self.acknowledged, "answer")
-        ahead = distance(freed, answer)
-        m.d.comb += frees.eq(buffer.acknowledge & (ahead != 0) & (ahead <= kept) & ~freed_before)
-        m.d.sync += [kept.eq(kept - Mux(frees, ahead, 0) + buffer.put), freed_before.eq(buffer.acknowledge & (frees | freed_before))]
+        ahead, ahead_before = distance(freed, answer), was(m, distance(freed, self.acknowledged), "ahead_before")
+        m.d.comb += frees.eq(buffer.acknowledge & (ahead <= kept) & ~heeded)
+        m.d.sync += [kept.eq(kept - Mux(frees, ahead, 0) + buffer.put), heeded.eq(frees)]
         with m.If(frees):
             m.d.sync += freed.eq(answer)
         with m.If(buffer.clear):
-            m.d.sync += [kept.eq(0), freed.eq(SEQUENCES - 1), freed_before.eq(0)]
+            m.d.sync += [kept.eq(0), freed.eq(SEQUENCES - 1)]
         m.d.comb += [
             Assert(buffer.count == kept, "an answer frees its flit and all before it, or nothing"),
             Assert(kept <= most, "never more than the replay buffer holds"),
             Assert(~buffer.room | (kept < most), "room is room"),
             Assert(distance(freed, buffer.newest) == kept, "the newest flit is the last one put"),
             Assert(buffer.upcoming == following(buffer.newest), "sequences follow one another"),
-            Cover(frees & (kept == most), "a full buffer is acknowledged"),
+            Assert(after_clear | (self.inside["ahead"] == ahead_before), "invariant: how far an answer is ahead"),
+            Assert(self.inside["acknowledged"] == answer, "invariant: the answer"),
+            Assert(self.inside["stale"] == heeded, "invariant: an answer in the cycle after one that is heeded is not"),
+            Assert(
+                (freed < SEQUENCES) & (buffer.newest < SEQUENCES) & (buffer.sequence < SEQUENCES), "invariant: sequences"
+            ),
+            Cover(frees & (ahead == most), "all of a full buffer are acknowledged at once"),
         ]
         self.freed, self.kept = freed, kept
 
@@ -406,27 +414,49 @@ class ReplayWindow(Harness):
         """Which flits a replay shows, and what the registers have to do with it."""
         buffer, inside, most = self.buffer, self.inside, self.spec.replay_flits
         first, end, place, oldest = (inside[name] for name in ("first", "end", "place", "oldest"))
-        to_send, fetched, behind = (inside[name] for name in ("to_send", "fetched", "behind"))
+        to_send, behind = inside["to_send"], inside["behind"]
         memory = inside.submodules.kept
         read, probe = memory.read_ports[0], memory.read_port(domain="comb")
         left = distance(buffer.sequence, buffer.newest) + 1
-        took, rewound = was(m, buffer.take, "took"), was(m, buffer.rewind, "rewound")
-        next_in_turn, freed_before = was(m, following(buffer.sequence), "next_in_turn"), was(m, self.freed, "freed_before")
+        took, next_in_turn, rewound = Signal(), Signal(SEQUENCE_BITS), was(m, buffer.rewind, "rewound")
+        with m.If(self.ready | rewound):
+            m.d.sync += [took.eq(buffer.take), next_in_turn.eq(following(buffer.sequence))]
+        with m.If(buffer.rewind | behind | self.clear):
+            m.d.sync += took.eq(0)
+        freed_before = was(m, self.freed, "freed_before")
         freed_now = freed_before != self.freed
         m.d.comb += [
             probe.addr.eq(place),
             Assert(~self.ready | (left <= self.kept) | freed_now, "what was acknowledged is not sent again"),
             Assert(~(self.ready & took) | (buffer.sequence == next_in_turn), "a replay goes on with the next"),
-            Assert(~rewound | (~buffer.again & (buffer.sequence == following(freed_before))), "it begins after the last freed"),
-            Assert(~rewound | buffer.busy, "a replay is busy from the next cycle on"),
+            Assert(
+                ~rewound | (~buffer.again & (buffer.sequence == following(freed_before))), "it begins after the last freed"
+            ),
+            Assert(
+                ~rewound | (buffer.busy == was(m, self.kept != 0, "kept_any")), "a replay is busy from the next cycle on"
+            ),
             Assert(~buffer.busy | (left == to_send), "invariant: sequence of the head"),
             Assert(~buffer.busy | (place == (end - to_send)[: len(place)]), "invariant: place of the head"),
             Assert((to_send <= most) & (buffer.busy == (to_send != 0)), "invariant: to send"),
             Assert(~buffer.busy | (to_send <= self.kept) | behind | freed_now, "invariant: behind"),
             Assert((oldest == self.freed) & (end == (first + self.kept)[: len(end)]), "invariant: pointers"),
             Assert(~self.ready | (read.data == probe.data), "invariant: read ahead"),
-            Cover(self.ready & took & (self.kept == most) & (to_send == 1), "all that is kept is sent again"),
+            Cover(buffer.take & took & (self.kept == most) & (to_send == 1), "all that is kept is sent again"),
         ]
+
+    def _jumps(self, m):
+        """Where the next flit sent, new or again, does not follow the one sent last."""
+        buffer, last, jumped = self.buffer, Signal(SEQUENCE_BITS, init=SEQUENCES - 1), Signal()
+        coming = Mux(buffer.busy, buffer.sequence, buffer.upcoming)
+        with m.If(buffer.take | buffer.put):
+            m.d.sync += [last.eq(coming), jumped.eq(0)]
+        with m.If(buffer.jumps | buffer.clear):
+            m.d.sync += jumped.eq(1)
+        m.d.comb += Assert(jumped | (coming == following(last)), "a flit follows the one sent last unless a jump is shown")
+
+
+NOISE = ("type", "code", "sequence")
+"""What a receiver looks at in the header of a wrong frame."""
 
 
 class LossyLine(Harness):
@@ -443,46 +473,43 @@ class LossyLine(Harness):
     load : In(1), a slot of the line, used if the line has room
     arrive, stay : In(1), something of the frame on the line arrives; it goes on being there
     right, lost : In(1), as it was sent; nothing at all
-    noise : In(HEADER), the header of a frame with a wrong CRC
+    noise : In, what matters in the header of a frame with a wrong CRC
     report, hear : In(1), the receiver's state sets out, and reaches the transmitter
     give : In(spec.virtual_channels), the far client's wish to give a credit
     """
 
-    MOST_FLITS = 63
+    MOST_FLITS = 15
 
     def __init__(self, transmitter=Transmitter, receiver=Receiver, spec: ChipletSpec = TIGHT):
         self.spec, self.transmitter, self.receiver = spec, transmitter(spec), receiver(spec)
         choices = dict.fromkeys(("valid", "load", "arrive", "stay", "right", "lost", "report", "hear"), In(1))
-        channels = spec.virtual_channels
-        super().__init__({"channel": In(range(channels)), "noise": In(HEADER), "give": In(channels), **choices})
+        channels, noise = spec.virtual_channels, data.StructLayout({name: HEADER_FIELDS[name] for name in NOISE})
+        super().__init__({"channel": In(range(max(2, channels))), "noise": In(noise), "give": In(channels), **choices})
 
     def _prove(self, m):
         m.submodules.transmitter, m.submodules.receiver = self.transmitter, self.receiver
         inside, checks = Inside(self.transmitter).submodules, Inside(self.receiver).submodules
-        self._line(m, inside.framer, checks.deframer)
+        self._line(m, inside.framer, checks.deframer, inside.buffer.take)
         self._way_back(m)
         self._clients(m)
-        self.delivered_any = Signal()
-        m.d.comb += self.delivered_any.eq(self.receiver.o.valid)
-        replayed = latched(m, self.transmitter.replay, "replayed")
         corrupted, dropped = latched(m, self.receiver.bad, "corrupted"), latched(m, self.is_dropped, "dropped")
+        arrives_again = self.receiver.o.valid & was(m, self.is_again, "arrived_again")
         m.d.comb += [
             Assert(self.receiver.violations == 0, "no flit comes without a credit"),
-            Cover(self.receiver.o.valid & replayed & corrupted, "a flit arrives in a replay after a wrong frame"),
-            Cover(self.receiver.o.valid & replayed & dropped & ~corrupted, "a flit arrives in a replay after a lost frame"),
+            Cover(arrives_again & (corrupted | dropped), "a flit arrives in a replay, after a wrong or a lost frame"),
         ]
 
-    def _line(self, m, framer, deframer):
+    def _line(self, m, framer, deframer, again):
         """One frame on the line, in the place of framer, line and deframer."""
         frame, implicit, full = Signal(frame_layout(self.spec)), Signal(SEQUENCE_BITS), Signal()
         arrives, leaves = Signal(), Signal()
-        self.is_dropped = Signal()
-        wrong = Signal(frame.shape())
+        self.is_dropped, self.is_again = Signal(), Signal()  # of the frame on the line: it is lost, it is of a replay
+        wrong = Signal(frame_layout(self.spec))
         m.d.comb += [
             arrives.eq(full & self.arrive),
             leaves.eq(arrives & ~self.stay),
             self.is_dropped.eq(leaves & self.lost),
-            wrong.header.eq(self.noise),
+            [wrong.header[name].eq(self.noise[name]) for name in NOISE],
         ]
         error = Mux(self.right, implicit_sequence(self.spec, implicit), no_sequence(self.spec))
         shown = Mux(self.right, frame.as_value(), wrong.as_value())
@@ -491,7 +518,7 @@ class LossyLine(Harness):
         m.d.comb += self.receiver.frames.eq(1)
         m.d.sync += full.eq(framer.load | (full & ~leaves))
         with m.If(framer.load):
-            m.d.sync += [frame.eq(framer.frame), implicit.eq(framer.implicit)]
+            m.d.sync += [frame.eq(framer.frame), implicit.eq(framer.implicit), self.is_again.eq(again)]
 
     def _way_back(self, m):
         """The receiver's state as it once was; the limits come with it."""
@@ -522,7 +549,9 @@ class LossyLine(Harness):
                 sink.held[v].eq(held != 0),
                 sink.credit[v].eq(self.give[v] & (held != 0)),
                 Assert(~taken | (sent != delivered), "nothing is delivered that was not sent"),
-                Assert(~taken | (sink.flit.as_value() == self._numbered(v, delivered)), "flits are delivered once and in order"),
+                Assert(
+                    ~taken | (sink.flit.as_value() == self._numbered(v, delivered)), "flits are delivered once and in order"
+                ),
                 Assert(~taken | (held != depth), "the far buffer never overflows"),
             ]
             with m.If(enters):
@@ -537,7 +566,9 @@ class LossyLine(Harness):
         parts = []
         for name, field in flit.shape():
             value = Value.cast(values[name])
-            parts.append(value[: field.width] if len(value) >= field.width else Cat(value, Const(0, field.width - len(value))))
+            parts.append(
+                value[: field.width] if len(value) >= field.width else Cat(value, Const(0, field.width - len(value)))
+            )
         return Cat(parts)
 
 
@@ -553,7 +584,7 @@ class Calm(LossyLine):
     calm : In(1), where it begins
     """
 
-    WITHIN_CYCLES = 40
+    WITHIN_CYCLES = 16
 
     def __init__(self, transmitter=Transmitter, receiver=Receiver, spec: ChipletSpec = TIGHT):
         super().__init__(transmitter, receiver, spec)
@@ -566,7 +597,9 @@ class Calm(LossyLine):
         m.d.sync += answers.eq(~answers)
         always = self.load & self.arrive & self.right & self.report & self.give.all()
         m.d.comb += Assume(~calm | (always & ~self.stay & ~self.lost & (self.hear == answers)))
-        within(m, self.WITHIN_CYCLES, calm & self.waiting & ~self.receiver.o.valid, "flit", "a waiting flit is delivered")
+        waited = Signal(range(self.WITHIN_CYCLES + 2))
+        m.d.sync += waited.eq(Mux(calm & self.waiting & ~self.receiver.o.valid, waited + 1, 0))
+        m.d.comb += Assert(waited <= self.WITHIN_CYCLES, "a waiting flit is delivered soon")
 
 
 def no_sequence(spec: ChipletSpec) -> int:
@@ -686,7 +719,6 @@ class Proof:
     cover_depth: int
     bounded: bool = False
 
-    @property
     def method(self) -> str:
         """What kind of proof it is, and how deep."""
         return f"bounded, {self.depth} cycles from reset" if self.bounded else f"k-induction, depth {self.depth}"
@@ -705,8 +737,16 @@ PROOFS = (
     Proof(
         "replay-window-slow", "link", "the same where a flit is more than a beat", partial(ReplayWindow, spec=SLOW), 2, 20
     ),
-    Proof("lossy-line", "link", "flits arrive once, in order, unchanged, whatever the line does", LossyLine, 20, 26, bounded=True),
-    Proof("calm-line", "link", "a waiting flit is delivered when the line is calm again", Calm, 30, 30, bounded=True),
+    Proof(
+        "lossy-line",
+        "link",
+        "flits arrive once, in order, unchanged, whatever the line does",
+        LossyLine,
+        18,
+        20,
+        bounded=True,
+    ),
+    Proof("calm-line", "link", "a waiting flit is delivered when the line is calm again", Calm, 24, 22, bounded=True),
     Proof("registers", "registers", "every access is answered, once and soon", Accesses, 5, 12),
 )
 BLOCKS = tuple(dict.fromkeys(proof.block for proof in PROOFS))

@@ -73,7 +73,7 @@ class Fibre:
         """Prepare a run.
 
         ``errors(beat, bits)`` is the mask of flips of each beat; of a slot that is ``lost`` a bit of the payload is flipped,
-        but not of the first after training sets if the delay is 0. The delay grows by one cycle in each cycle of ``stretches``.
+        but not of the first after training sets if the delay is 0. The delay grows by one in each cycle of ``stretches``.
         """
         self._errors, self._lost, self._stretches, self._delay_cycles = errors, lost, stretches, delay_cycles
         self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
@@ -93,7 +93,7 @@ class Fibre:
             self._pass_directly(ctx, cycle, sent, valid)
 
     def _lengthen(self, ctx, cycle: int, sent: int, valid: int) -> None:
-        """From no delay to a delay of one cycle: what was sent in the cycle before has arrived, this cycle brings nothing."""
+        """From no delay to a delay of one cycle: what was sent in the cycle before has arrived, this one brings nothing."""
         self._pass_directly(ctx, cycle, sent, valid)
         self._delay_cycles = 1
         ctx.set(self._direct, 0)
@@ -112,7 +112,9 @@ class Fibre:
         ctx.set(self._arriving_valid, valid)
         if valid:
             self._count(bits)
-            ctx.set(self._arriving, bits ^ self._errors(len(self.arrivals), self.bits) ^ self._losses(len(self.arrivals) + 1))
+            ctx.set(
+                self._arriving, bits ^ self._errors(len(self.arrivals), self.bits) ^ self._losses(len(self.arrivals) + 1)
+            )
             self.arrivals.append(cycle)
 
     def _pass_directly(self, ctx, cycle: int, sent: int | None, valid: int | None) -> None:
@@ -202,9 +204,9 @@ class LinkRun:
 
     ``credits_back`` are the cycles of the credits at a's input, ``credited`` those of the credits at b's output,
     ``decided`` those in which a gave a flit to a slot for the first time, ``cut`` those of the first set after frames on a's
-    line. ``trained`` has a cycle for each training of a in
-    which it had all parameters, ``recoveries`` the time of each but the first, ``training`` those of the last one. ``frame_beat`` is the number of a's first beat of a
-    frame, after those of training sets; ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked.
+    line. ``trained`` has a cycle for each training of a in which it had all parameters, ``recoveries`` the time of each but
+    the first, ``training`` those of the last one. ``frame_beat`` is the number of a's first beat of a frame, after those of
+    training sets; ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked.
     """
 
     cycles: int
@@ -277,7 +279,17 @@ class LinkBench:
         slots = (self._there.slots(), self._back.slots()) if decode else ([], [])
         flipped = sum(getattr(errors, "count", 0) for errors in {errors_a, errors_b})
         first_beat_cycle, frame_beat = self._there.sent_beats[0][0], self._there.frame_beats()[0]
-        counts = (watch.decided, self._there.cuts(), watch.trained, watch.recoveries, watch.training, *watch.counts, flipped, first_beat_cycle, frame_beat)
+        counts = (
+            watch.decided,
+            self._there.cuts(),
+            watch.trained,
+            watch.recoveries,
+            watch.training,
+            *watch.counts,
+            flipped,
+            first_beat_cycle,
+            frame_beat,
+        )
         return LinkRun(cycles, driver.sent, driver.credited, monitor.received, monitor.credited, *counts, *slots)
 
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -11,12 +12,13 @@ from lightfabric.model import link as model_link
 from lightfabric.model import switch as model_switch
 from lightfabric.model.block import Module, connect
 from lightfabric.model.kernel import System
+from lightfabric.model.slot import Losses
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.terminal import Sink, Source, flits
 from lightfabric.model.timing import Timing
 from lightfabric.sim.bench import ClientFlit
 from lightfabric.sim.characterize import characterize, stream_window_flits
-from lightfabric.sim.link import LinkBench
+from lightfabric.sim.link import LinkBench, LinkRun
 from lightfabric.sim.switch import SwitchBench
 
 SPECS = {
@@ -126,7 +128,7 @@ def delivered(sinks: list[Sink]) -> Delivered:
     return sorted((int(r["cycle"]) - 1, int(r["virtual_channel"]), int(r["packet"])) for r in records)
 
 
-def both(measured, sent: Sent, line: Line = Line()) -> tuple[Delivered, Delivered]:
+def both(measured, sent: Sent, line: Line) -> tuple[Delivered, Delivered]:
     """What the model delivers, and the RTL."""
     spec, timing, bench, _ = measured
     run = run_of_rtl(bench, sent, line)
@@ -140,6 +142,58 @@ def scattered(count: int, channels: int, seed: int, most_apart_cycles: int, firs
         sent.append((cycle, rng.randrange(channels)))
         cycle += rng.randint(1, most_apart_cycles)
     return sent
+
+
+@pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
+def test_a_lone_flit_takes_as_long_in_the_model_as_in_the_rtl(measured, delay_cycles):
+    spec, timing, *_ = measured
+    apart_cycles = 40 + 2 * delay_cycles
+    sent = [(TRAINED_CYCLE + n * apart_cycles + n, n % spec.virtual_channels) for n in range(12)]
+    model, rtl = both(measured, sent, Line(delay_cycles))
+    assert model == rtl
+    assert min(got[0] - at for (at, _), got in zip(sent, rtl, strict=True)) >= timing.link.latency_cycles + delay_cycles
+
+
+@pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
+@pytest.mark.parametrize("first_cycle", [0, TRAINED_CYCLE])
+def test_scattered_traffic_arrives_in_the_same_cycles(measured, delay_cycles, first_cycle):
+    """Also what was sent before the line was trained."""
+    for seed, apart_cycles in ((1, 3), (2, 17)):
+        sent = scattered(40, measured[0].virtual_channels, seed, apart_cycles, first_cycle)
+        model, rtl = both(measured, sent, Line(delay_cycles))
+        assert model == rtl, f"seed {seed}"
+
+
+def test_a_stream_takes_the_measured_cycles_per_flit(measured):
+    spec, timing, *_ = measured
+    window_flits = stream_window_flits(spec)
+    model, rtl = both(measured, [(TRAINED_CYCLE, 0)] * (3 * window_flits), Line())
+    assert model == rtl
+    assert Fraction(model[-1][0] - model[-1 - window_flits][0], window_flits) == timing.link.cycles_per_flit
+
+
+@pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
+@pytest.mark.parametrize("period_cycles", [1, 9])
+def test_a_stream_waits_for_credits_and_acknowledgements_alike(measured, delay_cycles, period_cycles):
+    spec = measured[0]
+    sent = [(TRAINED_CYCLE + n, 0) for n in range(3 * spec.buffer_flits)]
+    model, rtl = both(measured, sent, Line(delay_cycles, period_cycles))
+    credit_cycle = every(period_cycles)  # the model's sinks say when they popped
+    assert [n for _, _, n in model] == [n for _, _, n in rtl]
+    assert [cycle + 1 for cycle, _, _ in model] == [credit_cycle(n, cycle) for n, (cycle, _, _) in enumerate(rtl)]
+
+
+ERROR_RATES = (0.01, 0.03, 0.1)
+
+
+@pytest.mark.parametrize("seed", range(17))
+def test_the_same_slots_lost_cost_the_same_time_within_two_per_cent(measured, seed):
+    """Random traffic, slots lost at random in both directions: the flits are the same, the total time is within 2 %."""
+    sent = scattered(60, measured[0].virtual_channels, seed, 1 + seed % 5)
+    line = Line(DELAYS_CYCLES[seed % 3], error_rate=ERROR_RATES[seed % 3], seed=seed)
+    model, rtl = both(measured, sent, line)
+    assert sorted(n for *_, n in model) == sorted(n for *_, n in rtl)
+    assert model[-1][0] - TRAINED_CYCLE == pytest.approx(rtl[-1][0] - TRAINED_CYCLE, rel=0.02), f"seed {seed}"
 
 
 def switch_of_rtl(bench: SwitchBench, sent: dict[int, list[tuple[int, int, int, int]]]):

@@ -13,9 +13,7 @@ from lightfabric.sim.bench import ClientFlit
 from lightfabric.sim.link import BitErrors, LinkBench, clean
 
 SPECS = {
-    "one wavelength": ChipletSpec(
-        ports=1, wavelengths_per_port=1, flit_bytes=64, buffer_flits=8, reach_m=1.0, crc="crc16"
-    ),
+    "one wavelength": ChipletSpec(ports=1, wavelengths_per_port=1, flit_bytes=64, buffer_flits=8, reach_m=1.0, crc="crc16"),
     "a beat per flit": ChipletSpec(ports=1, wavelengths_per_port=4, flit_bytes=64, buffer_flits=16, reach_m=1.0),
     "three channels": ChipletSpec(
         ports=1, wavelengths_per_port=2, virtual_channels=3, buffer_flits=4, reach_m=1.0, crc="crc24"
