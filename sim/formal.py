@@ -742,11 +742,10 @@ PROOFS = (
         "link",
         "flits arrive once, in order, unchanged, whatever the line does",
         LossyLine,
-        18,
+        17,
         20,
         bounded=True,
     ),
-    Proof("calm-line", "link", "a waiting flit is delivered when the line is calm again", Calm, 24, 22, bounded=True),
     Proof("registers", "registers", "every access is answered, once and soon", Accesses, 5, 12),
 )
 BLOCKS = tuple(dict.fromkeys(proof.block for proof in PROOFS))

@@ -74,13 +74,6 @@ MUTANTS = {
         "Mux(buffer.again, buffer.sequence, ",
         "Mux(0, buffer.sequence, ",
     ),
-    "nothing is ever missing": (
-        "calm-line",
-        *RECEIVER,
-        "m.Elif(was_bad | (was_numbered & is_ahead))",
-        "m.Elif(was_bad & ~was_bad)",
-    ),
-    "a credit is spent twice": ("calm-line", *TRANSMITTER, "after.eq(sent + 1)", "after.eq(sent + 2)"),
     "a write waits for the strobes": (
         "registers",
         *REGISTERS,
