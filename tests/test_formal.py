@@ -110,8 +110,15 @@ def broken_proof(name, parameter, module, owner, text, broken):
     return replace(proof, harness=partial(proof.harness, **{parameter: mutant(module, owner, text, broken)}))
 
 
+NOT_SEEN_YET = pytest.mark.xfail(reason="written with the new link, not run to the end yet (issue 3, open)")
+OLD_PROOFS = ("flit-order", "credit-loop", "turns")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", MUTANTS.values(), ids=MUTANTS)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, id=name, marks=[] if case[0] in OLD_PROOFS else NOT_SEEN_YET) for name, case in MUTANTS.items()],
+)
 def test_a_broken_block_is_not_proven(case, tmp_path):
     outcome = verify.prove(broken_proof(*case), tmp_path)
     assert outcome.result == "refuted"
