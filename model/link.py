@@ -155,9 +155,10 @@ def _send_surely(now: int, me: Records, index: int, i: Records, o: Records, memo
 @compiled
 def _rewind(me: Records, cycle: int, received: int) -> None:
     """Send again all that is kept, from the flit after the one received."""
-    me.busy, me.first_again, me.place = 1, 1, received + 1
+    me.left = me.place if me.busy and me.replay_cycle <= cycle else NO_FLIT
+    me.busy, me.jumps, me.place = 1, 1, received + 1
     me.replay_cycle = cycle + me.nak_in_cycles - me.halt_in_cycles
-    me.answered, me.patience, me.idle_slots = received, me.replay_flits, 0
+    me.answered, me.replay_slot, me.idle_slots = received, me.slot, 0
     if me.tries == REPLAYS_TO_RETRAIN:
         me.trouble_cycle = min(me.trouble_cycle, cycle)
     else:
@@ -173,22 +174,36 @@ def _hear(me: Records, decided_cycle: int, flight: Records) -> None:
             received = flight[me.flight_start + slot % me.flight_count].received
             if received > me.acked:
                 me.acked, me.idle_slots, me.tries = received, 0, 0
+                _skip_acknowledged(me, _arrival_cycle(me, me.acks_heard) + me.ack_in_cycles)
         me.acks_heard += 1
     while _arrival_cycle(me, me.naks_heard) + me.halt_in_cycles <= decided_cycle:
         if _answers(me, me.naks_heard):
-            slot = _arrived_by(me, _decided_cycle(me, me.naks_heard) - me.nak_out_cycles)
-            if flight[me.flight_start + slot % me.flight_count].wanting:
-                _hear_request(me, flight)
+            _hear_request(me, flight)
         me.naks_heard += 1
 
 
 @compiled
+def _skip_acknowledged(me: Records, cycle: int) -> None:
+    """A replay goes on after what was acknowledged meanwhile. A flit sent again in the cycle before is not counted yet."""
+    if me.busy and me.place - (me.again_cycle == cycle - 1) <= me.acked:
+        me.place, me.jumps = me.acked + 1, 1
+        read_cycles = me.nak_in_cycles - me.halt_in_cycles if me.place <= me.newest else 1
+        me.replay_cycle = max(me.replay_cycle, cycle + read_cycles)
+
+
+@compiled
 def _hear_request(me: Records, flight: Records) -> None:
-    """A replay is asked for: started, unless it is the one under way. What happens in the cycle before comes too late."""
-    cycle = _arrival_cycle(me, me.naks_heard) + me.halt_in_cycles
-    slot = _arrived_by(me, _decided_cycle(me, me.naks_heard) - me.ack_out_cycles)
+    """If a replay is asked for it starts, unless it is the one under way. What happens in the cycle before comes too late."""
+    decided_cycle = _decided_cycle(me, me.naks_heard)
+    slot = _arrived_by(me, decided_cycle - me.ack_out_cycles)
     received = flight[me.flight_start + slot % me.flight_count].received
-    waits = me.patience + (_decided_cycle(me, me.slot - 1) == cycle - 1) > 0
+    slot = _arrived_by(me, decided_cycle - me.nak_out_cycles)
+    then = flight[me.flight_start + slot % me.flight_count]
+    if not then.wanting or received > then.received:  # a flit in order ends the wanting at once
+        return
+    cycle = _arrival_cycle(me, me.naks_heard) + me.halt_in_cycles
+    is_late = _decided_cycle(me, me.slot - 1) == cycle - 1
+    waits = me.slot - is_late - me.replay_slot < me.replay_flits
     kept = me.newest - max(me.acked, received) - (me.put_cycle == cycle - 1)
     if kept > 0 and not (waits and me.answered == received):
         _rewind(me, cycle, received)
@@ -197,14 +212,16 @@ def _hear_request(me: Records, flight: Records) -> None:
 @compiled
 def _carried(me: Records, decided_cycle: int) -> int:
     """The number of the flit that the next slot carries, -1 for none."""
-    if me.busy:
-        if decided_cycle < me.replay_cycle:
-            return -1
-        me.place = max(me.place, me.acked + 1)
-        number = me.place if me.place <= me.newest else -1
+    left, me.left = me.left, NO_FLIT
+    if left != NO_FLIT and decided_cycle == me.replay_cycle - me.nak_in_cycles + me.halt_in_cycles:
+        return left
+    if me.busy and decided_cycle < me.replay_cycle:
+        return -1
+    if me.busy and me.place <= me.newest:
         me.place += 1
-        me.busy = me.place <= me.newest
-        return number
+        me.busy, me.again_cycle = me.place <= me.newest, decided_cycle
+        return me.place - 1
+    me.busy = 0
     waits = me.staged == 0 or me.staged_cycle + me.stage_cycles > decided_cycle
     if waits or me.newest - me.acked >= me.replay_flits:
         return -1
@@ -222,13 +239,12 @@ def _decide(now: int, me: Records, decided_cycle: int, index: int, o: Records, m
     if me.idle_slots >= TIMEOUT_SLOTS:
         _rewind(me, decided_cycle, me.acked)
     _hear(me, decided_cycle, flight)
-    was_busy = me.busy
+    is_left = me.left
     number = _carried(me, decided_cycle)
     explicit = me.explicit_turn
-    if number >= 0 and was_busy and me.first_again:
-        explicit, me.first_again = 1, 0
+    if number >= 0 and me.jumps and number != is_left:
+        explicit, me.jumps = 1, 0
     me.explicit_turn = 1 - explicit
-    me.patience = max(0, me.patience - 1)
     me.idle_slots = me.idle_slots + 1 if me.newest > me.acked else 0
     is_whole = min(me.trouble_cycle, me.retrain_cycle) + me.cut_cycles > _decided_cycle(me, slot + 1)
     if is_whole and _receive(me, slot, number, explicit):
@@ -293,7 +309,7 @@ def _skip_quiet_slots(now: int, me: Records, memory: Records) -> None:
     if me.newest > me.acked or me.staged or first <= me.slot or min(me.trouble_cycle, me.retrain_cycle) <= now:
         return
     me.explicit_turn ^= (first - me.slot) & 1
-    me.wanting = me.bad_slots = me.busy = me.patience = me.idle_slots = 0
+    me.wanting = me.bad_slots = me.busy = me.idle_slots = 0
     me.slot = first
     me.acks_heard = max(me.acks_heard, first - me.flight_count)
     me.naks_heard = max(me.naks_heard, first - me.flight_count)
@@ -340,12 +356,12 @@ _CREDITS = record(seen="i8", usable="i8", spent="i8")
 _FLIGHT = record(received="i8", wanting="i8")
 """What the far end's receiver has to answer after a slot."""
 _STATE = (
-    "first_beat_cycle line_cycles first_credit_slot first_answer_slot beats_per_flit beats cycles delay_cycles "
-    "deliver_cycles stage_cycles next_cycles consumer_cycles credit_out_cycles credit_in_cycles ack_out_cycles "
-    "ack_in_cycles nak_out_cycles halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth "
-    "replay_flits is_sure losses stream frame_beat linked_cycle turn sent vacant_cycle slot newest acked received "
-    "wanting explicit_turn staged staged_cycle put_cycle busy place replay_cycle first_again answered patience "
-    "idle_slots tries acks_heard naks_heard bad_slots trouble_cycle retrain_cycle retrained"
+    "first_beat_cycle line_cycles first_credit_slot first_answer_slot beats_per_flit beats cycles delay_cycles deliver_cycles "
+    "stage_cycles next_cycles consumer_cycles credit_out_cycles credit_in_cycles ack_out_cycles ack_in_cycles nak_out_cycles "
+    "halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth replay_flits is_sure losses stream "
+    "frame_beat linked_cycle turn sent vacant_cycle slot newest acked received wanting explicit_turn staged staged_cycle "
+    "put_cycle busy place replay_cycle jumps left again_cycle answered replay_slot idle_slots tries acks_heard naks_heard bad_slots "
+    "trouble_cycle retrain_cycle retrained"
 )
 
 
@@ -434,6 +450,7 @@ class Link(
                 "received": -1,
                 "explicit_turn": 1,
                 "answered": -2,
+                "left": NO_FLIT,
                 "put_cycle": -1,
                 "acks_heard": 1,
                 "naks_heard": 1,

@@ -100,11 +100,11 @@ class _Probes:
         self.apart_slots = 6 + 2 * self.spec.virtual_channels + (4 * self.repeats + 40) // slots.longest_cycles
 
     def pairs(self) -> dict[str, int]:
-        """Two flits at a time, first at zero delay, then over a fibre that grows."""
-        items, credited_slots = range(self.repeats), 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
+        """Two flits at a time, first at zero delay, then over a fibre that grows at every other time."""
+        items, credited_slots = range(2 * self.repeats), 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
         flits = [(self._before_slot(n), _FLIT) for n in items for _ in range(2)]
         back = [self._before_slot(n, credited_slots, 0) + second for n in items for second in range(2)]
-        stretches = {self._start_cycle(n) for n in items[self.rounds :: self.rounds]}
+        stretches = {self._start_cycle(n) for n in items[2 * self.rounds :: 2 * self.rounds]}
         run = self._run(flits, credit_cycle=lambda number, _: back[number], stretches=stretches)
         carriers, answers, staged = _carriers(run), _acknowledgements(run), run.credits_back
         slots_of = [self._number(slot) for slot in carriers]

@@ -4,6 +4,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
+from math import ceil
 
 import numpy as np
 import pytest
@@ -13,9 +15,11 @@ from lightfabric.model import switch as model_switch
 from lightfabric.model.block import Module, connect
 from lightfabric.model.kernel import System
 from lightfabric.model.slot import Losses
-from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
 from lightfabric.model.terminal import Sink, Source, flits
 from lightfabric.model.timing import Timing
+from lightfabric.rtl import link as rtl_link
+from lightfabric.rtl.lane import PHASES
 from lightfabric.sim.bench import ClientFlit
 from lightfabric.sim.characterize import characterize, stream_window_flits
 from lightfabric.sim.link import LinkBench, LinkRun
@@ -33,14 +37,18 @@ SPECS = {
         reach_m=1.0,
     ),
     "four beats, odd rate": ChipletSpec(
-        ports=2, wavelengths_per_port=4, core_clock_mhz=700, virtual_channels=3, buffer_flits=5, reach_m=3.0
+        ports=2,
+        wavelengths_per_port=2,
+        flit_bytes=64,
+        core_clock_mhz=700,
+        virtual_channels=3,
+        buffer_flits=5,
+        reach_m=1.0,
     ),
 }
 DELAYS_CYCLES = (0, 1, 45)
-TRAINED_CYCLE = 600
+TRAINED_CYCLE = 420
 """Later than the end of the training in every run here."""
-
-NOT_YET = pytest.mark.xfail(reason="the model does not follow the rewritten link here yet (issue 3, open)")
 
 
 @pytest.fixture(scope="module", params=SPECS)
@@ -131,10 +139,11 @@ def delivered(sinks: list[Sink]) -> Delivered:
 
 
 def both(measured, sent: Sent, line: Line) -> tuple[Delivered, Delivered]:
-    """What the model delivers, and the RTL."""
+    """What the model delivers, and the RTL. Flits are offered to the model when the one driver of the RTL came to them."""
     spec, timing, bench, _ = measured
     run = run_of_rtl(bench, sent, line)
-    return link_of_model(spec, timing, sent, line, run), delivered_by(run)
+    driven = [(cycle, flit.virtual_channel) for cycle, flit in run.sent]
+    return link_of_model(spec, timing, driven, line, run), delivered_by(run)
 
 
 def scattered(count: int, channels: int, seed: int, most_apart_cycles: int, first_cycle: int = TRAINED_CYCLE) -> Sent:
@@ -146,58 +155,82 @@ def scattered(count: int, channels: int, seed: int, most_apart_cycles: int, firs
     return sent
 
 
-@pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
+def test_the_receiver_and_the_transmitter_lose_patience_alike():
+    counts = (rtl_link.REPLAY_TIMEOUT_SLOTS, rtl_link.REPLAYS_TO_RETRAIN, rtl_link.BAD_FRAMES_TO_RETRAIN, PHASES)
+    assert counts == (
+        model_link.TIMEOUT_SLOTS,
+        model_link.REPLAYS_TO_RETRAIN,
+        model_link.BAD_SLOTS_TO_RETRAIN,
+        model_link.SETS,
+    )
+
+
+@pytest.mark.parametrize("delay_cycles", [0, 45])
 def test_a_lone_flit_takes_as_long_in_the_model_as_in_the_rtl(measured, delay_cycles):
     spec, timing, *_ = measured
     apart_cycles = 40 + 2 * delay_cycles
-    sent = [(TRAINED_CYCLE + n * apart_cycles + n, n % spec.virtual_channels) for n in range(12)]
+    sent = [(TRAINED_CYCLE + n * apart_cycles + n, n % spec.virtual_channels) for n in range(8)]
     model, rtl = both(measured, sent, Line(delay_cycles))
     assert model == rtl
     assert min(got[0] - at for (at, _), got in zip(sent, rtl, strict=True)) >= timing.link.latency_cycles + delay_cycles
 
 
 @pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
-@pytest.mark.parametrize("first_cycle", [pytest.param(0, marks=NOT_YET), TRAINED_CYCLE])
+@pytest.mark.parametrize("first_cycle", [0, TRAINED_CYCLE])
 def test_scattered_traffic_arrives_in_the_same_cycles(measured, delay_cycles, first_cycle):
     """Also what was sent before the line was trained."""
-    for seed, apart_cycles in ((1, 3), (2, 17)):
-        sent = scattered(40, measured[0].virtual_channels, seed, apart_cycles, first_cycle)
-        model, rtl = both(measured, sent, Line(delay_cycles))
-        assert model == rtl, f"seed {seed}"
+    seed, apart_cycles = (2, 17) if first_cycle else (1, 3)
+    sent = scattered(40, measured[0].virtual_channels, seed, apart_cycles, first_cycle)
+    model, rtl = both(measured, sent, Line(delay_cycles))
+    assert model == rtl
 
 
-@NOT_YET
 def test_a_stream_takes_the_measured_cycles_per_flit(measured):
     spec, timing, *_ = measured
     window_flits = stream_window_flits(spec)
-    model, rtl = both(measured, [(TRAINED_CYCLE, 0)] * (3 * window_flits), Line())
+    sent = [(0, n % spec.virtual_channels) for n in range(2 * window_flits)]
+    model, rtl = both(measured, sent, Line())
     assert model == rtl
     assert Fraction(model[-1][0] - model[-1 - window_flits][0], window_flits) == timing.link.cycles_per_flit
 
 
-@pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
-@pytest.mark.parametrize("period_cycles", [1, 9])
+@pytest.mark.parametrize(("delay_cycles", "period_cycles"), [(0, 1), (1, 9), (45, 1)])
 def test_a_stream_waits_for_credits_and_acknowledgements_alike(measured, delay_cycles, period_cycles):
-    spec = measured[0]
-    sent = [(TRAINED_CYCLE + n, 0) for n in range(3 * spec.buffer_flits)]
-    model, rtl = both(measured, sent, Line(delay_cycles, period_cycles))
+    spec, timing, bench, _ = measured
+    sent, line = [(n, 0) for n in range(3 * spec.buffer_flits)], Line(delay_cycles, period_cycles)
+    run = run_of_rtl(bench, sent, line)
+    model, rtl = link_of_model(spec, timing, sent, line, run), delivered_by(run)
     credit_cycle = every(period_cycles)  # the model's sinks say when they popped
     assert [n for _, _, n in model] == [n for _, _, n in rtl]
     assert [cycle + 1 for cycle, _, _ in model] == [credit_cycle(n, cycle) for n, (cycle, _, _) in enumerate(rtl)]
 
 
 ERROR_RATES = (0.01, 0.03, 0.1)
+SLOW = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 17)]
 
 
-@NOT_YET
-@pytest.mark.parametrize("seed", range(17))
-def test_the_same_slots_lost_cost_the_same_time_within_two_per_cent(measured, seed):
-    """Random traffic, slots lost at random in both directions: the flits are the same, the total time is within 2 %."""
-    sent = scattered(60, measured[0].virtual_channels, seed, 1 + seed % 5)
-    line = Line(DELAYS_CYCLES[seed % 3], error_rate=ERROR_RATES[seed % 3], seed=seed)
+@pytest.mark.parametrize("seed", [*range(5), *SLOW])
+def test_the_same_slots_lost_cost_the_same_time(measured, seed):
+    """Random traffic, slots lost at random in both directions: all flits, the total time within 2 %, and mostly exact."""
+    sent = scattered(50, measured[0].virtual_channels, seed, 1 + seed % 5)
+    line = Line(DELAYS_CYCLES[seed % 3], error_rate=ERROR_RATES[seed % 2 + seed % 3 // 2], seed=seed)
     model, rtl = both(measured, sent, line)
     assert sorted(n for *_, n in model) == sorted(n for *_, n in rtl)
-    assert model[-1][0] - TRAINED_CYCLE == pytest.approx(rtl[-1][0] - TRAINED_CYCLE, rel=0.02), f"seed {seed}"
+    assert model[-1][0] - TRAINED_CYCLE == pytest.approx(rtl[-1][0] - TRAINED_CYCLE, rel=0.02)
+    if line.error_rate < ERROR_RATES[-1]:
+        assert model == rtl
+
+
+def test_a_retraining_stops_deliveries_for_as_long(measured):
+    spec, timing, *_ = measured
+    reach_cycles = ceil(spec.reach_m * FIBRE_PS_PER_M / spec.cycle_ps)
+    for delay_cycles in (0, reach_cycles):
+        sent = [(TRAINED_CYCLE + 8 * n, n % spec.virtual_channels) for n in range(40)]
+        line = Line(delay_cycles, retrain_at=(TRAINED_CYCLE + 100,))
+        model, rtl = both(measured, sent, line)
+        assert [n for *_, n in model] == [n for *_, n in rtl]
+        outages = [max(b - a for (a, *_), (b, *_) in pairwise(run)) for run in (model, rtl)]
+        assert outages[0] == pytest.approx(outages[1], rel=0.02)
 
 
 def switch_of_rtl(bench: SwitchBench, sent: dict[int, list[tuple[int, int, int, int]]]):

@@ -269,7 +269,7 @@ def test_rtl_that_cannot_be_measured_is_a_failed_run(monkeypatch):
 def test_characterize_prints_cycles_as_measured(tmp_path):
     path = tmp_path / "quick.toml"
     small = (files("lightfabric.examples") / "small.toml").read_text()
-    path.write_text(small.replace("flit_bytes = 128", "flit_bytes = 64\nbuffer_flits = 4\nreach_m = 1.0"))
+    path.write_text(small.replace("flit_bytes = 128", "flit_bytes = 64\nbuffer_flits = 24\nreach_m = 1.0"))
     output, messages, _ = lightfabric("characterize", path, "--json")
     result = json.loads(output)
     chiplet = load_spec(path).chiplet
