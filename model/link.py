@@ -193,7 +193,7 @@ def _skip_acknowledged(me: Records, cycle: int) -> None:
 
 @compiled
 def _hear_request(me: Records, flight: Records) -> None:
-    """If a replay is asked for it starts, unless it is the one under way. What happens in the cycle before comes too late."""
+    """If a replay is asked for it starts, unless it is the one under way. What happens a cycle before comes too late."""
     decided_cycle = _decided_cycle(me, me.naks_heard)
     slot = _arrived_by(me, decided_cycle - me.ack_out_cycles)
     received = flight[me.flight_start + slot % me.flight_count].received
@@ -356,12 +356,12 @@ _CREDITS = record(seen="i8", usable="i8", spent="i8")
 _FLIGHT = record(received="i8", wanting="i8")
 """What the far end's receiver has to answer after a slot."""
 _STATE = (
-    "first_beat_cycle line_cycles first_credit_slot first_answer_slot beats_per_flit beats cycles delay_cycles deliver_cycles "
-    "stage_cycles next_cycles consumer_cycles credit_out_cycles credit_in_cycles ack_out_cycles ack_in_cycles nak_out_cycles "
-    "halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth replay_flits is_sure losses stream "
-    "frame_beat linked_cycle turn sent vacant_cycle slot newest acked received wanting explicit_turn staged staged_cycle "
-    "put_cycle busy place replay_cycle jumps left again_cycle answered replay_slot idle_slots tries acks_heard naks_heard bad_slots "
-    "trouble_cycle retrain_cycle retrained"
+    "first_beat_cycle line_cycles first_credit_slot first_answer_slot beats_per_flit beats cycles delay_cycles "
+    "deliver_cycles stage_cycles next_cycles consumer_cycles credit_out_cycles credit_in_cycles ack_out_cycles "
+    "ack_in_cycles nak_out_cycles halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth "
+    "replay_flits is_sure losses stream frame_beat linked_cycle turn sent vacant_cycle slot newest acked received "
+    "wanting explicit_turn staged staged_cycle put_cycle busy place replay_cycle jumps left again_cycle answered "
+    "replay_slot idle_slots tries acks_heard naks_heard bad_slots trouble_cycle retrain_cycle retrained"
 )
 
 

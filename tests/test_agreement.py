@@ -222,7 +222,7 @@ def test_the_same_slots_lost_cost_the_same_time(measured, seed):
 
 
 def test_a_retraining_stops_deliveries_for_as_long(measured):
-    spec, timing, *_ = measured
+    spec, *_ = measured
     reach_cycles = ceil(spec.reach_m * FIBRE_PS_PER_M / spec.cycle_ps)
     for delay_cycles in (0, reach_cycles):
         sent = [(TRAINED_CYCLE + 8 * n, n % spec.virtual_channels) for n in range(40)]
