@@ -13,7 +13,6 @@ WAIVERS = {
     "PROCASSINIT": "registers have their reset value from power-up on, as FPGAs and Amaranth do",
     "WIDTHEXPAND": "the generator writes constants as short as they can be; Verilog extends them with zeros",
     "WIDTHTRUNC": "the generator writes !value for value == 0, and shifts in the width of what is shifted",
-    "CMPCONST": "the generator compares a field with a constant that it cannot exceed in some of the specs",
     "CASEINCOMPLETE": "the generator gives every case its default value before the case",
 }
 """Rules of ``verilator -Wall`` that the Verilog of the blocks may break, each with its reason."""

@@ -222,6 +222,7 @@ def test_the_same_slots_lost_cost_the_same_time(measured, seed):
 
 
 def test_a_retraining_stops_deliveries_for_as_long(measured):
+    """Within one cycle of training sets: a training ends with a whole one, and a cycle or two decide with which."""
     spec, *_ = measured
     reach_cycles = ceil(spec.reach_m * FIBRE_PS_PER_M / spec.cycle_ps)
     for delay_cycles in (0, reach_cycles):
@@ -230,7 +231,7 @@ def test_a_retraining_stops_deliveries_for_as_long(measured):
         model, rtl = both(measured, sent, line)
         assert [n for *_, n in model] == [n for *_, n in rtl]
         outages = [max(b - a for (a, *_), (b, *_) in pairwise(run)) for run in (model, rtl)]
-        assert outages[0] == pytest.approx(outages[1], rel=0.02)
+        assert abs(outages[0] - outages[1]) <= PHASES / spec.blocks_per_cycle + spec.slot_cycles
 
 
 def switch_of_rtl(bench: SwitchBench, sent: dict[int, list[tuple[int, int, int, int]]]):

@@ -1,0 +1,69 @@
+"""What a saturated link carries over a line with bit errors, against the closed form of go-back-N."""
+
+from math import sqrt
+
+import pytest
+
+from lightfabric.flows import native as flow
+from lightfabric.model.slot import Slots
+from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
+from lightfabric.model.timing import LinkTiming
+from lightfabric.sim import native
+from lightfabric.sim.characterize import measure_link
+
+DELAYS_CYCLES = (10, 100, 1000)
+ERROR_RATES = (1e-7, 1e-6, 1e-5)
+WINDOW_FLITS = 30_000
+CONFIDENT = 1.96
+"""Standard deviations of the 95 % band."""
+
+
+def spec_of(delay_cycles: int, flit_bytes: int = 256) -> ChipletSpec:
+    """A link of one wavelength whose replay buffer is made for a fibre of this delay."""
+    reach_m = 0.999 * delay_cycles * ChipletSpec().cycle_ps / FIBRE_PS_PER_M
+    return ChipletSpec(ports=1, wavelengths_per_port=1, flit_bytes=flit_bytes, virtual_channels=1, reach_m=reach_m)
+
+
+@pytest.fixture(scope="module")
+def timing() -> LinkTiming:
+    """Measured on flits of 64 bytes, which is quick: how many cycles the pipelines take has nothing to do with the flit."""
+    return measure_link(spec_of(10, flit_bytes=64))
+
+
+def lost_slots(spec: ChipletSpec, timing: LinkTiming, delay_cycles: int) -> float:
+    """Slots from a wrong flit to its replay, on average over the phases of slots against clock and answers."""
+    slots = Slots.of(spec, timing.first_beat_cycle, line_cycles=timing.line_cycles)
+
+    def arrival_cycle(slot: int) -> int:
+        return slots.decided_cycle(slot + 1) + slots.line_cycles + delay_cycles
+
+    lost, phases = 0, range(1000, 1000 + 2 * slots.beats)
+    for slot in phases:
+        answer = slots.decided_from(arrival_cycle(slot) + timing.nak_out_cycles)
+        answer += (answer - timing.first_answer_slot) % 2
+        lost += slots.decided_from(arrival_cycle(answer) + timing.nak_in_cycles) - slot
+    return lost / len(phases)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
+def test_goodput_is_that_of_go_back_n(delay_cycles, timing, tmp_path):
+    """Each flit is wrong with probability p and then costs W slots: 1 + W p / (1 - p) slots per flit [Lin, Costello, Miller,
+    IEEE Communications Magazine 22 (12), 1984, go-back-N]. Errors are geometric, so their number in a window is known but
+    for its standard deviation.
+    """
+    spec, seed = spec_of(delay_cycles), 1
+    program, lost = flow.build(spec, tmp_path), lost_slots(spec, timing, delay_cycles)
+    window = {"warm_up_flits": 1_000, "window_flits": WINDOW_FLITS}
+    run = {"saturated": True, "delay_cycles": delay_cycles, "seed": seed, **window}
+    for ber in (0.0, *ERROR_RATES):
+        seen = flow.run(program, native.Run(1 << 40, 1 << 40, ber=ber, **run))
+        wrong = 1 - (1 - ber) ** (8 * spec.flit_bytes)
+        flits = seen["window_payload_bytes"] / spec.payload_bytes
+        expected, deviation = 1 + lost * wrong / (1 - wrong), lost * sqrt(wrong / flits) / (1 - wrong)
+        band = CONFIDENT * deviation + 2 / flits  # the window begins and ends with a whole word
+        assert abs(seen["window_slots"] / flits - expected) < band, f"seed {seed}, BER {ber}"
+        if ber == 0:
+            line_bits = seen["window_cycles"] * spec.wavelength_gbps * 1e3 / spec.core_clock_mhz
+            best = spec.payload_bytes / (spec.flit_bytes * spec.BLOCK_BITS_ON_LINE / (8 * spec.BLOCK_BYTES))
+            assert 8 * seen["window_payload_bytes"] / line_bits == pytest.approx(best, rel=0.005)
