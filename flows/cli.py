@@ -159,13 +159,16 @@ def sim(
     drops: Annotated[float, _rate("Flits that the line drops; link on verilator.")] = 0.0,
     duplicates: Annotated[float, _rate("Flits that the line repeats; link on verilator.")] = 0.0,
     stalls: Annotated[float, _rate("Share of cycles in which a client pauses; link on verilator.")] = 0.0,
+    capture: Annotated[
+        Path | None, typer.Option(help="pcapng file for flits (link on amaranth) or arrived packets (icarus, verilator).")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a block's RTL."""
     from lightfabric.flows import sim as flow
 
     faults = flow.Faults(bursts, drops, duplicates, stalls)
-    flow.main(block, simulator, _prototype(spec), waves, ber, packets, seed, as_json, faults)
+    flow.main(block, simulator, _prototype(spec), waves, ber, packets, seed, as_json, faults, capture)
 
 
 @app.command()

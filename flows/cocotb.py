@@ -40,13 +40,14 @@ def run(
     bound_s: int = BOUND_S,
     stall_timeouts: int | None = None,
     waves: Path | None = None,
+    capture: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run the bench of a block in ``build_dir`` and return what it wrote: the packets' tally, counters and cycles.
 
-    ``waves`` is written as VCD by Verilator and as FST by Icarus. RunError if a tool is missing, the build fails, the
-    bench fails or takes more than ``bound_s``, or no test ran. Packets are given up when none has arrived for
-    ``stall_timeouts`` replay timeouts.
+    ``waves`` is written as VCD by Verilator and as FST by Icarus, ``capture`` as pcapng. RunError if a tool is missing, the
+    build fails, the bench fails or takes more than ``bound_s``, or no test ran. Packets are given up when none has arrived
+    for ``stall_timeouts`` replay timeouts.
     """
     with simulator_environment(simulator):
         from lightfabric.sim.axi import Run
@@ -56,7 +57,8 @@ def run(
         build_dir = build_dir.resolve()
         tally = build_dir / "tally.json"
         tally.unlink(missing_ok=True)
-        job = Run(spec, str(tally), packets, ber, seed, pauses, bound_s, stall_timeouts or STALL_TIMEOUTS)
+        packets_seen = str(capture.resolve()) if capture else ""
+        job = Run(spec, str(tally), packets, ber, seed, pauses, bound_s, stall_timeouts or STALL_TIMEOUTS, packets_seen)
         progress(f"{simulator} builds the {block}")
         runner = _built(block, simulator, spec, build_dir, waves is not None)
         progress(f"{simulator} simulates the {block}")

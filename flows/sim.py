@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,9 @@ class Faults:
     stalls: float = 0.0
 
 
+LINES = ("line from a to b", "line from b to a")
+"""Interfaces of a capture of the link."""
+
 _NO_FAULTS = {"bursts": 0, "dropped_flits": 0, "duplicated_flits": 0}
 """Counts of a simulator that has none of these."""
 
@@ -52,16 +56,18 @@ def main(
     seed: int,
     as_json: bool,
     faults: Faults = Faults(),
+    capture: Path | None = None,
 ) -> None:
     """The command: checks its options, simulates, prints a line or a JSON object; RunError if a packet did not arrive."""
     _require_options(block, simulator, ber, packets, seed, faults)
-    with _written(waves) as beside, _bar(f"{simulator}: {block}") as progress:
+    _require_capture(block, simulator, capture)
+    with _written(waves) as beside, _written(capture) as captured, _bar(f"{simulator}: {block}") as progress:
         if simulator == "amaranth":
-            measured = simulate(block, spec.chiplet, ber, packets, seed, beside, progress)
+            measured = simulate(block, spec.chiplet, ber, packets, seed, beside, progress, captured)
         elif _is_native(block, simulator):
             measured = _simulate_natively(spec.chiplet, ber, packets, seed, faults, beside)
         else:
-            measured = _simulate_outside(block, simulator, spec.chiplet, ber, packets, seed, beside)
+            measured = _simulate_outside(block, simulator, spec.chiplet, ber, packets, seed, beside, captured)
     named = {"block": block, "simulator": simulator, "spec": spec.name, "ber": ber, "seed": seed}
     result = {**named, **_NO_FAULTS, **measured}
     if as_json:
@@ -82,11 +88,12 @@ def simulate(
     seed: int,
     waves: Path | None = None,
     progress: Progress = lambda _, __: None,
+    capture: Path | None = None,
 ) -> dict[str, Any]:
     """Run a block's bench under Amaranth's simulator.
 
-    Returns the tally of the packets, replays, frames with a wrong CRC, bit errors, cycles and cycles per second. RunError
-    if flits stop to arrive.
+    ``capture`` gets the flits of both lines of a link as pcapng. Returns the tally of the packets, replays, frames with a
+    wrong CRC, bit errors, cycles and cycles per second. RunError if flits stop to arrive.
     """
     import numpy as np
 
@@ -94,7 +101,7 @@ def simulate(
     from lightfabric.sim.link import BitErrors
 
     rng = np.random.default_rng(seed)
-    run = {"link": _link, "switch": _switch, "chiplet": _chiplet}[block]
+    run = {"link": partial(_link, capture), "switch": _switch, "chiplet": _chiplet}[block]
     begin_s = time.perf_counter()
     try:
         result = run(spec, packets, rng, BitErrors(ber, rng), str(waves) if waves else None, progress)
@@ -103,8 +110,12 @@ def simulate(
     return {**result, "cycles_per_s": round(result["cycles"] / (time.perf_counter() - begin_s), 1)}
 
 
-def _link(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
+def _link(
+    capture: Path | None, spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress
+) -> dict[str, Any]:
     from lightfabric.sim import traffic
+    from lightfabric.sim.capture import flits as captured
+    from lightfabric.sim.capture import pcapng
     from lightfabric.sim.link import LinkBench
 
     packets = traffic.random_packets(spec, count, rng, [0], [1])
@@ -113,7 +124,10 @@ def _link(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | Non
     run = LinkBench(spec).run(
         [(0, flit) for flit in flits],
         delay_cycles=1, errors_a=errors, errors_b=errors, bound_cycles=1 << 62, waves=waves, progress=stop,
+        decode=capture is not None,
     )  # fmt: skip
+    if capture is not None:
+        capture.write_bytes(pcapng(LINES, captured(spec, run.a_slots, 0) + captured(spec, run.b_slots, 1)))
     tally = traffic.Tally.of(packets, traffic.assembled(flit for _, flit in run.received))
     counts = {"replays": run.replays, "crc_errors": run.crc_errors, "bit_errors": run.bit_errors}
     return {**asdict(tally), **counts, "cycles": run.cycles}
@@ -172,14 +186,21 @@ class _Stall:
 
 
 def _simulate_outside(
-    block: str, simulator: str, spec: ChipletSpec, ber: float, packets: int, seed: int, waves: Path | None
+    block: str,
+    simulator: str,
+    spec: ChipletSpec,
+    ber: float,
+    packets: int,
+    seed: int,
+    waves: Path | None,
+    capture: Path | None,
 ) -> dict[str, Any]:
     from lightfabric.flows import cocotb
 
     with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:
         return cocotb.run(
             block, simulator, spec, Path(folder),
-            packets=packets, ber=ber, seed=seed, pauses=False, bound_s=BOUND_S, waves=waves,
+            packets=packets, ber=ber, seed=seed, pauses=False, bound_s=BOUND_S, waves=waves, capture=capture,
         )  # fmt: skip
 
 
@@ -222,8 +243,14 @@ def _require_options(block: str, simulator: str, ber: float, packets: int, seed:
         raise InputError(f"--stalls must be from 0 to {MOST_STALLS}, not {faults.stalls!r}")
 
 
-def _written(waves: Path | None) -> AbstractContextManager[Path | None]:
-    return written_whole(waves) if waves else nullcontext()
+def _require_capture(block: str, simulator: str, capture: Path | None) -> None:
+    if capture and (_is_native(block, simulator) or (simulator == "amaranth" and block != "link")):
+        can = "of the link on amaranth or icarus, or of another block on icarus or verilator"
+        raise InputError(f"--capture must be {can}, not of the {block} on {simulator}")
+
+
+def _written(file: Path | None) -> AbstractContextManager[Path | None]:
+    return written_whole(file) if file else nullcontext()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from cocotb.triggers import FallingEdge, Timer
 from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.sim.capture import Captured, pcapng
 from lightfabric.sim.link import BitErrors
 from lightfabric.sim.traffic import STALL_TIMEOUTS, Packet, Tally, random_packets, stall_cycles
 
@@ -30,7 +31,10 @@ ENVIRONMENT = "LIGHTFABRIC_RUN"
 
 @dataclass(frozen=True)
 class Run:
-    """What a bench is to do, handed to the simulator's process in an environment variable."""
+    """What a bench is to do, handed to the simulator's process in an environment variable.
+
+    ``result`` and ``capture`` are files to write; no capture if that is empty.
+    """
 
     spec: ChipletSpec
     result: str
@@ -40,6 +44,7 @@ class Run:
     pauses: bool = True
     bound_s: int = 300
     stall_timeouts: int = STALL_TIMEOUTS
+    capture: str = ""
 
     def environment(self) -> dict[str, str]:
         """The variable that :meth:`of_environment` reads."""
@@ -91,7 +96,10 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
     seconds = time.perf_counter() - begin_s
     for line in lines:
         line.cancel()
-    received = [_packet(sink.recv_nowait(), at) for at, sink in sinks.items() for _ in range(sink.count())]
+    frames = [(at, sink.recv_nowait()) for at, sink in sinks.items() for _ in range(sink.count())]
+    received = [_packet(frame, at) for at, frame in frames]
+    if run.capture:
+        Path(run.capture).write_bytes(_captured(list(sinks), frames))
     counts = {name: _total(dut, name) for name in ("replays", "crc_errors", "bit_errors")}
     result = {**asdict(Tally.of(packets, received)), **counts, "cycles": cycles, "cycles_per_s": cycles / seconds}
     Path(run.result).write_text(json.dumps(result))
@@ -161,6 +169,17 @@ def _frame(packet: Packet) -> AxiStreamFrame:
 def _packet(frame: AxiStreamFrame, address: int) -> Packet:
     """What a sink saw; fields that change within a packet, or a packet at the wrong client, are as no packet sent."""
     return Packet(bytes(frame.tdata), frame.tid, frame.tdest, frame.tuser)
+
+
+def _captured(addresses: Sequence[int], frames: Iterable[tuple[int, AxiStreamFrame]]) -> bytes:
+    """The packets that arrived, each at the time of its last word, at an interface per client."""
+    packets = (
+        Captured(
+            round(cocotb.utils.get_time_from_sim_steps(frame.sim_time_end, "ps")), addresses.index(at), bytes(frame.tdata)
+        )
+        for at, frame in frames
+    )
+    return pcapng([f"client {address}" for address in addresses], packets)
 
 
 def _total(dut, name: str) -> int:

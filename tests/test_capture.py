@@ -3,6 +3,9 @@
 import pytest
 from scapy.utils import RawPcapNgReader
 
+from lightfabric.flows import sim
+from lightfabric.flows.load import load_spec
+from lightfabric.flows.report import InputError
 from lightfabric.model.codec import DATA, Flit
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.sim.bench import ClientFlit
@@ -46,3 +49,19 @@ def test_the_flits_of_a_line_are_captured_as_they_were_sent(tmp_path):
             upcoming += 1
             assert meta.linktype == LINKTYPE_USER0
     assert carried == sent
+
+
+def test_the_command_writes_the_flits_of_both_lines(tmp_path):
+    spec = load_spec(None, "prototype")
+    sim.main("link", "amaranth", spec, None, 1e-4, 5, 1, True, capture=tmp_path / "c.pcapng")
+    with RawPcapNgReader(str(tmp_path / "c.pcapng")) as reader:
+        contents = [bytes(packet) for packet, _ in reader]
+        assert [dict(interface[2])["name"] for interface in reader.interfaces] == [name.encode() for name in sim.LINES]
+    assert {len(content) for content in contents} == {spec.chiplet.flit_bytes}
+
+
+@pytest.mark.parametrize(("block", "simulator"), [("link", "verilator"), ("switch", "amaranth")])
+def test_a_capture_that_nobody_writes_is_refused(tmp_path, block, simulator):
+    with pytest.raises(InputError, match=rf"^--capture must be .*, not of the {block} on {simulator}$"):
+        sim.main(block, simulator, load_spec(None, "prototype"), None, 0.0, 5, 1, True, capture=tmp_path / "c.pcapng")
+    assert not list(tmp_path.iterdir())

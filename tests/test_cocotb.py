@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+from scapy.utils import RawPcapNgReader
 
 from lightfabric.flows import cocotb, tools
 from lightfabric.flows.load import load_spec
@@ -19,10 +20,15 @@ SIMULATORS = [pytest.param("icarus", marks=no_icarus), "verilator"]
 @pytest.mark.parametrize("simulator", SIMULATORS)
 @pytest.mark.parametrize("block", BER)
 def test_every_packet_arrives_once_in_order_and_unchanged(block, simulator, tmp_path):
-    seen = cocotb.run(block, simulator, SPEC, tmp_path, packets=PACKETS, ber=BER[block])
+    capture = tmp_path / "arrived.pcapng"
+    seen = cocotb.run(block, simulator, SPEC, tmp_path, packets=PACKETS, ber=BER[block], capture=capture)
     assert {name: seen[name] for name in ("delivered", "lost", "corrupted", "duplicated", "reordered")} == {
         "delivered": PACKETS, "lost": 0, "corrupted": 0, "duplicated": 0, "reordered": 0,
     }  # fmt: skip
+    with RawPcapNgReader(str(capture)) as reader:
+        contents = [bytes(packet) for packet, _ in reader]
+    assert {int.from_bytes(content[:4], "little") for content in contents} == set(range(PACKETS))
+    assert len(contents) == PACKETS
     assert (seen["bit_errors"] > 0) == (BER[block] > 0)
     assert (seen["replays"] > 0) == (BER[block] > 0)
     assert seen["crc_errors"] <= 1.5 * seen["bit_errors"]  # an error reaches 58 bits on, now and then into the next frame
