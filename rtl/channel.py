@@ -131,7 +131,7 @@ class CreditLedger(wiring.Component):
     """The books of one virtual channel at its sending end, for a far sender that is told a limit and no single credits.
 
     ``limit`` is the number of flits that may ever be sent, modulo 256: the buffer and what was freed. Flits that the client
-    neither holds nor gives back for 16 cycles are ``leak``, one a cycle, and their credits are given again. A credit while
+    neither holds nor gives back for ``leak_cycles`` are ``leak``, one a cycle, and their credits are given again. A credit while
     nothing is out, and a flit beyond the buffer, are ``violation`` and change nothing.
 
     Members
@@ -142,26 +142,26 @@ class CreditLedger(wiring.Component):
     leak, violation : Out(1)
     """
 
-    def __init__(self, spec: ChipletSpec):
-        self.spec = spec
+    def __init__(self, spec: ChipletSpec, leak_cycles: int = LEAK_CYCLES):
+        self.spec, self.leak_cycles = spec, leak_cycles
         outs = {"limit": Out(CREDIT_BITS, init=spec.buffer_flits), "leak": Out(1), "violation": Out(1)}
         super().__init__({**dict.fromkeys(("flit", "credit", "held", "restart"), In(1)), **outs})
 
     def elaborate(self, platform):
         m = Module()
         depth = self.spec.buffer_flits
-        out, quiet_cycles = Signal(range(depth + 1)), Signal(range(LEAK_CYCLES + 1))
+        out, quiet_cycles = Signal(range(depth + 1)), Signal(range(self.leak_cycles + 1))
         enters, leaves = Signal(), Signal()
         m.d.comb += [
             enters.eq(self.flit & ((out != depth) | self.credit)),
-            self.leak.eq((quiet_cycles == LEAK_CYCLES) & ~self.credit & (out != 0)),
+            self.leak.eq((quiet_cycles == self.leak_cycles) & ~self.credit & (out != 0)),
             leaves.eq((self.credit & ((out != 0) | self.flit)) | self.leak),
             self.violation.eq((self.flit & ~enters) | (self.credit & ~leaves)),
         ]
         m.d.sync += [out.eq(out + enters - leaves), self.limit.eq(self.limit + leaves)]
         with m.If(self.held | self.flit | self.credit | (out == 0)):
             m.d.sync += quiet_cycles.eq(0)
-        with m.Elif(quiet_cycles != LEAK_CYCLES):
+        with m.Elif(quiet_cycles != self.leak_cycles):
             m.d.sync += quiet_cycles.eq(quiet_cycles + 1)
         with m.If(self.restart):
             m.d.sync += self.limit.eq(depth - out - enters + leaves)
