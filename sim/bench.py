@@ -111,10 +111,8 @@ class Bench:
     """A design, elaborated once, that can be run many times from reset."""
 
     def __init__(self, design: Module):
-        self._simulator = Simulator(design)
-        self._simulator.add_clock(1e-9)
-        self._simulator.add_testbench(self._testbench)
-        self._fresh = True
+        self._design = design
+        self._simulator: Simulator | None = None
 
     def run(self, actors, done: Callable[[int], bool], bound_cycles: int, waves: str | None = None) -> int:
         """Simulate from reset until ``done(cycle)``; every actor has ``samples`` and ``step(ctx, cycle, *sampled)``.
@@ -123,9 +121,12 @@ class Bench:
         ``cycle``. Returns the cycles run; BenchTimeoutError after ``bound_cycles``.
         """
         self._actors, self._done, self._bound_cycles, self._cycles = actors, done, bound_cycles, 0
-        if not self._fresh:
+        if self._simulator is None:
+            self._simulator = Simulator(self._design)
+            self._simulator.add_clock(1e-9)
+            self._simulator.add_testbench(self._testbench)
+        else:
             self._simulator.reset()
-        self._fresh = False
         with self._simulator.write_vcd(waves) if waves else contextlib.nullcontext():
             self._simulator.run()
         return self._cycles

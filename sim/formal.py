@@ -482,10 +482,11 @@ class LossyLine(Harness):
     """
 
     MOST_FLITS = 15
+    CHOICES = ("valid", "load", "arrive", "stay", "right", "lost", "report", "hear")
 
     def __init__(self, transmitter=Transmitter, receiver=Receiver, spec: ChipletSpec = TIGHT):
         self.spec, self.transmitter, self.receiver = spec, transmitter(spec), receiver(spec)
-        choices = dict.fromkeys(("valid", "load", "arrive", "stay", "right", "lost", "report", "hear"), In(1))
+        choices = dict.fromkeys(self.CHOICES, In(1))
         channels, noise = spec.virtual_channels, data.StructLayout({name: HEADER_FIELDS[name] for name in NOISE})
         super().__init__({"channel": In(range(max(2, channels))), "noise": In(noise), "give": In(channels), **choices})
 
@@ -576,33 +577,35 @@ class LossyLine(Harness):
 
 
 class Calm(LossyLine):
-    """The same line, which at some time becomes calm and stays so.
+    """A line that loses and spoils frames for some cycles and then becomes calm and stays so.
 
-    From then on each frame arrives as it was sent in the cycle after its slot, there is a slot in each cycle, every other
-    cycle brings news of the receiver's state, and the far client gives back each credit at once. The sender's client goes
-    on as it likes.
+    There is a slot in each cycle, whose frame arrives in the next, and news of the receiver's state as it was. When the line
+    is calm each frame arrives as it was sent, every other cycle brings news, the far client gives back each credit at once,
+    and the sender's client is quiet, so that no flit behind a lost one shows that it is missing.
 
     Members
     -------
     calm : In(1), where it begins
     """
 
-    WITHIN_CYCLES = 16
-
-    def __init__(self, transmitter=Transmitter, receiver=Receiver, spec: ChipletSpec = TIGHT):
-        super().__init__(transmitter, receiver, spec)
-        self.calm_from = Signal()
+    WITHIN_CYCLES = 14
+    CHOICES = (*LossyLine.CHOICES, "calm")
 
     def _prove(self, m):
         super()._prove(m)
-        calm, answers = Signal(), Signal()
-        m.d.comb += calm.eq(latched(m, self.calm_from, "was_calm"))
+        calm, answers, was_wrong = Signal(), Signal(), latched(m, self.receiver.bad, "was_wrong")
+        m.d.comb += calm.eq(latched(m, self.calm, "was_calm"))
         m.d.sync += answers.eq(~answers)
-        always = self.load & self.arrive & self.right & self.report & self.give.all()
-        m.d.comb += Assume(~calm | (always & ~self.stay & ~self.lost & (self.hear == answers)))
+        m.d.comb += [
+            Assume(self.load & self.arrive & self.report & ~self.stay),
+            Assume(~calm | (self.right & ~self.lost & self.give.all() & ~self.valid & (self.hear == answers))),
+        ]
         waited = Signal(range(self.WITHIN_CYCLES + 2))
         m.d.sync += waited.eq(Mux(calm & self.waiting & ~self.receiver.o.valid, waited + 1, 0))
-        m.d.comb += Assert(waited <= self.WITHIN_CYCLES, "a waiting flit is delivered soon")
+        m.d.comb += [
+            Assert(waited <= self.WITHIN_CYCLES, "a waiting flit is delivered soon"),
+            Cover(was_wrong & (waited > self.WITHIN_CYCLES // 2) & self.receiver.o.valid, "a wrong frame makes a flit wait"),
+        ]
 
 
 def no_sequence(spec: ChipletSpec) -> int:
@@ -746,6 +749,15 @@ PROOFS = (
         "flits arrive once, in order, unchanged, whatever the line does",
         LossyLine,
         17,
+        20,
+        bounded=True,
+    ),
+    Proof(
+        "calm-line",
+        "link",
+        f"credits and replay never block each other: on a line without errors a flit comes in {Calm.WITHIN_CYCLES} cycles",
+        Calm,
+        22,
         20,
         bounded=True,
     ),

@@ -165,6 +165,20 @@ def test_the_receiver_and_the_transmitter_lose_patience_alike():
     )
 
 
+MOST_POINTER_LOOP_CYCLES = 17
+"""Of openHMC, the best open link, at 256 to 1024 bits: 17 to 20."""
+
+
+def test_a_place_in_the_replay_buffer_comes_back_in_time(measured):
+    """Within what the depth of the buffer is made for; where a flit is a beat, as fast as in the best open link."""
+    spec, timing, *_ = measured
+    link = timing.link
+    assert 2 * link.line_cycles + link.ack_out_cycles + link.ack_in_cycles <= spec.LOOP_CYCLES
+    assert link.pointer_loop_cycles <= spec.LOOP_CYCLES + spec.LOOP_SLOTS * spec.slot_cycles
+    if spec.beats_per_flit == 1:
+        assert link.pointer_loop_cycles <= MOST_POINTER_LOOP_CYCLES
+
+
 @pytest.mark.parametrize("delay_cycles", [0, 45])
 def test_a_lone_flit_takes_as_long_in_the_model_as_in_the_rtl(measured, delay_cycles):
     spec, timing, *_ = measured

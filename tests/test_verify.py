@@ -41,7 +41,6 @@ def test_a_proof_by_induction(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="the cover of the credits proof was not seen to end (issue 3, open)")
 def test_all_proofs_hold(capsys):
     verify.main(None, True)
     rows = json.loads(capsys.readouterr().out)["proofs"]
