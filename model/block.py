@@ -110,9 +110,10 @@ class Block:
     """One instance of a kind of block: ``class Delay(Block, step=_step_delay, state={"sent": "i8"})``.
 
     The class attributes of type Input, Output, Inputs, Outputs and Memory are its ports and arrays, and are handed to
-    ``step`` in the order of their declaration. The state record has the given fields, ``block`` (for ``wake_at``), and
-    ``_start`` and ``_count`` of each memory. Each instance is stepped once at cycle 0 (or its first clock edge), then
-    when a flit arrives, a missing credit returns, a signal changes, or at the cycle it asked for; at times without need.
+    ``step`` in the order of their declaration. The state record has the given fields, ``block`` (for ``wake_at``),
+    ``arrived_word`` (of its inputs in ``channels.arrived``), and ``_start`` and ``_count`` of each memory. Each instance is
+    stepped once at cycle 0 (or its first clock edge), then when a flit arrives, a missing credit returns, a signal changes,
+    or at the cycle it asked for; at times without need.
 
     ``period_cycles`` and ``phase_cycles`` are the clock of the instance: it is stepped only in the cycles
     ``phase + n * period``.
@@ -129,7 +130,7 @@ class Block:
         cls.declared_ports = {name: item for name, item in vars(cls).items() if isinstance(item, _Declaration)}
         cls.declared_memory = {name: item for name, item in vars(cls).items() if isinstance(item, Memory)}
         bounds = {f"{name}_{bound}": "i8" for name in cls.declared_memory for bound in ("start", "count")}
-        cls.state_dtype = record(**(state or {}), **bounds, block="i4")
+        cls.state_dtype = record(**(state or {}), **bounds, block="i4", arrived_word="i4")
         cls.step = staticmethod(step)
 
     def __init__(

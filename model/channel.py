@@ -20,7 +20,7 @@ FLIT = record(payload="i8", injected_cycle="i8", packet="i4", source="i4", desti
 
 FIFO = record(
     tail="i8", returned="i8", head="i8", first_slot="i8", mask="i4", depth="i4",
-    latency_cycles="i4", credit_cycles="i4", producer="i4", consumer="i4", starved="?",
+    latency_cycles="i4", credit_cycles="i4", producer="i4", consumer="i4", starved="?", flag="i4",
 )  # fmt: skip
 """A Fifo: the producer's counters, the consumer's, the constants."""
 SIGNAL = record(value="i8", written="i8", written_cycle="i8", first_reader="i4", readers="i4")
@@ -36,6 +36,8 @@ class Channels(NamedTuple):
     kernel. Per Fifo, the producer writes tail and returned, the consumer head; counters only grow and ``counter & mask`` is
     the slot. ``wheel[cycle & mask, block]`` is set for each block to be stepped in that cycle, for cycles less than one turn
     away; what is further away is in ``timer[block].alarm_cycle``, the least of them in ``far_cycle[0]``.
+    ``arrived[me.arrived_word + n // 64]`` is for blocks with many inputs: a push sets bit n % 64 for their n-th Fifo input,
+    at once, though its flit is visible later; the block clears it.
     """
 
     fifo: Records
@@ -49,6 +51,7 @@ class Channels(NamedTuple):
     wheel_words: NDArray[np.int64]
     row_used: NDArray[np.uint8]
     far_cycle: NDArray[np.int64]
+    arrived: NDArray[np.int64]
 
 
 @compiled
@@ -84,6 +87,13 @@ def peek(now: int, channels: Channels, fifo: int) -> int:
     if this.head < this.tail and channels.visible_cycle[slot] <= now:
         return slot
     return NO_FLIT
+
+
+@compiled
+def is_empty(channels: Channels, fifo: int) -> bool:
+    """Whether no flit is in a Fifo, be it one that the consumer cannot see yet."""
+    this = channels.fifo[fifo]
+    return this.head == this.tail
 
 
 @compiled
@@ -133,6 +143,7 @@ def push_later(now: int, channels: Channels, fifo: int, visible_cycle: int) -> i
     slot = this.first_slot + (this.tail & this.mask)
     channels.visible_cycle[slot] = visible_cycle
     this.tail += 1
+    channels.arrived[this.flag >> 6] |= 1 << (this.flag & 63)
     _schedule(now, channels, this.consumer, visible_cycle)
     return slot
 

@@ -25,7 +25,7 @@ def compiled(function: F) -> F:
     which makes blocks 20 times as fast.
     """
     in_file = Path(function.__code__.co_filename).exists()
-    dispatcher: Any = numba.njit(cache=in_file, error_model="numpy", _nrt=False)(function)
+    dispatcher: Any = numba.njit(cache=in_file, error_model="numpy", _nrt=False, forceinline=True)(function)
     if in_file and dispatcher is not function:
         # The cached code of a block contains the helpers of this folder, but numba looks only at the block's own file.
         index = dispatcher._cache._cache_file

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,19 @@ class Kind:
         """The same with the machine code of its step function."""
         step = entry_point(self.step, 0, self.awake, self.state, self.memory, self.ports, channels)
         return replace(self, step=step)
+
+
+LINE_BYTES = 64
+"""Of a line of the processor's caches."""
+
+
+def _aligned(array: NDArray[Any]) -> NDArray[Any]:
+    """A copy that begins with a line, so that no record of a line's size lies in two."""
+    room = np.zeros(array.nbytes + LINE_BYTES, np.uint8)
+    first = -room.ctypes.data % LINE_BYTES
+    copy = room[first : first + array.nbytes].view(array.dtype)
+    copy[:] = array
+    return copy
 
 
 Ends = dict[Channel, tuple[list[Port], list[Port]]]
@@ -75,8 +89,8 @@ def number(channels: Sequence[Channel], ends: Ends) -> None:
 def lay_out_kind(blocks: Sequence[Block], awake: NDArray[np.int32], start: int) -> Kind:
     """Move the instances' states and memories into shared arrays, and leave views of these with the instances."""
     first = blocks[0]
-    state = np.array([block.state for block in blocks], first.state_dtype)
-    memory = {name: np.concatenate([block.memory[name] for block in blocks]) for name in first.declared_memory}
+    state = _aligned(np.array([block.state for block in blocks], first.state_dtype))
+    memory = {name: _aligned(np.concatenate([block.memory[name] for block in blocks])) for name in first.declared_memory}
     used = dict.fromkeys(memory, 0)
     for index, block in enumerate(blocks):
         block.state, block.index = state[index], start + index
@@ -105,6 +119,7 @@ def lay_out(
 ) -> Channels:
     """All channels empty, all alarms off, for blocks with indices below ``block_slots``, a multiple of 8."""
     fifo, slots = _lay_out_fifos(fifos, ends)
+    flag_words = _lay_out_flags(blocks, fifo)
     signal, reader = _lay_out_signals(signals, ends)
     timer = np.zeros(block_slots, TIMER)
     timer["period_cycles"], timer["alarm_cycle"] = 1, NEVER
@@ -115,10 +130,10 @@ def lay_out(
     turn_cycles = max(256, 1 << (ahead_cycles + int(timer["period_cycles"].max(initial=1))).bit_length())
     wheel = np.zeros((turn_cycles, block_slots), np.uint8)
     return Channels(
-        fifo,
-        np.zeros(slots, FLIT),
-        np.zeros(slots, np.int64),
-        np.zeros(slots, np.int64),
+        _aligned(fifo),
+        _aligned(np.zeros(slots, FLIT)),
+        _aligned(np.zeros(slots, np.int64)),
+        _aligned(np.zeros(slots, np.int64)),
         signal,
         reader,
         timer,
@@ -126,7 +141,24 @@ def lay_out(
         wheel.view(np.int64),
         np.zeros(turn_cycles, np.uint8),
         np.full(1, NEVER, np.int64),
+        np.zeros(flag_words, np.int64),
     )
+
+
+def _lay_out_flags(blocks: Sequence[Block], fifo: Records) -> int:
+    """A bit for each Fifo input of each block, in the order of its ports, from a new word on; the number of words."""
+    words = 0
+    for block in blocks:
+        block.state.arrived_word = words
+        inputs = [port.bound[0] for ports in block.ports.values() for port in ports if _takes_flits(port)]
+        for bit, channel in enumerate(inputs):
+            fifo["flag"][channel.index] = 64 * words + bit
+        words += -(-len(inputs) // 64)
+    return words
+
+
+def _takes_flits(port: Port) -> bool:
+    return not port.is_output and issubclass(port.channel_type, Fifo)
 
 
 def _lay_out_fifos(fifos: Sequence[Fifo], ends: Ends) -> tuple[Records, int]:

@@ -1,0 +1,44 @@
+"""Sets of small numbers as the bits of a 64-bit integer, for compiled blocks: occupancy, requests, grants."""
+
+from typing import Any
+
+from numba import types
+from numba.extending import intrinsic, overload
+
+from lightfabric.model.compiled import compiled
+
+
+def lowest(bits: Any) -> int:
+    """Number of the lowest bit that is 1; ``bits`` must not be 0.
+
+    >>> lowest(0b101000)
+    3
+    """
+    return (bits & -bits).bit_length() - 1
+
+
+def _cttz(typing_context: Any, bits: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        return builder.cttz(arguments[0], context.get_constant(types.boolean, 1))
+
+    return types.int64(types.int64), generate
+
+
+_count_trailing_zeros: Any = intrinsic(_cttz)
+
+
+@overload(lowest)
+def _lowest(bits: Any) -> Any:  # noqa: ARG001
+    def compiled_lowest(bits: Any) -> Any:
+        return _count_trailing_zeros(bits)
+
+    compiled_lowest.__annotations__.clear()  # numba compares them with those of this function
+    _lowest.__annotations__.clear()
+    return compiled_lowest
+
+
+@compiled
+def next_in_turn(bits: int, turn: int) -> int:
+    """The lowest bit from ``turn`` on that is 1, or the lowest of all: a round robin. ``bits`` must not be 0."""
+    later = bits >> turn << turn
+    return lowest(later if later != 0 else bits)

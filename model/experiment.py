@@ -1,0 +1,112 @@
+"""A synthetic-traffic experiment: a network of routers and clients, run until what was measured has arrived."""
+
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.block import Module, connect
+from lightfabric.model.kernel import System
+from lightfabric.model.router import Router
+from lightfabric.model.topology import End, Topology, port_table
+from lightfabric.model.traffic import Client, Traffic, destinations
+
+CONFIDENT = 1.96
+"""Standard deviations of a 95 % interval; batches are many enough for it."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was measured. Latencies are in cycles, from the creation of a packet to its last flit.
+
+    ``latency_cycles`` is None, and ``drained`` False, if packets had not arrived in time: the network is saturated.
+    ``link_load`` is in flits per cycle for each edge of the topology, both ways.
+    """
+
+    latency_cycles: float | None
+    latency_interval_cycles: float | None
+    accepted_load: float
+    hops: float | None
+    cycles: int
+    flit_hops: int
+    drained: bool
+    histogram: NDArray[np.int64]
+    link_load: NDArray[np.float64]
+
+
+class Network:
+    """The system of one experiment: ``routers`` and ``clients``, elaborated."""
+
+    def __init__(self, topology: Topology, traffic: Traffic, channels: int, depth_flits: int, seed: int) -> None:
+        self.topology, self.traffic = topology, traffic
+        routers, nodes = len(topology.ends), topology.nodes
+        seeds = np.random.SeedSequence(seed).generate_state(routers + nodes, np.uint64) >> np.uint64(1) | np.uint64(1)
+        fixed = destinations(traffic.pattern, *topology.digits, nodes)
+        self.routers = [
+            Router(len(ends), channels, topology.route[n], **port_table(ends), seed=int(seeds[n]))
+            for n, ends in enumerate(topology.ends)
+        ]
+        self.clients = [
+            Client(n, nodes, channels, traffic, None if fixed is None else int(fixed[n]), int(seeds[routers + n]))
+            for n in range(nodes)
+        ]
+        top = Module()
+        for name, blocks in (("router", self.routers), ("client", self.clients)):
+            for n, block in enumerate(blocks):
+                top.add(f"{name}[{n}]", block)
+        for one, other in topology.edges:
+            for a, b in ((one, other), (other, one)):
+                for v in range(channels):
+                    output = self.routers[a.router].o[a.port * channels + v]
+                    connect(output, self.routers[b.router].i[b.port * channels + v], Router.output_fifo(depth_flits))
+        for client, end in zip(self.clients, topology.node_ends, strict=True):
+            router = self.routers[end.router]
+            for v in range(channels):
+                connect(client.o[v], router.i[end.port * channels + v], Client.output_fifo(depth_flits))
+                connect(router.o[end.port * channels + v], client.i[v], Router.output_fifo(depth_flits))
+        self.channels = channels
+        self.system = System(top)
+
+    def run(self, most_cycles: int) -> Result:
+        """Warm up, measure, then go on until all packets that were measured have arrived, or for ``most_cycles`` in all."""
+        traffic = self.traffic
+        self.system.run(traffic.end_cycle)
+        while not self._drained() and self.system.now < most_cycles:
+            self.system.run(min(self.system.now + traffic.batch_cycles, most_cycles))
+        batches = np.array([client.batches for client in self.clients])
+        packets, latency, hops = (batches[name].sum(axis=0).astype(float) for name in ("packets", "latency", "hops"))
+        drained, some = self._drained(), packets[packets > 0]
+        means = latency[packets > 0] / some
+        interval = CONFIDENT * float(np.std(means, ddof=1)) / sqrt(len(means)) if len(means) > 1 else None
+        measured_cycles = traffic.end_cycle - traffic.warm_up_cycles
+        accepted = sum(int(client.state.accepted) for client in self.clients)
+        usable = drained and len(some) > 0
+        return Result(
+            latency_cycles=latency.sum() / packets.sum() if usable else None,
+            latency_interval_cycles=interval if usable else None,
+            accepted_load=accepted / measured_cycles / len(self.clients),
+            hops=hops.sum() / packets.sum() if usable else None,
+            cycles=self.system.now,
+            flit_hops=sum(int(router.state.flit_hops) for router in self.routers),
+            drained=drained,
+            histogram=np.array([client.bins for client in self.clients], np.int64).sum(axis=0),
+            link_load=self._link_load(),
+        )
+
+    def _drained(self) -> bool:
+        waiting = any(int(client.state.created_cycle) < self.traffic.end_cycle for client in self.clients)
+        arrived = sum(int(client.batches["packets"].sum()) for client in self.clients)
+        return not waiting and arrived == sum(int(client.state.measured) for client in self.clients)
+
+    def _link_load(self) -> NDArray[np.float64]:
+        pushed = self.system.channels.fifo["tail"]
+        carried = [
+            [sum(int(pushed[self._output(end, v)]) for v in range(self.channels)) for end in edge]
+            for edge in self.topology.edges
+        ]
+        return np.array(carried, float).reshape(-1, 2) / max(1, self.system.now)
+
+    def _output(self, end: End, channel: int) -> int:
+        """Index of a Fifo at an output."""
+        return self.routers[end.router].o[end.port * self.channels + channel].bound[0].index
