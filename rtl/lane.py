@@ -323,11 +323,12 @@ class Aligner(wiring.Component):
         return m
 
     def _one(self, m, lane, valid, relock):
-        seen, beat = Signal(), self.beat
+        shown, seen, beat = Signal(), Signal(), self.beat
         self._give(m, lane.bits[:SET_BITS], lane.is_set, valid, lane.bits)
+        m.d.sync += shown.eq(beat.set_valid & ~relock & ~self.realign)  # a cycle ahead, for speed
         with m.If(relock | self.realign):
             m.d.sync += seen.eq(0)
-        with m.Elif(beat.set_valid):
+        with m.Elif(shown):
             m.d.sync += seen.eq(1)
         m.d.comb += self.aligned.eq(seen & lane.locked)
 
