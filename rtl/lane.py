@@ -115,15 +115,17 @@ class Lane(wiring.Component):
             self.slip.eq(lock.slip),
         ]
         descrambler, is_control = Scrambler(descrambled, self.block.bits, "descrambler"), Signal()
+        complements = Signal(SET_BITS)  # where the halves differ: a level of logic less afterwards
         with m.If(self.valid):
             m.d.sync += [
                 descrambler.step(),
                 self.bits.eq(descrambler.out),
+                complements.eq(descrambler.out[:SET_BITS] ^ descrambler.out[SET_BITS:]),
                 is_control.eq(self.block.sync == SYNC_CONTROL),
             ]
-        info, complement = data.View(TRAINING_SET, self.bits[:SET_BITS]), self.bits[SET_BITS:]
+        info = data.View(TRAINING_SET, self.bits[:SET_BITS])
         own = (info.lane == self.number) & (info.magic == MAGIC)
-        m.d.comb += self.is_set.eq(is_control & own & (self.bits[:SET_BITS] ^ complement).all())
+        m.d.comb += self.is_set.eq(is_control & own & complements.all())
         return m
 
 
