@@ -137,7 +137,7 @@ class Framer(wiring.Component):
         rest, crc = Signal(spec.flit_bytes * 8 - CRC_BITS), FlitCrc(spec, "crc")
         word, field, is_last, is_set, word_valid = Signal(beat_bits), Signal(CRC_BITS), Signal(), Signal(), Signal()
         if spec.beats_per_flit == 1:
-            shares = crc.shares(Cat(rest, Const(0, CRC_BITS)))
+            shares = crc.shares(m, Cat(rest, Const(0, CRC_BITS)))
         else:  # of a first beat, or of a later one; that of the other is 0
             first, second = self.frame[:beat_bits], rest[beat_bits:][:beat_bits]
             shares = crc.registered_shares(m, first, now.takes, may_be_last=False, clear=now.sends & ~now.takes)
@@ -218,7 +218,7 @@ class Deframer(wiring.Component):
         word, word_valid = Signal(beat_bits), Signal()
         domain = m.d.comb if beats == 1 else m.d.sync
         domain += [word.eq(gathered), word_valid.eq(gathered_valid)]
-        shares = crc.shares(word) if beats == 1 else crc.registered_shares(m, gathered, gathered_valid)
+        shares = crc.shares(m, word) if beats == 1 else crc.registered_shares(m, gathered, gathered_valid)
 
         m.d.comb += self.frame.eq(bits)
         m.d.sync += self.valid.eq(word_valid & (beat == beats - 1))
