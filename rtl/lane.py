@@ -115,15 +115,17 @@ class Lane(wiring.Component):
             self.slip.eq(lock.slip),
         ]
         descrambler, is_control = Scrambler(descrambled, self.block.bits, "descrambler"), Signal()
+        complements = Signal(SET_BITS)  # where the halves differ: a level of logic less afterwards
         with m.If(self.valid):
             m.d.sync += [
                 descrambler.step(),
                 self.bits.eq(descrambler.out),
+                complements.eq(descrambler.out[:SET_BITS] ^ descrambler.out[SET_BITS:]),
                 is_control.eq(self.block.sync == SYNC_CONTROL),
             ]
-        info, complement = data.View(TRAINING_SET, self.bits[:SET_BITS]), self.bits[SET_BITS:]
+        info = data.View(TRAINING_SET, self.bits[:SET_BITS])
         own = (info.lane == self.number) & (info.magic == MAGIC)
-        m.d.comb += self.is_set.eq(is_control & own & (self.bits[:SET_BITS] ^ complement).all())
+        m.d.comb += self.is_set.eq(is_control & own & complements.all())
         return m
 
 
@@ -323,11 +325,12 @@ class Aligner(wiring.Component):
         return m
 
     def _one(self, m, lane, valid, relock):
-        seen, beat = Signal(), self.beat
+        shown, seen, beat = Signal(), Signal(), self.beat
         self._give(m, lane.bits[:SET_BITS], lane.is_set, valid, lane.bits)
+        m.d.sync += shown.eq(beat.set_valid & ~relock & ~self.realign)  # a cycle ahead, for speed
         with m.If(relock | self.realign):
             m.d.sync += seen.eq(0)
-        with m.Elif(beat.set_valid):
+        with m.Elif(shown):
             m.d.sync += seen.eq(1)
         m.d.comb += self.aligned.eq(seen & lane.locked)
 

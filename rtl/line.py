@@ -40,29 +40,30 @@ class Pacer(wiring.Component):
     Members
     -------
     beat : Out(1)
+    coming : Out(1), ``beat`` of the next cycle
     """
 
     def __init__(self, spec: ChipletSpec):
         self.rate = spec.blocks_per_cycle
-        super().__init__({"beat": Out(1)})
+        super().__init__({"beat": Out(1), "coming": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         beats, cycles = self.rate.numerator, self.rate.denominator
         owed = Signal(range(cycles))
-        total = Signal(range(cycles + beats))
-        m.d.comb += total.eq(owed + beats)
-        m.d.sync += [self.beat.eq(total >= cycles), owed.eq(Mux(total >= cycles, total - cycles, total))]
+        m.d.comb += self.coming.eq(owed >= cycles - beats)
+        m.d.sync += [self.beat.eq(self.coming), owed.eq(Mux(self.coming, owed - (cycles - beats), owed + beats))]
         return m
 
 
 class Framer(wiring.Component):
     """Sends frames one after the other without a gap, each as its beats with the CRC in the last one, or training sets.
 
-    In a cycle with ``load`` the frame is taken; its first beat is on the line 3 cycles later at the earliest. There is
+    In a cycle with ``load`` a frame is decided. If it is a single beat it is taken then, and is on the line 3 cycles later
+    at the earliest; else it is taken in the next cycle, and its first beat is on the line 4 cycles after ``load``. There is
     always a frame to take: the transmitter offers link state when it has no data. While ``sets`` is 1 each beat is a
-    training set on all wavelengths, and ``load`` stays 0; the frame that ``frame`` shows in the beat of the last set is the
-    first one sent. On half of the wavelengths a beat of a frame takes two beats of the line, the low half first.
+    training set on all wavelengths, and ``load`` stays 0; the frame decided in the beat of the last set is the first one
+    sent. On half of the wavelengths a beat of a frame takes two beats of the line, the low half first.
 
     Members
     -------
@@ -94,41 +95,67 @@ class Framer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
-        beat_bits, beats = spec.beat_bytes * 8, spec.beats_per_flit
         m.submodules.pacer = pacer = Pacer(spec)
-
-        # Beats leave the low end of a shift register.
-        rest, beat, last, second = Signal(spec.flit_bytes * 8 - CRC_BITS), Signal(range(beats)), Signal(), Signal()
-        crc, word, is_set, word_valid = FlitCrc(spec, "crc"), Signal(beat_bits), Signal(), Signal()
-        tail, takes_frame = rest[: beat_bits - CRC_BITS], Signal()
+        beats, now = spec.beats_per_flit, Signal(self._step_layout())
+        beat, last, next_last = Signal(range(beats)), Signal(init=beats == 1), Signal(init=beats == 1)
+        second, next_second, may_load = Signal(), Signal(), Signal()
         m.d.comb += [
             self.beat.eq(pacer.beat),
-            last.eq(beat == beats - 1),
-            self.load.eq(pacer.beat & ~self.sets & ~second & last),
-            takes_frame.eq(pacer.beat & (self.sets | (~second & last))),
+            self.load.eq(may_load & ~self.sets),
+            next_last.eq(last),
+            next_second.eq(second),
         ]
-        with m.If(takes_frame):
-            m.d.sync += [beat.eq(0), rest.eq(self.frame), crc.start(self.implicit)]
-        with m.Elif(pacer.beat & ~second):
-            m.d.sync += [beat.eq(beat + 1), rest.eq(rest >> beat_bits), crc.step(rest[:beat_bits], beat)]
-
-        m.d.sync += word_valid.eq(pacer.beat)
         with m.If(pacer.beat):
-            m.d.sync += is_set.eq(self.sets)
-            with m.If(self.sets):
-                m.d.sync += [word.eq(self._set_on_each_lane()), second.eq(0)]
-            with m.Elif(~second):
-                m.d.sync += [
-                    word.eq(Mux(last, Cat(tail, crc.field(Cat(tail, Const(0, CRC_BITS)))), rest)),
-                    second.eq((self.lanes != ALL_LANES) if spec.wavelengths_per_port > 1 else 0),
-                ]
-            with m.Else():
-                m.d.sync += second.eq(0)
-        self._scramble(m, word, word_valid, is_set)
+            m.d.comb += next_second.eq(~self.sets & ~second & (self.lanes != ALL_LANES))
+        with m.If(pacer.beat & (self.sets | ~second)):
+            m.d.sync += beat.eq(Mux(self.sets | last, 0, beat + 1))
+            if beats > 1:
+                m.d.comb += next_last.eq(~self.sets & (beat == beats - 2))
+        m.d.sync += [last.eq(next_last), second.eq(next_second), may_load.eq(pacer.coming & ~next_second & next_last)]
+        domain = m.d.comb if beats == 1 else m.d.sync
+        domain += [
+            now.valid.eq(pacer.beat),
+            now.takes.eq(pacer.beat & (self.sets | (~second & last))),
+            now.sends.eq(pacer.beat & ~self.sets & ~second),
+            now.ends.eq(pacer.beat & ~self.sets & ~second & last),
+            now.shows.eq(pacer.beat & (self.sets | ~second)),
+            now.beat.eq(beat),
+            now.is_set.eq(self.sets),
+            now.set.eq(self.set),
+        ]
+        self._serialize(m, now)
         return m
 
-    def _set_on_each_lane(self):
-        infos = [self.set | lane for lane in range(self.spec.wavelengths_per_port)]
+    def _step_layout(self) -> data.StructLayout:
+        """What happens in a beat: a frame is taken; a beat of one is sent, the last one; that or a set is shown."""
+        flags = dict.fromkeys(("valid", "takes", "sends", "ends", "shows", "is_set"), 1)
+        return data.StructLayout({**flags, "beat": range(self.spec.beats_per_flit), "set": SET_BITS})
+
+    def _serialize(self, m, now):
+        """Beats leave the low end of a shift register; the CRC knows them, where there are several, when they come there."""
+        spec, beat_bits = self.spec, self.spec.beat_bytes * 8
+        rest, crc = Signal(spec.flit_bytes * 8 - CRC_BITS), FlitCrc(spec, "crc")
+        word, field, is_last, is_set, word_valid = Signal(beat_bits), Signal(CRC_BITS), Signal(), Signal(), Signal()
+        if spec.beats_per_flit == 1:
+            shares = crc.shares(m, Cat(rest, Const(0, CRC_BITS)))
+        else:  # of a first beat, or of a later one; that of the other is 0
+            first, second = self.frame[:beat_bits], rest[beat_bits:][:beat_bits]
+            shares = crc.registered_shares(m, first, now.takes, may_be_last=False, clear=now.sends & ~now.takes)
+            shares = shares ^ crc.registered_shares(m, second, now.sends, clear=now.takes)
+        with m.If(now.takes):
+            m.d.sync += [rest.eq(self.frame), crc.start(self.implicit)]
+        with m.Elif(now.sends):
+            m.d.sync += [rest.eq(rest >> beat_bits), crc.step(shares, now.beat)]
+        m.d.sync += word_valid.eq(now.valid)
+        with m.If(now.valid):
+            m.d.sync += is_set.eq(now.is_set)
+        with m.If(now.shows):
+            m.d.sync += word.eq(Mux(now.is_set, self._set_on_each_lane(now.set), rest))
+            m.d.sync += [field.eq(crc.field(shares)), is_last.eq(now.ends)]
+        self._scramble(m, Cat(word[:-CRC_BITS], Mux(is_last, field, word[-CRC_BITS:])), word_valid, is_set)
+
+    def _set_on_each_lane(self, set_):
+        infos = [set_ | lane for lane in range(self.spec.wavelengths_per_port)]
         return Cat(Cat(info[:SET_BITS], ~info[:SET_BITS]) for info in infos)
 
     def _scramble(self, m, word, word_valid, is_set):
@@ -152,7 +179,9 @@ class Framer(wiring.Component):
 
 
 class Deframer(wiring.Component):
-    """Cuts the received beats into frames, and gives each out with the error of its CRC field, a cycle after its last beat.
+    """Cuts the received beats into frames, and gives each out with the error of its CRC field.
+
+    A frame comes a cycle after its last beat if it is a single one, else two cycles.
 
     The first beat with ``frames`` is the first of a frame.
 
@@ -184,17 +213,21 @@ class Deframer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         beat_bits, beats = self.spec.beat_bytes * 8, self.spec.beats_per_flit
-        word, word_valid = self._gathered(m)
-
         beat, crc, bits = Signal(range(beats)), FlitCrc(self.spec, "crc"), Signal(self.spec.flit_bytes * 8)
+        gathered, gathered_valid = self._gathered(m)
+        word, word_valid = Signal(beat_bits), Signal()
+        domain = m.d.comb if beats == 1 else m.d.sync
+        domain += [word.eq(gathered), word_valid.eq(gathered_valid)]
+        shares = crc.shares(m, word) if beats == 1 else crc.registered_shares(m, gathered, gathered_valid)
+
         m.d.comb += self.frame.eq(bits)
         m.d.sync += self.valid.eq(word_valid & (beat == beats - 1))
         with m.If(word_valid):
-            m.d.sync += [bits.eq(Cat(bits, word)[beat_bits:]), self.error.eq(crc.field(word) ^ word[-CRC_BITS:])]
+            m.d.sync += [bits.eq(Cat(bits, word)[beat_bits:]), self.error.eq(crc.field(shares) ^ word[-CRC_BITS:])]
         with m.If(~self.frames | (word_valid & (beat == beats - 1))):
             m.d.sync += [beat.eq(0), crc.start(Const(0, SEQUENCE_BITS))]
         with m.Elif(word_valid):
-            m.d.sync += [beat.eq(beat + 1), crc.step(word, beat)]
+            m.d.sync += [beat.eq(beat + 1), crc.step(shares, beat)]
         return m
 
     def _gathered(self, m):

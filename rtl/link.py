@@ -98,7 +98,7 @@ def following(sequence):
 def distance(first, last):
     """How many sequences ``last`` is ahead of ``first``, modulo 255. Combinational."""
     ahead = (last - first)[: SEQUENCE_BITS + 1]
-    return (ahead[:SEQUENCE_BITS] - ahead[-1])[:SEQUENCE_BITS]
+    return Mux(ahead[-1], last + ~first, ahead)[:SEQUENCE_BITS]
 
 
 class ReplayBuffer(wiring.Component):
@@ -146,24 +146,27 @@ class ReplayBuffer(wiring.Component):
         m.submodules.kept = kept = Memory(shape=flit_layout(self.spec), depth=depth, init=[])
         write, read = kept.write_port(), kept.read_port()
         oldest = Signal(SEQUENCE_BITS, init=NEVER_RECEIVED)  # the sequence last freed
-        freed = Signal(SEQUENCE_BITS)
         first, end, place = (Signal(range(depth), name=name) for name in ("first", "end", "place"))
         after_place = (place + 1)[: len(place)]
-        m.d.comb += [write.addr.eq(end), write.data.eq(self.flit), write.en.eq(self.put)]
+        # The next place is written until a flit is put there: ``put`` has not to reach all of the memory.
+        m.d.comb += [write.addr.eq(end), write.data.eq(self.flit), write.en.eq(self.room)]
         one_beat = self.spec.beats_per_flit == 1  # only then another slot is decided in the cycle after a take
         m.d.comb += [read.addr.eq(Mux(self.take, after_place, place) if one_beat else place), self.head.eq(read.data)]
 
         ahead, acknowledged, frees = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal()
         stale = Signal()  # ``ahead`` is from before the last answer freed its flits: that of a repeated frame
         m.d.sync += stale.eq(frees)
-        m.d.comb += [frees.eq(self.acknowledge & ~stale & (ahead <= self.count)), freed.eq(Mux(frees, ahead, 0))]
+        m.d.comb += frees.eq(self.acknowledge & ~stale & (ahead <= self.count))
         m.d.sync += [ahead.eq(distance(oldest, self.acknowledged)), acknowledged.eq(self.acknowledged)]
         m.d.sync += self.progress.eq(frees & (ahead != 0))
         with m.If(frees):
             m.d.sync += oldest.eq(acknowledged)
 
         most = self.spec.replay_flits
-        m.d.sync += [self.count.eq(self.count - freed + self.put), first.eq(first + freed), end.eq(end + self.put)]
+        # All outcomes are ready when it is known which one it is.
+        left, left_after_put = self.count - ahead, self.count + ~ahead + 2
+        m.d.sync += self.count.eq(Mux(frees, Mux(self.put, left_after_put, left), Mux(self.put, self.count + 1, self.count)))
+        m.d.sync += [first.eq(Mux(frees, first + ahead, first)), end.eq(end + self.put)]
         m.d.sync += self.room.eq(Mux(self.put, self.count < most - 1, self.count < most))
         with m.If(self.put):
             m.d.sync += [self.newest.eq(self.upcoming), self.upcoming.eq(following(self.upcoming))]
@@ -232,6 +235,9 @@ class Transmitter(wiring.Component):
         m = Module()
         spec = self.spec
         m.submodules.framer = framer = Framer(spec)
+        domain = m.d.comb if spec.beats_per_flit == 1 else m.d.sync
+        self.heard = Signal.like(self.news, name="heard")  # a cycle later, for speed, where slots are longer
+        domain += self.heard.eq(self.news)
         m.submodules.buffer = buffer = ReplayBuffer(spec)
         wiring.connect(m, framer.line, wiring.flipped(self.line))
         m.d.comb += [
@@ -241,21 +247,23 @@ class Transmitter(wiring.Component):
             self.beat.eq(framer.beat),
         ]
 
-        new, ready = Signal(), Signal()
+        new, ready, framing = Signal(), Signal(), Signal()
+        # While a flit has several beats, none is decided in the cycle after the last set.
+        domain += framing.eq(~self.sets)
         staged, staged_valid = self._stage(m, new)
         m.d.comb += [
-            ready.eq(staged_valid & buffer.room & ~buffer.busy & ~buffer.rewind & ~self.sets),
+            ready.eq(staged_valid & buffer.room & ~buffer.busy & ~buffer.rewind & framing),
             new.eq(framer.load & ready),
             buffer.take.eq(framer.load & buffer.again),
             buffer.put.eq(new),
             buffer.flit.eq(staged),
             buffer.clear.eq(self.flush),
-            buffer.acknowledge.eq(self.news.answer),
-            buffer.acknowledged.eq(self.news.sequence),
+            buffer.acknowledge.eq(self.heard.answer),
+            buffer.acknowledged.eq(self.heard.sequence),
             self.sent.eq(new),
         ]
         self._replay(m, framer.load, buffer)
-        self._frame(m, framer, buffer, staged, ready)
+        self._frame(m, framer, buffer, staged, ready, framing)
         return m
 
     def _stage(self, m, new):
@@ -264,16 +272,25 @@ class Transmitter(wiring.Component):
         m.submodules.queue = queue = Queue(spec)
         m.submodules.turn = turn = RoundRobin(spec.virtual_channels)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
-        staged, valid, stages, linked = Signal(flit_layout(spec)), Signal(), Signal(), Signal()
-        vacant = ~valid | new if spec.beats_per_flit == 1 else ~valid
-        m.d.comb += [stages.eq(vacant & linked & turn.requests.any()), turn.taken.eq(stages)]
-        m.d.comb += queue.pop.eq(turn.grant & stages.replicate(spec.virtual_channels))
-        m.d.sync += valid.eq(stages | (valid & ~new))
-        with m.If(stages):
+        staged, vacant, stages, linked = Signal(flit_layout(spec)), Signal(), Signal(), Signal()
+        valid, will_be_valid, loads = Signal(), Signal(), Signal(init=1)  # ``loads`` has many to reach
+        m.d.comb += [
+            vacant.eq(linked & (~valid | new if spec.beats_per_flit == 1 else ~valid)),
+            stages.eq(vacant & turn.requests.any()),
+            will_be_valid.eq(stages | (valid & ~new)),
+            turn.taken.eq(stages),
+            queue.pop.eq(turn.grant & vacant.replicate(spec.virtual_channels)),
+        ]
+        m.d.sync += valid.eq(will_be_valid)
+        if spec.beats_per_flit == 1:
+            m.d.comb += loads.eq(vacant)
+        else:
+            m.d.sync += loads.eq(~will_be_valid)
+        with m.If(loads):
             m.d.sync += staged.as_value().eq(one_hot_mux(turn.grant, queue.heads))
         with m.If(self.flush):
             m.d.sync += linked.eq(0)
-        with m.Elif(self.news.answer):
+        with m.Elif(self.heard.answer):
             m.d.sync += linked.eq(1)
         for v in range(spec.virtual_channels):
             self._spend(m, v, queue, turn, valid & (staged.virtual_channel == v))
@@ -281,45 +298,45 @@ class Transmitter(wiring.Component):
 
     def _spend(self, m, v, queue, turn, is_staged):
         """Requests a turn where there is a flit and a credit; both are looked at a cycle ahead."""
-        sent, after, pop, limit = (
-            Signal(CREDIT_BITS, name=f"sent_{v}"),
-            Signal(CREDIT_BITS),
-            queue.pop[v],
-            self.news.limits[v],
-        )
-        m.d.comb += [after.eq(sent + 1), self.credits[v].eq(limit - sent)]
+        sent, after = Signal(CREDIT_BITS, name=f"sent_{v}"), Signal(CREDIT_BITS, name=f"after_{v}", init=1)
+        pop, limit = queue.pop[v], self.heard.limits[v]
+        m.d.comb += self.credits[v].eq(limit - sent)
         first, second = queue.valid[v] & (sent != limit), queue.more[v] & (after != limit)
         m.d.sync += turn.requests[v].eq(Mux(pop, second, first))
         with m.If(self.flush):
-            m.d.sync += sent.eq(is_staged)
+            m.d.sync += [sent.eq(is_staged), after.eq(Mux(is_staged, 2, 1))]
         with m.Elif(pop):
-            m.d.sync += sent.eq(after)
+            m.d.sync += [sent.eq(after), after.eq(after + 1)]
 
     def _replay(self, m, load, buffer):
         """When to send again what is kept."""
         asked, wanted, timed_out, resumed, wants = (Signal() for _ in range(5))
         last_heard, after, answered = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS)
-        patience = Signal(range(self.spec.replay_flits + 1))
-        idle_slots, tries = Signal(range(REPLAY_TIMEOUT_SLOTS + 1)), Signal(range(REPLAYS_TO_RETRAIN + 1))
-        m.d.sync += [asked.eq(self.news.answer & self.news.wanting), last_heard.eq(self.news.sequence), after.eq(last_heard)]
+        differs, tries = Signal(), Signal(range(REPLAYS_TO_RETRAIN + 1))
+        # Slots to go; -1 when there is none, which their sign shows at once.
+        patience = Signal(range(-1, self.spec.replay_flits), init=-1)
+        to_timeout = Signal(range(-1, REPLAY_TIMEOUT_SLOTS), init=REPLAY_TIMEOUT_SLOTS - 1)
+        heard = self.heard
+        m.d.sync += [asked.eq(heard.answer & heard.wanting), last_heard.eq(heard.sequence), after.eq(last_heard)]
         with m.If(self.resume):
             m.d.sync += resumed.eq(1)
         with m.Elif(asked):
             m.d.sync += resumed.eq(0)
         m.d.sync += [buffer.rewind.eq(wants), self.timeout.eq(timed_out & wants)]
         m.d.comb += [
-            timed_out.eq((idle_slots == REPLAY_TIMEOUT_SLOTS) & ~self.sets),
-            wanted.eq(asked & ((patience == 0) | (answered != after) | resumed)),
+            timed_out.eq(to_timeout[-1] & ~self.sets),
+            wanted.eq(asked & (patience[-1] | differs | resumed)),
             wants.eq((wanted | timed_out) & (buffer.count != 0) & ~buffer.rewind),
             self.replay.eq(buffer.rewind),
         ]
         with m.If(buffer.progress | buffer.rewind | (buffer.count == 0)):
-            m.d.sync += idle_slots.eq(0)
+            m.d.sync += to_timeout.eq(REPLAY_TIMEOUT_SLOTS - 1)
         with m.Elif(load & ~timed_out):
-            m.d.sync += idle_slots.eq(idle_slots + 1)
+            m.d.sync += to_timeout.eq(to_timeout - 1)
+        m.d.sync += differs.eq(Mux(wants, after != last_heard, answered != last_heard))  # ``answered`` from ``after``
         with m.If(wants):
-            m.d.sync += [answered.eq(after), patience.eq(self.spec.replay_flits)]
-        with m.Elif(load & (patience != 0)):
+            m.d.sync += [answered.eq(after), patience.eq(self.spec.replay_flits - 1)]
+        with m.Elif(load & ~patience[-1]):
             m.d.sync += patience.eq(patience - 1)
         with m.If(buffer.progress | self.sets):
             m.d.sync += tries.eq(0)
@@ -327,16 +344,17 @@ class Transmitter(wiring.Component):
             m.d.sync += tries.eq(tries + 1)
         m.d.comb += self.trouble.eq(buffer.rewind & (tries == REPLAYS_TO_RETRAIN))
 
-    def _frame(self, m, framer, buffer, staged, ready):
+    def _frame(self, m, framer, buffer, staged, ready, framing):
         """What the next slot carries."""
         spec = self.spec
-        own, sends, explicit, implicit = Signal(SEQUENCE_BITS), Signal(), Signal(), Signal()
+        own, unsent, sends, explicit, implicit = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal(), Signal(), Signal()
         explicit_turn, jumped, credit_channel = Signal(init=1), Signal(), Signal(range(spec.virtual_channels))
         m.d.comb += [
             own.eq(Mux(buffer.again, buffer.sequence, buffer.upcoming)),
-            sends.eq((buffer.again & ~self.sets) | ready),
+            sends.eq((buffer.again & framing) | ready),
             explicit.eq(explicit_turn | (sends & jumped)),
             implicit.eq(sends & ~explicit),
+            unsent.eq(Mux(explicit_turn, buffer.newest, self.local.received)),
         ]
         with m.If(self.sets):
             m.d.sync += [explicit_turn.eq(1), credit_channel.eq(0)]
@@ -348,28 +366,32 @@ class Transmitter(wiring.Component):
         with m.Elif(framer.load & sends):
             m.d.sync += jumped.eq(0)
 
-        frame, flit = Signal(frame_layout(spec)), Signal(flit_layout(spec))
-        header = frame.header
-        m.d.comb += [
-            flit.eq(Mux(buffer.again, buffer.head.as_value(), staged.as_value())),
-            framer.frame.eq(frame),
-            framer.implicit.eq(own & implicit.replicate(SEQUENCE_BITS)),
-            header.implicit.eq(implicit.replicate(len(header.implicit))),
+        # The framer takes a frame of several beats a cycle after its slot was decided; its flit is still there.
+        domain = m.d.comb if spec.beats_per_flit == 1 else m.d.sync
+        header, again, is_data, is_implicit, sequence = Signal(HEADER), Signal(), Signal(), Signal(), Signal(SEQUENCE_BITS)
+        domain += [
+            again.eq(buffer.again),
+            is_data.eq(sends),
+            is_implicit.eq(implicit),
+            sequence.eq(own),
+            header.type.eq(Mux(sends, DATA, 0)),
             header.code.eq(Mux(explicit, EXPLICIT, Mux(self.local.wanting, NAK, ACK))),
-            header.sequence.eq(Mux(explicit, Mux(sends, own, buffer.newest), self.local.received)),
+            header.sequence.eq(Mux(sends & (explicit_turn | jumped), own, unsent)),
             header.credit_channel.eq(credit_channel),
             header.credits.eq(self.local.limits[credit_channel]),
         ]
-        with m.If(sends):
-            m.d.comb += [
-                header.type.eq(DATA),
-                header.last.eq(flit.last),
-                header.virtual_channel.eq(flit.virtual_channel),
-                header.length_bytes.eq(flit.length_bytes),
-                header.destination.eq(flit.destination),
-                header.source.eq(flit.source),
-                frame.payload.eq(flit.payload),
-            ]
+        for name in ("last", "virtual_channel", "length_bytes", "destination", "source"):
+            field = Mux(buffer.again, buffer.head[name], staged[name])
+            domain += header[name].eq(field & sends.replicate(len(field)))
+        payload = Mux(again, buffer.head.payload, staged.payload)
+        frame = Signal(frame_layout(spec))
+        m.d.comb += [
+            frame.header.eq(header),
+            frame.header.implicit.eq(is_implicit.replicate(len(header.implicit))),
+            frame.payload.eq(payload & is_data.replicate(len(payload))),
+            framer.frame.eq(frame),
+            framer.implicit.eq(sequence & is_implicit.replicate(SEQUENCE_BITS)),
+        ]
 
 
 CHECKED = data.StructLayout({**dict.fromkeys(("good", "bad", "numbered", "is_data"), 1), "sequence": SEQUENCE_BITS})
@@ -462,11 +484,15 @@ class Receiver(wiring.Component):
         ]
         m.d.comb += checked.good.eq(valid & sure & Mux(is_implicit, implicit_right, explicit_right))
         m.d.comb += checked.bad.eq(valid & ~checked.good)
+        after_own, after_upcoming = following(header.sequence), following(upcoming)
         with m.If(deframer.valid & numbered):  # also where the frame is wrong: most often its header is not
-            after_own, after_upcoming = following(header.sequence), following(upcoming)
             m.d.sync += upcoming.eq(Mux(explicit, after_own, after_upcoming))
+        if self.spec.beats_per_flit == 1:
             crcs = (implicit_sequence(self.spec, sequence) for sequence in (after_own, after_upcoming))
-            m.d.sync += upcoming_crc.eq(Mux(explicit, *crcs))
+            with m.If(deframer.valid & numbered):
+                m.d.sync += upcoming_crc.eq(Mux(explicit, *crcs))
+        else:  # no frame in the next cycle
+            m.d.sync += upcoming_crc.eq(implicit_sequence(self.spec, upcoming))
         m.d.sync += [
             self.o.flit.last.eq(header.last),
             self.o.flit.virtual_channel.eq(header.virtual_channel),
@@ -521,18 +547,21 @@ class Receiver(wiring.Component):
                 m.d.sync += self.news.limits[v].eq(credits_)
 
     def _count_credits(self, m):
-        """The far end's credits: conserved, or found and counted where the client side loses or invents them."""
+        """The far end's credits: conserved, or found and counted where the client side loses or invents them.
+
+        The ledgers see all a cycle later, for speed.
+        """
         leaks, violations = [], []
         for v in range(self.spec.virtual_channels):
             ledger = CreditLedger(self.spec)
             m.submodules[f"ledger_{v}"] = ledger
-            m.d.comb += [
+            m.d.sync += [
                 ledger.flit.eq(self.o.valid & (self.o.flit.virtual_channel == v)),
                 ledger.credit.eq(self.o.credit[v]),
                 ledger.held.eq(self.o.held[v]),
                 ledger.restart.eq(self.flush),
-                self.local.limits[v].eq(ledger.limit),
             ]
+            m.d.comb += self.local.limits[v].eq(ledger.limit)
             leaks.append(ledger.leak)
             violations.append(ledger.violation)
         m.d.comb += [self.leaks.eq(sum(leaks)), self.violations.eq(sum(violations))]
@@ -628,4 +657,6 @@ class Link(wiring.Component):
         ):
             m.d.comb += [self.events[name].eq(getattr(block, name)) for name in names]
         m.d.comb += [self.events.retraining.eq(training.retrainings), self.events.peer_reset.eq(training.flush)]
-        m.d.sync += [self.replays.eq(self.replays + transmitter.replay), self.crc_errors.eq(self.crc_errors + receiver.bad)]
+        bad = Signal()
+        m.d.sync += [bad.eq(receiver.bad), self.crc_errors.eq(self.crc_errors + bad)]
+        m.d.sync += self.replays.eq(self.replays + transmitter.replay)

@@ -66,6 +66,11 @@ class Bounds:
         """The other end may be down, or lock only at the third attempt, on half of its lanes."""
         self.stable = self.stable_slots * spec.beats_per_flit
 
+    def of_states(self) -> list[tuple[State, int]]:
+        """The bound of each state that has one."""
+        names = ("lock", "align", "exchange", "confirm", "start", "down")
+        return [(State.ACTIVE, self.stable), *((State[name.upper()], getattr(self, name)) for name in names)]
+
 
 def parameters_layout(spec: ChipletSpec) -> data.StructLayout:
     """What an end's receiver tells the other end's transmitter: the sequence it expects, credit limits."""
@@ -286,14 +291,17 @@ class Training(wiring.Component):
         return complete
 
     def _machine(self, m, news, begin, fresh, trainings):
-        bounds, all_locked = self.bounds, Signal()
-        timer = Signal(max(bounds.exchange, bounds.stable).bit_length() + 1)
-        expired = timer[-1]
-        with m.If(self.beat):
-            m.d.sync += timer.eq(timer - ~expired)
+        timer, all_locked = Signal(max(self.bounds.exchange, self.bounds.stable).bit_length() + 1), Signal()
+        entered, expired = Signal(), Signal()
+        m.d.comb += expired.eq(timer[-1] & ~entered)
+        m.d.sync += entered.eq(0)
+        with m.If(entered):
+            m.d.sync += timer.eq(self._bound(m))
+        with m.Elif(self.beat):
+            m.d.sync += timer.eq(timer - ~timer[-1])
 
-        def enter(state: State, beats: int = 0):
-            return [self.state.eq(state), timer.eq(beats)]
+        def enter(state: State):
+            return [self.state.eq(state), entered.eq(1)]
 
         causes, seen = Signal(CAUSES), Signal(CAUSES)
         again, lanes_fail, other_fails, anew = seen.again, seen.lanes_fail, seen.other_fails, seen.anew
@@ -311,28 +319,28 @@ class Training(wiring.Component):
             with m.Case(State.LOCK):
                 m.d.comb += lanes_fail.eq(expired)
                 with m.If(all_locked):
-                    m.d.sync += enter(State.ALIGN, bounds.align)
+                    m.d.sync += enter(State.ALIGN)
             with m.Case(State.ALIGN):
                 m.d.comb += lanes_fail.eq(expired | ~all_locked)
                 with m.If(self.aligned & trainings.echoes):
-                    m.d.sync += enter(State.EXCHANGE, bounds.exchange)
+                    m.d.sync += enter(State.EXCHANGE)
             with m.Case(State.EXCHANGE):
                 m.d.comb += [again.eq(~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
                 with m.If(changed):
-                    m.d.sync += enter(State.ALIGN, bounds.align)
+                    m.d.sync += enter(State.ALIGN)
                 with m.Elif(complete):
-                    m.d.sync += enter(State.CONFIRM, bounds.confirm)
+                    m.d.sync += enter(State.CONFIRM)
             with m.Case(State.CONFIRM):
                 m.d.comb += [again.eq(~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
                 with m.If(changed):
-                    m.d.sync += enter(State.ALIGN, bounds.align)
+                    m.d.sync += enter(State.ALIGN)
                 with m.Elif(news.valid & news.set.step[1]):
-                    m.d.sync += [*enter(State.START, bounds.start), self.resume.eq(~begin)]
+                    m.d.sync += [*enter(State.START), self.resume.eq(~begin)]
             with m.Case(State.START):
                 m.d.comb += [again.eq(changed | news.in_frames | ~self.aligned), lanes_fail.eq(~all_locked)]
                 m.d.comb += other_fails.eq(expired)
                 with m.If(self.frames_in & ~self.sets):
-                    m.d.sync += [*enter(State.ACTIVE, bounds.stable), self.active.eq(1)]
+                    m.d.sync += [*enter(State.ACTIVE), self.active.eq(1)]
             with m.Case(State.ACTIVE):
                 m.d.comb += [again.eq(~self.aligned | news.in_frames | self.trouble), lanes_fail.eq(self.trouble & ~expired)]
             with m.Case(State.DOWN):
@@ -347,13 +355,22 @@ class Training(wiring.Component):
         gives_up, failed = Signal(), Signal()
         m.d.comb += [failed.eq((lanes_fail | other_fails) & ~anew), begin.eq(causes.as_value().any())]
         with m.If(begin):
-            m.d.sync += [*enter(State.LOCK, bounds.lock), self.active.eq(0)]
+            m.d.sync += [*enter(State.LOCK), self.active.eq(0)]
         with m.If(failed & gives_up):
-            m.d.sync += enter(State.DOWN, bounds.down)
+            m.d.sync += enter(State.DOWN)
         with m.If(~self.enable):
             m.d.sync += self.state.eq(State.RESET)
         stable = (self.state == State.ACTIVE) & expired
         self._climb_down(m, failed, lanes_fail, anew, stable, gives_up)
+
+    def _bound(self, m):
+        """Most beats in the present state."""
+        bound = Signal(range(max(self.bounds.exchange, self.bounds.stable) + 1))
+        with m.Switch(self.state):
+            for state, beats in self.bounds.of_states():
+                with m.Case(state):
+                    m.d.comb += bound.eq(beats)
+        return bound
 
     def _climb_down(self, m, failed, lanes_fail, anew, stable, gives_up):
         """What follows a failure: all locks dropped, then fewer lanes, then down."""

@@ -116,6 +116,13 @@ class Harness(wiring.Component):
         return m
 
 
+def flags_follow(fifo, depth: int):
+    """Asserts that a queue's registered flags are those of its level."""
+    level, full = fifo.level, Inside(fifo)["full"]
+    flags = (full == (level == depth)) & (fifo.r_rdy == (level != 0)) & (fifo.more == (level > 1))
+    return Assert(flags & (level <= depth), "invariant: flags")
+
+
 class CreditLoop(Harness):
     """A sender that respects its credits, a channel of one cycle each way, a queue that is popped at will.
 
@@ -146,6 +153,7 @@ class CreditLoop(Harness):
             arrives, spent = Signal(name=f"arrives_{v}"), Signal(name=f"spent_{v}")
             m.d.comb += [
                 arrives.eq(queue.i.valid & (queue.i.flit.virtual_channel == v)),
+                flags_follow(fifos[f"fifo_{v}"], depth),
                 Assert(count + arrives + level + refund[v] == depth, "credits are conserved"),
                 Assert(count <= depth, "credits never exceed the buffer"),
                 Assert(~(arrives & (level == depth)), "the queue never overflows"),
@@ -204,6 +212,7 @@ class FlitOrder(Harness):
         m.d.comb += [
             probe.addr.eq((consume + ahead) % modulo),
             Assert(fifo.level == inside, "invariant: level"),
+            flags_follow(fifo, depth),
             Assert((inside <= depth) & (consume < depth) & (produce == (consume + inside) % modulo), "invariant: pointers"),
             Assert(~watching | ((ahead < inside) & (probe.data == Value.cast(watched))), "invariant: watched flit"),
         ]
@@ -263,7 +272,7 @@ class Ledger(Harness):
     restart : In(1)
     """
 
-    LEAK_CYCLES = 3
+    LEAK_CYCLES = 4
 
     def __init__(self, ledger=CreditLedger, spec: ChipletSpec = SMALL):
         self.spec, self.ledger = spec, ledger(spec, self.LEAK_CYCLES)
