@@ -39,6 +39,10 @@ def _rate(text: str) -> Any:
     return typer.Option(parser=_number, metavar="FLOAT", help=text)
 
 
+def _count(text: str) -> Any:
+    return typer.Option(parser=_whole, metavar="INTEGER", help=text)
+
+
 SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.toml]", help="Description; a built-in example if left out.")]
 SpecOption = Annotated[Path | None, typer.Option("--spec", help="Description; the built-in prototype if left out.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
@@ -144,6 +148,30 @@ def replay(
     from lightfabric.flows import replay as flow
 
     flow.main(file, bandwidth, fabric, as_json)
+
+
+@app.command()
+def network(
+    topology: Annotated[str, typer.Option(help="mesh, torus, ring, crossbar, fat-tree or dragonfly.")] = "torus",
+    k: Annotated[int, _count("Routers per dimension, or what the topology counts in.")] = 8,
+    n: Annotated[int, _count("Dimensions, or levels of a fat tree.")] = 2,
+    vcs: Annotated[int, _count("Virtual channels.")] = 8,
+    buffer: Annotated[int, _count("Flits that each virtual channel of an input holds.")] = 8,
+    packet_flits: Annotated[int, _count("Flits of a packet.")] = 1,
+    load: Annotated[float, _rate("Flits per node and cycle.")] = 0.1,
+    traffic: Annotated[
+        str, typer.Option(help="uniform, transpose, neighbour, tornado, bit-complement or hot-spot.")
+    ] = "uniform",
+    seed: Annotated[int, _count("Of all that is random.")] = 1,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Latency over load up to saturation, with a figure.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the figure.")] = Path("lightfabric-out"),
+    as_json: AsJson = False,
+) -> None:
+    """Synthetic traffic on the cycle model of a network of routers."""
+    from lightfabric.flows import network as flow
+
+    settings = flow.Settings(topology, k, n, vcs, buffer, packet_flits, load, traffic, seed)
+    flow.main(settings, sweep, out, as_json)
 
 
 @app.command()

@@ -44,6 +44,23 @@ def draw(name: str, rows: Sequence[Row], paths: Iterable[Path]) -> None:
             figure.savefig(path, dpi=DPI, metadata=metadata)
 
 
+def draw_latency(name: str, loads: Sequence[float], latency_cycles: Sequence[float], saturation: float, path: Path) -> None:
+    """Draw latency against load, and where the network saturates."""
+    with rc_context(STYLE):
+        figure = Figure((INCHES[0], 4.2), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(loads, latency_cycles, color=COLOURS[0], marker=MARKERS[0], markersize=5, linewidth=1.6)
+        axes.axvline(saturation, color=COLOURS[1], linestyle="--", linewidth=1.2, label=f"saturates at {saturation:.3f}")
+        axes.set_xlim(0)
+        axes.set_ylim(0)
+        axes.set_xlabel("offered load (flits per node and cycle)")
+        axes.set_ylabel("packet latency (cycles)")
+        axes.set_title(_plain(name), loc="left", fontweight="bold")
+        axes.grid(True, color="#dddddd", linewidth=0.6)
+        axes.legend(frameon=False)
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
 def _times(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     _lines(axes, rows, "iteration_s", 1)
     gpus = sorted({row["gpus"] for row in rows})

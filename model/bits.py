@@ -14,7 +14,7 @@ def lowest(bits: Any) -> int:
     >>> lowest(0b101000)
     3
     """
-    return (bits & -bits).bit_length() - 1
+    return (int(bits) & -int(bits)).bit_length() - 1
 
 
 def _cttz(typing_context: Any, bits: Any) -> Any:  # noqa: ARG001

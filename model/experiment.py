@@ -1,5 +1,6 @@
 """A synthetic-traffic experiment: a network of routers and clients, run until what was measured has arrived."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -7,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.block import Module, connect
-from lightfabric.model.kernel import System
+from lightfabric.model.kernel import DeadlockError, System
 from lightfabric.model.router import Router
 from lightfabric.model.topology import End, Topology, port_table
 from lightfabric.model.traffic import Client, Traffic, destinations
@@ -33,6 +34,13 @@ class Result:
     drained: bool
     histogram: NDArray[np.int64]
     link_load: NDArray[np.float64]
+
+    def percentiles(self, wanted: Sequence[int]) -> dict[str, int] | None:
+        """Latencies that so many per cent of the packets do not exceed, of a histogram that ends at ``BINS``."""
+        total: NDArray[np.int64] = np.cumsum(self.histogram)
+        if not self.drained or total[-1] == 0:
+            return None
+        return {str(percent): int(np.count_nonzero(total < total[-1] * percent / 100)) for percent in wanted}
 
 
 class Network:
@@ -69,11 +77,16 @@ class Network:
         self.system = System(top)
 
     def run(self, most_cycles: int) -> Result:
-        """Warm up, measure, then go on until all packets that were measured have arrived, or for ``most_cycles`` in all."""
+        """Warm up, measure, then go on until all packets that were measured have arrived, or for ``most_cycles`` in all.
+
+        DeadlockError if nothing moves any more.
+        """
         traffic = self.traffic
-        self.system.run(traffic.end_cycle)
-        while not self._drained() and self.system.now < most_cycles:
-            self.system.run(min(self.system.now + traffic.batch_cycles, most_cycles))
+        while self.system.now < traffic.end_cycle or not (self._drained() or self.system.now >= most_cycles):
+            steps, most = self.system.statistics.steps, max(most_cycles, traffic.end_cycle)
+            self.system.run(min(self.system.now + traffic.batch_cycles, most))
+            if self.system.statistics.steps == steps and (waiting := self.system.waiting()):
+                raise DeadlockError(self.system.now, waiting)
         batches = np.array([client.batches for client in self.clients])
         packets, latency, hops = (batches[name].sum(axis=0).astype(float) for name in ("packets", "latency", "hops"))
         drained, some = self._drained(), packets[packets > 0]

@@ -40,8 +40,8 @@ _PORT = record(
     free="i8", wanted="i8", granted="i8", output_turn="i4", input_turn="i4", queue_turn="i4",
     group="i4", raises="i4", split="i4",
 )  # fmt: skip
-"""Both sides of a port. In: the outputs granted to it. Out: the virtual channels that are free, the inputs that want it. Turns
-of both. See :class:`Router` for the last three."""
+"""Both sides of a port, and the turns of both. In: the outputs granted to it. Out: the virtual channels that are free, the
+inputs that want it. See :class:`Router` for the last three."""
 
 
 def way(port: int, crosses: bool = False) -> int:
@@ -62,7 +62,7 @@ def _receive(now: int, me: Records, index: int, i: Records, memory: Records, cha
     any_routed = False
     for word in range(me.words):
         arrived = left = channels.arrived[me.arrived_word + word]
-        taken = routed[me.routed_start + word] | active[me.active_start + word]
+        taken: Records = routed[me.routed_start + word] | active[me.active_start + word]
         while left != 0:
             bit = lowest(left)
             left &= left - 1

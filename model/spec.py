@@ -73,7 +73,7 @@ class ChipletSpec:
     MOST_OUTSTANDING_FLITS: ClassVar[int] = 127
     """So that sequences modulo 255 tell old flits from new ones [UCIe 1.1, retry]."""
     LOOP_CYCLES: ClassVar[int] = 20
-    """More than the pipelines of both ends take of a round trip; tests compare it with the measured ones."""
+    """What the pipelines of both ends take of a round trip at most; a test compares it with the measured ones."""
     LOOP_SLOTS: ClassVar[int] = 4
     """Of a round trip: the flit's own slot, the wait for a slot with an acknowledgement, that slot, the wait to send."""
 

@@ -82,7 +82,7 @@ def topology(name: Name, k: int, n: int) -> Topology:
     nodes, ports = sizes[name]
     if nodes > MOST_NODES or ports > MOST_PORTS:
         most = f"at most {MOST_NODES} nodes and {MOST_PORTS} ports"
-        raise ValueError(f"k must be such that a {name} has {most}, not {k}, which makes {nodes} nodes and {ports} ports")
+        raise ValueError(f"k must be such that a {name} has {most}, not {k}: {nodes} nodes and {ports} ports")
     if name == "crossbar":
         return _crossbar(k)
     if name == "fat-tree":

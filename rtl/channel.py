@@ -182,8 +182,8 @@ class CreditLedger(wiring.Component):
     """The books of one virtual channel at its sending end, for a far sender that is told a limit and no single credits.
 
     ``limit`` is the number of flits that may ever be sent, modulo 256: the buffer and what was freed. Flits that the client
-    neither holds nor gives back for ``leak_cycles`` are ``leak``, one a cycle; their credits are given again. A credit while
-    nothing is out, and a flit beyond the buffer, are ``violation`` and change nothing.
+    neither holds nor gives back for ``leak_cycles``, a power of two, are ``leak``, one a cycle; their credits are given
+    again. A credit while nothing is out, and a flit beyond the buffer, are ``violation`` and change nothing.
 
     Members
     -------

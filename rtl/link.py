@@ -142,7 +142,7 @@ class ReplayBuffer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        depth = 1 << (self.spec.replay_flits - 1).bit_length()
+        depth = 1 << self.spec.replay_flits.bit_length()  # more than are kept: the next place is none of a replay's
         m.submodules.kept = kept = Memory(shape=flit_layout(self.spec), depth=depth, init=[])
         write, read = kept.write_port(), kept.read_port()
         oldest = Signal(SEQUENCE_BITS, init=NEVER_RECEIVED)  # the sequence last freed

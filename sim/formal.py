@@ -116,9 +116,9 @@ class Harness(wiring.Component):
         return m
 
 
-def flags_follow(fifo, depth: int):
+def flags_follow(fifo, full, depth: int):
     """Asserts that a queue's registered flags are those of its level."""
-    level, full = fifo.level, Inside(fifo)["full"]
+    level = fifo.level
     flags = (full == (level == depth)) & (fifo.r_rdy == (level != 0)) & (fifo.more == (level > 1))
     return Assert(flags & (level <= depth), "invariant: flags")
 
@@ -153,7 +153,7 @@ class CreditLoop(Harness):
             arrives, spent = Signal(name=f"arrives_{v}"), Signal(name=f"spent_{v}")
             m.d.comb += [
                 arrives.eq(queue.i.valid & (queue.i.flit.virtual_channel == v)),
-                flags_follow(fifos[f"fifo_{v}"], depth),
+                flags_follow(fifos[f"fifo_{v}"], Inside(fifos[f"fifo_{v}"])["full"], depth),
                 Assert(count + arrives + level + refund[v] == depth, "credits are conserved"),
                 Assert(count <= depth, "credits never exceed the buffer"),
                 Assert(~(arrives & (level == depth)), "the queue never overflows"),
@@ -212,7 +212,7 @@ class FlitOrder(Harness):
         m.d.comb += [
             probe.addr.eq((consume + ahead) % modulo),
             Assert(fifo.level == inside, "invariant: level"),
-            flags_follow(fifo, depth),
+            flags_follow(fifo, module["full"], depth),
             Assert((inside <= depth) & (consume < depth) & (produce == (consume + inside) % modulo), "invariant: pointers"),
             Assert(~watching | ((ahead < inside) & (probe.data == Value.cast(watched))), "invariant: watched flit"),
         ]

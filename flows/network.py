@@ -1,0 +1,180 @@
+"""``lightfabric network``: synthetic traffic on a network of routers: latency, accepted load, where it saturates."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lightfabric.flows.report import InputError, print_json, say, written_whole
+
+MOST_BUFFER_FLITS = 1 << 12
+MOST_PACKET_FLITS = 1 << 10
+MOST_SLOTS = 1 << 25
+"""Flit slots of a network: 1.6 GB."""
+MOST_CYCLES = 60_000
+"""After which packets that have not arrived show that the network is saturated."""
+SWEEP_STEP = 0.05
+SATURATED = 3.0
+"""Times the latency at no load, where a network counts as saturated [Dally, Towles 2004, 23.1.2]."""
+SEARCH_STEPS = 6
+"""Halvings of the last step of a sweep."""
+PERCENTILES = (50, 90, 99)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options of the command."""
+
+    topology: str = "torus"
+    k: int = 8
+    n: int = 2
+    vcs: int = 8
+    buffer: int = 8
+    packet_flits: int = 1
+    load: float = 0.1
+    traffic: str = "uniform"
+    seed: int = 1
+
+
+def main(settings: Settings, sweep: bool, out: Path, as_json: bool) -> None:
+    """The command: one experiment, or a sweep over loads with a figure."""
+    _require(settings)
+    if not sweep:
+        _print(measure(settings), as_json)
+        return
+    rows = sweep_loads(settings)
+    saturation = saturation_load(settings, rows)
+    with written_whole(_in(out, f"{settings.topology}-{settings.traffic}.png")) as figure:
+        _draw(settings, rows, saturation, figure)
+    if as_json:
+        print_json({**asdict(settings), "saturation_load": saturation, "points": rows})
+        return
+    for row in rows:
+        _print(row, False)
+    print(f"saturates at {saturation:.3f} flits per node and cycle; {out / f'{settings.topology}-{settings.traffic}.png'}")
+
+
+def measure(settings: Settings) -> dict[str, Any]:
+    """One experiment. ``latency_cycles`` is None and ``saturated`` True where packets did not arrive in time."""
+    from lightfabric.model.experiment import Network
+    from lightfabric.model.topology import topology
+    from lightfabric.model.traffic import Traffic
+
+    try:
+        made = topology(settings.topology, settings.k, settings.n)  # type: ignore[arg-type]
+        slots = settings.vcs * settings.buffer * (2 * len(made.edges) + 2 * made.nodes)
+        if slots > MOST_SLOTS:
+            raise ValueError(f"buffer must be such that there are at most {MOST_SLOTS} places for flits, not {slots}")
+        traffic = Traffic(settings.load, settings.packet_flits, settings.traffic)  # type: ignore[arg-type]
+        network = Network(made, traffic, settings.vcs, settings.buffer, settings.seed)
+    except ValueError as error:
+        raise InputError(f"--{error}") from None
+    begin_s = time.process_time()
+    result = network.run(MOST_CYCLES)
+    cpu_s = time.process_time() - begin_s
+    return {
+        **asdict(settings),
+        "latency_cycles": result.latency_cycles,
+        "latency_interval_cycles": result.latency_interval_cycles,
+        "latency_percentiles_cycles": result.percentiles(PERCENTILES),
+        "accepted_load": result.accepted_load,
+        "hops": result.hops,
+        "highest_link_load": float(result.link_load.max(initial=0.0)),
+        "saturated": not result.drained,
+        "cycles": result.cycles,
+        "flit_hops_per_cpu_s": result.flit_hops / max(cpu_s, 1e-9),
+    }
+
+
+def sweep_loads(settings: Settings) -> list[dict[str, Any]]:
+    """Experiments at growing loads, up to and with the first that is saturated."""
+    rows, load = list[dict[str, Any]](), 0.02
+    while load <= 1:
+        rows.append(measure(replace(settings, load=load)))
+        say(f"{settings.topology} at load {load:.2f}: {_latency(rows[-1])}")
+        if _is_saturated(rows[-1], rows[0]):
+            break
+        load = SWEEP_STEP * len(rows)
+    return rows
+
+
+def saturation_load(settings: Settings, rows: Sequence[dict[str, Any]]) -> float:
+    """The load at which the latency is three times that at no load, by halving between the last two of a sweep."""
+    if not _is_saturated(rows[-1], rows[0]):
+        return 1.0
+    low, high = (rows[-2]["load"] if len(rows) > 1 else 0.0), rows[-1]["load"]
+    for _ in range(SEARCH_STEPS):
+        middle = (low + high) / 2
+        if _is_saturated(measure(replace(settings, load=middle)), rows[0]):
+            high = middle
+        else:
+            low = middle
+    return (low + high) / 2
+
+
+def _is_saturated(row: dict[str, Any], at_no_load: dict[str, Any]) -> bool:
+    return row["latency_cycles"] is None or row["latency_cycles"] > SATURATED * (at_no_load["latency_cycles"] or 0)
+
+
+def _require(settings: Settings) -> None:
+    from lightfabric.model.router import MOST_VIRTUAL_CHANNELS
+    from lightfabric.model.topology import NAMES
+    from lightfabric.model.traffic import PATTERNS
+
+    if settings.topology not in NAMES:
+        raise InputError(f"--topology must be one of {', '.join(NAMES)}, not {settings.topology!r}")
+    if settings.traffic not in PATTERNS:
+        raise InputError(f"--traffic must be one of {', '.join(PATTERNS)}, not {settings.traffic!r}")
+    least_vcs = 2 if settings.topology in ("torus", "ring", "dragonfly") else 1
+    for name, least, most in (
+        ("vcs", least_vcs, MOST_VIRTUAL_CHANNELS),
+        ("buffer", 1, MOST_BUFFER_FLITS),
+        ("packet_flits", 1, MOST_PACKET_FLITS),
+        ("seed", 0, (1 << 63) - 1),
+    ):
+        if not least <= getattr(settings, name) <= most:
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} must be from {least} to {most}, not {getattr(settings, name)}")
+    if not 0 < settings.load <= 1:
+        raise InputError(f"--load must be above 0 and at most 1, not {settings.load!r}")
+
+
+def _in(folder: Path, name: str) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: must be a folder that can be written, not: {error.strerror}") from None
+    return folder / name
+
+
+def _latency(row: dict[str, Any]) -> str:
+    if row["latency_cycles"] is None:
+        return "saturated"
+    interval = row["latency_interval_cycles"]
+    return f"{row['latency_cycles']:.2f} cycles" + ("" if interval is None else f" (within {interval:.2f})")
+
+
+def _print(row: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(row)
+        return
+    hops = "" if row["hops"] is None else f", {row['hops']:.2f} routers"
+    print(
+        f"{row['topology']}, {row['traffic']} load {row['load']:.3g}: latency {_latency(row)}, "
+        f"accepted {row['accepted_load']:.4f} flits per node and cycle{hops}; "
+        f"{row['flit_hops_per_cpu_s'] / 1e6:.2f} million flit-hops per CPU-second"
+    )
+
+
+def _draw(settings: Settings, rows: Sequence[dict[str, Any]], saturation: float, path: Path) -> None:
+    from lightfabric.flows.figure import draw_latency
+
+    stable = [row for row in rows if row["latency_cycles"] is not None]
+    draw_latency(
+        f"{settings.topology}, {settings.traffic} traffic, packets of {settings.packet_flits}",
+        [row["load"] for row in stable],
+        [row["latency_cycles"] for row in stable],
+        saturation,
+        path,
+    )
