@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from lightfabric.model.compiled import compiled
+from lightfabric.model.compiled import Records, compiled
 
 
 def lowest(bits: Any) -> int:
@@ -35,6 +36,12 @@ def _lowest(bits: Any) -> Any:  # noqa: ARG001
     compiled_lowest.__annotations__.clear()  # numba compares them with those of this function
     _lowest.__annotations__.clear()
     return compiled_lowest
+
+
+@compiled
+def one_bit(number: int) -> Records:
+    """A word with this bit alone, from 0 to 63; also where numbers are numpy's, which shift in their own width."""
+    return np.int64(1) << np.int64(number)
 
 
 @compiled

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightfabric.model.bits import one_bit
 from lightfabric.model.compiled import Records, compiled, record
 
 NEVER = 1 << 62
@@ -143,7 +144,7 @@ def push_later(now: int, channels: Channels, fifo: int, visible_cycle: int) -> i
     slot = this.first_slot + (this.tail & this.mask)
     channels.visible_cycle[slot] = visible_cycle
     this.tail += 1
-    channels.arrived[this.flag >> 6] |= 1 << (this.flag & 63)
+    channels.arrived[this.flag >> 6] |= one_bit(this.flag & 63)
     _schedule(now, channels, this.consumer, visible_cycle)
     return slot
 

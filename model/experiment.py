@@ -101,11 +101,16 @@ class Network:
             accepted_load=accepted / measured_cycles / len(self.clients),
             hops=hops.sum() / packets.sum() if usable else None,
             cycles=self.system.now,
-            flit_hops=sum(int(router.state.flit_hops) for router in self.routers),
+            flit_hops=self.flit_hops,
             drained=drained,
             histogram=np.array([client.bins for client in self.clients], np.int64).sum(axis=0),
             link_load=self._link_load(),
         )
+
+    @property
+    def flit_hops(self) -> int:
+        """Flits that have passed a router, until now."""
+        return sum(int(router.state.flit_hops) for router in self.routers)
 
     def _drained(self) -> bool:
         waiting = any(int(client.state.created_cycle) < self.traffic.end_cycle for client in self.clients)

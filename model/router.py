@@ -9,7 +9,7 @@ IEEE/ACM Transactions on Networking 7 (2), 1999]. All cycles are those of BookSi
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightfabric.model.bits import lowest, next_in_turn
+from lightfabric.model.bits import lowest, next_in_turn, one_bit
 from lightfabric.model.block import Block, Inputs, Memory, Outputs
 from lightfabric.model.channel import NO_FLIT, Channels, Fifo, forward, free_space, is_empty, peek, wake_at
 from lightfabric.model.compiled import Records, compiled, record
@@ -70,12 +70,12 @@ def _receive(now: int, me: Records, index: int, i: Records, memory: Records, cha
             slot = peek(now, channels, i[index, number])
             if slot == NO_FLIT:
                 continue
-            arrived &= ~(1 << bit)
+            arrived &= ~one_bit(bit)
             if taken >> bit & 1 == 0:
                 queue = queues[me.queues_start + number]
                 _route(me, queue, channels.flit[slot], memory)
                 queue.ready_cycle = now + 1
-                routed[me.routed_start + word] |= 1 << bit
+                routed[me.routed_start + word] |= one_bit(bit)
                 any_routed = True
         channels.arrived[me.arrived_word + word] = arrived
     return any_routed
@@ -121,7 +121,7 @@ def _give_channels(now: int, me: Records, memory: Records) -> bool:
             if queue.ready_cycle <= now and ports[me.sides_start + queue.output].free & queue.allowed != 0:
                 requests[me.requests_start + count] = number
                 count += 1
-                outputs |= 1 << queue.output
+                outputs |= one_bit(queue.output)
     if count == 1:
         number = requests[me.requests_start]
         queue = queues[me.queues_start + number]
@@ -151,7 +151,7 @@ def _give_channels_of(now: int, me: Records, output: int, count: int, memory: Re
             if queue.output == output and queue.allowed >> channel & 1 and wait < least_wait:
                 chosen, least_wait = number, wait
         if chosen >= 0:
-            queues[me.queues_start + chosen].granted |= 1 << channel
+            queues[me.queues_start + chosen].granted |= one_bit(channel)
     for request in range(count):
         number = requests[me.requests_start + request]
         granted = queues[me.queues_start + number].granted
@@ -171,10 +171,10 @@ def _accept(now: int, me: Records, number: int, granted: int, memory: Records) -
     queue.turn = queue.next_queue + 1
     queues[me.queues_start + queue.next_queue].giver_turn = number + 1
     queue.ready_cycle = now + 1
-    word, bit = number >> 6, 1 << (number & 63)
+    word, bit = number >> 6, one_bit(number & 63)
     routed[me.routed_start + word] &= ~bit
     active[me.active_start + word] |= bit
-    ports[me.sides_start + queue.output].free &= ~(1 << channel)
+    ports[me.sides_start + queue.output].free &= ~one_bit(channel)
 
 
 @compiled
@@ -194,8 +194,8 @@ def _want_switch(now: int, me: Records, index: int, i: Records, o: Records, memo
             output, channel = ports[me.sides_start + queue.output], queue.channel
             request = me.requests_start + queue.port * me.ports + queue.output
             if output.wanted >> queue.port & 1 == 0:
-                output.wanted |= 1 << queue.port
-                outputs |= 1 << queue.output
+                output.wanted |= one_bit(queue.port)
+                outputs |= one_bit(queue.output)
                 requests[request] = channel
             else:
                 turn = ports[me.sides_start + queue.port].queue_turn
@@ -215,8 +215,8 @@ def _give_switch(me: Records, outputs: int, memory: Records) -> int:
         port = ports[me.sides_start + output]
         chosen = next_in_turn(port.wanted, port.output_turn)
         port.wanted = 0
-        ports[me.sides_start + chosen].granted |= 1 << output
-        inputs |= 1 << chosen
+        ports[me.sides_start + chosen].granted |= one_bit(output)
+        inputs |= one_bit(chosen)
     return inputs
 
 
@@ -240,10 +240,10 @@ def _pass(
     flit.virtual_channel = queue.next_queue - output * me.channels
     flit.payload = (flit.payload & ~CROSSES | queue.crosses) + 1
     if flit.last:
-        active[me.active_start + (place >> 6)] &= ~(1 << (place & 63))
-        ports[me.sides_start + output].free |= 1 << flit.virtual_channel
+        active[me.active_start + (place >> 6)] &= ~one_bit(place & 63)
+        ports[me.sides_start + output].free |= one_bit(flit.virtual_channel)
         if not is_empty(channels, i[index, place]):
-            channels.arrived[me.arrived_word + (place >> 6)] |= 1 << (place & 63)
+            channels.arrived[me.arrived_word + (place >> 6)] |= one_bit(place & 63)
 
 
 @compiled

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.bits import lowest
+from lightfabric.model.bits import lowest, one_bit
 from lightfabric.model.block import Block, Inputs, Memory, Outputs
 from lightfabric.model.channel import NO_FLIT, Channels, Fifo, free_space, is_empty, peek, pop, push, wake_at
 from lightfabric.model.compiled import Records, compiled, record
@@ -118,7 +118,7 @@ def _take(now: int, me: Records, index: int, i: Records, memory: Records, channe
             continue
         flit = channels.flit[pop(now, channels, i[index, channel])]
         if is_empty(channels, i[index, channel]):
-            arrived &= ~(1 << channel)
+            arrived &= ~one_bit(channel)
         me.accepted += me.first_cycle <= now < me.end_cycle
         if flit.last and me.first_cycle <= flit.injected_cycle < me.end_cycle:
             batch = batches[me.batches_start + (flit.injected_cycle - me.first_cycle) // me.batch_cycles]

@@ -181,7 +181,8 @@ def test_without_numba_the_same_happens():
     code = (
         "from lightfabric.model.experiment import Network; from lightfabric.model.topology import topology; "
         "from lightfabric.model.traffic import Traffic; "
-        "made = Network(topology('torus', 3, 2), Traffic(0.4, 2, warm_up_cycles=20, batch_cycles=10, batches=4), 4, 4, 5); "
+        "traffic = Traffic(0.4, 2, warm_up_cycles=20, batch_cycles=10, batches=4); "
+        "made = Network(topology('crossbar', 8, 1), traffic, 8, 4, 5); "
         "result = made.run(400); print(result.latency_cycles, result.flit_hops)"
     )
     seen = [
