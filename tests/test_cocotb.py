@@ -44,7 +44,7 @@ def test_the_link_delivers_on_icarus(tmp_path):
 @no_icarus
 @pytest.mark.slow
 def test_packets_that_do_not_arrive_are_counted_as_lost(tmp_path):
-    seen = cocotb.run("link", "icarus", SPEC, tmp_path, packets=2, ber=0.4, bound_s=900, stall_timeouts=1)
+    seen = cocotb.run("link", "icarus", SPEC, tmp_path, packets=2, ber=0.4, bound_s=200, stall_timeouts=1)
     assert (seen["delivered"], seen["lost"]) == (0, 2)
 
 
