@@ -111,9 +111,9 @@ class Block:
 
     The class attributes of type Input, Output, Inputs, Outputs and Memory are its ports and arrays, and are handed to
     ``step`` in the order of their declaration. The state record has the given fields, ``block`` (for ``wake_at``),
-    ``arrived_word`` (of its inputs in ``channels.arrived``), and ``_start`` and ``_count`` of each memory. Each instance is
-    stepped once at cycle 0 (or its first clock edge), then when a flit arrives, a missing credit returns, a signal changes,
-    or at the cycle it asked for; at times without need.
+    ``first_word`` (for ``arrivals``, in a class that ``sees_arrivals``), and ``_start`` and ``_count`` of each memory. Each
+    instance is stepped once at cycle 0 (or its first clock edge), then when a flit arrives, a missing credit returns, a
+    signal changes, or at the cycle it asked for; at times without need.
 
     ``period_cycles`` and ``phase_cycles`` are the clock of the instance: it is stepped only in the cycles
     ``phase + n * period``.
@@ -123,14 +123,16 @@ class Block:
     declared_memory: ClassVar[Mapping[str, Memory]] = {}
     state_dtype: ClassVar[np.dtype[Any]]
     step: ClassVar[Step]
+    sees_arrivals: ClassVar[bool]
     path: str = ""
     index: int = -1
 
-    def __init_subclass__(cls, step: Step, state: Mapping[str, Any] | None = None) -> None:
+    def __init_subclass__(cls, step: Step, state: Mapping[str, Any] | None = None, sees_arrivals: bool = False) -> None:
         cls.declared_ports = {name: item for name, item in vars(cls).items() if isinstance(item, _Declaration)}
         cls.declared_memory = {name: item for name, item in vars(cls).items() if isinstance(item, Memory)}
-        bounds = {f"{name}_{bound}": "i8" for name in cls.declared_memory for bound in ("start", "count")}
-        cls.state_dtype = record(**(state or {}), **bounds, block="i4", arrived_word="i4")
+        bounds = {f"{name}_{bound}": "i4" for name in cls.declared_memory for bound in ("start", "count")}
+        cls.state_dtype = record(**(state or {}), **bounds, block="i4", first_word="i4")
+        cls.sees_arrivals = sees_arrivals
         cls.step = staticmethod(step)
 
     def __init__(

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.bits import one_bit
 from lightfabric.model.compiled import Records, compiled, record
 
 NEVER = 1 << 62
@@ -19,32 +18,38 @@ NO_FLIT = -1
 FLIT = record(payload="i8", injected_cycle="i8", packet="i4", source="i4", destination="i4", virtual_channel="i2", last="?")
 """One entry of a Fifo, 32 bytes. ``payload`` belongs to the client: data, or the index of something."""
 
+SLOT = record(cycle="i8", flit="i4")
+"""A place in a Fifo: its flit, and the cycle in which that is visible or, once popped, in which the place is free again."""
 FIFO = record(
-    tail="i8", returned="i8", head="i8", first_slot="i8", mask="i4", depth="i4",
-    latency_cycles="i4", credit_cycles="i4", producer="i4", consumer="i4", starved="?", flag="i4",
+    tail="i8", returned="i8", head="i8", first_slot="i4", mask="i4", depth="i4", latency_cycles="i4", credit_cycles="i4",
+    producer="i4", consumer="i4", flag="i4", starved="?", is_clocked="?",
 )  # fmt: skip
-"""A Fifo: the producer's counters, the consumer's, the constants."""
+"""A Fifo: the producer's counters, the consumer's, the constants. ``flag`` is the consumer's for its flits in a row of the
+calendar; ``is_clocked`` says that the consumer is not stepped in every cycle."""
 SIGNAL = record(value="i8", written="i8", written_cycle="i8", first_reader="i4", readers="i4")
 """A Signal; its readers are ``reader[first_reader:first_reader + readers]``."""
-TIMER = record(alarm_cycle="i8", period_cycles="i4", phase_cycles="i4")
-"""The clock of a block, and its alarm beyond the calendar's wheel."""
+TIMER = record(alarm_cycle="i8", period_cycles="i4", phase_cycles="i4", flag="i4")
+"""The clock of a block, its alarm beyond the calendar's wheel, and its flag in a row of that."""
 
 
 class Channels(NamedTuple):
     """All channels and the calendar of one system, as flat arrays: what compiled code works on.
 
-    ``flit`` is for blocks, at the slots that ``peek``, ``pop`` and ``push`` return; the rest is for this module and the
+    ``flit`` is for blocks, at the places that ``peek``, ``pop`` and ``push`` return; the rest is for this module and the
     kernel. Per Fifo, the producer writes tail and returned, the consumer head; counters only grow and ``counter & mask`` is
-    the slot. ``wheel[cycle & mask, block]`` is set for each block to be stepped in that cycle, for cycles less than one turn
-    away; what is further away is in ``timer[block].alarm_cycle``, the least of them in ``far_cycle[0]``.
-    ``arrived[me.arrived_word + n // 64]`` is for blocks with many inputs: a push sets bit n % 64 for their n-th Fifo input,
-    at once, though its flit is visible later; the block clears it.
+    the slot. Flits stay where they are from their first push to their last pop; places not in use are
+    ``unused[:unused_count[0]]``, the last used on top, so that those in use are few and near.
+
+    ``wheel[cycle & mask]`` is the row of a cycle less than one turn away: a flag, a bit, for each block to be stepped, and
+    for each Fifo input of a block that ``sees_arrivals``; ``wheel_words`` are the same bits. What is further away is in
+    ``timer[block].alarm_cycle``, the least of them in ``far_cycle[0]``.
     """
 
     fifo: Records
+    slot: Records
     flit: Records
-    visible_cycle: Records
-    credit_cycle: Records
+    unused: Records
+    unused_count: NDArray[np.int64]
     signal: Records
     reader: NDArray[np.int32]
     timer: Records
@@ -52,22 +57,50 @@ class Channels(NamedTuple):
     wheel_words: NDArray[np.int64]
     row_used: NDArray[np.uint8]
     far_cycle: NDArray[np.int64]
-    arrived: NDArray[np.int64]
+
+
+@compiled
+def _mark(channels: Channels, cycle: int, flag: int) -> None:
+    row = cycle & (channels.wheel.shape[0] - 1)
+    channels.wheel[row, flag >> 3] |= np.uint8(1 << (flag & 7))
+    channels.row_used[row] = 1
+
+
+@compiled
+def _edge_cycle(timer: Records, cycle: int) -> int:
+    """The first clock edge from ``cycle`` on."""
+    if timer.period_cycles > 1:
+        return cycle + (timer.phase_cycles - cycle) % timer.period_cycles
+    return cycle
 
 
 @compiled
 def _schedule(now: int, channels: Channels, block: int, cycle: int) -> None:
     timer = channels.timer[block]
-    if timer.period_cycles > 1:
-        cycle += (timer.phase_cycles - cycle) % timer.period_cycles
-    turn_cycles = channels.wheel.shape[0]
-    if cycle - now < turn_cycles:
-        row = cycle & (turn_cycles - 1)
-        channels.wheel[row, block] = 1
-        channels.row_used[row] = 1
+    edge_cycle = _edge_cycle(timer, cycle)
+    if edge_cycle - now < channels.wheel.shape[0]:
+        _mark(channels, edge_cycle, timer.flag)
     else:
-        timer.alarm_cycle = min(timer.alarm_cycle, cycle)
-        channels.far_cycle[0] = min(channels.far_cycle[0], cycle)
+        timer.alarm_cycle = min(timer.alarm_cycle, edge_cycle)
+        channels.far_cycle[0] = min(channels.far_cycle[0], edge_cycle)
+
+
+@compiled
+def _announce(channels: Channels, this: Records, cycle: int) -> None:
+    """Tell the consumer of a Fifo that the flit at its head can be popped from ``cycle`` on."""
+    if this.is_clocked:
+        cycle = _edge_cycle(channels.timer[this.consumer], cycle)
+    _mark(channels, cycle, this.flag)
+
+
+@compiled
+def arrivals(now: int, channels: Channels, first_word: int) -> int:
+    """For a block that ``sees_arrivals``, the word ``me.first_word + n // 64``: bit n % 64 for the n-th of its Fifo inputs.
+
+    It is 1 in the step in which a flit comes to be at the head of the Fifo and can be popped. Bits beyond the last input
+    have no meaning.
+    """
+    return channels.wheel_words[now & (channels.wheel.shape[0] - 1), first_word]
 
 
 @compiled
@@ -82,88 +115,102 @@ def wake_at(now: int, channels: Channels, block: int, cycle: int) -> None:
 
 @compiled
 def peek(now: int, channels: Channels, fifo: int) -> int:
-    """Slot of the flit that can be popped now, or NO_FLIT."""
+    """Place of the flit that can be popped now, or NO_FLIT."""
     this = channels.fifo[fifo]
-    slot = this.first_slot + (this.head & this.mask)
-    if this.head < this.tail and channels.visible_cycle[slot] <= now:
-        return slot
+    slot = channels.slot[this.first_slot + (this.head & this.mask)]
+    if this.head < this.tail and slot.cycle <= now:
+        return slot.flit
     return NO_FLIT
 
 
 @compiled
-def is_empty(channels: Channels, fifo: int) -> bool:
-    """Whether no flit is in a Fifo, be it one that the consumer cannot see yet."""
+def _take(now: int, channels: Channels, fifo: int) -> int:
+    """Take the flit that ``peek`` found out of a Fifo, not out of its place."""
     this = channels.fifo[fifo]
-    return this.head == this.tail
+    slot = channels.slot[this.first_slot + (this.head & this.mask)]
+    slot.cycle = now + this.credit_cycles
+    this.head += 1
+    if this.starved:
+        this.starved = False
+        _schedule(now, channels, this.producer, now + this.credit_cycles)
+    if this.head < this.tail and channels.slot[this.first_slot + (this.head & this.mask)].cycle <= now:
+        _announce(channels, this, now + 1)  # one that is not yet visible was announced when it was pushed
+    return slot.flit
 
 
 @compiled
 def pop(now: int, channels: Channels, fifo: int) -> int:
-    """Take the flit that ``peek`` found and return its slot, which stays readable until the end of the cycle.
+    """Take the flit that ``peek`` found and return its place, which stays readable until the block pushes a flit.
 
     Its space is the producer's again in ``now + credit_cycles``. The consumer is stepped again when there is a next flit.
     """
+    flit = _take(now, channels, fifo)
+    channels.unused[channels.unused_count[0]] = flit
+    channels.unused_count[0] += 1
+    return flit
+
+
+@compiled
+def has_space(now: int, channels: Channels, fifo: int) -> bool:
+    """Whether the producer can push now. One that cannot is stepped again when the next credit returns."""
     this = channels.fifo[fifo]
-    slot = this.first_slot + (this.head & this.mask)
-    credit_cycle = now + this.credit_cycles
-    channels.credit_cycle[slot] = credit_cycle
-    this.head += 1
-    if this.starved:
-        this.starved = False
-        _schedule(now, channels, this.producer, credit_cycle)
-    if peek(now, channels, fifo) != NO_FLIT:  # a flit not yet visible has woken the consumer when it was pushed
-        _schedule(now, channels, this.consumer, now + 1)
-    return slot
+    return this.tail - this.returned < this.depth or free_space(now, channels, fifo) > 0
 
 
 @compiled
 def free_space(now: int, channels: Channels, fifo: int) -> int:
     """Flits that the producer can push now. One that finds 0 is stepped again when the next credit returns."""
     this = channels.fifo[fifo]
-    while this.returned < this.head and channels.credit_cycle[this.first_slot + (this.returned & this.mask)] <= now:
+    while this.returned < this.head and channels.slot[this.first_slot + (this.returned & this.mask)].cycle <= now:
         this.returned += 1
     free_flits = this.depth - (this.tail - this.returned)
     if free_flits == 0:
         # The consumer may run before or after this in the same cycle: its credit is either under way or still to come.
         if this.returned < this.head:
-            slot = this.first_slot + (this.returned & this.mask)
-            _schedule(now, channels, this.producer, channels.credit_cycle[slot])
+            slot = channels.slot[this.first_slot + (this.returned & this.mask)]
+            _schedule(now, channels, this.producer, slot.cycle)
         else:
             this.starved = True
     return free_flits
 
 
 @compiled
-def push_later(now: int, channels: Channels, fifo: int, visible_cycle: int) -> int:
+def _put(channels: Channels, fifo: int, visible_cycle: int, flit: int) -> None:
+    this = channels.fifo[fifo]
+    slot = channels.slot[this.first_slot + (this.tail & this.mask)]
+    slot.cycle, slot.flit = visible_cycle, flit
+    this.tail += 1
+    _announce(channels, this, visible_cycle)
+
+
+@compiled
+def push_later(now: int, channels: Channels, fifo: int, visible_cycle: int) -> int:  # noqa: ARG001
     """Append a flit that the consumer sees in ``visible_cycle``: for producers whose latency is not a constant.
 
     ``visible_cycle`` is from ``now + 1`` to ``now + latency_cycles`` and not before that of the flit ahead. The flit takes
     its space now. Otherwise as :func:`push`.
     """
-    this = channels.fifo[fifo]
-    slot = this.first_slot + (this.tail & this.mask)
-    channels.visible_cycle[slot] = visible_cycle
-    this.tail += 1
-    channels.arrived[this.flag >> 6] |= one_bit(this.flag & 63)
-    _schedule(now, channels, this.consumer, visible_cycle)
-    return slot
+    channels.unused_count[0] -= 1
+    flit = channels.unused[channels.unused_count[0]]
+    _put(channels, fifo, visible_cycle, flit)
+    return flit
 
 
 @compiled
 def push(now: int, channels: Channels, fifo: int) -> int:
-    """Append a flit where ``free_space`` found room; return its slot in ``channels.flit``, for the caller to fill.
+    """Append a flit where ``free_space`` found room; return its place in ``channels.flit``, for the caller to fill.
 
-    The consumer sees the flit, and is stepped, in ``now + latency_cycles``. The slot holds an old flit: write all of it.
+    The consumer sees the flit, and is stepped, in ``now + latency_cycles``. The place holds an old flit: write all of it.
     """
     return push_later(now, channels, fifo, now + channels.fifo[fifo].latency_cycles)
 
 
 @compiled
 def forward(now: int, channels: Channels, taken: int, given: int) -> int:
-    """Pop from one Fifo, push the same flit to another, return its new slot."""
-    slot = push(now, channels, given)
-    channels.flit[slot] = channels.flit[pop(now, channels, taken)]
-    return slot
+    """Pop from one Fifo, push the same flit to another, return its place, which is the same."""
+    flit = _take(now, channels, taken)
+    _put(channels, given, now + channels.fifo[given].latency_cycles, flit)
+    return flit
 
 
 @compiled

@@ -1,15 +1,15 @@
 """Elaboration of a system: who is bound to what, whether that may be, and all instances and channels as flat arrays."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.block import Block, Port, Step
-from lightfabric.model.channel import FIFO, FLIT, NEVER, SIGNAL, TIMER, Channel, Channels, Fifo, Signal
-from lightfabric.model.compiled import Records, entry_point
+from lightfabric.model.channel import FIFO, FLIT, NEVER, SIGNAL, SLOT, TIMER, Channel, Channels, Fifo, Signal
+from lightfabric.model.compiled import Records, record
 
 
 @dataclass(frozen=True)
@@ -18,16 +18,12 @@ class Kind:
 
     step: Step
     awake: NDArray[np.int32]
-    state: Records
-    memory: tuple[Records, ...]
-    ports: tuple[Records, ...]
-
-    def compiled_for(self, channels: Channels) -> "Kind":
-        """The same with the machine code of its step function."""
-        step = entry_point(self.step, 0, self.awake, self.state, self.memory, self.ports, channels)
-        return replace(self, step=step)
+    arguments: tuple[Records, tuple[Records, ...], tuple[Records, ...]]
+    """Its states, memories and tables of ports."""
 
 
+LEAST_TURN_CYCLES = 64
+"""Of the calendar's wheel: what is further away is looked for block by block."""
 LINE_BYTES = 64
 """Of a line of the processor's caches."""
 
@@ -103,7 +99,7 @@ def lay_out_kind(blocks: Sequence[Block], awake: NDArray[np.int32], start: int) 
     ports = tuple(
         _port_table([block.ports[name] for block in blocks], first.declared_ports[name].is_array) for name in first.ports
     )
-    return Kind(type(first).step, awake, state, tuple(memory.values()), ports)
+    return Kind(type(first).step, awake, (state, tuple(memory.values()), ports))
 
 
 def _port_table(ports: Sequence[Sequence[Port]], is_array: bool) -> NDArray[np.int32]:
@@ -114,26 +110,47 @@ def _port_table(ports: Sequence[Sequence[Port]], is_array: bool) -> NDArray[np.i
     return table if is_array else table[:, 0].copy()
 
 
+ROW = record(start="i4", instances="i4", first_word="i4", words="i4")
+"""A kind in the rows of the calendar: the index of its first block, its first word, and the words of each instance; 0 where
+they have a byte each."""
+
+
+def lay_out_rows(kinds: Sequence[Sequence[Block]]) -> Records:
+    """Where each kind has its flags."""
+    rows = np.zeros(len(kinds), ROW)
+    start = first_word = 0
+    for row, blocks in zip(rows, kinds, strict=True):
+        row.start, row.instances, row.first_word = start, len(blocks), first_word
+        if type(blocks[0]).sees_arrivals:
+            row.words = max(len(_fifo_inputs(block)) for block in blocks) // 64 + 1
+        start += len(blocks)
+        first_word += _row_words(row)
+    return rows
+
+
+def _row_words(row: Records) -> int:
+    return int(row.instances) * int(row.words) or int(row.instances) + 7 >> 3
+
+
 def lay_out(
-    blocks: Sequence[Block], fifos: Sequence[Fifo], signals: Sequence[Signal], ends: Ends, block_slots: int
+    kinds: Sequence[Sequence[Block]], rows: Records, fifos: Sequence[Fifo], signals: Sequence[Signal], ends: Ends
 ) -> Channels:
-    """All channels empty, all alarms off, for blocks with indices below ``block_slots``, a multiple of 8."""
+    """All channels empty, all alarms off."""
     fifo, slots = _lay_out_fifos(fifos, ends)
-    flag_words = _lay_out_flags(blocks, fifo)
     signal, reader = _lay_out_signals(signals, ends)
-    timer = np.zeros(block_slots, TIMER)
-    timer["period_cycles"], timer["alarm_cycle"] = 1, NEVER
-    for block in blocks:
-        timer[block.index] = (NEVER, block.period_cycles, block.phase_cycles)
+    timer = _lay_out_flags(kinds, rows, fifo)
+    fifo["is_clocked"] = timer["period_cycles"][fifo["consumer"]] > 1
     # A channel wakes no further ahead than its latency, rounded up to an edge: the wheel holds all of these.
     ahead_cycles = int(max(fifo["latency_cycles"].max(initial=1), fifo["credit_cycles"].max(initial=1)))
-    turn_cycles = max(256, 1 << (ahead_cycles + int(timer["period_cycles"].max(initial=1))).bit_length())
-    wheel = np.zeros((turn_cycles, block_slots), np.uint8)
+    turn_cycles = max(LEAST_TURN_CYCLES, 1 << (ahead_cycles + int(timer["period_cycles"].max(initial=1))).bit_length())
+    words = int(rows["first_word"][-1] + _row_words(rows[-1])) if len(rows) else 0
+    wheel = np.zeros((turn_cycles, 8 * words), np.uint8)
     return Channels(
         _aligned(fifo),
+        _aligned(np.zeros(slots, SLOT)),
         _aligned(np.zeros(slots, FLIT)),
-        _aligned(np.zeros(slots, np.int64)),
-        _aligned(np.zeros(slots, np.int64)),
+        np.arange(slots, dtype=np.int32)[::-1].copy(),
+        np.full(1, slots, np.int64),
         signal,
         reader,
         timer,
@@ -141,24 +158,31 @@ def lay_out(
         wheel.view(np.int64),
         np.zeros(turn_cycles, np.uint8),
         np.full(1, NEVER, np.int64),
-        np.zeros(flag_words, np.int64),
     )
 
 
-def _lay_out_flags(blocks: Sequence[Block], fifo: Records) -> int:
-    """A bit for each Fifo input of each block, in the order of its ports, from a new word on; the number of words."""
-    words = 0
-    for block in blocks:
-        block.state.arrived_word = words
-        inputs = [port.bound[0] for ports in block.ports.values() for port in ports if _takes_flits(port)]
-        for bit, channel in enumerate(inputs):
-            fifo["flag"][channel.index] = 64 * words + bit
-        words += -(-len(inputs) // 64)
-    return words
+def _lay_out_flags(kinds: Sequence[Sequence[Block]], rows: Records, fifo: Records) -> Records:
+    """The clocks of all blocks, and the flags of these and of their Fifo inputs."""
+    timer = np.zeros(sum(len(blocks) for blocks in kinds), TIMER)
+    for row, blocks in zip(rows, kinds, strict=True):
+        for number, block in enumerate(blocks):
+            inputs = [channel.index for channel in _fifo_inputs(block)]
+            first = 64 * row.first_word + (64 * row.words or 8) * number
+            flag = first + (len(inputs) if row.words else 0)
+            timer[block.index] = (NEVER, block.period_cycles, block.phase_cycles, flag)
+            fifo["flag"][inputs] = first + np.arange(len(inputs)) if row.words else first
+            block.state.first_word = row.first_word + row.words * number
+    return timer
 
 
-def _takes_flits(port: Port) -> bool:
-    return not port.is_output and issubclass(port.channel_type, Fifo)
+def _fifo_inputs(block: Block) -> list[Channel]:
+    """The Fifos whose flits a block takes, in the order of its ports."""
+    return [
+        port.bound[0]
+        for ports in block.ports.values()
+        for port in ports
+        if not port.is_output and issubclass(port.channel_type, Fifo)
+    ]
 
 
 def _lay_out_fifos(fifos: Sequence[Fifo], ends: Ends) -> tuple[Records, int]:

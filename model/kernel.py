@@ -16,9 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.block import Block, Module
+from lightfabric.model.caller import Calls, call
 from lightfabric.model.channel import NEVER, Channel, Channels, Fifo, Signal, read, wake_at, write
-from lightfabric.model.compiled import compiled, entry_point
-from lightfabric.model.elaboration import binding_errors, find_ends, lay_out, lay_out_kind, number
+from lightfabric.model.compiled import Records, compiled, entry_point, record
+from lightfabric.model.elaboration import binding_errors, find_ends, lay_out, lay_out_kind, lay_out_rows, number
+
+CYCLES_AT_ONCE = 1024
+"""After which Python gets to hear an interrupt."""
+_TOTALS = record(now="i8", steps="i8", active_cycles="i8", jumped_cycles="i8")
 
 
 @compiled
@@ -29,7 +34,7 @@ def _ring_alarms(now: int, channels: Channels) -> None:
         timer = channels.timer[block]
         if timer.alarm_cycle <= now:
             timer.alarm_cycle = NEVER
-            channels.wheel[row, block] = 1
+            channels.wheel[row, timer.flag >> 3] |= np.uint8(1 << (timer.flag & 7))
         next_cycle = min(next_cycle, timer.alarm_cycle)
     channels.far_cycle[0] = next_cycle
 
@@ -45,34 +50,84 @@ def _next_cycle(now: int, channels: Channels) -> int:
 
 
 @compiled
+def _list_awake(row: int, kind: Records, channels: Channels, awake: NDArray[np.int32]) -> int:
+    """Instances of a kind whose flags in a row of the wheel are not all 0: their number."""
+    found = 0
+    if kind.words == 0:  # a byte each
+        for word in range(kind.first_word, kind.first_word + (kind.instances + 7 >> 3)):
+            if channels.wheel_words[row, word] == 0:
+                continue
+            for byte in range(word << 3, (word + 1) << 3):
+                if channels.wheel[row, byte]:
+                    awake[kind.start + found] = byte - (kind.first_word << 3)
+                    found += 1
+        return found
+    for instance in range(kind.instances):
+        for word in range(kind.words):
+            if channels.wheel_words[row, kind.first_word + instance * kind.words + word] != 0:
+                awake[kind.start + found] = instance
+                found += 1
+                break
+    return found
+
+
+@compiled
 def _advance(
     now: int,
     limit_cycle: int,
     channels: Channels,
-    kind_start: NDArray[np.int64],
+    kinds: Records,
     awake: NDArray[np.int32],
     counts: NDArray[np.int64],
+    listed: NDArray[np.int64],
 ) -> int:
-    """The next cycle from ``now`` on with something to do; if below ``limit_cycle``, list the awake instances by kind."""
+    """The next cycle from ``now`` on with something to do; if below ``limit_cycle``, list the awake instances by kind.
+
+    Their flags stay for them to read until the next call; ``listed[0]`` is their row, -1 for none.
+    """
+    if listed[0] >= 0:
+        channels.row_used[listed[0]] = 0
+        channels.wheel_words[listed[0]] = 0
+        listed[0] = -1
     cycle = _next_cycle(now, channels)
     if cycle >= limit_cycle:
         return cycle
     if channels.far_cycle[0] == cycle:
         _ring_alarms(cycle, channels)
     row = cycle & (channels.wheel.shape[0] - 1)
-    channels.row_used[row] = 0
+    listed[0] = row
     for kind in range(counts.shape[0]):
-        first, found = kind_start[kind], 0
-        for word in range(first >> 3, kind_start[kind + 1] >> 3):
-            if channels.wheel_words[row, word] == 0:
-                continue
-            for block in range(word << 3, (word + 1) << 3):
-                if channels.wheel[row, block]:
-                    awake[first + found] = block - first
-                    found += 1
-            channels.wheel_words[row, word] = 0
-        counts[kind] = found
+        counts[kind] = _list_awake(row, kinds[kind], channels, awake)
     return cycle
+
+
+@compiled
+def _drive(
+    now: int,
+    limit_cycle: int,
+    most_cycles: int,
+    addresses: NDArray[np.int64],
+    totals: Records,
+    channels: Channels,
+    kinds: Records,
+    awake: NDArray[np.int32],
+    counts: NDArray[np.int64],
+    listed: NDArray[np.int64],
+) -> int:
+    """Run the cycles before ``limit_cycle``; the next cycle with something to do, or -1 after ``most_cycles``."""
+    for _ in range(most_cycles):
+        cycle = _advance(now, limit_cycle, channels, kinds, awake, counts, listed)
+        if cycle >= limit_cycle:
+            return cycle
+        for kind in range(counts.shape[0]):
+            if counts[kind]:
+                call(addresses[kind], cycle, counts[kind])
+                totals[0].steps += counts[kind]
+        totals[0].active_cycles += 1
+        totals[0].jumped_cycles += cycle - now
+        now = cycle + 1
+        totals[0].now = now
+    return -1
 
 
 class DeadlockError(RuntimeError):
@@ -95,13 +150,12 @@ class Statistics:
 class System:
     """An elaborated hierarchy: ``ValueError`` with one line for each port or channel that is not bound as it must be.
 
-    ``now`` is the next cycle to run. A hierarchy is elaborated once. That takes time and memory in proportion to blocks,
+    A hierarchy is elaborated once. That takes time and memory in proportion to blocks,
     ports and Fifo slots, and compiles each kind of block that is not in the cache.
     """
 
     def __init__(self, top: Module, name: str = "top") -> None:
-        self.now = 0
-        self.statistics = Statistics()
+        self._totals: Records = np.zeros(1, _TOTALS)
         self.blocks: list[Block] = []
         self._named: list[Channel] = []
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
@@ -119,17 +173,16 @@ class System:
         kinds: dict[type[Block], list[Block]] = defaultdict(list)
         for block in self.blocks:
             kinds[type(block)].append(block)
-        starts = np.cumsum([0, *(len(blocks) + 7 & ~7 for blocks in kinds.values())], dtype=np.int64)
-        counts, awake = np.zeros(len(kinds), np.int64), np.zeros(starts[-1], np.int32)
+        rows = lay_out_rows(list(kinds.values()))
+        counts, awake = np.zeros(len(kinds), np.int64), np.zeros(len(self.blocks), np.int32)
         laid_out = [
             lay_out_kind(blocks, awake[start:], start)
-            for blocks, start in zip(kinds.values(), starts.tolist(), strict=False)
+            for blocks, start in zip(kinds.values(), rows["start"].tolist(), strict=True)
         ]
-        self.channels = lay_out(self.blocks, self.fifos, self.signals, ends, len(awake))
-        self._calendar = (self.channels, starts, awake, counts)
-        self._counts = counts
-        self._advance = entry_point(_advance, 0, 0, *self._calendar)
-        self._kinds = [kind.compiled_for(self.channels) for kind in laid_out]
+        self.channels = lay_out(list(kinds.values()), rows, self.fifos, self.signals, ends)
+        self._calls = Calls([(kind.step, kind.awake, (*kind.arguments, self.channels)) for kind in laid_out])
+        self._calendar = (self._calls.address, self._totals, self.channels, rows, awake, counts, np.full(1, -1, np.int64))
+        self._drive = entry_point(_drive, 0, 0, 0, *self._calendar)
         for block in self.blocks:
             wake_at(-1, self.channels, block.index, 0)
 
@@ -145,6 +198,17 @@ class System:
             self.blocks.append(item)
         else:
             self._named.append(item)
+
+    @property
+    def now(self) -> int:
+        """The next cycle to run."""
+        return int(self._totals[0].now)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What all runs cost until now."""
+        totals = self._totals[0]
+        return Statistics(int(totals.steps), int(totals.active_cycles), int(totals.jumped_cycles))
 
     def at(self, cycle: int, callback: Callable[[], None]) -> None:
         """Call ``callback()`` in ``cycle``, before the blocks; callbacks of one cycle in the order they were given."""
@@ -183,8 +247,7 @@ class System:
     def run(self, until_cycle: int) -> Statistics:
         """Run all cycles before ``until_cycle``, idle or not; returns the totals since cycle 0."""
         self._run(until_cycle)
-        self.statistics.jumped_cycles += until_cycle - self.now if until_cycle > self.now else 0
-        self.now = max(self.now, until_cycle)
+        self._jump(max(self.now, until_cycle))
         return self.statistics
 
     def run_to_idle(self, limit_cycle: int = 1_000_000) -> Statistics:
@@ -203,30 +266,23 @@ class System:
         while True:
             host_cycle = self._agenda[0][0] if self._agenda else NEVER
             bound_cycle = min(limit_cycle, host_cycle)
-            cycle = int(self._advance(self.now, bound_cycle, *self._calendar))
-            if cycle < bound_cycle:
-                self._step(cycle)
+            most_cycles = 1 if self._observers else CYCLES_AT_ONCE
+            cycle = int(self._drive(self.now, bound_cycle, most_cycles, *self._calendar))
+            if cycle < 0:
+                for observer in self._observers:
+                    observer(self.now - 1)
             elif host_cycle < limit_cycle:
                 self._call_host(host_cycle)
             else:
                 return min(cycle, host_cycle) >= NEVER
 
-    def _step(self, cycle: int) -> None:
-        statistics = self.statistics
-        statistics.jumped_cycles += cycle - self.now
-        statistics.active_cycles += 1
-        self.now = cycle
-        for kind, awake in zip(self._kinds, self._counts.tolist(), strict=True):
-            if awake:
-                kind.step(cycle, kind.awake[:awake], kind.state, kind.memory, kind.ports, self.channels)
-                statistics.steps += awake
-        self.now = cycle + 1
-        for observer in self._observers:
-            observer(cycle)
+    def _jump(self, cycle: int) -> None:
+        totals = self._totals[0]
+        totals.jumped_cycles += cycle - totals.now
+        totals.now = cycle
 
     def _call_host(self, cycle: int) -> None:
-        self.statistics.jumped_cycles += cycle - self.now
-        self.now = cycle
+        self._jump(cycle)
         while self._agenda and self._agenda[0][0] == cycle:
             heapq.heappop(self._agenda)[2]()
 

@@ -92,7 +92,7 @@ def _credits(now: int, me: Records, channel: int, credits_: Records, usable: Rec
     this = channels.fifo[fifo]
     ring = me.usable_start + channel * me.depth
     while state.seen < this.returned:
-        popped_cycle = channels.credit_cycle[this.first_slot + (state.seen & this.mask)] - this.credit_cycles
+        popped_cycle = channels.slot[this.first_slot + (state.seen & this.mask)].cycle - this.credit_cycles
         usable[ring + state.seen % me.depth] = _credit_usable_cycle(me, popped_cycle, channel)
         state.seen += 1
     while state.usable < state.seen and usable[ring + state.usable % me.depth] <= now:

@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike
 
 from lightfabric.model.bits import lowest, next_in_turn, one_bit
 from lightfabric.model.block import Block, Inputs, Memory, Outputs
-from lightfabric.model.channel import NO_FLIT, Channels, Fifo, forward, free_space, is_empty, peek, wake_at
-from lightfabric.model.compiled import Records, compiled, record
+from lightfabric.model.channel import Channels, Fifo, arrivals, forward, has_space, peek, wake_at
+from lightfabric.model.compiled import Records, compiled, from_, record
 
 MOST_VIRTUAL_CHANNELS = 32
 MOST_PORTS = 62
@@ -30,18 +30,21 @@ PORT_BITS, WAY_BITS = 6, 8
 ANY_PORT, ANY_WAY = (1 << PORT_BITS) - 1, (1 << WAY_BITS) - 1
 
 _QUEUE = record(
-    ready_cycle="i8", allowed="i8", granted="i8", crosses="i8", output="i4", next_queue="i4", turn="i4", giver_turn="i4",
-    port="i2", channel="i2",
+    allowed="u4", granted="u4", taken="i4", given="i4", output="i2", next_queue="i2", turn="i2", giver_turn="i2",
+    port="i2", channel="i2", crosses="?",
 )  # fmt: skip
-"""An input queue: from when on its head may go on, the virtual channels of its output that it may have and those granted to
-it, the output and the queue there that it has, and its turn among these. ``giver_turn`` is that of the virtual channel of
-the same number on the output side, among input queues."""
+"""An input queue: the virtual channels that its packet may have and those granted to it, the Fifos from and to which its
+flits go, its output and the queue that it has there, and its turn among these. ``giver_turn`` is that of the virtual channel
+of the same number on the output side, among input queues."""
 _PORT = record(
     free="i8", wanted="i8", granted="i8", output_turn="i4", input_turn="i4", queue_turn="i4",
     group="i4", raises="i4", split="i4",
 )  # fmt: skip
 """Both sides of a port, and the turns of both. In: the outputs granted to it. Out: the virtual channels that are free, the
 inputs that want it. See :class:`Router` for the last three."""
+_SETS = record(inputs="i8", filled="i8", heads="i8", routed="i8", active="i8")
+"""Of 64 queues: those that there are, with a flit, with a head that has just come, with a packet that waits for a virtual
+channel, with one that has it."""
 
 
 def way(port: int, crosses: bool = False) -> int:
@@ -56,43 +59,211 @@ def either_way(one: tuple[int, bool], other: tuple[int, bool]) -> int:
 
 
 @compiled
-def _receive(now: int, me: Records, index: int, i: Records, memory: Records, channels: Channels) -> bool:
-    """Route the heads that have come to queues without a packet; True if there is one."""
-    queues, _, _, _, routed, active = memory
-    any_routed = False
+def _receive(now: int, me: Records, memory: Records, channels: Channels) -> None:
+    sets = memory[5]
     for word in range(me.words):
-        arrived = left = channels.arrived[me.arrived_word + word]
-        taken: Records = routed[me.routed_start + word] | active[me.active_start + word]
+        here = sets[word]
+        arrived = arrivals(now, channels, me.first_word + word) & here.inputs
+        here.filled |= arrived
+        here.heads = arrived & ~(here.routed | here.active)
+
+
+@compiled
+def _want_switch(now: int, me: Records, memory: Records, channels: Channels) -> int:
+    """List the queues that have a flit, a virtual channel and a credit; their number."""
+    queues, _, _, _, wanting, sets = memory
+    count = 0
+    for word in range(me.words):
+        left = sets[word].active & sets[word].filled
         while left != 0:
-            bit = lowest(left)
+            number = 64 * word + lowest(left)
             left &= left - 1
-            number = 64 * word + bit
-            slot = peek(now, channels, i[index, number])
-            if slot == NO_FLIT:
-                continue
-            arrived &= ~one_bit(bit)
-            if taken >> bit & 1 == 0:
-                queue = queues[me.queues_start + number]
-                _route(me, queue, channels.flit[slot], memory)
-                queue.ready_cycle = now + 1
-                routed[me.routed_start + word] |= one_bit(bit)
-                any_routed = True
-        channels.arrived[me.arrived_word + word] = arrived
-    return any_routed
+            if has_space(now, channels, queues[number].given):
+                wanting[count] = number
+                count += 1
+    return count
+
+
+@compiled
+def _give_channels(me: Records, index: int, o: Records, memory: Records) -> int:
+    """Virtual channels of their outputs for the packets that were routed; the number of packets that could have one."""
+    queues, ports, _, requests, _, sets = memory
+    count, outputs, shared = 0, 0, 0
+    for word in range(me.words):
+        left = sets[word].routed
+        while left != 0:
+            number = 64 * word + lowest(left)
+            left &= left - 1
+            queue = queues[number]
+            if ports[queue.output].free & queue.allowed != 0:
+                requests[count] = number
+                count += 1
+                shared |= outputs & one_bit(queue.output)
+                outputs |= one_bit(queue.output)
+    for request in range(count):
+        number = requests[request]
+        queue = queues[number]
+        if shared >> queue.output & 1 == 0:
+            _accept(me, number, ports[queue.output].free & queue.allowed, index, o, memory)
+    while shared != 0:
+        _give_channels_of(me, lowest(shared), count, index, o, memory)
+        shared &= shared - 1
+    return count
+
+
+@compiled
+def _give_channels_of(me: Records, output: int, count: int, index: int, o: Records, memory: Records) -> None:
+    """iSLIP: each free virtual channel chooses an input queue by its turn, each input queue a virtual channel by its own."""
+    queues, ports, _, requests, _, _ = memory
+    all_queues = me.ports * me.channels
+    left = ports[output].free
+    while left != 0:
+        channel = lowest(left)
+        left &= left - 1
+        turn = queues[output * me.channels + channel].giver_turn
+        chosen, least_wait = -1, all_queues
+        for request in range(count):
+            number = requests[request]
+            queue = queues[number]
+            wait = number - turn + (all_queues if number < turn else 0)
+            if queue.output == output and queue.allowed >> channel & 1 and wait < least_wait:
+                chosen, least_wait = number, wait
+        if chosen >= 0:
+            queues[chosen].granted |= np.uint32(1 << channel)
+    for request in range(count):
+        number = requests[request]
+        granted = queues[number].granted
+        if granted != 0:
+            queues[number].granted = 0
+            _accept(me, number, granted, index, o, memory)
+
+
+@compiled
+def _accept(me: Records, number: int, granted: int, index: int, o: Records, memory: Records) -> None:
+    """An input queue takes the next in turn of the virtual channels of its output that are granted to it."""
+    queues, ports, _, _, _, sets = memory
+    queue = queues[number]
+    turn = queue.turn - queue.output * me.channels
+    channel = next_in_turn(granted, turn) if 0 <= turn < me.channels else lowest(granted)
+    next_queue = queue.output * me.channels + channel
+    queue.next_queue, queue.turn = next_queue, next_queue + 1
+    queue.given = o[index, next_queue]
+    queues[next_queue].giver_turn = number + 1
+    here, bit = sets[number >> 6], one_bit(number & 63)
+    here.routed &= ~bit
+    here.active |= bit
+    ports[queue.output].free &= ~one_bit(channel)
+
+
+@compiled
+def _give_switch(now: int, me: Records, count: int, memory: Records, channels: Channels) -> int:
+    """The listed queues pass, or those that iSLIP chooses where they share a port; how many."""
+    queues, _, _, _, wanting, _ = memory
+    inputs, outputs, shared = 0, 0, 0
+    for n in range(count):
+        queue = queues[wanting[n]]
+        shared |= inputs & one_bit(queue.port) | outputs & one_bit(queue.output)
+        inputs |= one_bit(queue.port)
+        outputs |= one_bit(queue.output)
+    if shared != 0:
+        _request_switch(me, count, memory)
+        return _pass_chosen(now, me, outputs, memory, channels)
+    for n in range(count):
+        _pass(now, me, wanting[n], memory, channels)
+    return count
+
+
+@compiled
+def _request_switch(me: Records, count: int, memory: Records) -> None:
+    """For each input port and output the queue that wants to pass, by the turns of the port's queues."""
+    queues, ports, _, requests, wanting, _ = memory
+    for n in range(count):
+        queue = queues[wanting[n]]
+        output = ports[queue.output]
+        request = queue.port * me.ports + queue.output
+        if output.wanted >> queue.port & 1 == 0:
+            output.wanted |= one_bit(queue.port)
+            requests[request] = queue.channel
+        else:
+            turn = ports[queue.port].queue_turn
+            if requests[request] < turn <= queue.channel:  # those before it come later, in their order
+                requests[request] = queue.channel
+
+
+@compiled
+def _pass_chosen(now: int, me: Records, outputs: int, memory: Records, channels: Channels) -> int:
+    """iSLIP: each output chooses an input port by its turn, each input port one of these by its own; how many pass."""
+    _, ports, _, requests, _, _ = memory
+    inputs, count = 0, 0
+    while outputs != 0:
+        output = lowest(outputs)
+        outputs &= outputs - 1
+        port = ports[output]
+        chosen = next_in_turn(port.wanted, port.output_turn)
+        port.wanted = 0
+        ports[chosen].granted |= one_bit(output)
+        inputs |= one_bit(chosen)
+    while inputs != 0:
+        chosen = lowest(inputs)
+        inputs &= inputs - 1
+        port = ports[chosen]
+        output = next_in_turn(port.granted, port.input_turn)
+        port.granted = 0
+        _pass(now, me, chosen * me.channels + requests[chosen * me.ports + output], memory, channels)
+        count += 1
+    return count
+
+
+@compiled
+def _pass(now: int, me: Records, number: int, memory: Records, channels: Channels) -> None:
+    """The flit of an input queue leaves."""
+    queues, ports, _, _, _, sets = memory
+    queue = queues[number]
+    port, output = ports[queue.port], ports[queue.output]
+    port.input_turn, output.output_turn = queue.output + 1, queue.port + 1
+    port.queue_turn = queue.channel + 1 if queue.channel + 1 < me.channels else 0
+    here, others = sets[number >> 6], ~one_bit(number & 63)
+    here.filled &= others  # the Fifo tells when the next flit can be popped
+    flit = channels.flit[forward(now, channels, queue.taken, queue.given)]
+    flit.virtual_channel = queue.next_queue - queue.output * me.channels
+    flit.payload = (flit.payload & ~CROSSES | (CROSSES if queue.crosses else 0)) + 1
+    if flit.last:
+        here.active &= others
+        output.free |= one_bit(flit.virtual_channel)
+
+
+@compiled
+def _route_heads(now: int, me: Records, index: int, passed: int, i: Records, memory: Records, channels: Channels) -> bool:
+    """Route the heads that have come; True if a packet waits for a virtual channel that may be free now."""
+    queues, _, _, _, _, sets = memory
+    heads = waiting = 0
+    for word in range(me.words):
+        here = sets[word]
+        waiting |= here.routed
+        heads |= here.heads
+        here.routed |= here.heads
+        left = here.heads
+        while left != 0:
+            number = 64 * word + lowest(left)
+            left &= left - 1
+            queue = queues[number]
+            queue.taken = i[index, number]
+            _route(me, queue, channels.flit[peek(now, channels, queue.taken)], memory)
+    return heads != 0 or (passed > 0 and waiting != 0)
 
 
 @compiled
 def _route(me: Records, queue: Records, flit: Records, memory: Records) -> None:
     """Output and virtual channels of the packet of a head flit."""
     _, ports, route, _, _, _ = memory
-    port = ports[me.sides_start + queue.port]
-    entry = route[me.route_start + flit.destination]
+    port = ports[queue.port]
+    entry = route[flit.destination]
     if entry >> WAY_BITS != entry & ANY_WAY and _random(me) & 1:
         entry >>= WAY_BITS
     queue.output = entry & ANY_PORT
-    output = ports[me.sides_start + queue.output]
+    output = ports[queue.output]
     goes_on = port.group >= 0 and port.group == output.group
-    queue.crosses = flit.payload & CROSSES if goes_on else CROSSES if (entry >> PORT_BITS & 1) | port.raises else 0
+    queue.crosses = (flit.payload & CROSSES if goes_on else (entry >> PORT_BITS & 1) | port.raises) != 0
     queue.allowed = me.all_channels
     if output.split:
         queue.allowed = me.upper_channels if queue.crosses else me.all_channels ^ me.upper_channels
@@ -108,164 +279,34 @@ def _random(me: Records) -> int:
 
 
 @compiled
-def _give_channels(now: int, me: Records, memory: Records) -> bool:
-    """Virtual channels of their outputs for the packets that were routed; True if one got one."""
-    queues, ports, _, requests, routed, _ = memory
-    count, outputs = 0, 0
-    for word in range(me.words):
-        left = routed[me.routed_start + word]
-        while left != 0:
-            number = 64 * word + lowest(left)
-            left &= left - 1
-            queue = queues[me.queues_start + number]
-            if queue.ready_cycle <= now and ports[me.sides_start + queue.output].free & queue.allowed != 0:
-                requests[me.requests_start + count] = number
-                count += 1
-                outputs |= one_bit(queue.output)
-    if count == 1:
-        number = requests[me.requests_start]
-        queue = queues[me.queues_start + number]
-        _accept(now, me, number, ports[me.sides_start + queue.output].free & queue.allowed, memory)
-    elif count > 1:
-        while outputs != 0:
-            _give_channels_of(now, me, lowest(outputs), count, memory)
-            outputs &= outputs - 1
-    return count > 0
-
-
-@compiled
-def _give_channels_of(now: int, me: Records, output: int, count: int, memory: Records) -> None:
-    """iSLIP: each free virtual channel chooses an input queue by its turn, each input queue a virtual channel by its own."""
-    queues, ports, _, requests, _, _ = memory
-    all_queues = me.ports * me.channels
-    left = ports[me.sides_start + output].free
-    while left != 0:
-        channel = lowest(left)
-        left &= left - 1
-        turn = queues[me.queues_start + output * me.channels + channel].giver_turn
-        chosen, least_wait = -1, all_queues
-        for request in range(count):
-            number = requests[me.requests_start + request]
-            queue = queues[me.queues_start + number]
-            wait = number - turn + (all_queues if number < turn else 0)
-            if queue.output == output and queue.allowed >> channel & 1 and wait < least_wait:
-                chosen, least_wait = number, wait
-        if chosen >= 0:
-            queues[me.queues_start + chosen].granted |= one_bit(channel)
-    for request in range(count):
-        number = requests[me.requests_start + request]
-        granted = queues[me.queues_start + number].granted
-        if granted != 0:
-            queues[me.queues_start + number].granted = 0
-            _accept(now, me, number, granted, memory)
-
-
-@compiled
-def _accept(now: int, me: Records, number: int, granted: int, memory: Records) -> None:
-    """An input queue takes the next in turn of the virtual channels of its output that are granted to it."""
-    queues, ports, _, _, routed, active = memory
-    queue = queues[me.queues_start + number]
-    turn = queue.turn - queue.output * me.channels
-    channel = next_in_turn(granted, turn) if 0 <= turn < me.channels else lowest(granted)
-    queue.next_queue = queue.output * me.channels + channel
-    queue.turn = queue.next_queue + 1
-    queues[me.queues_start + queue.next_queue].giver_turn = number + 1
-    queue.ready_cycle = now + 1
-    word, bit = number >> 6, one_bit(number & 63)
-    routed[me.routed_start + word] &= ~bit
-    active[me.active_start + word] |= bit
-    ports[me.sides_start + queue.output].free &= ~one_bit(channel)
-
-
-@compiled
-def _want_switch(now: int, me: Records, index: int, i: Records, o: Records, memory: Records, channels: Channels) -> int:
-    """For each input port and output the queue that wants to pass, by the turns of the port's queues; the outputs wanted."""
-    queues, ports, _, requests, _, active = memory
-    outputs = 0
-    for word in range(me.words):
-        left = active[me.active_start + word]
-        while left != 0:
-            number = 64 * word + lowest(left)
-            left &= left - 1
-            queue = queues[me.queues_start + number]
-            ready = queue.ready_cycle <= now and peek(now, channels, i[index, number]) != NO_FLIT
-            if not ready or free_space(now, channels, o[index, queue.next_queue]) == 0:
-                continue
-            output, channel = ports[me.sides_start + queue.output], queue.channel
-            request = me.requests_start + queue.port * me.ports + queue.output
-            if output.wanted >> queue.port & 1 == 0:
-                output.wanted |= one_bit(queue.port)
-                outputs |= one_bit(queue.output)
-                requests[request] = channel
-            else:
-                turn = ports[me.sides_start + queue.port].queue_turn
-                if requests[request] < turn <= channel:  # those before it come later, in their order
-                    requests[request] = channel
-    return outputs
-
-
-@compiled
-def _give_switch(me: Records, outputs: int, memory: Records) -> int:
-    """iSLIP: each output chooses an input port by its turn; the input ports that were chosen."""
-    _, ports, _, _, _, _ = memory
-    inputs = 0
-    while outputs != 0:
-        output = lowest(outputs)
-        outputs &= outputs - 1
-        port = ports[me.sides_start + output]
-        chosen = next_in_turn(port.wanted, port.output_turn)
-        port.wanted = 0
-        ports[me.sides_start + chosen].granted |= one_bit(output)
-        inputs |= one_bit(chosen)
-    return inputs
-
-
-@compiled
-def _pass(
-    now: int, me: Records, index: int, number: int, i: Records, o: Records, memory: Records, channels: Channels
-) -> None:
-    """An input port takes one of the outputs granted to it, and the flit leaves."""
-    queues, ports, _, requests, _, active = memory
-    port = ports[me.sides_start + number]
-    output = next_in_turn(port.granted, port.input_turn)
-    port.granted = 0
-    port.input_turn = output + 1
-    ports[me.sides_start + output].output_turn = number + 1
-    channel = requests[me.requests_start + number * me.ports + output]
-    port.queue_turn = channel + 1 if channel + 1 < me.channels else 0
-    place = number * me.channels + channel
-    queue = queues[me.queues_start + place]
-    slot = forward(now, channels, i[index, place], o[index, queue.next_queue])
-    flit = channels.flit[slot]
-    flit.virtual_channel = queue.next_queue - output * me.channels
-    flit.payload = (flit.payload & ~CROSSES | queue.crosses) + 1
-    if flit.last:
-        active[me.active_start + (place >> 6)] &= ~one_bit(place & 63)
-        ports[me.sides_start + output].free |= one_bit(flit.virtual_channel)
-        if not is_empty(channels, i[index, place]):
-            channels.arrived[me.arrived_word + (place >> 6)] |= one_bit(place & 63)
-
-
-@compiled
-def _step_router(now: int, awake: Records, state: Records, memory: Records, ports: Records, channels: Channels) -> None:
+def _step_router(now: int, awake: Records, state: Records, memories: Records, ports: Records, channels: Channels) -> None:
+    """The stages from the last to the first: no flit goes through two in a cycle."""
     i, o = ports
+    queues, sides, route, requests, wanting, sets = memories
     for index in awake:
         me = state[index]
-        goes_on = _receive(now, me, index, i, memory, channels)
-        goes_on |= _give_channels(now, me, memory)
-        inputs = _give_switch(me, _want_switch(now, me, index, i, o, memory, channels), memory)
-        goes_on |= inputs != 0
-        while inputs != 0:
-            _pass(now, me, index, lowest(inputs), i, o, memory, channels)
-            me.flit_hops += 1
-            inputs &= inputs - 1
-        if goes_on:
+        memory = (
+            from_(queues, me.queues_start),
+            from_(sides, me.sides_start),
+            from_(route, me.route_start),
+            from_(requests, me.requests_start),
+            from_(wanting, me.wanting_start),
+            from_(sets, me.sets_start),
+        )
+        _receive(now, me, memory, channels)
+        wishes = _want_switch(now, me, memory, channels)
+        asking = _give_channels(me, index, o, memory)
+        passed = _give_switch(now, me, wishes, memory, channels)
+        me.flit_hops += passed
+        waits = _route_heads(now, me, index, passed, i, memory, channels)
+        if waits or asking > 0 or passed < wishes:
             wake_at(now, channels, me.block, now + 1)
 
 
 class Router(
     Block,
     step=_step_router,
+    sees_arrivals=True,
     state=dict.fromkeys(["ports", "channels", "words", "all_channels", "upper_channels", "random", "flit_hops"], "i8"),
 ):
     """A router with as many inputs as outputs, ``channels`` virtual channels each.
@@ -283,10 +324,10 @@ class Router(
     o = Outputs(Fifo)
     queues = Memory(_QUEUE)
     sides = Memory(_PORT)
-    route = Memory("i4")
-    requests = Memory("i4")
-    routed = Memory("i8")
-    active = Memory("i8")
+    route = Memory("i2")
+    requests = Memory("i2")
+    wanting = Memory("i2")
+    sets = Memory(_SETS)
 
     def __init__(
         self,
@@ -308,6 +349,10 @@ class Router(
         queues["port"], queues["channel"] = np.divmod(np.arange(ports * channels), channels)
         port = np.zeros(ports, _PORT)
         port["free"], port["group"], port["raises"], port["split"] = everything, group, raises, split
+        sets = np.zeros(words, _SETS)
+        sets["inputs"] = -1
+        if ports * channels % 64:
+            sets["inputs"][-1] = (1 << ports * channels % 64) - 1
         super().__init__(
             state={
                 "ports": ports,
@@ -322,8 +367,8 @@ class Router(
                 "sides": port,
                 "route": route,
                 "requests": np.zeros(max(ports * ports, ports * channels)),
-                "routed": np.zeros(words),
-                "active": np.zeros(words),
+                "wanting": np.zeros(ports * channels),
+                "sets": sets,
             },
             widths={"i": ports * channels, "o": ports * channels},
         )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.bits import lowest, one_bit
 from lightfabric.model.block import Block, Inputs, Memory, Outputs
-from lightfabric.model.channel import NO_FLIT, Channels, Fifo, free_space, is_empty, peek, pop, push, wake_at
+from lightfabric.model.channel import Channels, Fifo, arrivals, has_space, pop, push, wake_at
 from lightfabric.model.compiled import Records, compiled, record
 from lightfabric.model.router import CROSSES
 
@@ -94,7 +94,7 @@ def _send(now: int, me: Records, index: int, o: Records, memory: Records, channe
             return
         _begin(me, fixed)
         me.measured += me.first_cycle <= me.created_cycle < me.end_cycle
-    if free_space(now, channels, o[index, me.channel]) == 0:
+    if not has_space(now, channels, o[index, me.channel]):
         return
     flit = channels.flit[push(now, channels, o[index, me.channel])]
     me.left -= 1
@@ -110,15 +110,11 @@ def _send(now: int, me: Records, index: int, o: Records, memory: Records, channe
 @compiled
 def _take(now: int, me: Records, index: int, i: Records, memory: Records, channels: Channels) -> None:
     _, batches, bins = memory
-    arrived = left = channels.arrived[me.arrived_word]
+    left = arrivals(now, channels, me.first_word) & one_bit(me.channels) - 1
     while left != 0:
         channel = lowest(left)
         left &= left - 1
-        if peek(now, channels, i[index, channel]) == NO_FLIT:
-            continue
         flit = channels.flit[pop(now, channels, i[index, channel])]
-        if is_empty(channels, i[index, channel]):
-            arrived &= ~one_bit(channel)
         me.accepted += me.first_cycle <= now < me.end_cycle
         if flit.last and me.first_cycle <= flit.injected_cycle < me.end_cycle:
             batch = batches[me.batches_start + (flit.injected_cycle - me.first_cycle) // me.batch_cycles]
@@ -126,7 +122,6 @@ def _take(now: int, me: Records, index: int, i: Records, memory: Records, channe
             batch.latency += now - flit.injected_cycle
             batch.hops += flit.payload & (CROSSES - 1)
             bins[me.bins_start + min(now - flit.injected_cycle, me.bins_count - 1)] += 1
-    channels.arrived[me.arrived_word] = arrived
 
 
 @compiled
@@ -134,8 +129,7 @@ def _step_client(now: int, awake: Records, state: Records, memory: Records, port
     i, o = ports
     for index in awake:
         me = state[index]
-        if channels.arrived[me.arrived_word] != 0:
-            _take(now, me, index, i, memory, channels)
+        _take(now, me, index, i, memory, channels)
         _send(now, me, index, o, memory, channels)
 
 
@@ -167,7 +161,7 @@ _COUNTS = (
 _STATE = {**dict.fromkeys(_COUNTS.split(), "i8"), "log_miss": "f8", "hot_share": "f8"}
 
 
-class Client(Block, step=_step_client, state=_STATE):
+class Client(Block, step=_step_client, sees_arrivals=True, state=_STATE):
     """A node: packets by Bernoulli trials into an endless queue, from it a flit per cycle at most; takes all that comes.
 
     Latency is from the creation of a packet to its last flit. ``i`` and ``o`` have one Fifo per virtual channel, which

@@ -254,7 +254,7 @@ def test_an_idle_block_is_not_stepped() -> None:
 
 def test_a_run_stops_before_its_cycle_and_goes_on_from_there() -> None:
     system, sink = _chain([Fifo(2)], [0, 5, 9])
-    assert system.run(6) is system.statistics
+    assert system.run(6) == system.statistics
     assert (system.now, _seen(sink), system.occupancy(system.fifos[0])) == (6, [(1, 0)], 1)
     system.run(1000)
     assert (system.now, _seen(sink)) == (1000, [(1, 0), (6, 1), (10, 2)])
