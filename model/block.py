@@ -1,7 +1,7 @@
 """Blocks with typed ports, the modules that group them, and the binding of ports to channels. See docs/kernel.md."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -11,22 +11,30 @@ from lightfabric.model.channel import Channel, Channels
 from lightfabric.model.compiled import Records, record
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Port:
-    """One port of one block."""
+    """One port of one block; ``number`` in an array of ports, else -1."""
 
     block: "Block"
-    name: str
-    channel_type: type[Channel]
-    is_output: bool
+    declaration: "_Declaration"
+    number: int
+    bound: list[Channel] = field(default_factory=list[Channel])
 
-    def __post_init__(self) -> None:
-        self.bound: list[Channel] = []
+    @property
+    def channel_type(self) -> type[Channel]:
+        """What it is to be bound to."""
+        return self.declaration.channel_type
+
+    @property
+    def is_output(self) -> bool:
+        """Whether the block is the producer."""
+        return self.declaration.is_output
 
     @property
     def path(self) -> str:
         """Name in the hierarchy."""
-        return f"{self.block.path or type(self.block).__name__}.{self.name}"
+        element = f"[{self.number}]" if self.number >= 0 else ""
+        return f"{self.block.path or type(self.block).__name__}.{self.declaration.name}{element}"
 
     def bind(self, channel: Channel) -> None:
         """Connect to a channel; ``System`` checks that each port was bound once, and to its type of channel."""
@@ -158,8 +166,7 @@ class Block:
         self.ports = {name: self._make_ports(item, (widths or {}).get(name)) for name, item in self.declared_ports.items()}
 
     def _make_ports(self, item: _Declaration, width: int | None) -> list[Port]:
-        names = [f"{item.name}[{n}]" for n in range(width or 0)] if item.is_array else [item.name]
-        return [Port(self, name, item.channel_type, item.is_output) for name in names]
+        return [Port(self, item, number) for number in (range(width or 0) if item.is_array else [-1])]
 
     def line_trace(self) -> str:
         """A few characters for one cycle; a kind overrides it. Empty: not in the trace."""

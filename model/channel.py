@@ -3,7 +3,7 @@
 Everything a block does in cycle t is seen by others in t + 1 or later. See docs/kernel.md.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -235,14 +235,15 @@ def write(now: int, channels: Channels, signal: int, value: int) -> None:
             _schedule(now, channels, channels.reader[reader], now + 1)
 
 
+@dataclass(eq=False, slots=True)
 class Channel:
     """What ports are bound to. ``path`` is its name in the hierarchy, or the names of its ends."""
 
-    path: str = ""
-    index: int = -1
+    path: str = field(default="", init=False)
+    index: int = field(default=-1, init=False)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Fifo(Channel):
     """A queue of flits with one producer and one consumer, and credits.
 
@@ -261,7 +262,7 @@ class Fifo(Channel):
                 raise ValueError(f"Fifo.{name} must be from 1 to 1048576, not {getattr(self, name)}")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Signal(Channel):
     """A 64-bit value with at most one writer and any number of readers: written in cycle t, read from t + 1 on."""
 

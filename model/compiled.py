@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import numba as _untyped_numba
 import numpy as np
+from llvmlite import ir as _untyped_ir  # pyright: ignore[reportMissingTypeStubs]
 from numba import types
 from numba.extending import intrinsic
 from numba.np import arrayobj as _untyped_arrayobj
@@ -20,6 +21,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 numba: Any = _untyped_numba
 arrayobj: Any = _untyped_arrayobj
+ir: Any = _untyped_ir
 _SOURCES_STAMP = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
@@ -82,6 +84,27 @@ def _offset(typing_context: Any, array: Any, start: Any) -> Any:  # noqa: ARG001
 from_: Any = _from if numba.config.DISABLE_JIT else intrinsic(_offset)
 """``from_(array, start)`` is ``array[start:]`` in a step function, for ``start`` within the array, cheaper than a slice. Its
 length has no meaning."""
+
+
+def _touch(typing_context: Any, array: Any, place: Any) -> Any:  # noqa: ARG001
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        byte = ir.IntType(8).as_pointer()
+        word = ir.IntType(32)
+        function_type = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", (byte,), function_type)
+        where = builder.gep(data, [context.cast(builder, arguments[1], place, types.intp)])
+        builder.call(prefetch, [builder.bitcast(where, byte), word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.none(array, place), generate
+
+
+def _touch_nothing(array: Records, place: int) -> None: ...
+
+
+touch: Any = _touch_nothing if numba.config.DISABLE_JIT else intrinsic(_touch)
+"""``touch(array, place)`` in a step function fetches an element into the processor's cache before it is needed."""
 
 
 def record(**fields: Any) -> np.dtype[Any]:

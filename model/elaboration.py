@@ -187,15 +187,13 @@ def _fifo_inputs(block: Block) -> list[Channel]:
 
 def _lay_out_fifos(fifos: Sequence[Fifo], ends: Ends) -> tuple[Records, int]:
     fifo = np.zeros(len(fifos), FIFO)
-    slots = 0
-    for this, channel in zip(fifo, fifos, strict=True):
-        (output,), (input_,) = ends[channel]
-        size = 1 << (channel.depth - 1).bit_length()
-        this.first_slot, this.mask, this.depth = slots, size - 1, channel.depth
-        this.latency_cycles, this.credit_cycles = channel.latency_cycles, channel.credit_cycles
-        this.producer, this.consumer = output.block.index, input_.block.index
-        slots += size
-    return fifo, slots
+    for name in ("depth", "latency_cycles", "credit_cycles"):
+        fifo[name] = [getattr(channel, name) for channel in fifos]
+    for side, name in enumerate(("producer", "consumer")):
+        fifo[name] = [ends[channel][side][0].block.index for channel in fifos]
+    sizes = np.array([1 << (channel.depth - 1).bit_length() for channel in fifos], np.int64)
+    fifo["mask"], fifo["first_slot"] = sizes - 1, np.cumsum(sizes) - sizes
+    return fifo, int(sizes.sum())
 
 
 def _lay_out_signals(signals: Sequence[Signal], ends: Ends) -> tuple[Records, NDArray[np.int32]]:

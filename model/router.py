@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from lightfabric.model.bits import lowest, next_in_turn, one_bit
 from lightfabric.model.block import Block, Inputs, Memory, Outputs
 from lightfabric.model.channel import Channels, Fifo, arrivals, forward, has_space, peek, wake_at
-from lightfabric.model.compiled import Records, compiled, from_, record
+from lightfabric.model.compiled import Records, compiled, from_, record, touch
 
 MOST_VIRTUAL_CHANNELS = 32
 MOST_PORTS = 62
@@ -37,8 +37,8 @@ _QUEUE = record(
 flits go, its output and the queue that it has there, and its turn among these. ``giver_turn`` is that of the virtual channel
 of the same number on the output side, among input queues."""
 _PORT = record(
-    free="i8", wanted="i8", granted="i8", output_turn="i4", input_turn="i4", queue_turn="i4",
-    group="i4", raises="i4", split="i4",
+    wanted="i8", granted="i8", free="u4", group="i2", output_turn="i1", input_turn="i1", queue_turn="i1",
+    raises="i1", split="i1",
 )  # fmt: skip
 """Both sides of a port, and the turns of both. In: the outputs granted to it. Out: the virtual channels that are free, the
 inputs that want it. See :class:`Router` for the last three."""
@@ -279,11 +279,27 @@ def _random(me: Records) -> int:
 
 
 @compiled
+def _look_ahead(now: int, me: Records, index: int, i: Records, queues: Records, sets: Records, channels: Channels) -> None:
+    """Fetch the queues with a flit and their Fifos into the cache: of many routers they are not there."""
+    for word in range(me.words):
+        here = sets[me.sets_start + word]
+        left = (here.filled | arrivals(now, channels, me.first_word + word)) & here.inputs
+        while left != 0:
+            number = 64 * word + lowest(left)
+            left &= left - 1
+            touch(queues, me.queues_start + number)
+            touch(channels.fifo, i[index, number])
+
+
+@compiled
 def _step_router(now: int, awake: Records, state: Records, memories: Records, ports: Records, channels: Channels) -> None:
     """The stages from the last to the first: no flit goes through two in a cycle."""
     i, o = ports
     queues, sides, route, requests, wanting, sets = memories
-    for index in awake:
+    for turn in range(awake.shape[0]):
+        index = awake[turn]
+        if turn + 1 < awake.shape[0]:
+            _look_ahead(now, state[awake[turn + 1]], awake[turn + 1], i, queues, sets, channels)
         me = state[index]
         memory = (
             from_(queues, me.queues_start),

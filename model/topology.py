@@ -37,7 +37,7 @@ class Topology:
     ends: list[list[End]] = field(default_factory=list[list[End]])
     edges: list[tuple[End, End]] = field(default_factory=list[tuple[End, End]])
     node_ends: list[End] = field(default_factory=list[End])
-    route: NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    route: NDArray[np.int16] = field(default_factory=lambda: np.zeros((0, 0), np.int16))
 
     def add_routers(self, count: int) -> None:
         """Routers without ports."""
@@ -105,14 +105,14 @@ def _grid(k: int, n: int, *, wraps: bool) -> Topology:
                 other = router + step if digit + 1 < k else router - (k - 1) * step
                 up[router, d], down[other, d] = made.join(router, other, group=d, split=int(wraps))
     home = [made.attach(router) for router in range(nodes)]
-    made.route = np.empty((nodes, nodes), np.int32)
+    made.route = np.empty((nodes, nodes), np.int16)
     digits = [_numbers(nodes) // k**d % k for d in range(n)]
     for router in range(nodes):
         made.route[router] = way(home[router])
         for d in reversed(range(n)):  # the lowest dimension that differs decides, so it is written last
             here = router // k**d % k
             ways = [_direction(here, there, k, int(up[router, d]), int(down[router, d]), wraps) for there in range(k)]
-            made.route[router] = np.where(digits[d] != here, np.array(ways, np.int32)[digits[d]], made.route[router])
+            made.route[router] = np.where(digits[d] != here, np.array(ways, np.int16)[digits[d]], made.route[router])
     return made
 
 
@@ -130,7 +130,7 @@ def _direction(here: int, there: int, k: int, up: int, down: int, wraps: bool) -
 def _crossbar(k: int) -> Topology:
     made = Topology(k, (k, 1))
     made.add_routers(1)
-    made.route = np.array([[way(made.attach(0)) for _ in range(k)]], np.int32)
+    made.route = np.array([[way(made.attach(0)) for _ in range(k)]], np.int16)
     return made
 
 
@@ -151,7 +151,7 @@ def _fat_tree(k: int, n: int) -> Topology:
                 router, upper = level * wide + place, (level + 1) * wide + above
                 up[router, digit], down[upper, place // k**level % k] = made.join(router, upper)
     node, leaf = _numbers(nodes), _numbers(nodes) // k
-    made.route = np.empty((n * wide, nodes), np.int32)
+    made.route = np.empty((n * wide, nodes), np.int16)
     for level in range(n):
         for place in range(wide):
             router = level * wide + place
@@ -186,7 +186,7 @@ def _dragonfly(k: int) -> Topology:
                 ports = made.join(a, b, raises=1)
                 outwards[group, other], outwards[other, group] = (a, ports[0]), (b, ports[1])
     router_of = _numbers(made.nodes) // k
-    made.route = np.empty((groups * wide, made.nodes), np.int32)
+    made.route = np.empty((groups * wide, made.nodes), np.int16)
     for router in range(groups * wide):
         group, others = router // wide, router_of // wide
         exits, ports = outwards[group, others, 0], outwards[group, others, 1]
