@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.block import Module, connect
-from lightfabric.model.kernel import DeadlockError, System
+from lightfabric.model.kernel import System
 from lightfabric.model.router import Router
 from lightfabric.model.topology import End, Topology, port_table
 from lightfabric.model.traffic import Client, Traffic, destinations
@@ -85,8 +85,8 @@ class Network:
         while self.system.now < traffic.end_cycle or not (self._drained() or self.system.now >= most_cycles):
             steps, most = self.system.statistics.steps, max(most_cycles, traffic.end_cycle)
             self.system.run(min(self.system.now + traffic.batch_cycles, most))
-            if self.system.statistics.steps == steps and (waiting := self.system.waiting()):
-                raise DeadlockError(self.system.now, waiting)
+            if self.system.statistics.steps == steps:
+                self.system.require_no_deadlock()
         batches = np.array([client.batches for client in self.clients])
         packets, latency, hops = (batches[name].sum(axis=0).astype(float) for name in ("packets", "latency", "hops"))
         drained, some = self._drained(), packets[packets > 0]

@@ -131,11 +131,16 @@ def _drive(
 
 
 class DeadlockError(RuntimeError):
-    """Nothing will ever happen again while flits are buffered. ``waiting`` has the paths of the blocks that hold them up."""
+    """Nothing will ever happen again while flits are buffered.
 
-    def __init__(self, cycle: int, waiting: Sequence[str]) -> None:
-        super().__init__(f"deadlock in cycle {cycle}: flits wait for {', '.join(waiting)}")
-        self.waiting = list(waiting)
+    ``waiting`` has the paths of the blocks that hold them up. ``ring`` has those that wait for room, each in a Fifo to the
+    next, the last in one to the first; none if the blocks wait for one that does not take what it could.
+    """
+
+    def __init__(self, cycle: int, waiting: Sequence[str], ring: Sequence[str]) -> None:
+        why = f"{' -> '.join([*ring, ring[0]])}; " if ring else ""
+        super().__init__(f"deadlock in cycle {cycle}: {why}flits wait for {', '.join(waiting)}")
+        self.waiting, self.ring = list(waiting), list(ring)
 
 
 @dataclass
@@ -257,9 +262,13 @@ class System:
         """
         if not self._run(limit_cycle):
             raise TimeoutError(f"System.run_to_idle must end before cycle {limit_cycle}; flits wait for {self.waiting()}")
-        if waiting := self.waiting():
-            raise DeadlockError(self.now, waiting)
+        self.require_no_deadlock()
         return self.statistics
+
+    def require_no_deadlock(self) -> None:
+        """DeadlockError if flits are buffered: for when nothing is left to do."""
+        if waiting := self.waiting():
+            raise DeadlockError(self.now, waiting, self._ring())
 
     def _run(self, limit_cycle: int) -> bool:
         """Run the cycles before ``limit_cycle``; True if nothing is left to do at any time."""
@@ -295,6 +304,25 @@ class System:
             flits = int(fifo["tail"][index] - fifo["head"][index])
             held[path_of[int(fifo["consumer"][index])]].append(f"{flits} in {self.fifos[index].path}")
         return [f"{path} ({', '.join(fifos)})" for path, fifos in sorted(held.items())]
+
+    def _ring(self) -> list[str]:
+        """Paths of blocks that wait for each other in a ring, from the lowest index on; none if there is no ring."""
+        stuck = self.channels.fifo[self.channels.fifo["starved"]]
+        waits_for = dict(zip(stuck["producer"].tolist(), [set[int]() for _ in stuck], strict=True))
+        for producer, consumer in zip(stuck["producer"].tolist(), stuck["consumer"].tolist(), strict=True):
+            waits_for[producer].add(consumer)
+        while ended := [block for block, others in waits_for.items() if not others & waits_for.keys()]:
+            for block in ended:
+                del waits_for[block]
+        if not waits_for:
+            return []
+        trail = [min(waits_for)]
+        while (after := min(waits_for[trail[-1]] & waits_for.keys())) not in trail:
+            trail.append(after)
+        ring = trail[trail.index(after) :]
+        first = ring.index(min(ring))
+        path_of = {block.index: block.path for block in self.blocks}
+        return [path_of[block] for block in ring[first:] + ring[:first]]
 
     def line_trace(self) -> str:
         """The blocks' own short texts after the last cycle, in one line: ``system.observe(lambda _: print(...))``."""

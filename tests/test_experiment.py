@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -157,6 +158,10 @@ def test_a_ring_without_a_dateline_deadlocks_and_says_who_waits():
     with pytest.raises(DeadlockError) as caught:
         stuck.run(100_000)
     assert len([path for path in caught.value.waiting if path.startswith("top.router")]) == 9
+    routers = [int(path.removeprefix("top.router[")[:-1]) for path in caught.value.ring]
+    assert sorted(routers) == list(range(9))
+    assert {(b - a) % 9 for a, b in pairwise([*routers, routers[0]])} in ({1}, {8})
+    assert str(caught.value).startswith(f"deadlock in cycle {stuck.system.now}: top.router[0] -> top.router[")
 
 
 def test_patterns_are_permutations_but_for_those_by_chance():
