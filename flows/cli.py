@@ -164,7 +164,10 @@ def network(
     ] = "uniform",
     seed: Annotated[int, _count("Of all that is random.")] = 1,
     sweep: Annotated[bool, typer.Option("--sweep", help="Latency over load up to saturation, with a figure.")] = False,
-    out: Annotated[Path, typer.Option(help="Folder of the figure.")] = Path("lightfabric-out"),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for load per link and latencies, as figures and CSV; a sweep's is lightfabric-out."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Synthetic traffic on the cycle model of a network of routers."""

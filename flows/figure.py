@@ -1,11 +1,14 @@
-"""The figure of a study: iteration time against GPU count, a line per fabric."""
+"""The figures: iteration time against GPU count, and what a network of routers does."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
@@ -59,6 +62,71 @@ def draw_latency(name: str, loads: Sequence[float], latency_cycles: Sequence[flo
         axes.grid(True, color="#dddddd", linewidth=0.6)
         axes.legend(frameon=False)
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def draw_histogram(name: str, packets: Sequence[int], percentiles: Mapping[str, int], path: Path) -> None:
+    """Draw how many packets had each latency, from 0 cycles on, and some percentiles."""
+    with rc_context(STYLE):
+        figure = Figure((INCHES[0], 4.2), layout="constrained")
+        axes = figure.subplots()
+        last = max(cycle for cycle, count in enumerate(packets) if count)
+        axes.stairs(packets[: last + 1], [cycle - 0.5 for cycle in range(last + 2)], fill=True, color=COLOURS[5])
+        for (percent, cycles), colour, style in zip(percentiles.items(), COLOURS[1:4], ("-", "--", ":"), strict=False):
+            axes.axvline(cycles, color=colour, linestyle=style, linewidth=1.4, label=f"{percent} %: {cycles} cycles")
+        axes.set_xlim(0)
+        axes.set_xlabel("packet latency (cycles)")
+        axes.set_ylabel("packets")
+        axes.set_title(_plain(name), loc="left", fontweight="bold")
+        if percentiles:
+            axes.legend(frameon=False)
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def draw_links(name: str, links: Sequence[tuple[int, int, float]], columns: int | None, path: Path) -> None:
+    """Draw the load of each link, (source, destination, flits per cycle): on a grid of so many columns, else as a matrix.
+
+    On a grid both directions of an edge lie side by side, each on the right of its way; one that goes round is cut short.
+    """
+    with rc_context(STYLE):
+        figure = Figure((INCHES[0], INCHES[0] * 0.86), layout="constrained")
+        axes = figure.subplots()
+        drawn = _matrix(axes, links) if columns is None else _grid(axes, links, columns)
+        figure.colorbar(drawn, ax=axes, label="load (flits per cycle)")
+        axes.set_title(_plain(name), loc="left", fontweight="bold")
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def _matrix(axes: Axes, links: Sequence[tuple[int, int, float]]) -> ScalarMappable:
+    routers = 1 + max(max(source, destination) for source, destination, _ in links)
+    loads = np.full((routers, routers), np.nan)
+    for source, destination, load in links:
+        loads[source, destination] = load
+    axes.set_xlabel("to router")
+    axes.set_ylabel("from router")
+    return axes.imshow(loads, cmap="viridis", vmin=0, interpolation="nearest")
+
+
+def _grid(axes: Axes, links: Sequence[tuple[int, int, float]], columns: int) -> ScalarMappable:
+    lines = LineCollection([_line(a, b, columns) for a, b, _ in links], cmap="viridis", linewidths=3)
+    lines.set_array(np.array([load for _, _, load in links]))
+    lines.set_clim(0)
+    axes.add_collection(lines)
+    routers = np.array(sorted({router for source, destination, _ in links for router in (source, destination)}))
+    axes.plot(routers % columns, routers // columns, "o", color="#444444", markersize=5)
+    axes.set_aspect("equal")
+    axes.set_xlabel("column")
+    axes.set_ylabel("row")
+    return lines
+
+
+def _line(source: int, destination: int, columns: int) -> list[tuple[float, float]]:
+    x, y = source % columns, source // columns
+    dx, dy = destination % columns - x, destination // columns - y
+    goes_round = abs(dx) + abs(dy) > 1
+    if goes_round:
+        dx, dy = -0.5 * np.sign(dx), -0.5 * np.sign(dy)
+    aside_x, aside_y = 0.09 * np.sign(dy), -0.09 * np.sign(dx)
+    return [(x + aside_x, y + aside_y), (x + dx + aside_x, y + dy + aside_y)]
 
 
 def _times(axes: Axes, name: str, rows: Sequence[Row]) -> None:

@@ -1,13 +1,21 @@
 """``lightfabric network``: synthetic traffic on a network of routers: latency, accepted load, where it saturates."""
 
+import csv
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightfabric.flows.report import InputError, print_json, say, written_whole
 
+if TYPE_CHECKING:
+    from lightfabric.model.experiment import Network, Result
+    from lightfabric.model.topology import Topology
+
+OUT = "lightfabric-out"
+"""Folder of a sweep's figure."""
 MOST_BUFFER_FLITS = 1 << 12
 MOST_PACKET_FLITS = 1 << 10
 MOST_SLOTS = 1 << 25
@@ -37,12 +45,16 @@ class Settings:
     seed: int = 1
 
 
-def main(settings: Settings, sweep: bool, out: Path, as_json: bool) -> None:
-    """The command: one experiment, or a sweep over loads with a figure."""
+def main(settings: Settings, sweep: bool, out: Path | None, as_json: bool) -> None:
+    """The command: one experiment, with figures and tables of its links and latencies in ``out``, or a sweep over loads."""
     _require(settings)
     if not sweep:
-        _print(measure(settings), as_json)
+        network, result, cpu_s = _run(settings)
+        if out is not None:
+            _write(settings, network.topology, result, out)
+        _print(_row(settings, result, cpu_s), as_json)
         return
+    out = out or Path(OUT)
     rows = sweep_loads(settings)
     saturation = saturation_load(settings, rows)
     with written_whole(_in(out, f"{settings.topology}-{settings.traffic}.png")) as figure:
@@ -57,6 +69,12 @@ def main(settings: Settings, sweep: bool, out: Path, as_json: bool) -> None:
 
 def measure(settings: Settings) -> dict[str, Any]:
     """One experiment. ``latency_cycles`` is None and ``saturated`` True where packets did not arrive in time."""
+    _, result, cpu_s = _run(settings)
+    return _row(settings, result, cpu_s)
+
+
+def _run(settings: Settings) -> "tuple[Network, Result, float]":
+    """The experiment, and the seconds of the processor that it took."""
     from lightfabric.model.experiment import Network
     from lightfabric.model.topology import topology
     from lightfabric.model.traffic import Traffic
@@ -72,7 +90,10 @@ def measure(settings: Settings) -> dict[str, Any]:
         raise InputError(f"--{error}") from None
     begin_s = time.process_time()
     result = network.run(MOST_CYCLES)
-    cpu_s = time.process_time() - begin_s
+    return network, result, time.process_time() - begin_s
+
+
+def _row(settings: Settings, result: "Result", cpu_s: float) -> dict[str, Any]:
     return {
         **asdict(settings),
         "latency_cycles": result.latency_cycles,
@@ -85,6 +106,36 @@ def measure(settings: Settings) -> dict[str, Any]:
         "cycles": result.cycles,
         "flit_hops_per_cpu_s": result.flit_hops / max(cpu_s, 1e-9),
     }
+
+
+def _write(settings: Settings, topology: "Topology", result: "Result", out: Path) -> None:
+    from lightfabric.flows.figure import draw_histogram, draw_links
+
+    name = f"{settings.topology}-{settings.traffic}"
+    title = f"{settings.topology}, {settings.traffic} traffic at load {settings.load:g}"
+    links = [
+        (end.router, other.router, float(load))
+        for edge, loads in zip(topology.edges, result.link_load, strict=True)
+        for (end, other), load in zip((edge, edge[::-1]), loads, strict=True)
+    ]
+    packets: list[int] = result.histogram.tolist()
+    with ExitStack() as stack:
+        links_csv, latency_csv, links_png, latency_png = (
+            stack.enter_context(written_whole(_in(out, f"{name}-{what}")))
+            for what in ("links.csv", "latency.csv", "links.png", "latency.png")
+        )
+        _write_csv(links_csv, ("source", "destination", "flits_per_cycle"), links)
+        _write_csv(latency_csv, ("latency_cycles", "packets"), enumerate(packets))
+        is_grid = settings.topology in ("mesh", "torus") and settings.n == 2
+        draw_links(title, links or [(0, 0, 0.0)], settings.k if is_grid else None, links_png)
+        draw_histogram(title, packets, result.percentiles(PERCENTILES) or {}, latency_png)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def sweep_loads(settings: Settings) -> list[dict[str, Any]]:

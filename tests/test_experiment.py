@@ -1,5 +1,7 @@
 """Networks of routers under synthetic traffic, against BookSim2 and closed forms."""
 
+import csv
+import json
 import os
 import subprocess
 import sys
@@ -230,6 +232,23 @@ def test_a_wrong_option_is_named(wrong, message, tmp_path):
     with pytest.raises(InputError) as caught:
         flow.main(replace(flow.Settings(), **wrong), False, tmp_path, True)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("name", ["torus", "fat-tree", "crossbar"])
+def test_an_experiment_leaves_its_links_and_latencies(name, tmp_path, capsys):
+    flow.main(flow.Settings(name, 3, 2), False, tmp_path / "new", True)
+    row = json.loads(capsys.readouterr().out)
+    with (tmp_path / "new" / f"{name}-uniform-links.csv").open() as file:
+        loads = [float(link["flits_per_cycle"]) for link in csv.DictReader(file)]
+    assert max(loads, default=0) == row["highest_link_load"]
+    if name == "torus":  # of a torus of 3 x 3 each of 36 links carries the load times 9 nodes times 4/3 hops
+        assert sum(loads) / 36 == pytest.approx(0.1 * 9 * 4 / 3 / 36, rel=0.03)
+    with (tmp_path / "new" / f"{name}-uniform-latency.csv").open() as file:
+        latency = {int(line["latency_cycles"]): int(line["packets"]) for line in csv.DictReader(file)}
+    mean = sum(cycles * packets for cycles, packets in latency.items()) / sum(latency.values())
+    assert mean == pytest.approx(row["latency_cycles"])
+    for what in ("links", "latency"):
+        assert (tmp_path / "new" / f"{name}-uniform-{what}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_sweep_draws_its_curve(tmp_path, capsys):
