@@ -1,13 +1,16 @@
-"""``lightfabric bench``: how fast the models run, as ratios to the same code interpreted by Python."""
+"""``lightfabric bench``: how fast the models run, as ratios to the same code interpreted by Python, and to SystemC."""
 
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 from lightfabric.flows.report import InputError, RunError, print_json, say
 
+RING_LOADS = (0.2, 0.01)
+"""Flits per client and cycle: dense, and as sparse as a well placed training job."""
 WARM_UP_CYCLES = 60
 """Until as many flits leave the torus as enter it."""
 REFERENCE = "the same code interpreted (NUMBA_DISABLE_JIT=1)"
@@ -62,15 +65,34 @@ def main(name: str | None, as_json: bool) -> None:
         print_json({"benches": results})
     else:
         for result in results:
-            print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))
+            _print(result)
 
 
-def _result(name: str) -> dict[str, object]:
+def _result(name: str) -> dict[str, Any]:
     unit, measure, size, reference_size = BENCHES[name]
     say(f"measuring {name}")
     measure(reference_size)  # compiles
     rate = max(measure(size) for _ in range(3))
-    return {"bench": name, "rate": rate, "unit": unit, "reference": REFERENCE, "ratio": rate / _interpreted(name)}
+    result = {"bench": name, "rate": rate, "unit": unit, "reference": REFERENCE, "ratio": rate / _interpreted(name)}
+    return result | (_systemc() if name == "kernel" else {})
+
+
+def _systemc() -> dict[str, Any]:
+    from lightfabric.flows.systemc import Ring, compare
+
+    say("measuring a ring of switches and links in SystemC")
+    return compare([Ring(load=load) for load in RING_LOADS])
+
+
+def _print(result: dict[str, Any]) -> None:
+    print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))
+    for ring in result.get("systemc") or []:
+        print(
+            "kernel, ring of switches and links at load {load:g}: {rate:.3g} flits through switches per CPU-second, "
+            "{ratio:.3g} times SystemC {version}, the same {hops} passes".format(**ring)
+        )
+    if "systemc_missing" in result:
+        print(f"kernel: not compared with SystemC. {result['systemc_missing']}")
 
 
 def _interpreted(name: str) -> float:

@@ -5,67 +5,75 @@ What it does is that of ``lightfabric.rtl.switch``, arbiter by arbiter; when it 
 
 import numpy as np
 
+from lightfabric.model.bits import lowest, next_in_turn, one_bit
 from lightfabric.model.block import Block, Inputs, Memory, Outputs
-from lightfabric.model.channel import NO_FLIT, Channels, Fifo, forward, free_space, peek, wake_at
-from lightfabric.model.compiled import Records, compiled
+from lightfabric.model.channel import NO_FLIT, Channels, Fifo, forward, has_space, peek, wake_at
+from lightfabric.model.compiled import Records, compiled, from_
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import SwitchTiming
 
 
 @compiled
-def _offers(now: int, me: Records, index: int, i: Records, o: Records, memory: Records, channels: Channels) -> int:
-    """For each input the virtual channel it offers, and the output that wants it; the number of heads seen."""
-    route, input_turn, _, holder, offer, request = memory
-    heads = 0
+def _offers(now: int, me: Records, index: int, i: Records, o: Records, memory: Records, channels: Channels) -> Records:
+    """For each input the virtual channel it offers, for each output the inputs that want it; heads seen, outputs wanted."""
+    route, input_turn, _, holder, offer, wanted = memory
+    heads, outputs = 0, 0
     for port in range(me.ports):
-        request[me.request_start + port] = -1
-        for step in range(me.channels):
-            channel = (input_turn[me.input_turn_start + port] + step) % me.channels
+        wants = False
+        channel = input_turn[port]
+        for _ in range(me.channels):
             slot = peek(now, channels, i[index, port * me.channels + channel])
-            if slot == NO_FLIT:
-                continue
-            heads += 1
-            output = route[me.route_start + channels.flit[slot].destination]
-            queue = output * me.channels + channel
-            owner = holder[me.holder_start + queue]
-            may_enter = owner < 0 or owner == port
-            if request[me.request_start + port] < 0 and may_enter and free_space(now, channels, o[index, queue]) > 0:
-                request[me.request_start + port] = output
-                offer[me.offer_start + port] = channel
-    return heads
+            if slot != NO_FLIT:
+                heads += 1
+                output = route[channels.flit[slot].destination]
+                queue = output * me.channels + channel
+                may_enter = holder[queue] < 0 or holder[queue] == port
+                if not wants and may_enter and has_space(now, channels, o[index, queue]):
+                    wants = True
+                    wanted[output] |= one_bit(port)
+                    outputs |= one_bit(output)
+                    offer[port] = channel
+            channel = channel + 1 if channel + 1 < me.channels else 0
+    return heads, outputs
 
 
 @compiled
-def _winner(me: Records, output: int, output_turn: Records, request: Records) -> int:
-    for step in range(me.ports):
-        port = (output_turn[me.output_turn_start + output] + step) % me.ports
-        if request[me.request_start + port] == output:
-            return port
-    return -1
+def _send(
+    now: int, me: Records, index: int, output: int, i: Records, o: Records, memory: Records, channels: Channels
+) -> None:
+    """The flit of the next input in turn leaves by an output."""
+    _, input_turn, output_turn, holder, offer, wanted = memory
+    port = next_in_turn(wanted[output], output_turn[output])
+    wanted[output] = 0
+    channel = offer[port]
+    queue = output * me.channels + channel
+    slot = forward(now, channels, i[index, port * me.channels + channel], o[index, queue])
+    holder[queue] = -1 if channels.flit[slot].last else port
+    output_turn[output] = port + 1 if port + 1 < me.ports else 0
+    input_turn[port] = channel + 1 if channel + 1 < me.channels else 0
 
 
 @compiled
-def _step_switch(now: int, awake: Records, state: Records, memory: Records, ports: Records, channels: Channels) -> None:
+def _step_switch(now: int, awake: Records, state: Records, memories: Records, ports: Records, channels: Channels) -> None:
     i, o = ports
-    _, input_turn, output_turn, holder, offer, request = memory
+    route, input_turn, output_turn, holder, offer, wanted = memories
     for index in awake:
         me = state[index]
-        waiting = _offers(now, me, index, i, o, memory, channels)
-        if waiting == 0:
-            continue
-        sent = 0
-        for output in range(me.ports):
-            port = _winner(me, output, output_turn, request)
-            if port < 0:
-                continue
-            channel = offer[me.offer_start + port]
-            queue = output * me.channels + channel
-            slot = forward(now, channels, i[index, port * me.channels + channel], o[index, queue])
-            holder[me.holder_start + queue] = -1 if channels.flit[slot].last else port
-            output_turn[me.output_turn_start + output] = (port + 1) % me.ports
-            input_turn[me.input_turn_start + port] = (channel + 1) % me.channels
-            sent += 1
-        if 0 < sent < waiting:
+        memory = (
+            from_(route, me.route_start),
+            from_(input_turn, me.input_turn_start),
+            from_(output_turn, me.output_turn_start),
+            from_(holder, me.holder_start),
+            from_(offer, me.offer_start),
+            from_(wanted, me.wanted_start),
+        )
+        heads, outputs = _offers(now, me, index, i, o, memory, channels)
+        waits = outputs != 0
+        while outputs != 0:
+            _send(now, me, index, lowest(outputs), i, o, memory, channels)
+            outputs &= outputs - 1
+            heads -= 1
+        if waits and heads > 0:
             wake_at(now, channels, me.block, now + 1)
 
 
@@ -83,7 +91,7 @@ class Switch(Block, step=_step_switch, state={"ports": "i8", "channels": "i8"}):
     output_turn = Memory("i4")
     holder = Memory("i4")
     offer = Memory("i4")
-    request = Memory("i4")
+    wanted = Memory("i8")
 
     def __init__(self, spec: ChipletSpec, timing: SwitchTiming, routes: tuple[int, ...] | None = None):
         ports, channels = spec.switch_ports, spec.virtual_channels
@@ -96,7 +104,7 @@ class Switch(Block, step=_step_switch, state={"ports": "i8", "channels": "i8"}):
                 "output_turn": np.zeros(ports),
                 "holder": np.full(ports * channels, -1),
                 "offer": np.zeros(ports),
-                "request": np.zeros(ports),
+                "wanted": np.zeros(ports),
             },
             widths={"i": ports * channels, "o": ports * channels},
         )
