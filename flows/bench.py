@@ -9,6 +9,7 @@ from typing import Any
 
 from lightfabric.flows.report import InputError, RunError, print_json, say
 
+ALL_REDUCE = "allreduce"
 RING_LOADS = (0.2, 0.01)
 """Flits per client and cycle: dense, and as sparse as a well placed training job."""
 WARM_UP_CYCLES = 60
@@ -58,9 +59,10 @@ BENCHES: dict[str, tuple[str, Callable[[int], float], int, int]] = {
 
 def main(name: str | None, as_json: bool) -> None:
     """The command: measures one bench or all."""
-    if name not in (None, *BENCHES):
-        raise InputError(f"NAME must be one of {', '.join(BENCHES)}, not {name!r}")
-    results = [_result(entry) for entry in (BENCHES if name is None else [name])]
+    names = [*BENCHES, ALL_REDUCE]
+    if name not in (None, *names):
+        raise InputError(f"NAME must be one of {', '.join(names)}, not {name!r}")
+    results = [_result(entry) for entry in (names if name is None else [name])]
     if as_json:
         print_json({"benches": results})
     else:
@@ -69,6 +71,11 @@ def main(name: str | None, as_json: bool) -> None:
 
 
 def _result(name: str) -> dict[str, Any]:
+    if name == ALL_REDUCE:
+        from lightfabric.flows import allreduce
+
+        say("measuring an all-reduce at flit level")
+        return allreduce.measure()
     unit, measure, size, reference_size = BENCHES[name]
     say(f"measuring {name}")
     measure(reference_size)  # compiles
@@ -85,6 +92,13 @@ def _systemc() -> dict[str, Any]:
 
 
 def _print(result: dict[str, Any]) -> None:
+    for row in result.get("fabrics", []):
+        print(
+            "{bench} of {bytes} bytes on {gpus} GPUs, {fabric}: {cycles:.0f} cycles, closed form {closed_form_cycles:.0f}; "
+            "{flits} flits in {cpu_s:.3g} CPU-seconds".format(**result, **row)
+        )
+    if "rate" not in result:
+        return
     print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))
     for ring in result.get("systemc") or []:
         print(

@@ -4,6 +4,7 @@ What it does is that of ``lightfabric.rtl.switch``, arbiter by arbiter; when it 
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lightfabric.model.bits import lowest, next_in_turn, one_bit
 from lightfabric.model.block import Block, Inputs, Memory, Outputs
@@ -93,13 +94,13 @@ class Switch(Block, step=_step_switch, state={"ports": "i8", "channels": "i8"}):
     offer = Memory("i4")
     wanted = Memory("i8")
 
-    def __init__(self, spec: ChipletSpec, timing: SwitchTiming, routes: tuple[int, ...] | None = None):
+    def __init__(self, spec: ChipletSpec, timing: SwitchTiming, routes: ArrayLike | None = None):
         ports, channels = spec.switch_ports, spec.virtual_channels
         self.spec, self.timing = spec, timing
         super().__init__(
             state={"ports": ports, "channels": channels},
             memory={
-                "route": np.arange(ports) if routes is None else np.array(routes),
+                "route": np.arange(ports) if routes is None else routes,
                 "input_turn": np.zeros(ports),
                 "output_turn": np.zeros(ports),
                 "holder": np.full(ports * channels, -1),

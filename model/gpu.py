@@ -1,0 +1,262 @@
+"""A GPU with its DMA engines: it computes, sends, takes part in rings and waits, as a task graph says, flit by flit.
+
+All times are whole cycles. An operation starts in the cycle after the last one that it waits for has finished, wherever
+that ran. A computation has finished after its cycles; a GPU computes one after the other, in the order they became ready,
+the lower number first. A transfer has finished when its last flit is taken by the other GPU. In a ring all-reduce of n
+members each sends 2 (n - 1) chunks to the next one, and each chunk but the first only after the chunk with which the member
+before it has brought it is whole; a member has finished when it has all chunks.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lightfabric.model.bits import lowest, one_bit
+from lightfabric.model.block import Block, Inputs, Memory, Outputs
+from lightfabric.model.channel import NEVER, Channels, Fifo, arrivals, has_space, pop, push, wake_at
+from lightfabric.model.compiled import Records, compiled, from_, record
+
+MOST_LANES = 32
+NONE = -1
+
+
+class Does(IntEnum):
+    """What an operation does."""
+
+    COMPUTE = 0
+    SEND = 1
+    RING = 2
+    JOIN = 3
+
+
+OPERATION = record(
+    cycles="i8", flits="i8", sent="i8", received="i8", start_cycle="i8", finish_cycle="i8", lanes="i8",
+    successor="i4", successor_end="i4", chunk_flits="i4", waiting="i4", ready_cycle="i8", target="i4", next="i4",
+    gpu="i4", does="i4",
+)  # fmt: skip
+"""One operation of one GPU. ``flits`` are to be sent on ``lanes``, a set of ports, and counted by the operation ``target``;
+as many arrive. ``waiting`` is the number of operations it waits for, ``next`` the one after it in its GPU's list."""
+_LANE = record(address="i4", channel="i4")
+"""What a port leads to, and the virtual channel of its last flit."""
+
+_COMPUTE, _SEND, _RING, _JOIN = (int(does) for does in Does)
+
+
+@compiled
+def _make_ready(now: int, state: Records, operation: Records, number: int, channels: Channels) -> None:
+    """From the next cycle on; the list's order has no meaning, since the GPU takes the lowest number first."""
+    gpu = state[operation.gpu]
+    operation.ready_cycle = now + 1
+    operation.next, gpu.ready = gpu.ready, number
+    wake_at(now, channels, gpu.block, now + 1)
+
+
+@compiled
+def _finish(now: int, state: Records, number: int, operations: Records, successors: Records, channels: Channels) -> None:
+    operation = operations[number]
+    operation.finish_cycle = now
+    for place in range(operation.successor, operation.successor_end):
+        after = operations[successors[place]]
+        after.waiting -= 1
+        if after.waiting == 0:
+            _make_ready(now, state, after, successors[place], channels)
+
+
+@compiled
+def _next_ready(now: int, me: Records, operations: Records) -> int:
+    """Take the operation with the lowest number out of those that are ready now; NONE if there is none."""
+    best, best_before, before, number = NONE, NONE, NONE, me.ready
+    while number != NONE:
+        if operations[number].ready_cycle <= now and (best == NONE or number < best):
+            best, best_before = number, before
+        before, number = number, operations[number].next
+    if best == NONE:
+        return NONE
+    if best_before == NONE:
+        me.ready = operations[best].next
+    else:
+        operations[best_before].next = operations[best].next
+    return best
+
+
+@compiled
+def _append(operations: Records, last: int, number: int) -> None:
+    operations[number].next = NONE
+    if last != NONE:
+        operations[last].next = number
+
+
+@compiled
+def _start(now: int, state: Records, me: Records, operations: Records, successors: Records, channels: Channels) -> None:
+    """Begin what is ready: computations wait in line, transfers share the lanes, a join is done."""
+    while True:
+        number = _next_ready(now, me, operations)
+        if number == NONE:
+            return
+        operation = operations[number]
+        if operation.does == _COMPUTE:
+            _append(operations, me.last_computation, number)
+            me.last_computation = number
+            me.computation = number if me.computation == NONE else me.computation
+            continue
+        operation.start_cycle = now
+        if operation.does == _JOIN or operation.flits == 0:
+            _finish(now, state, number, operations, successors, channels)
+        else:
+            _append(operations, me.last_transfer, number)
+            me.last_transfer = number
+            me.transfer = number if me.transfer == NONE else me.transfer
+
+
+@compiled
+def _compute(now: int, state: Records, me: Records, operations: Records, successors: Records, channels: Channels) -> None:
+    """End the computation whose time has come, and begin the next in line."""
+    while me.computation != NONE:
+        operation = operations[me.computation]
+        if operation.start_cycle == NEVER:
+            operation.start_cycle = now
+        if operation.start_cycle + operation.cycles > now:
+            wake_at(now, channels, me.block, operation.start_cycle + operation.cycles)
+            return
+        done, me.computation = me.computation, operation.next
+        if me.computation == NONE:
+            me.last_computation = NONE
+        _finish(now, state, done, operations, successors, channels)
+
+
+@compiled
+def _take(
+    now: int,
+    state: Records,
+    me: Records,
+    index: int,
+    i: Records,
+    operations: Records,
+    successors: Records,
+    channels: Channels,
+) -> None:
+    left = arrivals(now, channels, me.first_word) & one_bit(me.lanes * me.channels) - 1
+    while left != 0:
+        flit = channels.flit[pop(now, channels, i[index, lowest(left)])]
+        left &= left - 1
+        me.latency_cycles += now - flit.injected_cycle
+        me.taken += 1
+        operation = operations[flit.packet]
+        operation.received += 1
+        if operation.received == operation.flits:
+            _finish(now, state, flit.packet, operations, successors, channels)
+
+
+@compiled
+def _may_send(operation: Records) -> bool:
+    """Whether a flit of a transfer is left, and of a ring one of a chunk that has come."""
+    if operation.does == _SEND:
+        return operation.sent < operation.flits
+    return operation.sent < min(operation.flits, (1 + operation.received // operation.chunk_flits) * operation.chunk_flits)
+
+
+@compiled
+def _send(now: int, me: Records, index: int, o: Records, operations: Records, lanes: Records, channels: Channels) -> bool:
+    """One flit on each lane at most; transfers that have sent queue up behind the others. True if there is more to send."""
+    free, number, more = one_bit(me.lanes) - 1, me.transfer, False
+    first_kept = last_kept = first_served = last_served = NONE
+    while number != NONE:
+        operation = operations[number]
+        following, sent, left = operation.next, operation.sent, operation.lanes & free
+        while left != 0 and _may_send(operation):
+            lane = lowest(left)
+            left &= left - 1
+            output = o[index, lane * me.channels + lanes[lane].channel]
+            if has_space(now, channels, output):
+                _send_flit(now, me, number, operation, output, lanes[lane], channels)
+                free ^= one_bit(lane)
+        more |= _may_send(operation) and operation.lanes & free != operation.lanes
+        if sent < operation.sent < operation.flits:
+            _append(operations, last_served, number)
+            first_served, last_served = number if first_served == NONE else first_served, number
+        elif operation.sent < operation.flits:
+            _append(operations, last_kept, number)
+            first_kept, last_kept = number if first_kept == NONE else first_kept, number
+        number = following
+    if last_kept != NONE:
+        operations[last_kept].next = first_served
+    me.transfer = first_served if first_kept == NONE else first_kept
+    me.last_transfer = last_kept if last_served == NONE else last_served
+    return more
+
+
+@compiled
+def _send_flit(
+    now: int, me: Records, number: int, operation: Records, output: int, lane: Records, channels: Channels
+) -> None:
+    flit = channels.flit[push(now, channels, output)]
+    flit.payload, flit.injected_cycle, flit.packet = number, now, operation.target
+    flit.source, flit.destination = me.number, lane.address
+    flit.virtual_channel, flit.last = lane.channel, True
+    lane.channel = lane.channel + 1 if lane.channel + 1 < me.channels else 0
+    operation.sent += 1
+    me.sent += 1
+
+
+@compiled
+def _step_gpu(now: int, awake: Records, state: Records, memory: Records, ports: Records, channels: Channels) -> None:
+    operations, successors, lanes = memory
+    i, o = ports
+    for index in awake:
+        me = state[index]
+        _take(now, state, me, index, i, operations, successors, channels)
+        _start(now, state, me, operations, successors, channels)
+        _compute(now, state, me, operations, successors, channels)
+        if _send(now, me, index, o, operations, from_(lanes, me.lanes_start), channels):
+            wake_at(now, channels, me.block, now + 1)
+        if me.ready != NONE:
+            wake_at(now, channels, me.block, now + 1)
+
+
+_STATE = "number lanes channels ready computation last_computation transfer last_transfer sent taken latency_cycles"
+
+
+class Gpu(Block, step=_step_gpu, sees_arrivals=True, state=dict.fromkeys(_STATE.split(), "i8")):
+    """One GPU. ``i`` and ``o`` have a Fifo per lane and virtual channel, at ``lane * channels + channel``.
+
+    The GPUs of a system are added to it by rising ``number`` from 0 on. ``operations`` are those of this GPU; operations
+    name each other by their place in those of all GPUs, one after the other, and so do ``successor`` and
+    ``successor_end`` those in ``successors``. A flit on lane n is for ``addresses[n]``. ``sent`` and ``taken`` count flits,
+    ``latency_cycles`` is the sum of those from being sent to being taken.
+    """
+
+    i = Inputs(Fifo)
+    o = Outputs(Fifo)
+    operations = Memory(OPERATION)
+    successors = Memory("i4")
+    lanes = Memory(_LANE)
+
+    def __init__(
+        self,
+        number: int,
+        first_operation: int,
+        operations: Records,
+        successors: ArrayLike,
+        addresses: ArrayLike,
+        channels: int,
+    ) -> None:
+        lanes = np.zeros(np.size(addresses), _LANE)
+        if not 1 <= len(lanes) * channels < 64:
+            raise ValueError(f"Gpu.addresses must be 1 to {63 // channels}, not {len(lanes)}")
+        lanes["address"] = addresses
+        own: Records = np.array(operations, OPERATION)
+        first = np.flatnonzero(own["waiting"] == 0) + first_operation
+        own["next"][first - first_operation] = [*first[1:], NONE][: len(first)]
+        own["start_cycle"] = own["finish_cycle"] = NEVER
+        super().__init__(
+            state={
+                "number": number,
+                "lanes": len(lanes),
+                "channels": channels,
+                "ready": first[0] if len(first) else NONE,
+                **dict.fromkeys(["computation", "last_computation", "transfer", "last_transfer"], NONE),
+            },
+            memory={"operations": own, "successors": successors, "lanes": lanes},
+            widths=dict.fromkeys("io", len(lanes) * channels),
+        )

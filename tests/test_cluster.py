@@ -1,0 +1,183 @@
+"""Task graphs on the cycle model: against closed forms, the fluid model, and by hand."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lightfabric.flows.allreduce import all_reduce, cabling, closed_form_cycles, measure
+from lightfabric.model import fluid
+from lightfabric.model.cluster import Cluster, circuit_switched, ring
+from lightfabric.model.network import star
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.model.timing import Timing
+from lightfabric.sim.characterize import characterize
+
+SPEC = ChipletSpec(ports=2, wavelengths_per_port=8, flit_bytes=64, buffer_flits=120, reach_m=21.0)
+PAYLOAD = SPEC.payload_bytes
+
+
+@pytest.fixture(scope="module")
+def timing() -> Timing:
+    return characterize(SPEC)
+
+
+def graph(gpus: int, *tasks: tuple[Kind, int, int, int], after: tuple[tuple[int, int], ...] = ()) -> TaskGraph:
+    """Tasks (kind, device, peer, work), and who comes after whom; one group of all GPUs."""
+    kind, device, peer, work = (np.array(column) for column in zip(*tasks, strict=True))
+    edges = sorted(after)
+    return TaskGraph(
+        gpus,
+        kind.astype(np.int8),
+        device.astype(np.int32),
+        work.astype(np.int64),
+        peer.astype(np.int32),
+        np.ones(len(tasks), np.int32),
+        np.searchsorted([before for before, _ in edges], np.arange(len(tasks) + 1)).astype(np.int64),
+        np.array([then for _, then in edges], np.int32),
+        np.array([0, gpus], np.int64),
+        np.arange(gpus, dtype=np.int32),
+    )
+
+
+def cycles(times_ps) -> list[int]:
+    return np.rint(np.asarray(times_ps) / SPEC.cycle_ps).astype(int).tolist()
+
+
+def latency_cycles(timing: Timing, delay_cycles: int) -> int:
+    return timing.link.latency_cycles + delay_cycles + 2 * timing.switch.latency_cycles + 1
+
+
+@pytest.mark.parametrize("fabric", ["ring", "ocs"])
+@pytest.mark.parametrize(("gpus", "flits"), [(2, 1), (3, 2), (8, 7), (16, 60)])
+def test_a_ring_all_reduce_takes_its_closed_form(fabric, gpus, flits, timing):
+    size = gpus * flits * PAYLOAD
+    made = replace(cabling(fabric, gpus, SPEC.ports), fibre_m=21.0)
+    cluster = Cluster(all_reduce(gpus, size), SPEC, timing, made)
+    seen = cluster.run().makespan_ps / SPEC.cycle_ps
+    lanes = 1 if fabric == "ring" and gpus > 2 else 2  # of two GPUs the next one is the one before
+    wanted = closed_form_cycles(gpus, size, lanes, cluster.delay_cycles, SPEC, timing)
+    slots = 2 * (gpus - 1) * 2  # a chunk may wait for a slot of the line at its beginning and at its end
+    assert wanted <= seen <= wanted + slots + 2
+    assert cluster.flits_per_link().sum() == 2 * (gpus - 1) * gpus * flits
+
+
+def test_transfers_computations_and_barriers_follow_each_other(timing):
+    work_ps = round(100 * SPEC.cycle_ps)
+    made = graph(
+        3,
+        (Kind.COMPUTE, 0, -1, work_ps),
+        (Kind.COMPUTE, 0, -1, work_ps),
+        (Kind.TRANSFER, 0, 1, PAYLOAD),
+        (Kind.BARRIER, -1, -1, 0),
+        (Kind.COMPUTE, 1, -1, work_ps),
+        (Kind.TRANSFER, 2, 2, 5000),
+        after=((0, 2), (2, 3), (1, 3), (3, 4)),
+    )
+    cluster = Cluster(made, SPEC, timing, ring(3, 2, 1.0))
+    schedule = cluster.run()
+    arrives = 101 + latency_cycles(timing, cluster.delay_cycles)
+    both = max(arrives, 200) + 1
+    assert cycles(schedule.start_ps) == [0, 100, 101, both, both + 1, 0]
+    assert cycles(schedule.finish_ps) == [100, 200, arrives, both, both + 101, 0]
+    assert schedule.limit.tolist() == [-1, -1, 0, -1, -1, -1]
+
+
+def test_two_transfers_share_their_lanes_which_run_at_the_rate_of_the_line(timing):
+    flits = 2000
+    made = graph(2, (Kind.TRANSFER, 0, 1, flits * PAYLOAD), (Kind.TRANSFER, 0, 1, flits * PAYLOAD))
+    schedule = Cluster(made, SPEC, timing, ring(2, 2, 1.0)).run()  # of two GPUs the next one is the one before: two lanes
+    first, last = sorted(cycles(schedule.finish_ps))
+    assert last == pytest.approx(flits * float(timing.link.cycles_per_flit), rel=0.02)
+    assert last - first < 0.02 * last
+
+
+def test_the_fluid_model_says_the_same_but_for_flits_and_latency(timing):
+    gpus, size = 8, 400_000
+    made = graph(
+        gpus,
+        (Kind.ALL_REDUCE, 0, 0, size),
+        (Kind.COMPUTE, 3, -1, 5_000_000),
+        (Kind.TRANSFER, 3, 4, size),
+        after=((0, 1), (1, 2)),
+    )
+    rate = PAYLOAD / (float(timing.link.cycles_per_flit) * SPEC.cycle_ps * 1e-12)
+    of_fluid = fluid.run(made, star(gpus, rate, made.demand_bytes()))
+    of_cycles = Cluster(made, SPEC, timing, ring(gpus, 2, 1.0)).run()
+    steps = 2 * (gpus - 1) + 1
+    slack_ps = steps * (latency_cycles(timing, 5) + 4) * SPEC.cycle_ps
+    assert of_fluid.makespan_ps < of_cycles.makespan_ps < 1.01 * of_fluid.makespan_ps + slack_ps
+
+
+def test_rings_that_cross_are_the_same_wherever_they_start(timing):
+    """Rotated by any number of GPUs, all that happens is the same: no order of blocks decides."""
+    size = 40 * PAYLOAD
+    tasks = [(Kind.TRANSFER, n, (n + 1) % 6, (n + 1) * size) for n in range(6)]
+    tasks += [(Kind.TRANSFER, (n + 1) % 6, n, size) for n in range(3)] + [(Kind.ALL_REDUCE, 0, 0, 9 * size)]
+    made = graph(6, *tasks, after=((0, 7), (1, 9), (2, 8)))
+    seen = [
+        Cluster(made.placed(((np.arange(6) + shift) % 6).astype(np.int32)), SPEC, timing, ring(6, 2, 2.0)).run()
+        for shift in (0, 1, 5)
+    ]
+    for other in seen[1:]:
+        assert other.start_ps.tolist() == seen[0].start_ps.tolist()
+        assert other.finish_ps.tolist() == seen[0].finish_ps.tolist()
+
+
+@pytest.mark.parametrize("until_cycle", [3, 50, 333, 10_000])
+def test_flits_sent_are_taken_or_on_the_way(until_cycle, timing):
+    cluster = Cluster(all_reduce(5, 90_000), SPEC, timing, cabling("ocs", 5, SPEC.ports))
+    cluster.system.run(until_cycle)
+    sent, taken = (sum(int(gpu.state[name]) for gpu in cluster.gpus) for name in ("sent", "taken"))
+    fifo = cluster.system.channels.fifo
+    assert sent - taken == int((fifo["tail"] - fifo["head"]).sum())
+    assert sent > 0
+
+
+def test_a_pair_without_a_circuit_is_named(timing):
+    made = graph(4, (Kind.TRANSFER, 0, 2, 1))
+    with pytest.raises(ValueError, match=r"^Cabling must have a circuit from GPU 0 to GPU 2, not none$"):
+        Cluster(made, SPEC, timing, ring(4, 2, 1.0))
+
+
+def test_cablings_that_cannot_be_are_named():
+    with pytest.raises(ValueError, match=r"^ring.ports must be even and gpus at least 2, not 3 and 4$"):
+        ring(4, 3, 1.0)
+    with pytest.raises(ValueError, match=r"permutations must have a permutation of 0..2 in each row$"):
+        circuit_switched([[0, 1, 1]], 1.0)
+
+
+def test_without_numba_the_same_happens():
+    code = (
+        "from lightfabric.flows.allreduce import all_reduce, cabling; from lightfabric.model.cluster import Cluster; "
+        "from lightfabric.model.spec import ChipletSpec; from dataclasses import fields; "
+        "from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing; "
+        "link = LinkTiming(**{field.name: 3 for field in fields(LinkTiming)}); "
+        "timing = Timing(link, SwitchTiming(2, 1, 1, 2), '', '', ''); "
+        f"spec = {SPEC!r}; cluster = Cluster(all_reduce(3, 900), spec, timing, cabling('ring', 3, 2)); "
+        "print(cluster.run().makespan_ps, cluster.flits_per_link().tolist())"
+    )
+    seen = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"NUMBA_DISABLE_JIT": off},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for off in "01"
+    ]
+    assert seen[0] == seen[1]
+
+
+@pytest.mark.slow
+def test_a_thousand_chiplets_reduce_a_megabyte_each_in_the_closed_form():
+    result = measure()
+    assert result["peak_memory_bytes"] < 2e9
+    for row in result["fabrics"]:
+        assert row["cycles"] == pytest.approx(row["closed_form_cycles"], rel=0.01)
+        assert row["flits"] == 2 * 1023 * 1024 * 9
