@@ -1,17 +1,23 @@
 """``lightfabric bench``: how fast the models run, as ratios to the same code interpreted by Python, and to SystemC."""
 
 import os
+import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightfabric.flows.report import InputError, RunError, print_json, say
+
+if TYPE_CHECKING:
+    from lightfabric.model.experiment import Network
 
 ALL_REDUCE = "allreduce"
 RING_LOADS = (0.2, 0.01)
 """Flits per client and cycle: dense, and as sparse as a well placed training job."""
+SIZES, SIZE_HOPS = (8, 32, 64), 1_000_000
+"""Routers per dimension of the tori that are compared, and router-cycles of a run."""
 WARM_UP_CYCLES = 60
 """Until as many flits leave the torus as enter it."""
 REFERENCE = "the same code interpreted (NUMBA_DISABLE_JIT=1)"
@@ -33,15 +39,39 @@ def fluid_tasks_per_s(batch: int) -> float:
 
 def kernel_flit_hops_per_s(cycles: int) -> float:
     """Flit-hops per CPU-second of the cycle kernel: the 8x8 torus of BookSim2's standard routers at load 0.3."""
+    return _flit_hops_per_s(_torus(8), WARM_UP_CYCLES, cycles)
+
+
+def _torus(k: int) -> "Network":
+    """A k x k torus whose channels all carry what those of 8 x 8 carry at load 0.3."""
     from lightfabric.model.experiment import Network
     from lightfabric.model.topology import topology
     from lightfabric.model.traffic import Traffic
 
-    network = Network(topology("torus", 8, 2), Traffic(0.3), channels=8, depth_flits=8, seed=1)
-    network.system.run(WARM_UP_CYCLES)
+    return Network(topology("torus", k, 2), Traffic(0.3 * 8 / k), channels=8, depth_flits=8, seed=1)
+
+
+def _flit_hops_per_s(network: "Network", warm_up_cycles: int, cycles: int) -> float:
+    network.system.run(warm_up_cycles)
     before = network.flit_hops
-    seconds = _cpu_seconds(lambda: network.system.run(WARM_UP_CYCLES + cycles))
+    seconds = _cpu_seconds(lambda: network.system.run(network.system.now + cycles))
     return (network.flit_hops - before) / seconds
+
+
+def _sizes() -> list[dict[str, Any]]:
+    """The rate on larger tori, and the memory that each place for a flit takes, objects of Python included."""
+    rows = list[dict[str, Any]]()
+    for k in SIZES:
+        before_bytes = _peak_bytes()
+        network = _torus(k)
+        rate = max(_flit_hops_per_s(network, 8 * k, SIZE_HOPS // k**2) for _ in range(3))
+        slot_bytes = (_peak_bytes() - before_bytes) / len(network.system.channels.slot)
+        rows.append({"k": k, "nodes": k * k, "rate": rate, "bytes_per_slot": slot_bytes})
+    return rows
+
+
+def _peak_bytes() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:
@@ -81,7 +111,7 @@ def _result(name: str) -> dict[str, Any]:
     measure(reference_size)  # compiles
     rate = max(measure(size) for _ in range(3))
     result = {"bench": name, "rate": rate, "unit": unit, "reference": REFERENCE, "ratio": rate / _interpreted(name)}
-    return result | (_systemc() if name == "kernel" else {})
+    return result | ({"sizes": _sizes(), **_systemc()} if name == "kernel" else {})
 
 
 def _systemc() -> dict[str, Any]:
@@ -100,6 +130,12 @@ def _print(result: dict[str, Any]) -> None:
     if "rate" not in result:
         return
     print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))
+    for size in result.get("sizes", []):
+        print(
+            "kernel, {k} x {k} torus: {rate:.3g} flit-hops per CPU-second, {bytes_per_slot:.0f} bytes per place".format(
+                **size
+            )
+        )
     for ring in result.get("systemc") or []:
         print(
             "kernel, ring of switches and links at load {load:g}: {rate:.3g} flits through switches per CPU-second, "

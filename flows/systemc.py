@@ -36,7 +36,8 @@ class Ring:
     """``nodes`` switches with two clients each, and links of ``link_cycles`` for flits and for credits.
 
     Each client offers flits to others at most ``reach`` nodes away by Bernoulli trials; ``offers[c]`` has a row (cycle,
-    destination) for each.
+    destination) for each. Nothing keeps a ring that is
+    full from a deadlock: the load must be one that it carries.
     """
 
     nodes: int = 64
@@ -111,7 +112,10 @@ def theirs(ring: Ring, program: Path) -> dict[str, Any]:
     traffic = program.with_name("traffic.txt")
     traffic.write_text("\n".join(_lines(ring)) + "\n", encoding="utf-8")
     command = [program, traffic, str(ring.cycles)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
+    except subprocess.TimeoutExpired:
+        raise RunError(f"the ring in SystemC did not end within {BOUND_S} s") from None
     if done.returncode:
         raise RunError(f"the ring in SystemC broke: {done.stderr.strip() or done.returncode}")
     return json.loads(done.stdout)
@@ -135,6 +139,8 @@ def build(folder: Path) -> Path | None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_BOUND_S, check=False)
     except FileNotFoundError:
         raise RunError("g++ is not installed: apt install g++") from None
+    except subprocess.TimeoutExpired:
+        raise RunError(f"g++ did not build the ring in SystemC within {BUILD_BOUND_S} s") from None
     if done.returncode == 0:
         return program
     if "systemc: No such file" in done.stderr or "-lsystemc" in done.stderr:
@@ -156,8 +162,10 @@ def compare(rings: Sequence[Ring]) -> dict[str, Any]:
 
 
 def _compared(ring: Ring, program: Path) -> dict[str, Any]:
-    reference = theirs(ring, program)
-    mine = min((ours(ring) for _ in range(3)), key=lambda run: run["cpu_s"])
+    reference, mine = (
+        min((run() for _ in range(3)), key=lambda counts: counts["cpu_s"])
+        for run in (lambda: theirs(ring, program), lambda: ours(ring))
+    )
     for name in ("delivered", "hops", "arrival_cycles", "check"):
         if mine[name] != reference[name]:
             raise RunError(f"{name} must be the same in SystemC, {reference[name]}, not {mine[name]}")

@@ -162,7 +162,7 @@ class Block:
         for name, value in (state or {}).items():
             self.state[name] = value
         given = memory or {}
-        self.memory = {name: np.array(given[name], item.dtype) for name, item in self.declared_memory.items()}
+        self.memory = {name: np.asarray(given[name], item.dtype) for name, item in self.declared_memory.items()}
         self.ports = {name: self._make_ports(item, (widths or {}).get(name)) for name, item in self.declared_ports.items()}
 
     def _make_ports(self, item: _Declaration, width: int | None) -> list[Port]:

@@ -28,13 +28,22 @@ LINE_BYTES = 64
 """Of a line of the processor's caches."""
 
 
-def _aligned(array: NDArray[Any]) -> NDArray[Any]:
-    """A copy that begins with a line, so that no record of a line's size lies in two."""
-    room = np.zeros(array.nbytes + LINE_BYTES, np.uint8)
+def _aligned(*arrays: NDArray[Any]) -> NDArray[Any]:
+    """One array of all that begins with a line, so that no record of a line's size lies in two.
+
+    What is zero is not written, so that large arrays take no memory before they are used.
+    """
+    dtype, size = arrays[0].dtype, sum(array.nbytes for array in arrays)
+    room = np.zeros(size + LINE_BYTES, np.uint8)
     first = -room.ctypes.data % LINE_BYTES
-    copy = room[first : first + array.nbytes].view(array.dtype)
-    copy[:] = array
-    return copy
+    joined = room[first : first + size]
+    begin = 0
+    for array in arrays:
+        content = np.ascontiguousarray(array).view(np.uint8)
+        if content.any():
+            joined[begin : begin + array.nbytes] = content
+        begin += array.nbytes
+    return joined.view(dtype)
 
 
 Ends = dict[Channel, tuple[list[Port], list[Port]]]
@@ -86,7 +95,7 @@ def lay_out_kind(blocks: Sequence[Block], awake: NDArray[np.int32], start: int) 
     """Move the instances' states and memories into shared arrays, and leave views of these with the instances."""
     first = blocks[0]
     state = _aligned(np.array([block.state for block in blocks], first.state_dtype))
-    memory = {name: _aligned(np.concatenate([block.memory[name] for block in blocks])) for name in first.declared_memory}
+    memory = {name: _aligned(*(block.memory[name] for block in blocks)) for name in first.declared_memory}
     used = dict.fromkeys(memory, 0)
     for index, block in enumerate(blocks):
         block.state, block.index = state[index], start + index

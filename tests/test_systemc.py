@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lightfabric.flows import bench, systemc
+from lightfabric.flows.report import RunError
 from lightfabric.flows.systemc import Ring
 
 COUNTS = ("delivered", "hops", "arrival_cycles", "check")
@@ -42,6 +43,14 @@ def test_a_difference_of_one_cycle_is_seen(program):
     mine = _counts(systemc.ours(ring))
     assert mine != other
     assert mine["check"] != other["check"]
+
+
+def test_counts_that_differ_give_no_ratio(program, monkeypatch):
+    ring = Ring(nodes=4, cycles=300)
+    wrong = systemc.theirs(ring, program)
+    monkeypatch.setattr(systemc, "theirs", lambda *_: {**wrong, "check": wrong["check"] + 1})
+    with pytest.raises(RunError, match=f"^check must be the same in SystemC, {wrong['check'] + 1}, not {wrong['check']}$"):
+        systemc.compare([ring])
 
 
 def test_where_systemc_is_missing_the_bench_says_how_to_get_it(monkeypatch, capsys):
