@@ -163,6 +163,8 @@ def network(
         str, typer.Option(help="uniform, transpose, neighbour, tornado, bit-complement or hot-spot.")
     ] = "uniform",
     seed: Annotated[int, _count("Of all that is random.")] = 1,
+    allocator: Annotated[str, typer.Option(help="Of the routers' switches: islip or wavefront.")] = "islip",
+    switching: Annotated[str, typer.Option(help="cut-through or store-and-forward.")] = "cut-through",
     sweep: Annotated[bool, typer.Option("--sweep", help="Latency over load up to saturation, with a figure.")] = False,
     out: Annotated[
         Path | None,
@@ -173,7 +175,7 @@ def network(
     """Synthetic traffic on the cycle model of a network of routers."""
     from lightfabric.flows import network as flow
 
-    settings = flow.Settings(topology, k, n, vcs, buffer, packet_flits, load, traffic, seed)
+    settings = flow.Settings(topology, k, n, vcs, buffer, packet_flits, load, traffic, seed, allocator, switching)
     flow.main(settings, sweep, out, as_json)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from lightfabric.flows.report import InputError, print_json, say, written_whole
 
@@ -43,6 +43,8 @@ class Settings:
     load: float = 0.1
     traffic: str = "uniform"
     seed: int = 1
+    allocator: str = "islip"
+    switching: str = "cut-through"
 
 
 def main(settings: Settings, sweep: bool, out: Path | None, as_json: bool) -> None:
@@ -85,7 +87,10 @@ def _run(settings: Settings) -> "tuple[Network, Result, float]":
         if slots > MOST_SLOTS:
             raise ValueError(f"buffer must be such that there are at most {MOST_SLOTS} places for flits, not {slots}")
         traffic = Traffic(settings.load, settings.packet_flits, settings.traffic)  # type: ignore[arg-type]
-        network = Network(made, traffic, settings.vcs, settings.buffer, settings.seed)
+        network = Network(
+            made, traffic, settings.vcs, settings.buffer, settings.seed,
+            settings.allocator, settings.switching,  # type: ignore[arg-type]
+        )  # fmt: skip
     except ValueError as error:
         raise InputError(f"--{error}") from None
     begin_s = time.process_time()
@@ -169,14 +174,18 @@ def _is_saturated(row: dict[str, Any], at_no_load: dict[str, Any]) -> bool:
 
 
 def _require(settings: Settings) -> None:
-    from lightfabric.model.router import MOST_VIRTUAL_CHANNELS
+    from lightfabric.model.router import MOST_VIRTUAL_CHANNELS, Allocator, Switching
     from lightfabric.model.topology import NAMES
     from lightfabric.model.traffic import PATTERNS
 
-    if settings.topology not in NAMES:
-        raise InputError(f"--topology must be one of {', '.join(NAMES)}, not {settings.topology!r}")
-    if settings.traffic not in PATTERNS:
-        raise InputError(f"--traffic must be one of {', '.join(PATTERNS)}, not {settings.traffic!r}")
+    for name, known in (
+        ("topology", NAMES),
+        ("traffic", PATTERNS),
+        ("allocator", get_args(Allocator)),
+        ("switching", get_args(Switching)),
+    ):
+        if getattr(settings, name) not in known:
+            raise InputError(f"--{name} must be one of {', '.join(known)}, not {getattr(settings, name)!r}")
     least_vcs = 2 if settings.topology in ("torus", "ring", "dragonfly") else 1
     for name, least, most in (
         ("vcs", least_vcs, MOST_VIRTUAL_CHANNELS),

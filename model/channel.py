@@ -124,6 +124,19 @@ def peek(now: int, channels: Channels, fifo: int) -> int:
 
 
 @compiled
+def holds_packet(now: int, channels: Channels, fifo: int) -> bool:
+    """Whether the last flit of the packet at the head can be seen, too."""
+    this = channels.fifo[fifo]
+    for place in range(this.head, this.tail):
+        slot = channels.slot[this.first_slot + (place & this.mask)]
+        if slot.cycle > now:
+            return False
+        if channels.flit[slot.flit].last:
+            return True
+    return False
+
+
+@compiled
 def _take(now: int, channels: Channels, fifo: int) -> int:
     """Take the flit that ``peek`` found out of a Fifo, not out of its place."""
     this = channels.fifo[fifo]

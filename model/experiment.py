@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.block import Module, connect
 from lightfabric.model.kernel import System
-from lightfabric.model.router import Router
+from lightfabric.model.router import Allocator, Router, Switching
 from lightfabric.model.topology import End, Topology, port_table
 from lightfabric.model.traffic import Client, Traffic, destinations
 
@@ -46,13 +46,32 @@ class Result:
 class Network:
     """The system of one experiment: ``routers`` and ``clients``, elaborated."""
 
-    def __init__(self, topology: Topology, traffic: Traffic, channels: int, depth_flits: int, seed: int) -> None:
+    def __init__(
+        self,
+        topology: Topology,
+        traffic: Traffic,
+        channels: int,
+        depth_flits: int,
+        seed: int,
+        allocator: Allocator = "islip",
+        switching: Switching = "cut-through",
+    ) -> None:
+        if switching == "store-and-forward" and depth_flits < traffic.packet_flits:
+            raise ValueError(f"buffer must be at least {traffic.packet_flits}, a packet, to store it, not {depth_flits}")
         self.topology, self.traffic = topology, traffic
         routers, nodes = len(topology.ends), topology.nodes
         seeds = np.random.SeedSequence(seed).generate_state(routers + nodes, np.uint64) >> np.uint64(1) | np.uint64(1)
         fixed = destinations(traffic.pattern, *topology.digits, nodes)
         self.routers = [
-            Router(len(ends), channels, topology.route[n], **port_table(ends), seed=int(seeds[n]))
+            Router(
+                len(ends),
+                channels,
+                topology.route[n],
+                **port_table(ends),
+                allocator=allocator,
+                switching=switching,
+                seed=int(seeds[n]),
+            )
             for n, ends in enumerate(topology.ends)
         ]
         self.clients = [

@@ -6,14 +6,18 @@ IEEE/ACM Transactions on Networking 7 (2), 1999]. All cycles are those of BookSi
 ``vc_alloc_delay``, ``sw_alloc_delay``, ``st_final_delay`` and ``credit_delay`` of 1 [Jiang et al., ISPASS 2013].
 """
 
+from typing import Literal
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lightfabric.model.bits import lowest, next_in_turn, one_bit
 from lightfabric.model.block import Block, Inputs, Memory, Outputs
-from lightfabric.model.channel import Channels, Fifo, arrivals, forward, has_space, peek, wake_at
+from lightfabric.model.channel import Channels, Fifo, arrivals, forward, has_space, holds_packet, peek, wake_at
 from lightfabric.model.compiled import Records, compiled, from_, record, touch
 
+Allocator = Literal["islip", "wavefront"]
+Switching = Literal["cut-through", "store-and-forward"]
 MOST_VIRTUAL_CHANNELS = 32
 MOST_PORTS = 62
 """Bits of a signed word."""
@@ -167,6 +171,8 @@ def _give_switch(now: int, me: Records, count: int, memory: Records, channels: C
         outputs |= one_bit(queue.output)
     if shared != 0:
         _request_switch(me, count, memory)
+        if me.is_wavefront:
+            return _pass_wave(now, me, outputs, memory, channels)
         return _pass_chosen(now, me, outputs, memory, channels)
     for n in range(count):
         _pass(now, me, wanting[n], memory, channels)
@@ -215,6 +221,30 @@ def _pass_chosen(now: int, me: Records, outputs: int, memory: Records, channels:
 
 
 @compiled
+def _pass_wave(now: int, me: Records, outputs: int, memory: Records, channels: Channels) -> int:
+    """Wavefront: diagonal by diagonal, each cycle from the next one on, all that still can pass; how many do."""
+    _, ports, _, requests, _, _ = memory
+    inputs, count, diagonal = one_bit(me.ports) - 1, 0, now % me.ports
+    for _ in range(me.ports):
+        left = inputs
+        while left != 0:
+            number = lowest(left)
+            left &= left - 1
+            output = diagonal - number if diagonal >= number else diagonal - number + me.ports
+            if outputs >> output & 1 and ports[output].wanted >> number & 1:
+                inputs ^= one_bit(number)
+                outputs ^= one_bit(output)
+                ports[output].wanted = 0
+                _pass(now, me, number * me.channels + requests[number * me.ports + output], memory, channels)
+                count += 1
+        diagonal = diagonal + 1 if diagonal + 1 < me.ports else 0
+    while outputs != 0:
+        ports[lowest(outputs)].wanted = 0
+        outputs &= outputs - 1
+    return count
+
+
+@compiled
 def _pass(now: int, me: Records, number: int, memory: Records, channels: Channels) -> None:
     """The flit of an input queue leaves."""
     queues, ports, _, _, _, sets = memory
@@ -236,11 +266,10 @@ def _pass(now: int, me: Records, number: int, memory: Records, channels: Channel
 def _route_heads(now: int, me: Records, index: int, passed: int, i: Records, memory: Records, channels: Channels) -> bool:
     """Route the heads that have come; True if a packet waits for a virtual channel that may be free now."""
     queues, _, _, _, _, sets = memory
-    heads = waiting = 0
+    waiting, routed = 0, False
     for word in range(me.words):
         here = sets[word]
         waiting |= here.routed
-        heads |= here.heads
         here.routed |= here.heads
         left = here.heads
         while left != 0:
@@ -248,8 +277,12 @@ def _route_heads(now: int, me: Records, index: int, passed: int, i: Records, mem
             left &= left - 1
             queue = queues[number]
             queue.taken = i[index, number]
+            if me.waits_for_tail and not holds_packet(now, channels, queue.taken):
+                here.routed ^= one_bit(number & 63)  # each flit that comes brings it here again
+                continue
+            routed = True
             _route(me, queue, channels.flit[peek(now, channels, queue.taken)], memory)
-    return heads != 0 or (passed > 0 and waiting != 0)
+    return routed or (passed > 0 and waiting != 0)
 
 
 @compiled
@@ -319,11 +352,14 @@ def _step_router(now: int, awake: Records, state: Records, memories: Records, po
             wake_at(now, channels, me.block, now + 1)
 
 
+_STATE = "ports channels words all_channels upper_channels is_wavefront waits_for_tail random flit_hops"
+
+
 class Router(
     Block,
     step=_step_router,
     sees_arrivals=True,
-    state=dict.fromkeys(["ports", "channels", "words", "all_channels", "upper_channels", "random", "flit_hops"], "i8"),
+    state=dict.fromkeys(_STATE.split(), "i8"),
 ):
     """A router with as many inputs as outputs, ``channels`` virtual channels each.
 
@@ -334,6 +370,9 @@ class Router(
     Where a port is ``split``, packets that cross use the upper half of its virtual channels, others the lower. A packet
     keeps whether it crosses when it goes on in the same ``group`` of ports, as between the two ports of a dimension;
     otherwise its way says so, or the port by which it came, if that ``raises``. All three are by port; group -1 is none.
+
+    ``allocator`` is that of the switch; "wavefront" [Tamir, Chi, IEEE TPDS 4 (1), 1993] leaves no input idle that has a flit
+    for an idle output. With "store-and-forward" a packet is routed when its last flit has come; the queue must hold it.
     """
 
     i = Inputs(Fifo)
@@ -354,6 +393,8 @@ class Router(
         group: ArrayLike = -1,
         raises: ArrayLike = 0,
         split: ArrayLike = 0,
+        allocator: Allocator = "islip",
+        switching: Switching = "cut-through",
         seed: int = 1,
     ) -> None:
         if not 1 <= ports <= MOST_PORTS:
@@ -376,6 +417,8 @@ class Router(
                 "words": words,
                 "all_channels": everything,
                 "upper_channels": everything >> channels // 2 << channels // 2,
+                "is_wavefront": allocator == "wavefront",
+                "waits_for_tail": switching == "store-and-forward",
                 "random": seed,
             },
             memory={

@@ -94,6 +94,38 @@ def test_at_no_load_a_packet_takes_five_cycles_per_router(name, packet_flits):
     assert result.latency_cycles == pytest.approx(2 + 5 * result.hops + packet_flits - 1, rel=0.005)
 
 
+@pytest.mark.parametrize("name", ["mesh", "torus", "crossbar"])
+def test_stored_packets_take_their_length_once_more_per_router(name):
+    """T0 = 2 + 5 H + (P - 1) (H + 1): each router waits for the last flit [Dally, Towles 2004, 13.2.1]."""
+    made = Network(
+        topology(name, *SIZES[name]), Traffic(0.002, 4, batch_cycles=16_000), 8, 8, 1, "islip", "store-and-forward"
+    )
+    result = made.run(200_000)
+    assert result.latency_cycles == pytest.approx(2 + 5 * result.hops + 3 * (result.hops + 1), rel=0.005)
+
+
+def test_both_allocators_lose_no_flit_and_a_wavefront_passes_more():
+    """On a full crossbar; iSLIP with one iteration leaves pairs of idle ports unmatched, a maximal matching none."""
+    seen = {}
+    for allocator in ("islip", "wavefront"):
+        made = Network(topology("crossbar", 8, 1), Traffic(1.0, 1, batch_cycles=500), 8, 8, 1, allocator)
+        seen[allocator] = made.run(5_500).accepted_load
+        fifo = made.system.channels.fifo
+        sent = sum(int(client.state.sent) for client in made.clients)
+        taken = sum(int(fifo["head"][port.bound[0].index]) for client in made.clients for port in client.i)
+        assert sent - taken == int((fifo["tail"] - fifo["head"]).sum())
+    assert seen["islip"] + 0.02 < seen["wavefront"] <= 1
+
+
+def test_a_wavefront_alone_in_a_network_is_as_quick_as_islip():
+    """Where nobody meets, no allocator decides: the latency at no load is the same."""
+    seen = [
+        Network(topology("torus", 4, 2), Traffic(0.002, batch_cycles=8_000), 8, 8, 1, allocator).run(200_000)
+        for allocator in ("islip", "wavefront")
+    ]
+    assert seen[0].latency_cycles == pytest.approx(seen[1].latency_cycles, rel=1e-3)
+
+
 def routers_visited(made: Topology, source: int, destination: int, choice: int) -> int:
     """By the tables alone, the first or the second of two ways where there are two."""
     next_router = {(a.router, a.port): b.router for one, other in made.edges for a, b in ((one, other), (other, one))}
@@ -215,6 +247,12 @@ def test_without_numba_the_same_happens():
         ({"traffic": "all"}, f"--traffic must be one of {', '.join(PATTERNS)}, not 'all'"),
         ({"load": 0.0}, "--load must be above 0 and at most 1, not 0.0"),
         ({"load": float("nan")}, "--load must be above 0 and at most 1, not nan"),
+        ({"allocator": "maximum"}, "--allocator must be one of islip, wavefront, not 'maximum'"),
+        ({"switching": "circuit"}, "--switching must be one of cut-through, store-and-forward, not 'circuit'"),
+        (
+            {"switching": "store-and-forward", "packet_flits": 9},
+            "--buffer must be at least 9, a packet, to store it, not 8",
+        ),
         ({"vcs": 1}, "--vcs must be from 2 to 32, not 1"),
         ({"buffer": 0}, "--buffer must be from 1 to 4096, not 0"),
         ({"packet_flits": 0}, "--packet-flits must be from 1 to 1024, not 0"),
