@@ -142,12 +142,13 @@ def replay(
     file: Annotated[Path, typer.Argument(help="A TopoOpt task graph.")],
     bandwidth: Annotated[str, typer.Option(help="Of a node in each direction, such as 100Gbps.")],
     fabric: Annotated[str, typer.Option(help="What joins the nodes.")] = "ideal-switch",
+    fidelity: Annotated[str, typer.Option(help="fluid, or cycle: flit by flit.")] = "fluid",
     as_json: AsJson = False,
 ) -> None:
     """Run the task graph of a real job on a fabric."""
     from lightfabric.flows import replay as flow
 
-    flow.main(file, bandwidth, fabric, as_json)
+    flow.main(file, bandwidth, fabric, fidelity, as_json)
 
 
 @app.command()

@@ -1,26 +1,44 @@
 """``lightfabric replay``: a task graph of a real job on a fabric, as its authors ran it."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from lightfabric.flows.report import InputError, RunError, print_json, read_bytes
+from lightfabric.model.spec import ChipletSpec
+
+if TYPE_CHECKING:
+    from lightfabric.model.task import Schedule, TaskGraph
 
 MESSAGE_LATENCY_PS = 2_000_000
 """2 us per message step: the set-up that reproduces the iteration times published with the TopoOpt files."""
 MOST_BYTES = 256 << 20
 FABRICS = ("ideal-switch",)
+FIDELITIES = ("fluid", "cycle")
+MOST_FLITS = 1 << 29
+"""At cycle fidelity: some minutes."""
+FIBRE_M = 1e-3
+CHIPLET = ChipletSpec(
+    ports=1, wavelengths_per_port=8, wavelength_gbps=16.5, core_clock_mhz=250.0, flit_bytes=256, reach_m=10.0
+)
+"""Of cycle fidelity: a beat per cycle, four per flit."""
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([MGT])bps")
 _GBPS = {"M": 1e-3, "G": 1.0, "T": 1e3}
 _LEAST_GBPS, _MOST_GBPS = 1e-3, 1e6
 
 
-def replay(path: Path, bandwidth_gbps: float, *, message_latency_ps: int = MESSAGE_LATENCY_PS) -> dict[str, Any]:
+def replay(
+    path: Path, bandwidth_gbps: float, fidelity: str = "fluid", *, message_latency_ps: int = MESSAGE_LATENCY_PS
+) -> dict[str, Any]:
     """One iteration of a TopoOpt file on an ideal switch, with ``bandwidth_gbps`` per node and direction.
 
-    The published bandwidth is payload: nothing is taken off for coding or headers, and the links themselves have no
-    latency. InputError names the file and the field that is wrong.
+    The published bandwidth is payload: nothing is taken off for coding or headers, and at fluid fidelity the links
+    themselves have no latency. At cycle fidelity every flit goes over the link, the switch and another link of a chiplet of
+    that payload rate, with the timing of its RTL. InputError names the file and the field that is wrong.
     """
     from lightfabric.placement import topoopt
 
@@ -30,17 +48,15 @@ def replay(path: Path, bandwidth_gbps: float, *, message_latency_ps: int = MESSA
     except ValueError as error:
         raise InputError(f"{path}: must be a whole TopoOpt task graph: {error}") from None
 
-    from lightfabric.model import fluid
-    from lightfabric.model.network import star
-
-    network = star(graph.devices, bandwidth_gbps * 1e9 / 8, graph.demand_bytes())
+    run = _run_flits if fidelity == "cycle" else _run_fluid
     try:
-        schedule = fluid.run(graph, network, message_latency_ps=message_latency_ps)
+        schedule = run(graph, bandwidth_gbps, message_latency_ps)
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     return {
         "file": str(path),
         "fabric": FABRICS[0],
+        "fidelity": fidelity,
         "bandwidth_gbps": bandwidth_gbps,
         "devices": topoopt.nodes(graph),
         "tasks": len(graph),
@@ -48,12 +64,47 @@ def replay(path: Path, bandwidth_gbps: float, *, message_latency_ps: int = MESSA
     }
 
 
-def main(path: Path, bandwidth: str, fabric: str, as_json: bool) -> None:
+def _run_fluid(graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int) -> "Schedule":
+    from lightfabric.model import fluid
+    from lightfabric.model.network import star
+
+    network = star(graph.devices, bandwidth_gbps * 1e9 / 8, graph.demand_bytes())
+    return fluid.run(graph, network, message_latency_ps=message_latency_ps)
+
+
+def chiplet_of(payload_gbps: float) -> ChipletSpec:
+    """One port whose payload has this rate: ``CHIPLET`` with another clock, and a line and a reach to match."""
+    line_gbps = payload_gbps * 66 / 64 * CHIPLET.flit_bytes / CHIPLET.payload_bytes / CHIPLET.wavelengths_per_port
+    faster = line_gbps / CHIPLET.wavelength_gbps
+    core_clock_mhz = faster * CHIPLET.core_clock_mhz * (1 + 1e-12)  # not less than the line needs, whatever is rounded
+    return replace(CHIPLET, wavelength_gbps=line_gbps, core_clock_mhz=core_clock_mhz, reach_m=CHIPLET.reach_m / faster)
+
+
+def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int) -> "Schedule":
+    from lightfabric.flows.timing_store import measured_timing
+    from lightfabric.model.cluster import MOST_HUB_GPUS, Cluster, Hub
+
+    spec = chiplet_of(bandwidth_gbps)
+    demand = graph.demand_bytes()
+    talkers, flits = np.unique(np.array(list(demand), np.int32)), sum(demand.values()) // spec.payload_bytes
+    if flits > MOST_FLITS or len(talkers) > MOST_HUB_GPUS:
+        most = f"more than {MOST_FLITS} flits or {MOST_HUB_GPUS} nodes"
+        raise InputError(f"--fidelity must be fluid for {most}, not cycle: {flits} flits, {len(talkers)} nodes")
+    if not len(talkers):
+        return _run_fluid(graph, bandwidth_gbps, message_latency_ps)
+    timing = measured_timing(CHIPLET)  # in cycles, which a faster clock does not change
+    latency_cycles = round(message_latency_ps / spec.cycle_ps)
+    return Cluster(graph, spec, timing, Hub(talkers, FIBRE_M), latency_cycles).run()
+
+
+def main(path: Path, bandwidth: str, fabric: str, fidelity: str, as_json: bool) -> None:
     """The command: checks its options, replays, prints one line or one JSON object."""
     bandwidth_gbps = _gbps(bandwidth)
     if fabric not in FABRICS:
         raise InputError(f"--fabric must be one of {', '.join(FABRICS)}, not {fabric!r}")
-    result = replay(path, bandwidth_gbps)
+    if fidelity not in FIDELITIES:
+        raise InputError(f"--fidelity must be one of {', '.join(FIDELITIES)}, not {fidelity!r}")
+    result = replay(path, bandwidth_gbps, fidelity)
     if as_json:
         print_json(result)
     else:

@@ -6,7 +6,7 @@ optical switches to whatever these are set to.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import numpy as np
@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightfabric.model.bits import lowest
 from lightfabric.model.block import Module, connect
+from lightfabric.model.channel import Fifo
 from lightfabric.model.compiled import Records
 from lightfabric.model.gpu import OPERATION, Does, Gpu
 from lightfabric.model.kernel import System
@@ -24,6 +25,8 @@ from lightfabric.model.task import Kind, Schedule, TaskGraph
 from lightfabric.model.timing import Timing
 
 MOST_CYCLES = 1 << 40
+MOST_HUB_GPUS = 64
+"""Ports of a switch."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,38 @@ class Cabling:
     port: NDArray[np.int32]
     fibre_m: float
 
+    def address(self, gpu: int) -> int:
+        """Of its port 0; those of its other ports follow."""
+        return gpu * self.gpu.shape[1]
+
     def lanes(self, source: int, destination: int) -> int:
         """The set of ports of one GPU that lead to another, as bits; ValueError if there is none."""
         found = np.flatnonzero(self.gpu[source] == destination)
         if not len(found):
             raise ValueError(f"Cabling must have a circuit from GPU {source} to GPU {destination}, not none")
         return int((1 << found).sum())
+
+
+@dataclass(frozen=True)
+class Hub:
+    """One switch in the middle that never limits, at the end of a link from each of ``gpus``, in rising order."""
+
+    gpus: NDArray[np.int32]
+    fibre_m: float
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.gpus) <= MOST_HUB_GPUS:
+            raise ValueError(f"Hub.gpus must be 1 to {MOST_HUB_GPUS}, not {len(self.gpus)}")
+
+    def address(self, gpu: int) -> int:
+        """Port of the switch."""
+        return int(np.searchsorted(self.gpus, gpu))
+
+    def lanes(self, source: int, destination: int) -> int:
+        """The one port of a GPU."""
+        assert source in self.gpus
+        assert destination in self.gpus
+        return 1
 
 
 def ring(gpus: int, ports: int, fibre_m: float) -> Cabling:
@@ -66,16 +95,58 @@ class Cluster:
     """The system that runs ``graph`` on chiplets of a spec and its timing; rank r is GPU r.
 
     ValueError if GPUs talk to each other that no circuit joins. Memory grows with the places for flits, of which each
-    chiplet has ``8 * ports * virtual_channels * buffer_flits``.
+    chiplet has ``8 * ports * virtual_channels * buffer_flits``. Every message takes ``message_latency_cycles`` more, as in
+    a library of collectives.
     """
 
-    def __init__(self, graph: TaskGraph, spec: ChipletSpec, timing: Timing, cabling: Cabling) -> None:
-        self.graph, self.spec, self.cabling = graph, spec, cabling
+    def __init__(
+        self,
+        graph: TaskGraph,
+        spec: ChipletSpec,
+        timing: Timing,
+        cabling: Cabling | Hub,
+        message_latency_cycles: int = 0,
+    ) -> None:
+        self.graph, self.spec, self._timing = graph, spec, timing
+        self._message_latency_cycles = message_latency_cycles
         self.delay_cycles = ceil(cabling.fibre_m * FIBRE_PS_PER_M / spec.cycle_ps)
         self._program = _Program(graph, spec, cabling)
-        top, gpus, ports = Module(), graph.devices, spec.ports
-        addresses = cabling.gpu * ports + cabling.port
-        self.gpus = [top.add(f"gpu[{n}]", self._program.gpu(n, addresses[n])) for n in range(gpus)]
+        top = Module()
+        self.gpus = list[Gpu]()
+        self.links = dict[tuple[int, int], Link]()
+        if isinstance(cabling, Hub):
+            self._join_to_hub(top, cabling)
+        else:
+            self._join_by_circuits(top, cabling)
+        self.system = System(top)
+
+    def _from_gpu(self, fifo: Fifo) -> Fifo:
+        """With the latency of messages; so many more may be under way."""
+        more = self._message_latency_cycles
+        return Fifo(fifo.depth + more, fifo.latency_cycles + more, fifo.credit_cycles)
+
+    def _join_to_hub(self, top: Module, hub: Hub) -> None:
+        spec, timing = self.spec, self._timing
+        talks = [int(gpu) for gpu in hub.gpus]
+        self.gpus = [top.add(f"gpu[{n}]", self._program.gpu(n, [0] * (n in talks))) for n in range(self.graph.devices)]
+        switch = top.add("hub", Switch(replace(spec, ports=-(-len(talks) // 2)), timing.switch))
+        for queue in range(len(talks) * spec.virtual_channels, len(switch.i)):  # of an odd number's last port
+            connect(switch.o[queue], switch.i[queue], Fifo(1))
+        for place, n in enumerate(talks):
+            up = top.add(f"up[{n}]", Link(spec, timing.link, self.delay_cycles, timing.switch.credit_cycles))
+            self.links[n, 0] = up
+            down = top.add(f"down[{n}]", Link(spec, timing.link, self.delay_cycles))
+            for v in range(spec.virtual_channels):
+                queue = place * spec.virtual_channels + v
+                connect(self.gpus[n].o[v], up.i[v], self._from_gpu(Link.input_fifo(spec, timing.link)))
+                connect(up.o[v], switch.i[queue], up.output_fifo())
+                connect(switch.o[queue], down.i[v], switch.output_fifo(timing.link.accept_cycles))
+                connect(down.o[v], self.gpus[n].i[v], down.output_fifo())
+
+    def _join_by_circuits(self, top: Module, cabling: Cabling) -> None:
+        spec, timing = self.spec, self._timing
+        gpus, ports = self.graph.devices, spec.ports
+        self.gpus = [top.add(f"gpu[{n}]", self._program.gpu(n, cabling.port[n])) for n in range(gpus)]
         switches = [top.add(f"switch[{n}]", Switch(spec, timing.switch, _routes(n, spec, cabling))) for n in range(gpus)]
         self.links = {
             (n, p): top.add(f"link[{n}][{p}]", Link(spec, timing.link, self.delay_cycles, timing.switch.credit_cycles))
@@ -84,7 +155,7 @@ class Cluster:
         }
         for gpu, switch in zip(self.gpus, switches, strict=True):
             for q in range(ports * spec.virtual_channels):
-                connect(gpu.o[q], switch.i[q], Switch.input_fifo(spec, timing.switch))
+                connect(gpu.o[q], switch.i[q], self._from_gpu(Switch.input_fifo(spec, timing.switch)))
                 connect(switch.o[q], gpu.i[q], switch.output_fifo())
         for (n, p), link in self.links.items():
             there = switches[int(cabling.gpu[n, p])]
@@ -92,7 +163,6 @@ class Cluster:
                 output, input_ = (ports + p) * spec.virtual_channels + v, int(ports + cabling.port[n, p])
                 connect(switches[n].o[output], link.i[v], switches[n].output_fifo(timing.link.accept_cycles))
                 connect(link.o[v], there.i[input_ * spec.virtual_channels + v], link.output_fifo())
-        self.system = System(top)
 
     def run(self, limit_cycle: int = MOST_CYCLES) -> Schedule:
         """Run to the end. Times are those of the cycles in which tasks start and finish; links are GPU by GPU, port by port.
@@ -132,7 +202,7 @@ class _Program:
     is a join on GPU 0.
     """
 
-    def __init__(self, graph: TaskGraph, spec: ChipletSpec, cabling: Cabling) -> None:
+    def __init__(self, graph: TaskGraph, spec: ChipletSpec, cabling: Cabling | Hub) -> None:
         self._graph, self._spec, self._cabling = graph, spec, cabling
         self._made = list[dict[str, int]]()
         self._after = list[list[int]]()
@@ -144,7 +214,7 @@ class _Program:
         self._last = np.array([last for _, last in ends], np.int64)
         self._lay_out()
 
-    def _add(self, gpu: int, does: int, after: Sequence[int] = (), **fields: int) -> int:
+    def _add(self, gpu: int, does: int, after: Sequence[int] = (), /, **fields: int) -> int:
         self._made.append({"gpu": gpu, "does": does, **fields})
         self._after.append(list[int]())
         for before in after:
@@ -167,10 +237,10 @@ class _Program:
 
     def _add_transfer(self, gpu: int, peer: int, work: int, count: int) -> tuple[int, int]:
         flits = self._flits(work, count) if gpu != peer else 0
-        lanes = self._cabling.lanes(gpu, peer) if flits else 0
-        first = last = self._add(gpu, Does.SEND, flits=flits, lanes=lanes)
+        way = self._way(gpu, peer) if flits else {}
+        first = last = self._add(gpu, Does.SEND, flits=flits, **way)
         for _ in range(count - 1 if flits else 0):
-            last = self._add(gpu, Does.SEND, [last], flits=flits, lanes=lanes)
+            last = self._add(gpu, Does.SEND, [last], flits=flits, **way)
         return first, last
 
     def _add_ring(self, members: list[int], work: int, count: int) -> tuple[int, int]:
@@ -179,13 +249,16 @@ class _Program:
         rings = [
             self._add(
                 member, Does.RING, [first], chunk_flits=chunk_flits, flits=2 * (size - 1) * count * chunk_flits,
-                lanes=self._cabling.lanes(member, members[(place + 1) % size]) if chunk_flits else 0,
+                **(self._way(member, members[(place + 1) % size]) if chunk_flits else {}),
             )
             for place, member in enumerate(members)
         ]  # fmt: skip
         for place, ring_ in enumerate(rings):
             self._made[ring_]["target"] = rings[(place + 1) % size]
         return first, self._add(members[0], Does.JOIN, rings)
+
+    def _way(self, gpu: int, peer: int) -> dict[str, int]:
+        return {"lanes": self._cabling.lanes(gpu, peer), "address": self._cabling.address(peer)}
 
     def _flits(self, work_bytes: int, parts: int) -> int:
         return -(-work_bytes // (parts * self._spec.payload_bytes))
@@ -198,7 +271,7 @@ class _Program:
         place[order] = np.arange(len(order))
         self._place = place
         operations: Records = np.zeros(len(order), OPERATION)
-        for name in ("gpu", "does", "cycles", "flits", "chunk_flits", "lanes"):
+        for name in ("gpu", "does", "cycles", "flits", "chunk_flits", "lanes", "address"):
             operations[name][place] = [made.get(name, 0) for made in self._made]
         operations["target"][place] = place[[made.get("target", number) for number, made in enumerate(self._made)]]
         after = [place[self._after[number]] for number in order.tolist()]
@@ -209,12 +282,12 @@ class _Program:
         self._operations = operations
         self._starts = np.searchsorted(gpu[order], np.arange(self._graph.devices + 1))
 
-    def gpu(self, number: int, addresses: NDArray[np.int32]) -> Gpu:
+    def gpu(self, number: int, far_ports: ArrayLike) -> Gpu:
         """The GPU of a rank."""
         begin, end = self._starts[number], self._starts[number + 1]
         own = self._operations[begin:end]
         span = slice(own["successor"][0], own["successor_end"][-1]) if len(own) else slice(0, 0)
-        return Gpu(number, int(begin), own, self._successors[span], addresses, self._spec.virtual_channels)
+        return Gpu(number, int(begin), own, self._successors[span], far_ports, self._spec.virtual_channels)
 
     def times(self, operations: Records) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Cycles in which each task started and finished."""

@@ -17,7 +17,8 @@ from lightfabric.model.block import Block, Inputs, Memory, Outputs
 from lightfabric.model.channel import NEVER, Channels, Fifo, arrivals, has_space, pop, push, wake_at
 from lightfabric.model.compiled import Records, compiled, from_, record
 
-MOST_LANES = 32
+MOST_QUEUES = 63
+"""Lanes times virtual channels: bits of a signed word."""
 NONE = -1
 
 
@@ -33,12 +34,13 @@ class Does(IntEnum):
 OPERATION = record(
     cycles="i8", flits="i8", sent="i8", received="i8", start_cycle="i8", finish_cycle="i8", lanes="i8",
     successor="i4", successor_end="i4", chunk_flits="i4", waiting="i4", ready_cycle="i8", target="i4", next="i4",
-    gpu="i4", does="i4",
+    gpu="i4", does="i4", address="i4",
 )  # fmt: skip
-"""One operation of one GPU. ``flits`` are to be sent on ``lanes``, a set of ports, and counted by the operation ``target``;
-as many arrive. ``waiting`` is the number of operations it waits for, ``next`` the one after it in its GPU's list."""
-_LANE = record(address="i4", channel="i4")
-"""What a port leads to, and the virtual channel of its last flit."""
+"""One operation of one GPU. ``flits`` are to be sent on ``lanes``, a set of ports, to ``address``, and counted by the
+operation ``target``; as many arrive. ``waiting`` is the number of operations it waits for, ``next`` the one after it in its
+GPU's list."""
+_LANE = record(far_port="i4", channel="i4")
+"""What a port leads to, and the virtual channel of its next flit."""
 
 _COMPUTE, _SEND, _RING, _JOIN = (int(does) for does in Does)
 
@@ -192,7 +194,7 @@ def _send_flit(
 ) -> None:
     flit = channels.flit[push(now, channels, output)]
     flit.payload, flit.injected_cycle, flit.packet = number, now, operation.target
-    flit.source, flit.destination = me.number, lane.address
+    flit.source, flit.destination = me.number, operation.address + lane.far_port
     flit.virtual_channel, flit.last = lane.channel, True
     lane.channel = lane.channel + 1 if lane.channel + 1 < me.channels else 0
     operation.sent += 1
@@ -222,8 +224,8 @@ class Gpu(Block, step=_step_gpu, sees_arrivals=True, state=dict.fromkeys(_STATE.
 
     The GPUs of a system are added to it by rising ``number`` from 0 on. ``operations`` are those of this GPU; operations
     name each other by their place in those of all GPUs, one after the other, and so do ``successor`` and
-    ``successor_end`` those in ``successors``. A flit on lane n is for ``addresses[n]``. ``sent`` and ``taken`` count flits,
-    ``latency_cycles`` is the sum of those from being sent to being taken.
+    ``successor_end`` those in ``successors``. A flit on lane n is for the operation's address plus ``far_ports[n]``.
+    ``sent`` and ``taken`` count flits, ``latency_cycles`` is the sum of those from being sent to being taken.
     """
 
     i = Inputs(Fifo)
@@ -238,13 +240,13 @@ class Gpu(Block, step=_step_gpu, sees_arrivals=True, state=dict.fromkeys(_STATE.
         first_operation: int,
         operations: Records,
         successors: ArrayLike,
-        addresses: ArrayLike,
+        far_ports: ArrayLike,
         channels: int,
     ) -> None:
-        lanes = np.zeros(np.size(addresses), _LANE)
-        if not 1 <= len(lanes) * channels < 64:
-            raise ValueError(f"Gpu.addresses must be 1 to {63 // channels}, not {len(lanes)}")
-        lanes["address"] = addresses
+        lanes = np.zeros(np.size(far_ports), _LANE)
+        if len(lanes) * channels > MOST_QUEUES:
+            raise ValueError(f"Gpu.far_ports must be at most {MOST_QUEUES // channels}, not {len(lanes)}")
+        lanes["far_port"] = far_ports
         own: Records = np.array(operations, OPERATION)
         first = np.flatnonzero(own["waiting"] == 0) + first_operation
         own["next"][first - first_operation] = [*first[1:], NONE][: len(first)]

@@ -10,7 +10,7 @@ import pytest
 
 from lightfabric.flows.allreduce import all_reduce, cabling, closed_form_cycles, measure
 from lightfabric.model import fluid
-from lightfabric.model.cluster import Cluster, circuit_switched, ring
+from lightfabric.model.cluster import Cluster, Hub, circuit_switched, ring
 from lightfabric.model.network import star
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Kind, TaskGraph
@@ -64,6 +64,22 @@ def test_a_ring_all_reduce_takes_its_closed_form(fabric, gpus, flits, timing):
     slots = 2 * (gpus - 1) * 2  # a chunk may wait for a slot of the line at its beginning and at its end
     assert wanted <= seen <= wanted + slots + 2
     assert cluster.flits_per_link().sum() == 2 * (gpus - 1) * gpus * flits
+
+
+@pytest.mark.parametrize("gpus", [3, 6])
+def test_over_a_hub_a_message_takes_two_links_a_switch_and_its_own_latency(gpus, timing):
+    flits, more = 7, 50
+    size = gpus * flits * PAYLOAD
+    cluster = Cluster(all_reduce(gpus, size), SPEC, timing, Hub(np.arange(gpus, dtype=np.int32), 1.0), more)
+    seen = cluster.run().makespan_ps / SPEC.cycle_ps
+    step = 2 * (timing.link.latency_cycles + cluster.delay_cycles) + timing.switch.latency_cycles + 1 + more
+    wanted = 2 * (gpus - 1) * (step + (flits - 1) * float(timing.link.cycles_per_flit))
+    assert wanted <= seen <= wanted + 2 * (gpus - 1) * 2 + 2
+
+
+def test_a_hub_has_as_many_ports_as_a_switch():
+    with pytest.raises(ValueError, match=r"^Hub.gpus must be 1 to 64, not 65$"):
+        Hub(np.arange(65, dtype=np.int32), 1.0)
 
 
 def test_transfers_computations_and_barriers_follow_each_other(timing):
