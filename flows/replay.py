@@ -20,7 +20,7 @@ FABRICS = ("ideal-switch",)
 FIDELITIES = ("fluid", "cycle")
 MOST_FLITS = 1 << 29
 """At cycle fidelity: some minutes."""
-FIBRE_M = 1e-3
+FLIGHT_PS = 1.0
 CHIPLET = ChipletSpec(
     ports=1, wavelengths_per_port=8, wavelength_gbps=16.5, core_clock_mhz=250.0, flit_bytes=256, reach_m=10.0
 )
@@ -82,7 +82,8 @@ def chiplet_of(payload_gbps: float) -> ChipletSpec:
 
 def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int) -> "Schedule":
     from lightfabric.flows.timing_store import measured_timing
-    from lightfabric.model.cluster import MOST_HUB_GPUS, Cluster, Hub
+    from lightfabric.model.cabling import MOST_HUB_GPUS, Hub, Hubs
+    from lightfabric.model.cluster import Cluster
 
     spec = chiplet_of(bandwidth_gbps)
     demand = graph.demand_bytes()
@@ -94,7 +95,7 @@ def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: in
         return _run_fluid(graph, bandwidth_gbps, message_latency_ps)
     timing = measured_timing(CHIPLET)  # in cycles, which a faster clock does not change
     latency_cycles = round(message_latency_ps / spec.cycle_ps)
-    return Cluster(graph, spec, timing, Hub(talkers, FIBRE_M), latency_cycles).run()
+    return Cluster(graph, spec, timing, Hubs((Hub(talkers, FLIGHT_PS),)), latency_cycles).run()
 
 
 def main(path: Path, bandwidth: str, fabric: str, fidelity: str, as_json: bool) -> None:

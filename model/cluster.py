@@ -6,89 +6,30 @@ optical switches to whatever these are set to.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import chain
 from math import ceil
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightfabric.model.bits import lowest
-from lightfabric.model.block import Module, connect
+from lightfabric.model.block import Module, Port, connect
+from lightfabric.model.cabling import Cabling, Hub, Hubs, delay_cycles, fibre_cycles, line
 from lightfabric.model.channel import Fifo
 from lightfabric.model.compiled import Records
 from lightfabric.model.gpu import OPERATION, Does, Gpu
 from lightfabric.model.kernel import System
 from lightfabric.model.link import Link
-from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
+from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.switch import Switch
 from lightfabric.model.task import Kind, Schedule, TaskGraph
 from lightfabric.model.timing import Timing
 
 MOST_CYCLES = 1 << 40
-MOST_HUB_GPUS = 64
-"""Ports of a switch."""
-
-
-@dataclass(frozen=True)
-class Cabling:
-    """Where the fibre of each port ends: port ``port[g, p]`` of GPU ``gpu[g, p]``; all of one length."""
-
-    gpu: NDArray[np.int32]
-    port: NDArray[np.int32]
-    fibre_m: float
-
-    def address(self, gpu: int) -> int:
-        """Of its port 0; those of its other ports follow."""
-        return gpu * self.gpu.shape[1]
-
-    def lanes(self, source: int, destination: int) -> int:
-        """The set of ports of one GPU that lead to another, as bits; ValueError if there is none."""
-        found = np.flatnonzero(self.gpu[source] == destination)
-        if not len(found):
-            raise ValueError(f"Cabling must have a circuit from GPU {source} to GPU {destination}, not none")
-        return int((1 << found).sum())
-
-
-@dataclass(frozen=True)
-class Hub:
-    """One switch in the middle that never limits, at the end of a link from each of ``gpus``, in rising order."""
-
-    gpus: NDArray[np.int32]
-    fibre_m: float
-
-    def __post_init__(self) -> None:
-        if not 1 <= len(self.gpus) <= MOST_HUB_GPUS:
-            raise ValueError(f"Hub.gpus must be 1 to {MOST_HUB_GPUS}, not {len(self.gpus)}")
-
-    def address(self, gpu: int) -> int:
-        """Port of the switch."""
-        return int(np.searchsorted(self.gpus, gpu))
-
-    def lanes(self, source: int, destination: int) -> int:
-        """The one port of a GPU."""
-        assert source in self.gpus
-        assert destination in self.gpus
-        return 1
-
-
-def ring(gpus: int, ports: int, fibre_m: float) -> Cabling:
-    """The first half of the ports leads to the next GPU, the other half to the one before."""
-    if gpus < 2 or ports % 2:
-        raise ValueError(f"ring.ports must be even and gpus at least 2, not {ports} and {gpus}")
-    here, half = np.arange(gpus)[:, None], ports // 2
-    step = np.where(np.arange(ports) < half, 1, -1)
-    far_port = (np.arange(ports) + half) % ports
-    return Cabling(((here + step) % gpus).astype(np.int32), np.tile(far_port, (gpus, 1)).astype(np.int32), fibre_m)
-
-
-def circuit_switched(permutations: ArrayLike, fibre_m: float) -> Cabling:
-    """Port p of GPU g leads to port p of GPU ``permutations[p, g]``, through optical circuit switch p and two fibres."""
-    ends = np.array(permutations, np.int32)
-    each: NDArray[np.int32] = np.arange(ends.shape[1], dtype=np.int32)
-    if not np.array_equal(np.sort(ends, axis=1), np.tile(each, (len(ends), 1))):
-        raise ValueError(f"circuit_switched.permutations must have a permutation of 0..{ends.shape[1] - 1} in each row")
-    ports = np.tile(np.arange(len(ends), dtype=np.int32), (ends.shape[1], 1))
-    return Cabling(ends.T.copy(), ports, 2 * fibre_m)
+MOST_PORTS = 32
+"""A switch has twice as many."""
+NOWHERE = -1, -1
 
 
 class Cluster:
@@ -97,6 +38,9 @@ class Cluster:
     ValueError if GPUs talk to each other that no circuit joins. Memory grows with the places for flits, of which each
     chiplet has ``8 * ports * virtual_channels * buffer_flits``. Every message takes ``message_latency_cycles`` more, as in
     a library of collectives.
+
+    ``links`` are by GPU and lane; those from a hub by its node, which follow the GPUs, and a number. They lead to
+    ``far_node``.
     """
 
     def __init__(
@@ -104,81 +48,133 @@ class Cluster:
         graph: TaskGraph,
         spec: ChipletSpec,
         timing: Timing,
-        cabling: Cabling | Hub,
+        cabling: Cabling | Hubs,
         message_latency_cycles: int = 0,
     ) -> None:
         self.graph, self.spec, self._timing = graph, spec, timing
         self._message_latency_cycles = message_latency_cycles
-        self.delay_cycles = ceil(cabling.fibre_m * FIBRE_PS_PER_M / spec.cycle_ps)
-        self._program = _Program(graph, spec, cabling)
-        top = Module()
-        self.gpus = list[Gpu]()
         self.links = dict[tuple[int, int], Link]()
-        if isinstance(cabling, Hub):
-            self._join_to_hub(top, cabling)
+        self.far_node = dict[tuple[int, int], int]()
+        self._program = _Program(graph, spec, cabling)
+        self.gpus = list[Gpu]()
+        top = Module()
+        if isinstance(cabling, Hubs):
+            self._add_gpus(top, [[0] * cabling.lanes_of(n) for n in range(graph.devices)])
+            for number, hub in enumerate(cabling.hubs):
+                self._join_to_hub(top, number, hub, [cabling.first_lane(n, hub) for n in hub.gpus.tolist()])
         else:
+            self._add_gpus(top, cabling.port.tolist())
             self._join_by_circuits(top, cabling)
         self.system = System(top)
 
-    def _from_gpu(self, fifo: Fifo) -> Fifo:
+    @property
+    def delay_cycles(self) -> int:
+        """Time of flight on the longest link."""
+        return max(int(link.state["delay_cycles"]) for link in self.links.values())
+
+    def _add_gpus(self, top: Module, far_ports: Sequence[Sequence[int]]) -> None:
+        self.gpus += [top.add(f"gpu[{n}]", self._program.gpu(n, ports)) for n, ports in enumerate(far_ports)]
+
+    def _from_gpu(self, fifo: Fifo, latency_cycles: int = 0) -> Fifo:
         """With the latency of messages; so many more may be under way."""
-        more = self._message_latency_cycles
+        more = self._message_latency_cycles + latency_cycles
         return Fifo(fifo.depth + more, fifo.latency_cycles + more, fifo.credit_cycles)
 
-    def _join_to_hub(self, top: Module, hub: Hub) -> None:
-        spec, timing = self.spec, self._timing
-        talks = [int(gpu) for gpu in hub.gpus]
-        self.gpus = [top.add(f"gpu[{n}]", self._program.gpu(n, [0] * (n in talks))) for n in range(self.graph.devices)]
-        switch = top.add("hub", Switch(replace(spec, ports=-(-len(talks) // 2)), timing.switch))
-        for queue in range(len(talks) * spec.virtual_channels, len(switch.i)):  # of an odd number's last port
-            connect(switch.o[queue], switch.i[queue], Fifo(1))
-        for place, n in enumerate(talks):
-            up = top.add(f"up[{n}]", Link(spec, timing.link, self.delay_cycles, timing.switch.credit_cycles))
-            self.links[n, 0] = up
-            down = top.add(f"down[{n}]", Link(spec, timing.link, self.delay_cycles))
-            for v in range(spec.virtual_channels):
-                queue = place * spec.virtual_channels + v
-                connect(self.gpus[n].o[v], up.i[v], self._from_gpu(Link.input_fifo(spec, timing.link)))
-                connect(up.o[v], switch.i[queue], up.output_fifo())
-                connect(switch.o[queue], down.i[v], switch.output_fifo(timing.link.accept_cycles))
-                connect(down.o[v], self.gpus[n].i[v], down.output_fifo())
+    def _join_to_hub(self, top: Module, number: int, hub: Hub, first_lanes: Sequence[int]) -> None:
+        """The switches of a hub; its links to GPUs are numbered plane by plane."""
+        timing, channels, size = self._timing, self.spec.virtual_channels, len(hub.gpus)
+        spec, node = line(self.spec, hub.share), self.graph.devices + number
+        delay, more = delay_cycles(hub.flight_ps, spec), delay_cycles(hub.latency_ps, spec)
+        for plane in range(hub.planes):
+            switch = top.add(f"hub[{number}][{plane}]", Switch(replace(spec, ports=-(-size // 2)), timing.switch))
+            for queue in range(size * channels, len(switch.i)):  # of an odd number's last port
+                connect(switch.o[queue], switch.i[queue], Fifo(1))
+            for place, n in enumerate(map(int, hub.gpus)):
+                lane, port = first_lanes[place] + plane, plane * size + place
+                up = self._add_link(top, (n, lane), node, Link(spec, timing.link, delay, timing.switch.credit_cycles))
+                down = self._add_link(top, (node, port), n, Link(spec, timing.link, delay))
+                for v in range(channels):
+                    queue, of_gpu = place * channels + v, lane * channels + v
+                    connect(self.gpus[n].o[of_gpu], up.i[v], self._from_gpu(Link.input_fifo(spec, timing.link), more))
+                    connect(up.o[v], switch.i[queue], up.output_fifo())
+                    connect(switch.o[queue], down.i[v], switch.output_fifo(timing.link.accept_cycles))
+                    connect(down.o[v], self.gpus[n].i[of_gpu], down.output_fifo())
+
+    def _add_link(self, top: Module, end: tuple[int, int], far_node: int, link: Link) -> Link:
+        self.links[end], self.far_node[end] = link, far_node
+        return top.add(f"link[{end[0]}][{end[1]}]", link)
 
     def _join_by_circuits(self, top: Module, cabling: Cabling) -> None:
-        spec, timing = self.spec, self._timing
-        gpus, ports = self.graph.devices, spec.ports
-        self.gpus = [top.add(f"gpu[{n}]", self._program.gpu(n, cabling.port[n])) for n in range(gpus)]
-        switches = [top.add(f"switch[{n}]", Switch(spec, timing.switch, _routes(n, spec, cabling))) for n in range(gpus)]
-        self.links = {
-            (n, p): top.add(f"link[{n}][{p}]", Link(spec, timing.link, self.delay_cycles, timing.switch.credit_cycles))
-            for n in range(gpus)
-            for p in range(ports)
-        }
-        for gpu, switch in zip(self.gpus, switches, strict=True):
-            for q in range(ports * spec.virtual_channels):
-                connect(gpu.o[q], switch.i[q], self._from_gpu(Switch.input_fifo(spec, timing.switch)))
-                connect(switch.o[q], gpu.i[q], switch.output_fifo())
-        for (n, p), link in self.links.items():
-            there = switches[int(cabling.gpu[n, p])]
-            for v in range(spec.virtual_channels):
-                output, input_ = (ports + p) * spec.virtual_channels + v, int(ports + cabling.port[n, p])
-                connect(switches[n].o[output], link.i[v], switches[n].output_fifo(timing.link.accept_cycles))
-                connect(link.o[v], there.i[input_ * spec.virtual_channels + v], link.output_fifo())
+        switches = self._add_switches(top, cabling)
+        share, fibre_m = (np.broadcast_to(field, cabling.gpu.shape).tolist() for field in (cabling.share, cabling.fibre_m))
+        lines = {share: line(self.spec, share) for share in {*chain(*share)} if share > 0}
+        for n, far_gpus in enumerate(cabling.gpu.tolist()):
+            for p, far in enumerate(map(int, far_gpus)):
+                outputs = self._line_queues(switches[n].o, p)
+                inputs = self._line_queues(switches[far].i, int(cabling.port[n, p]))
+                if share[n][p] > 0:
+                    delay = fibre_cycles(fibre_m[n][p], self.spec)
+                    self._add_circuit(top, (n, p), far, lines[share[n][p]], delay, switches[n], outputs, inputs)
+                else:
+                    for output, input_ in zip(outputs, inputs, strict=True):
+                        connect(output, input_, Fifo(1))
+
+    def _add_switches(self, top: Module, cabling: Cabling) -> list[Switch]:
+        """The switch of each chiplet, with the GPU at its first ports."""
+        if not 1 <= cabling.ports <= MOST_PORTS:
+            raise ValueError(f"Cabling.gpu must be of 1 to {MOST_PORTS} ports for each GPU, not {cabling.ports}")
+        spec, timing = replace(self.spec, ports=cabling.ports), self._timing.switch
+        switches = list[Switch]()
+        for n, gpu in enumerate(self.gpus):
+            switches.append(top.add(f"switch[{n}]", Switch(spec, timing, _routes(n, cabling))))
+            for q in range(len(gpu.o)):
+                connect(gpu.o[q], switches[n].i[q], self._from_gpu(Switch.input_fifo(spec, timing)))
+                connect(switches[n].o[q], gpu.i[q], switches[n].output_fifo())
+        return switches
+
+    def _line_queues(self, of_switch: list[Port], port: int) -> list[Port]:
+        channels = self.spec.virtual_channels
+        first = len(of_switch) // 2 + port * channels
+        return of_switch[first : first + channels]
+
+    def _add_circuit(
+        self,
+        top: Module,
+        end: tuple[int, int],
+        far: int,
+        spec: ChipletSpec,
+        delay_cycles: int,
+        switch: Switch,
+        outputs: list[Port],
+        inputs: list[Port],
+    ) -> None:
+        timing = self._timing
+        link = self._add_link(top, end, far, Link(spec, timing.link, delay_cycles, timing.switch.credit_cycles))
+        for v in range(spec.virtual_channels):
+            connect(outputs[v], link.i[v], switch.output_fifo(timing.link.accept_cycles))
+            connect(link.o[v], inputs[v], link.output_fifo())
 
     def run(self, limit_cycle: int = MOST_CYCLES) -> Schedule:
-        """Run to the end. Times are those of the cycles in which tasks start and finish; links are GPU by GPU, port by port.
+        """Run to the end. Times are those of the cycles in which tasks start and finish.
 
-        DeadlockError if flits wait for ever, TimeoutError if it has not ended before ``limit_cycle``.
+        The links are those of ``links``. DeadlockError if flits wait for ever, TimeoutError if it has not ended before
+        ``limit_cycle``.
         """
         self.system.run_to_idle(limit_cycle)
         operations = np.concatenate([gpu.operations for gpu in self.gpus])
         start, finish = self._program.times(operations)
-        slot_ps = float(self.spec.slot_cycles) * self.spec.cycle_ps
+        slot_ps = np.array([float(link.spec.slot_cycles) * link.spec.cycle_ps for link in self.links.values()])
         return Schedule(
             np.rint(start * self.spec.cycle_ps).astype(np.int64),
             np.rint(finish * self.spec.cycle_ps).astype(np.int64),
-            self._program.limit,
+            self._limit(),
             np.rint(self.flits_per_link() * slot_ps).astype(np.int64),
         )
+
+    def _limit(self) -> NDArray[np.int32]:
+        """The first link of each transfer, -1 for what needs none."""
+        number = {end: link for link, end in enumerate(self.links)} | {NOWHERE: -1}
+        return np.array([number[end] for end in self._program.first_ends], np.int32)
 
     def flits_per_link(self) -> NDArray[np.int64]:
         """Flits that each link has sent until now."""
@@ -186,12 +182,12 @@ class Cluster:
         return np.array([sum(int(taken[port.bound[0].index]) for port in link.i) for link in self.links.values()], np.int64)
 
 
-def _routes(here: int, spec: ChipletSpec, cabling: Cabling) -> NDArray[np.int32]:
+def _routes(here: int, cabling: Cabling) -> NDArray[np.int32]:
     """Output of the switch for each address, ``gpu * ports + port``; no flit is sent to those that no circuit leads to."""
-    ports = np.arange(spec.ports)
-    routes = np.zeros(len(cabling.gpu) * spec.ports, np.int32)
-    routes[cabling.gpu[here] * spec.ports + cabling.port[here]] = spec.ports + ports
-    routes[here * spec.ports + ports] = ports
+    ports = np.arange(cabling.ports)
+    routes = np.zeros(cabling.gpu.size, np.int32)
+    routes[cabling.gpu[here] * cabling.ports + cabling.port[here]] = cabling.ports + ports
+    routes[here * cabling.ports + ports] = ports
     return routes
 
 
@@ -202,7 +198,7 @@ class _Program:
     is a join on GPU 0.
     """
 
-    def __init__(self, graph: TaskGraph, spec: ChipletSpec, cabling: Cabling | Hub) -> None:
+    def __init__(self, graph: TaskGraph, spec: ChipletSpec, cabling: Cabling | Hubs) -> None:
         self._graph, self._spec, self._cabling = graph, spec, cabling
         self._made = list[dict[str, int]]()
         self._after = list[list[int]]()
@@ -258,7 +254,7 @@ class _Program:
         return first, self._add(members[0], Does.JOIN, rings)
 
     def _way(self, gpu: int, peer: int) -> dict[str, int]:
-        return {"lanes": self._cabling.lanes(gpu, peer), "address": self._cabling.address(peer)}
+        return {"lanes": self._cabling.lanes(gpu, peer), "address": self._cabling.address(gpu, peer)}
 
     def _flits(self, work_bytes: int, parts: int) -> int:
         return -(-work_bytes // (parts * self._spec.payload_bytes))
@@ -294,8 +290,8 @@ class _Program:
         return operations["start_cycle"][self._place[self._first]], operations["finish_cycle"][self._place[self._last]]
 
     @property
-    def limit(self) -> NDArray[np.int32]:
-        """The first link of each transfer, -1 for what needs none."""
+    def first_ends(self) -> list[tuple[int, int]]:
+        """GPU and lane of each task's first flit, ``NOWHERE`` for what sends none."""
         lanes = self._operations["lanes"][self._place[self._first]].tolist()
-        first = [(gpu, lowest(mask) if mask else -1) for gpu, mask in zip(self._graph.device.tolist(), lanes, strict=True)]
-        return np.array([gpu * self._spec.ports + port if port >= 0 else -1 for gpu, port in first], np.int32)
+        senders = zip(self._graph.device.tolist(), lanes, strict=True)
+        return [(gpu, lowest(lanes)) if lanes else NOWHERE for gpu, lanes in senders]

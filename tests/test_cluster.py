@@ -10,7 +10,8 @@ import pytest
 
 from lightfabric.flows.allreduce import all_reduce, cabling, closed_form_cycles, measure
 from lightfabric.model import fluid
-from lightfabric.model.cluster import Cluster, Hub, circuit_switched, ring
+from lightfabric.model.cabling import Hub, Hubs, circuit_switched, ring
+from lightfabric.model.cluster import Cluster
 from lightfabric.model.network import star
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Kind, TaskGraph
@@ -70,7 +71,7 @@ def test_a_ring_all_reduce_takes_its_closed_form(fabric, gpus, flits, timing):
 def test_over_a_hub_a_message_takes_two_links_a_switch_and_its_own_latency(gpus, timing):
     flits, more = 7, 50
     size = gpus * flits * PAYLOAD
-    cluster = Cluster(all_reduce(gpus, size), SPEC, timing, Hub(np.arange(gpus, dtype=np.int32), 1.0), more)
+    cluster = Cluster(all_reduce(gpus, size), SPEC, timing, Hubs((Hub(np.arange(gpus, dtype=np.int32), 5000.0),)), more)
     seen = cluster.run().makespan_ps / SPEC.cycle_ps
     step = 2 * (timing.link.latency_cycles + cluster.delay_cycles) + timing.switch.latency_cycles + 1 + more
     wanted = 2 * (gpus - 1) * (step + (flits - 1) * float(timing.link.cycles_per_flit))

@@ -1,0 +1,214 @@
+"""What joins the chiplets of a cluster: circuits from port to port, or switches in the middle."""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from math import ceil, log2
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightfabric.model.network import CABLE_PS_PER_M, Circuits, Pair
+from lightfabric.model.spec import (
+    FIBRE_PS_PER_M,
+    ChipletSpec,
+    ElectricalClusterSpec,
+    ElectricalSwitchSpec,
+    FabricSpec,
+    SipOcsSpec,
+    SipRingSpec,
+)
+
+MOST_HUB_GPUS = 64
+"""Ports of a switch."""
+
+
+@dataclass(frozen=True)
+class Cabling:
+    """Where the circuit of each port ends: port ``port[g, p]`` of GPU ``gpu[g, p]``.
+
+    ``fibre_m`` is its length, ``share`` its part of the line rate of a whole port, 0 where it is dark: one for all, or an
+    array like the others.
+    """
+
+    gpu: NDArray[np.int32]
+    port: NDArray[np.int32]
+    fibre_m: float | NDArray[np.float64]
+    share: float | NDArray[np.float64] = 1.0
+
+    @property
+    def ports(self) -> int:
+        """Of each GPU."""
+        return self.gpu.shape[1]
+
+    def address(self, _: int, destination: int) -> int:
+        """Of its port 0; those of its other ports follow."""
+        return destination * self.ports
+
+    def lanes(self, source: int, destination: int) -> int:
+        """The set of ports of one GPU that lead to another, as bits; ValueError if there is none."""
+        lit = np.broadcast_to(self.share, self.gpu.shape)[source] > 0
+        found = np.flatnonzero(lit & (self.gpu[source] == destination))
+        if not len(found):
+            raise ValueError(f"Cabling must have a circuit from GPU {source} to GPU {destination}, not none")
+        return sum(1 << lane for lane in found.tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class Hub:
+    """Switches in the middle that never limit, one for each of ``planes``, with a link from and to each of ``gpus``.
+
+    ``gpus`` rise. A link has a ``share`` of the line rate of a port and a time of flight; ``latency_ps`` more are lost at
+    the GPU, as in a network card.
+    """
+
+    gpus: NDArray[np.int32]
+    flight_ps: float
+    planes: int = 1
+    share: float = 1.0
+    latency_ps: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.gpus) <= MOST_HUB_GPUS:
+            raise ValueError(f"Hub.gpus must be 1 to {MOST_HUB_GPUS}, not {len(self.gpus)}")
+
+    def place(self, gpu: int) -> int:
+        """Port of the switches at which a GPU is; -1 if it is at none."""
+        place = int(np.searchsorted(self.gpus, gpu))
+        return place if place < len(self.gpus) and self.gpus[place] == gpu else -1
+
+
+@dataclass(frozen=True)
+class Hubs:
+    """GPUs at one or more hubs; two talk over the first one that both are at. Lanes of a GPU: plane by plane, hub by hub."""
+
+    hubs: tuple[Hub, ...]
+
+    def first_lane(self, gpu: int, hub: Hub) -> int:
+        """Lane of a GPU to the first plane of a hub."""
+        before = self.hubs[: self.hubs.index(hub)]
+        return sum(other.planes for other in before if other.place(gpu) >= 0)
+
+    def lanes_of(self, gpu: int) -> int:
+        """How many a GPU has."""
+        return sum(hub.planes for hub in self.hubs if hub.place(gpu) >= 0)
+
+    def between(self, source: int, destination: int) -> Hub:
+        """The hub over which they talk; ValueError if there is none."""
+        for hub in self.hubs:
+            if min(hub.place(source), hub.place(destination)) >= 0:
+                return hub
+        raise ValueError(f"Hubs must have one for GPU {source} and GPU {destination}, not none")
+
+    def address(self, source: int, destination: int) -> int:
+        """Port of the switches between them."""
+        return self.between(source, destination).place(destination)
+
+    def lanes(self, source: int, destination: int) -> int:
+        """The set of lanes from one GPU to the hub of both, as bits."""
+        hub = self.between(source, destination)
+        return (1 << hub.planes) - 1 << self.first_lane(source, hub)
+
+
+def ring(gpus: int, ports: int, fibre_m: float) -> Cabling:
+    """The first half of the ports leads to the next GPU, the other half to the one before."""
+    if gpus < 2 or ports % 2:
+        raise ValueError(f"ring.ports must be even and gpus at least 2, not {ports} and {gpus}")
+    here, half = np.arange(gpus)[:, None], ports // 2
+    step = np.where(np.arange(ports) < half, 1, -1)
+    far_port = (np.arange(ports) + half) % ports
+    return Cabling(((here + step) % gpus).astype(np.int32), np.tile(far_port, (gpus, 1)).astype(np.int32), fibre_m)
+
+
+def circuit_switched(permutations: ArrayLike, fibre_m: float) -> Cabling:
+    """Port p of GPU g leads to port p of GPU ``permutations[p, g]``, through optical circuit switch p and two fibres."""
+    ends = np.array(permutations, np.int32)
+    each: NDArray[np.int32] = np.arange(ends.shape[1], dtype=np.int32)
+    if not np.array_equal(np.sort(ends, axis=1), np.tile(each, (len(ends), 1))):
+        raise ValueError(f"circuit_switched.permutations must have a permutation of 0..{ends.shape[1] - 1} in each row")
+    ports = np.tile(np.arange(len(ends), dtype=np.int32), (ends.shape[1], 1))
+    return Cabling(ends.T.copy(), ports, 2 * fibre_m)
+
+
+def build(fabric: FabricSpec, spec: ChipletSpec, gpus: int, circuits: Circuits | None = None) -> Cabling | Hubs:
+    """What ``network.build`` makes for the fluid model, for a cluster.
+
+    A circuit of several ports is as many lanes, one of some wavelengths lanes of less than a port's rate, all alike. The
+    switches of electrical fabrics are as many planes as it takes ports of the chiplet to reach the rate of a GPU.
+    ValueError for more GPUs at a switch than its ports, and for pairs that other GPUs relay.
+    """
+    if isinstance(fabric, ElectricalSwitchSpec):
+        return Hubs((_hub(range(gpus), fabric.gpu_gbps, fabric.cable_m, spec),))
+    if isinstance(fabric, ElectricalClusterSpec):
+        islands = [range(first, min(first + fabric.island_gpus, gpus)) for first in range(0, gpus, fabric.island_gpus)]
+        core = _hub(range(gpus), fabric.nic_gbps, fabric.cable_m, spec, fabric.nic_latency_us * 1e6)
+        return Hubs((*(_hub(island, fabric.island_gbps, fabric.cable_m, spec) for island in islands), core))
+    if circuits is None:
+        raise ValueError(f"circuits must be given for a {fabric.kind} fabric, not None")
+    relayed = sum(len(path) > 2 for path in circuits.stops.values())
+    if relayed:
+        raise ValueError(f"Circuits.stops must be of two GPUs each in a cluster, not relayed by others for {relayed} pairs")
+    return _cabled(fabric, spec, gpus, circuits)
+
+
+def _hub(gpus: range, gbps: float, cable_m: float, spec: ChipletSpec, latency_ps: float = 0.0) -> Hub:
+    planes = ceil(gbps / spec.gbps_per_port)
+    share = gbps / planes / spec.gbps_per_port
+    return Hub(np.array(gpus, np.int32), cable_m * CABLE_PS_PER_M, planes, share, latency_ps)
+
+
+def _cabled(fabric: SipRingSpec | SipOcsSpec, spec: ChipletSpec, gpus: int, circuits: Circuits) -> Cabling:
+    lanes_per_port = spec.wavelengths_per_port if isinstance(fabric, SipRingSpec) else 1
+    count = {pair: -(-lanes // lanes_per_port) for pair, lanes in circuits.lanes.items()}
+    lines = [pair for pair in sorted(count) for _ in range(count[pair])]
+    lit = {pair: circuits.lanes[pair] / count[pair] / lanes_per_port for pair in count}
+    outputs, inputs = (_numbered([pair[side] for pair in lines]) for side in (0, 1))
+    ports = 1 + max([-1, *outputs, *inputs])
+    gpu, port = (np.full((gpus, ports), -1, np.int32) for _ in range(2))
+    fibre_m, share = (np.zeros((gpus, ports)) for _ in range(2))
+    for pair, output, input_ in zip(lines, outputs, inputs, strict=True):
+        gpu[pair[0], output], port[pair[0], output] = pair[1], input_
+        fibre_m[pair[0], output], share[pair[0], output] = _length_m(fabric, gpus, pair), lit[pair]
+    _join_idle(gpu, port)
+    return Cabling(gpu, port, fibre_m, share)
+
+
+def _length_m(fabric: SipRingSpec | SipOcsSpec, gpus: int, pair: Pair) -> float:
+    apart = abs(pair[0] - pair[1])
+    return min(apart, gpus - apart) * fabric.fibre_m if isinstance(fabric, SipRingSpec) else 2 * fabric.fibre_m
+
+
+def _numbered(ends: list[int]) -> list[int]:
+    """The how-manieth of its kind each is."""
+    seen = Counter[int]()
+    numbers = list[int]()
+    for end in ends:
+        numbers.append(seen[end])
+        seen[end] += 1
+    return numbers
+
+
+def _join_idle(gpu: NDArray[np.int32], port: NDArray[np.int32]) -> None:
+    """Idle outputs lead to idle inputs."""
+    ports, idle = gpu.shape[1], gpu < 0
+    free = np.setdiff1d(np.arange(gpu.size), gpu[~idle] * ports + port[~idle])
+    gpu[idle], port[idle] = free // max(ports, 1), free % max(ports, 1)
+
+
+def line(spec: ChipletSpec, share: float) -> ChipletSpec:
+    """A port with a share of its line rate, on no more wavelengths than that takes: of these as few as the clock allows."""
+    if share == 1:
+        return spec
+    gbps = share * spec.gbps_per_port
+    block_gbps = spec.BLOCK_BITS_ON_LINE * spec.core_clock_mhz * 1e-3
+    wavelengths = 1 << max(0, ceil(log2(gbps * (1 + 1e-9) / block_gbps)))
+    return replace(spec, wavelengths_per_port=wavelengths, wavelength_gbps=gbps / wavelengths)
+
+
+def delay_cycles(flight_ps: float, spec: ChipletSpec) -> int:
+    """Whole cycles that light is on its way."""
+    return ceil(flight_ps / spec.cycle_ps)
+
+
+def fibre_cycles(fibre_m: float, spec: ChipletSpec) -> int:
+    """Whole cycles that light takes through a fibre."""
+    return delay_cycles(fibre_m * FIBRE_PS_PER_M, spec)
