@@ -1,7 +1,10 @@
 """What joins the chiplets of a cluster: circuits from port to port, or switches in the middle."""
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from math import ceil, log2
 
 import numpy as np
@@ -27,30 +30,66 @@ class Cabling:
     """Where the circuit of each port ends: port ``port[g, p]`` of GPU ``gpu[g, p]``.
 
     ``fibre_m`` is its length, ``share`` its part of the line rate of a whole port, 0 where it is dark: one for all, or an
-    array like the others.
+    array like the others. ``relays`` are the paths, from GPU to GPU, of pairs without a circuit, and the virtual channel of
+    each. What comes to a relay by one circuit goes on by one; all others may use any virtual channel, since they end where
+    they arrive.
     """
 
     gpu: NDArray[np.int32]
     port: NDArray[np.int32]
     fibre_m: float | NDArray[np.float64]
     share: float | NDArray[np.float64] = 1.0
+    relays: Mapping[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
 
     @property
     def ports(self) -> int:
         """Of each GPU."""
         return self.gpu.shape[1]
 
-    def address(self, _: int, destination: int) -> int:
-        """Of its port 0; those of its other ports follow."""
-        return destination * self.ports
+    def address(self, source: int, destination: int) -> int:
+        """By its port 0; those by its other ports follow. A relayed pair has addresses of its own."""
+        path = self._path_number.get((source, destination))
+        return (destination if path is None else len(self.gpu) + path) * self.ports
+
+    def channel(self, source: int, destination: int) -> int:
+        """The virtual channel of a pair, -1 if it may use any."""
+        path = self._path_number.get((source, destination))
+        return -1 if path is None else self._paths[path][1]
 
     def lanes(self, source: int, destination: int) -> int:
-        """The set of ports of one GPU that lead to another, as bits; ValueError if there is none."""
-        lit = np.broadcast_to(self.share, self.gpu.shape)[source] > 0
-        found = np.flatnonzero(lit & (self.gpu[source] == destination))
-        if not len(found):
+        """The set of ports of one GPU that lead towards another, as bits; ValueError if there is none."""
+        path = self._path_number.get((source, destination))
+        found = self._lanes_to(source, destination if path is None else self._paths[path][0][1])
+        if not found:
             raise ValueError(f"Cabling must have a circuit from GPU {source} to GPU {destination}, not none")
-        return sum(1 << lane for lane in found.tolist())
+        return sum(1 << lane for lane in found)
+
+    def routes(self, here: int) -> NDArray[np.int32]:
+        """Output of the switch of a GPU for each address; no flit is sent to those that no path leads to from here."""
+        ports = np.arange(self.ports)
+        routes = np.zeros((len(self.gpu) + len(self._paths), self.ports), np.int32)
+        routes[self.gpu[here], self.port[here]] = self.ports + ports
+        routes[here] = ports
+        for row, (path, _) in zip(routes[len(self.gpu) :], self._paths, strict=True):
+            if here == path[-1]:
+                row[:] = ports
+            elif here in path:
+                onwards = self._lanes_to(here, path[path.index(here) + 1])
+                arrivals = self.port[path[0], self._lanes_to(path[0], path[1])]
+                row[arrivals] = self.ports + np.resize(onwards, len(arrivals))
+        return routes.ravel()
+
+    @cached_property
+    def _paths(self) -> list[tuple[tuple[int, ...], int]]:
+        return list(self.relays.items())
+
+    @cached_property
+    def _path_number(self) -> dict[Pair, int]:
+        return {(path[0], path[-1]): number for number, (path, _) in enumerate(self._paths)}
+
+    def _lanes_to(self, source: int, destination: int) -> list[int]:
+        lit = np.broadcast_to(self.share, self.gpu.shape)[source] > 0
+        return np.flatnonzero(lit & (self.gpu[source] == destination)).tolist()
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +142,10 @@ class Hubs:
         """Port of the switches between them."""
         return self.between(source, destination).place(destination)
 
+    def channel(self, _source: int, _destination: int) -> int:
+        """Any virtual channel."""
+        return -1
+
     def lanes(self, source: int, destination: int) -> int:
         """The set of lanes from one GPU to the hub of both, as bits."""
         hub = self.between(source, destination)
@@ -134,7 +177,7 @@ def build(fabric: FabricSpec, spec: ChipletSpec, gpus: int, circuits: Circuits |
 
     A circuit of several ports is as many lanes, one of some wavelengths lanes of less than a port's rate, all alike. The
     switches of electrical fabrics are as many planes as it takes ports of the chiplet to reach the rate of a GPU.
-    ValueError for more GPUs at a switch than its ports, and for pairs that other GPUs relay.
+    ValueError for more GPUs at a switch than its ports, and where relays could wait for each other in a circle.
     """
     if isinstance(fabric, ElectricalSwitchSpec):
         return Hubs((_hub(range(gpus), fabric.gpu_gbps, fabric.cable_m, spec),))
@@ -144,9 +187,6 @@ def build(fabric: FabricSpec, spec: ChipletSpec, gpus: int, circuits: Circuits |
         return Hubs((*(_hub(island, fabric.island_gbps, fabric.cable_m, spec) for island in islands), core))
     if circuits is None:
         raise ValueError(f"circuits must be given for a {fabric.kind} fabric, not None")
-    relayed = sum(len(path) > 2 for path in circuits.stops.values())
-    if relayed:
-        raise ValueError(f"Circuits.stops must be of two GPUs each in a cluster, not relayed by others for {relayed} pairs")
     return _cabled(fabric, spec, gpus, circuits)
 
 
@@ -169,7 +209,8 @@ def _cabled(fabric: SipRingSpec | SipOcsSpec, spec: ChipletSpec, gpus: int, circ
         gpu[pair[0], output], port[pair[0], output] = pair[1], input_
         fibre_m[pair[0], output], share[pair[0], output] = _length_m(fabric, gpus, pair), lit[pair]
     _join_idle(gpu, port)
-    return Cabling(gpu, port, fibre_m, share)
+    relayed = [path for path in circuits.stops.values() if len(path) > 2]
+    return Cabling(gpu, port, fibre_m, share, dict(zip(relayed, layers(relayed, spec.virtual_channels), strict=True)))
 
 
 def _length_m(fabric: SipRingSpec | SipOcsSpec, gpus: int, pair: Pair) -> float:
@@ -192,6 +233,40 @@ def _join_idle(gpu: NDArray[np.int32], port: NDArray[np.int32]) -> None:
     ports, idle = gpu.shape[1], gpu < 0
     free = np.setdiff1d(np.arange(gpu.size), gpu[~idle] * ports + port[~idle])
     gpu[idle], port[idle] = free // max(ports, 1), free % max(ports, 1)
+
+
+def layers(paths: Sequence[tuple[int, ...]], virtual_channels: int) -> list[int]:
+    """A virtual channel for each path, the first on which its circuits close no circle of waiting with those of others.
+
+    On each the circuits that wait for each other then have an order, so that the last can always go on [Dally, Seitz, 1987];
+    layers as in LASH [Skeie, Lysne, Theiss, IPDPS 2002]. ValueError if there are too few.
+    """
+    waits = [defaultdict[Pair, set[Pair]](set) for _ in range(virtual_channels)]
+    chosen = list[int]()
+    for path in paths:
+        hops = list(pairwise(path))
+        free = [layer for layer, after in enumerate(waits) if not _closes_circle(after, hops)]
+        if not free:
+            more = "of relays that do not wait for each other in a circle"
+            raise ValueError(f"ChipletSpec.virtual_channels must be enough for layers {more}, not {virtual_channels}")
+        chosen.append(free[0])
+        for hop, then in pairwise(hops):
+            waits[free[0]][hop].add(then)
+    return chosen
+
+
+def _closes_circle(after: Mapping[Pair, set[Pair]], hops: Sequence[Pair]) -> bool:
+    """Whether a circuit of a path waits already, directly or through others, for one before it."""
+    return any(not _reached(after, hop).isdisjoint(hops[:place]) for place, hop in enumerate(hops))
+
+
+def _reached(after: Mapping[Pair, set[Pair]], start: Pair) -> set[Pair]:
+    seen, left = set[Pair](), [start]
+    while left:
+        found = after.get(left.pop(), set[Pair]()) - seen
+        seen |= found
+        left += found
+    return seen
 
 
 def line(spec: ChipletSpec, share: float) -> ChipletSpec:

@@ -126,7 +126,7 @@ class Cluster:
         spec, timing = replace(self.spec, ports=cabling.ports), self._timing.switch
         switches = list[Switch]()
         for n, gpu in enumerate(self.gpus):
-            switches.append(top.add(f"switch[{n}]", Switch(spec, timing, _routes(n, cabling))))
+            switches.append(top.add(f"switch[{n}]", Switch(spec, timing, cabling.routes(n))))
             for q in range(len(gpu.o)):
                 connect(gpu.o[q], switches[n].i[q], self._from_gpu(Switch.input_fifo(spec, timing)))
                 connect(switches[n].o[q], gpu.i[q], switches[n].output_fifo())
@@ -180,15 +180,6 @@ class Cluster:
         """Flits that each link has sent until now."""
         taken = self.system.channels.fifo["head"]
         return np.array([sum(int(taken[port.bound[0].index]) for port in link.i) for link in self.links.values()], np.int64)
-
-
-def _routes(here: int, cabling: Cabling) -> NDArray[np.int32]:
-    """Output of the switch for each address, ``gpu * ports + port``; no flit is sent to those that no circuit leads to."""
-    ports = np.arange(cabling.ports)
-    routes = np.zeros(cabling.gpu.size, np.int32)
-    routes[cabling.gpu[here] * cabling.ports + cabling.port[here]] = cabling.ports + ports
-    routes[here * cabling.ports + ports] = ports
-    return routes
 
 
 class _Program:
@@ -254,7 +245,8 @@ class _Program:
         return first, self._add(members[0], Does.JOIN, rings)
 
     def _way(self, gpu: int, peer: int) -> dict[str, int]:
-        return {"lanes": self._cabling.lanes(gpu, peer), "address": self._cabling.address(gpu, peer)}
+        cabling = self._cabling
+        return {name: getattr(cabling, name)(gpu, peer) for name in ("lanes", "address", "channel")}
 
     def _flits(self, work_bytes: int, parts: int) -> int:
         return -(-work_bytes // (parts * self._spec.payload_bytes))
@@ -267,7 +259,7 @@ class _Program:
         place[order] = np.arange(len(order))
         self._place = place
         operations: Records = np.zeros(len(order), OPERATION)
-        for name in ("gpu", "does", "cycles", "flits", "chunk_flits", "lanes", "address"):
+        for name in ("gpu", "does", "cycles", "flits", "chunk_flits", "lanes", "address", "channel"):
             operations[name][place] = [made.get(name, 0) for made in self._made]
         operations["target"][place] = place[[made.get("target", number) for number, made in enumerate(self._made)]]
         after = [place[self._after[number]] for number in order.tolist()]

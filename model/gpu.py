@@ -34,11 +34,11 @@ class Does(IntEnum):
 OPERATION = record(
     cycles="i8", flits="i8", sent="i8", received="i8", start_cycle="i8", finish_cycle="i8", lanes="i8",
     successor="i4", successor_end="i4", chunk_flits="i4", waiting="i4", ready_cycle="i8", target="i4", next="i4",
-    gpu="i4", does="i4", address="i4",
+    gpu="i4", does="i4", address="i4", channel="i4",
 )  # fmt: skip
-"""One operation of one GPU. ``flits`` are to be sent on ``lanes``, a set of ports, to ``address``, and counted by the
-operation ``target``; as many arrive. ``waiting`` is the number of operations it waits for, ``next`` the one after it in its
-GPU's list."""
+"""One operation of one GPU. ``flits`` are to be sent on ``lanes``, a set of ports, to ``address``, on a virtual ``channel``
+or, if that is negative, on all in turn, and counted by the operation ``target``; as many arrive. ``waiting`` is the number
+of operations it waits for, ``next`` the one after it in its GPU's list."""
 _LANE = record(far_port="i4", channel="i4")
 """What a port leads to, and the virtual channel of its next flit."""
 
@@ -169,9 +169,10 @@ def _send(now: int, me: Records, index: int, o: Records, operations: Records, la
         while left != 0 and _may_send(operation):
             lane = lowest(left)
             left &= left - 1
-            output = o[index, lane * me.channels + lanes[lane].channel]
+            channel = lanes[lane].channel if operation.channel < 0 else operation.channel
+            output = o[index, lane * me.channels + channel]
             if has_space(now, channels, output):
-                _send_flit(now, me, number, operation, output, lanes[lane], channels)
+                _send_flit(now, me, number, operation, output, lanes[lane], channel, channels)
                 free ^= one_bit(lane)
         more |= _may_send(operation) and operation.lanes & free != operation.lanes
         if sent < operation.sent < operation.flits:
@@ -190,13 +191,13 @@ def _send(now: int, me: Records, index: int, o: Records, operations: Records, la
 
 @compiled
 def _send_flit(
-    now: int, me: Records, number: int, operation: Records, output: int, lane: Records, channels: Channels
+    now: int, me: Records, number: int, operation: Records, output: int, lane: Records, channel: int, channels: Channels
 ) -> None:
     flit = channels.flit[push(now, channels, output)]
     flit.payload, flit.injected_cycle, flit.packet = number, now, operation.target
     flit.source, flit.destination = me.number, operation.address + lane.far_port
-    flit.virtual_channel, flit.last = lane.channel, True
-    lane.channel = lane.channel + 1 if lane.channel + 1 < me.channels else 0
+    flit.virtual_channel, flit.last = channel, True
+    lane.channel = channel + 1 if channel + 1 < me.channels else 0
     operation.sent += 1
     me.sent += 1
 
