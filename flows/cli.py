@@ -45,6 +45,7 @@ def _count(text: str) -> Any:
 
 SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.toml]", help="Description; a built-in example if left out.")]
 SpecOption = Annotated[Path | None, typer.Option("--spec", help="Description; the built-in prototype if left out.")]
+Fidelity = Annotated[str, typer.Option(help="fluid, or cycle: flit by flit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]
 
 
@@ -105,12 +106,13 @@ def _lightfabric(
 def study(
     spec: SpecFile = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lightfabric-out"),
+    fidelity: Fidelity = "fluid",
     as_json: AsJson = False,
 ) -> None:
     """Training time over GPU counts and fabrics: table, results.csv, figures, manifest.json."""
     from lightfabric.flows import study as flow
 
-    flow.main(spec, out, as_json)
+    flow.main(spec, out, fidelity, as_json)
 
 
 @app.command()
@@ -142,13 +144,16 @@ def replay(
     file: Annotated[Path, typer.Argument(help="A TopoOpt task graph.")],
     bandwidth: Annotated[str, typer.Option(help="Of a node in each direction, such as 100Gbps.")],
     fabric: Annotated[str, typer.Option(help="What joins the nodes.")] = "ideal-switch",
-    fidelity: Annotated[str, typer.Option(help="fluid, or cycle: flit by flit.")] = "fluid",
+    fidelity: Fidelity = "fluid",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for figures of the links' load and the messages' latency; cycle.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the task graph of a real job on a fabric."""
     from lightfabric.flows import replay as flow
 
-    flow.main(file, bandwidth, fabric, fidelity, as_json)
+    flow.main(file, bandwidth, fabric, fidelity, out, as_json)
 
 
 @app.command()

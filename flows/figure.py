@@ -58,7 +58,7 @@ def draw_latency(name: str, loads: Sequence[float], latency_cycles: Sequence[flo
         axes.set_ylim(0)
         axes.set_xlabel("offered load (flits per node and cycle)")
         axes.set_ylabel("packet latency (cycles)")
-        axes.set_title(_plain(name), loc="left", fontweight="bold")
+        axes.set_title(plain(name), loc="left", fontweight="bold")
         axes.grid(True, color="#dddddd", linewidth=0.6)
         axes.legend(frameon=False)
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
@@ -76,7 +76,7 @@ def draw_histogram(name: str, packets: Sequence[int], percentiles: Mapping[str, 
         axes.set_xlim(0)
         axes.set_xlabel("packet latency (cycles)")
         axes.set_ylabel("packets")
-        axes.set_title(_plain(name), loc="left", fontweight="bold")
+        axes.set_title(plain(name), loc="left", fontweight="bold")
         if percentiles:
             axes.legend(frameon=False)
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
@@ -92,7 +92,7 @@ def draw_links(name: str, links: Sequence[tuple[int, int, float]], columns: int 
         axes = figure.subplots()
         drawn = _matrix(axes, links) if columns is None else _grid(axes, links, columns)
         figure.colorbar(drawn, ax=axes, label="load (flits per cycle)")
-        axes.set_title(_plain(name), loc="left", fontweight="bold")
+        axes.set_title(plain(name), loc="left", fontweight="bold")
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
@@ -136,7 +136,7 @@ def _times(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     axes.plot(gpus, bound, color="#555555", linestyle="--", linewidth=1.2, label="computation alone")
     axes.set_yscale("log")
     axes.set_ylabel("training iteration (s)")
-    axes.set_title(_plain(name), loc="left", fontweight="bold")
+    axes.set_title(plain(name), loc="left", fontweight="bold")
     axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -158,7 +158,7 @@ def _lines(axes: Axes, rows: Sequence[Row], column: str, scale: float) -> None:
             marker=MARKERS[index % len(MARKERS)],
             markersize=5,
             linewidth=1.6,
-            label=_plain(fabric),
+            label=plain(fabric),
         )
     axes.grid(True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -172,6 +172,6 @@ def _count_axis(axes: Axes, gpus: Sequence[int]) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which matplotlib sees no formula."""
     return text.replace("$", r"\$")

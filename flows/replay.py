@@ -1,12 +1,14 @@
 """``lightfabric replay``: a task graph of a real job on a fabric, as its authors ran it."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightfabric.flows.fidelity import FILES, MOST_FLITS, require, run
 from lightfabric.flows.report import InputError, RunError, print_json, read_bytes
 from lightfabric.model.spec import ChipletSpec
 
@@ -17,9 +19,6 @@ MESSAGE_LATENCY_PS = 2_000_000
 """2 us per message step: the set-up that reproduces the iteration times published with the TopoOpt files."""
 MOST_BYTES = 256 << 20
 FABRICS = ("ideal-switch",)
-FIDELITIES = ("fluid", "cycle")
-MOST_FLITS = 1 << 29
-"""At cycle fidelity: some minutes."""
 FLIGHT_PS = 1.0
 CHIPLET = ChipletSpec(
     ports=1, wavelengths_per_port=8, wavelength_gbps=16.5, core_clock_mhz=250.0, flit_bytes=256, reach_m=10.0
@@ -32,13 +31,19 @@ _LEAST_GBPS, _MOST_GBPS = 1e-3, 1e6
 
 
 def replay(
-    path: Path, bandwidth_gbps: float, fidelity: str = "fluid", *, message_latency_ps: int = MESSAGE_LATENCY_PS
+    path: Path,
+    bandwidth_gbps: float,
+    fidelity: str = "fluid",
+    *,
+    message_latency_ps: int = MESSAGE_LATENCY_PS,
+    out: Path | None = None,
 ) -> dict[str, Any]:
     """One iteration of a TopoOpt file on an ideal switch, with ``bandwidth_gbps`` per node and direction.
 
     The published bandwidth is payload: nothing is taken off for coding or headers, and at fluid fidelity the links
     themselves have no latency. At cycle fidelity every flit goes over the link, the switch and another link of a chiplet of
-    that payload rate, with the timing of its RTL. InputError names the file and the field that is wrong.
+    that payload rate, with the timing of its RTL, and the load of the links and the latency of the messages are drawn into
+    the folder ``out``. InputError names the file and the field that is wrong.
     """
     from lightfabric.placement import topoopt
 
@@ -48,9 +53,11 @@ def replay(
     except ValueError as error:
         raise InputError(f"{path}: must be a whole TopoOpt task graph: {error}") from None
 
-    run = _run_flits if fidelity == "cycle" else _run_fluid
     try:
-        schedule = run(graph, bandwidth_gbps, message_latency_ps)
+        if fidelity == "cycle":
+            schedule = _run_flits(graph, bandwidth_gbps, message_latency_ps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
+        else:
+            schedule = _run_fluid(graph, bandwidth_gbps, message_latency_ps)
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     return {
@@ -80,10 +87,11 @@ def chiplet_of(payload_gbps: float) -> ChipletSpec:
     return replace(CHIPLET, wavelength_gbps=line_gbps, core_clock_mhz=core_clock_mhz, reach_m=CHIPLET.reach_m / faster)
 
 
-def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int) -> "Schedule":
+def _run_flits(
+    graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int, name: str, out: Path | None
+) -> "Schedule":
     from lightfabric.flows.timing_store import measured_timing
     from lightfabric.model.cabling import MOST_HUB_GPUS, Hub, Hubs
-    from lightfabric.model.cluster import Cluster
 
     spec = chiplet_of(bandwidth_gbps)
     demand = graph.demand_bytes()
@@ -95,17 +103,26 @@ def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: in
         return _run_fluid(graph, bandwidth_gbps, message_latency_ps)
     timing = measured_timing(CHIPLET)  # in cycles, which a faster clock does not change
     latency_cycles = round(message_latency_ps / spec.cycle_ps)
-    return Cluster(graph, spec, timing, Hubs((Hub(talkers, FLIGHT_PS),)), latency_cycles).run()
+    schedule, detail = run(graph, spec, timing, Hubs((Hub(talkers, FLIGHT_PS),)), latency_cycles)
+    if out is not None:
+        from lightfabric.flows.panel import draw
+
+        draw(out, name, {FABRICS[0]: detail})
+    return schedule
 
 
-def main(path: Path, bandwidth: str, fabric: str, fidelity: str, as_json: bool) -> None:
+def main(path: Path, bandwidth: str, fabric: str, fidelity: str, out: Path | None, as_json: bool) -> None:
     """The command: checks its options, replays, prints one line or one JSON object."""
+    from lightfabric.flows import result as results
+
     bandwidth_gbps = _gbps(bandwidth)
     if fabric not in FABRICS:
         raise InputError(f"--fabric must be one of {', '.join(FABRICS)}, not {fabric!r}")
-    if fidelity not in FIDELITIES:
-        raise InputError(f"--fidelity must be one of {', '.join(FIDELITIES)}, not {fidelity!r}")
-    result = replay(path, bandwidth_gbps, fidelity)
+    require(fidelity)
+    if out is not None and fidelity != "cycle":
+        raise InputError(f"--out must be left out unless --fidelity is cycle, not {out}")
+    with results.folder(out, FILES) if out else nullcontext():
+        result = replay(path, bandwidth_gbps, fidelity, out=out)
     if as_json:
         print_json(result)
     else:

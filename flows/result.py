@@ -66,8 +66,8 @@ class Bar:
 
 
 @contextlib.contextmanager
-def folder(path: Path) -> Iterator[None]:
-    """A folder in which ``FILES`` can be written; what was made for it vanishes again, if empty, when the block fails."""
+def folder(path: Path, names: Sequence[str] = FILES) -> Iterator[None]:
+    """A folder in which files can be written; what was made for it vanishes again, if empty, when the block fails."""
     made = [parent for parent in (path, *path.parents) if not os.path.lexists(parent)]
     try:
         try:
@@ -75,7 +75,7 @@ def folder(path: Path) -> Iterator[None]:
             tempfile.TemporaryFile(dir=path).close()
         except OSError as error:
             raise InputError(f"--out must be a folder that can be written, not {path}: {error.strerror}") from None
-        for name in FILES:
+        for name in names:
             require_file(path / name)
         yield
     except BaseException:
@@ -85,7 +85,9 @@ def folder(path: Path) -> Iterator[None]:
         raise
 
 
-def write(out: Path, spec: Spec, source: str, rows: Sequence[Row], timing: Timing, columns: Sequence[str]) -> list[str]:
+def write(
+    out: Path, spec: Spec, source: str, rows: Sequence[Row], timing: Timing, columns: Sequence[str], fidelity: str
+) -> list[str]:
     """All files or, if one fails, none; returns their names. Equal studies give equal bytes."""
     from lightfabric.flows import figure
 
@@ -93,7 +95,7 @@ def write(out: Path, spec: Spec, source: str, rows: Sequence[Row], timing: Timin
         table, png, svg, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
         _write_csv(table, rows, columns)
         figure.draw(spec.name, rows, (png, svg))
-        content = _manifest(spec, source, timing, table.read_bytes())
+        content = _manifest(spec, source, timing, fidelity, table.read_bytes())
         manifest.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return list(FILES)
 
@@ -111,10 +113,11 @@ def _cell(value: object) -> object:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _manifest(spec: Spec, source: str, timing: Timing, results: bytes) -> dict[str, Any]:
+def _manifest(spec: Spec, source: str, timing: Timing, fidelity: str, results: bytes) -> dict[str, Any]:
     description = asdict(spec)
     return {
         "command": "study",
+        "fidelity": fidelity,
         "source": source,
         "spec": description,
         "spec_sha256": hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest(),

@@ -1,7 +1,7 @@
 """``lightfabric study``: from a spec to the time of a training iteration, over GPU counts and fabrics.
 
 CODE FLOW: ``check`` finds what cannot work before anything slow; the RTL is measured, or its timing taken from the cache,
-while a worker loads the fluid model; ``simulate`` then runs once per GPU count and fabric, in as many processes as there
+while a worker loads the model; ``simulate`` then runs once per GPU count and fabric, in as many processes as there
 are cores; the rows become a table, results.csv, a figure and manifest.json.
 """
 
@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lightfabric.flows import fidelity as fidelities
 from lightfabric.flows.load import load_spec
 from lightfabric.flows.pool import pool
 from lightfabric.flows.report import InputError, RunError, print_json
@@ -18,8 +19,15 @@ from lightfabric.model.spec import ElectricalSwitchSpec, FabricSpec, Spec
 from lightfabric.model.timing import Timing
 from lightfabric.placement.search import DoesNotFit, Rates, least_memory_bytes, memory_bytes, search
 
+if TYPE_CHECKING:
+    from lightfabric.model.network import Circuits
+    from lightfabric.model.task import Schedule, TaskGraph
+
 Row = dict[str, Any]
 """One GPU count on one fabric: a value per column of results.csv."""
+
+Cell = tuple[Row, fidelities.Detail | None]
+"""A row, and what a run at cycle fidelity shows beside."""
 
 Progress = Callable[[str, int, int], None]
 """Hears what was done, and how many of how many jobs are done now."""
@@ -27,6 +35,7 @@ Progress = Callable[[str, int, int], None]
 GIB = 1 << 30
 
 _NEEDED = ("flows.cli", "flows.study", "model.fluid", "model.link", "placement.graph", "placement.place")
+_FLITS_NEEDED = ("model.cabling", "model.cluster")
 _PRELOAD = [f"lightfabric.{name}" for name in _NEEDED]
 
 
@@ -39,6 +48,7 @@ class Job:
     fabric: FabricSpec
     timing: Timing
     efficiency: float
+    fidelity: str = "fluid"
 
 
 def check(spec: Spec, source: str, at: Callable[[list[int]], int] = min) -> dict[int, str]:
@@ -74,9 +84,33 @@ def _does_not_fit(spec: Spec, gpus: int) -> str:
     raise AssertionError("a plan fits that needs less than the least memory")
 
 
-def simulate(job: Job) -> Row:
-    """Placement, task graph, network and fluid model of one cell; a fabric that cannot serve gives a row without times."""
-    from lightfabric.model import fluid, network
+def check_flits(spec: Spec, source: str, reasons: dict[int, str]) -> None:
+    """InputError for the first cell that is too large to be run flit by flit, or that ``model.cabling`` cannot build."""
+    from lightfabric.model.cabling import build
+    from lightfabric.placement.graph import task_graph
+    from lightfabric.placement.place import place
+
+    for gpus in (gpus for gpus, reason in reasons.items() if not reason):
+        for fabric in spec.fabrics:
+            try:
+                placed = place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=1.0)
+            except ValueError:
+                continue  # a row without times
+            graph = task_graph(spec.job, spec.accelerator, placed.plan)
+            name = _cell_name(gpus, fabric)
+            fidelities.require_few(sum(graph.demand_bytes().values()) // spec.chiplet.payload_bytes, f"{source}: {name}")
+            try:
+                build(fabric, spec.chiplet, gpus, placed.circuits)
+            except ValueError as error:
+                raise InputError(f"--fidelity must be fluid for {source}: {name}, not cycle: {error}") from None
+
+
+def _cell_name(gpus: int, fabric: FabricSpec) -> str:
+    return f"{gpus} GPUs, {fabric.name}"
+
+
+def simulate(job: Job) -> Cell:
+    """Placement, task graph and model of one cell; a fabric that cannot serve gives a row without times."""
     from lightfabric.placement.graph import task_graph
     from lightfabric.placement.place import place
 
@@ -85,18 +119,32 @@ def simulate(job: Job) -> Row:
     try:
         placed = place(spec.job, spec.accelerator, job.fabric, spec.chiplet, gpus, efficiency=job.efficiency)
     except ValueError as error:
-        return row | {"fits": False, "reason": str(error)}
+        return row | {"fits": False, "reason": str(error)}, None
     graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
-    fabric = network.build(job.fabric, spec.chiplet, job.timing, gpus, graph.demand_bytes(), placed.circuits)
-    schedule = fluid.run(graph, fabric)
+    run = _run_flits if job.fidelity == "cycle" else _run_fluid
+    schedule, detail = run(job, graph, placed.circuits)
     seconds = schedule.makespan_ps / 1e12
     return row | plan_columns(placed) | {
         "tasks": len(graph),
-        "links": len(fabric.latency_ps),
+        "links": len(schedule.link_busy_ps),
         "busiest_link_share": float(schedule.link_busy_ps.max(initial=0)) / schedule.makespan_ps,
         "iteration_s": seconds,
         "tokens_per_s": spec.job.batch * spec.job.model.sequence / seconds,
-    }  # fmt: skip
+    }, detail  # fmt: skip
+
+
+def _run_fluid(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", None]:
+    from lightfabric.model import fluid, network
+
+    fabric = network.build(job.fabric, job.spec.chiplet, job.timing, job.gpus, graph.demand_bytes(), circuits)
+    return fluid.run(graph, fabric), None
+
+
+def _run_flits(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:
+    from lightfabric.model.cabling import build
+
+    chiplet = job.spec.chiplet
+    return fidelities.run(graph, chiplet, job.timing, build(job.fabric, chiplet, job.gpus, circuits))
 
 
 def efficiency(spec: Spec, timing: Timing) -> float:
@@ -163,35 +211,42 @@ def ideal(spec: Spec) -> str | None:
     return next((fabric.name for fabric in spec.fabrics if isinstance(fabric, ElectricalSwitchSpec)), None)
 
 
-def run(spec: Spec, reasons: dict[int, str], timing: Callable[[], Timing], progress: Progress) -> tuple[list[Row], Timing]:
+def run(
+    spec: Spec, reasons: dict[int, str], timing: Callable[[], Timing], progress: Progress, fidelity: str = "fluid"
+) -> tuple[list[Row], Timing, dict[str, fidelities.Detail]]:
     """Rows by GPU count, then in the order of the spec's fabrics, whatever the number of processes and their speed.
+
+    At cycle fidelity also what that shows of each, by name.
 
     Processes start by forkserver: a script that calls this needs ``if __name__ == "__main__":``.
     """
     fitting = [gpus for gpus, reason in reasons.items() if not reason]
-    with pool(len(fitting) * len(spec.fabrics), preload=_PRELOAD) as workers:
+    preload = [*_PRELOAD, *(f"lightfabric.{name}" for name in _FLITS_NEEDED if fidelity == "cycle")]
+    with pool(len(fitting) * len(spec.fabrics), preload=preload) as workers:
         loaded = workers.submit(_load)
         measured = timing()
         loaded.result()
         share = workers.submit(efficiency, spec, measured).result()
-        cells = [Job(spec, gpus, fabric, measured, share) for gpus in reversed(fitting) for fabric in spec.fabrics]
+        cells = [Job(spec, gpus, fabric, measured, share, fidelity) for gpus in reversed(fitting) for fabric in spec.fabrics]
         futures = {workers.submit(simulate, job): job for job in cells}
-        rows = dict(_finished(futures, progress))
+        found = dict(_finished(futures, progress))
+    rows = {(job.gpus, job.fabric.name): row for job, (row, _) in found.items()}
     for gpus, reason in reasons.items():
         for fabric in spec.fabrics:
             if reason:
                 rows[gpus, fabric.name] = _row(Job(spec, gpus, fabric, measured, share)) | {"fits": False, "reason": reason}
     ordered = [rows[gpus, fabric.name] for gpus in reasons for fabric in spec.fabrics]
     _compare(ordered, ideal(spec))
-    return ordered, measured
+    details = {_cell_name(job.gpus, job.fabric): found[job][1] for gpus in fitting for job in cells if job.gpus == gpus}
+    return ordered, measured, {name: detail for name, detail in details.items() if detail}
 
 
-def _finished(futures: dict["Future[Row]", Job], progress: Progress) -> Iterator[tuple[tuple[int, str], Row]]:
+def _finished(futures: dict["Future[Cell]", Job], progress: Progress) -> Iterator[tuple[Job, Cell]]:
     for done, future in enumerate(as_completed(futures), 1):
         job = futures[future]
-        name = f"{job.gpus} GPUs, {job.fabric.name}"
+        name = _cell_name(job.gpus, job.fabric)
         try:
-            yield (job.gpus, job.fabric.name), future.result()
+            yield job, future.result()
         except (ValueError, MemoryError) as error:
             raise RunError(f"{name}: {error or 'not enough memory'}") from None
         progress(name, done, len(futures))
@@ -218,20 +273,28 @@ def _load() -> None:
     fluid.run(graph, star(2, 1e9, graph.demand_bytes()))
 
 
-def main(path: Path | None, out: Path, as_json: bool) -> None:
+def main(path: Path | None, out: Path, fidelity: str, as_json: bool) -> None:
     """The command: reads, checks, runs, writes the results into ``out`` and prints them."""
+    fidelities.require(fidelity)
     spec = load_spec(path)
     source = str(path or spec.name)
     reasons = check(spec, source)
+    if fidelity == "cycle":
+        check_flits(spec, source, reasons)
     from lightfabric.flows import result
 
-    with result.folder(out), result.Bar() as bar:
+    names = [*result.FILES, *(fidelities.FILES if fidelity == "cycle" else ())]
+    with result.folder(out, names), result.Bar() as bar:
         from lightfabric.flows.timing_store import measured_timing
 
-        rows, measured = run(spec, reasons, lambda: measured_timing(spec.chiplet, bar.measures), bar.done)
-        files = result.write(out, spec, source, rows, measured, COLUMNS)
+        rows, measured, details = run(spec, reasons, lambda: measured_timing(spec.chiplet, bar.measures), bar.done, fidelity)
+        if fidelity == "cycle":
+            from lightfabric.flows.panel import draw
+
+            draw(out, spec.name, details)
+        result.write(out, spec, source, rows, measured, COLUMNS, fidelity)
     if as_json:
-        print_json({"spec": spec.name, "rows": rows, "files": files})
+        print_json({"spec": spec.name, "rows": rows, "files": names})
     else:
         result.print_table(spec, rows)
-        print(f"{', '.join(files)} are in {out}")
+        print(f"{', '.join(names)} are in {out}")

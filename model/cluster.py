@@ -171,6 +171,16 @@ class Cluster:
             np.rint(self.flits_per_link() * slot_ps).astype(np.int64),
         )
 
+    def messages(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Messages of each operation that has sent some, and the cycles of one: a transfer, or a chunk of a ring, as a mean.
+
+        They begin when they may be sent, and end when the last flit has arrived.
+        """
+        operations: Records = np.concatenate([gpu.operations for gpu in self.gpus])
+        sent = operations[operations["flits"] > 0]
+        count = sent["flits"] // sent["chunk_flits"]
+        return count, (sent["finish_cycle"] - sent["start_cycle"]) / count
+
     def _limit(self) -> NDArray[np.int32]:
         """The first link of each transfer, -1 for what needs none."""
         number = {end: link for link, end in enumerate(self.links)} | {NOWHERE: -1}
@@ -225,9 +235,9 @@ class _Program:
     def _add_transfer(self, gpu: int, peer: int, work: int, count: int) -> tuple[int, int]:
         flits = self._flits(work, count) if gpu != peer else 0
         way = self._way(gpu, peer) if flits else {}
-        first = last = self._add(gpu, Does.SEND, flits=flits, **way)
+        first = last = self._add(gpu, Does.SEND, flits=flits, chunk_flits=flits, **way)
         for _ in range(count - 1 if flits else 0):
-            last = self._add(gpu, Does.SEND, [last], flits=flits, **way)
+            last = self._add(gpu, Does.SEND, [last], flits=flits, chunk_flits=flits, **way)
         return first, last
 
     def _add_ring(self, members: list[int], work: int, count: int) -> tuple[int, int]:

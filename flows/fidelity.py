@@ -1,0 +1,74 @@
+"""How closely a task graph is run: as fluids, or flit by flit; what is too large for that, and what only that shows."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.flows.report import InputError
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.timing import Timing
+
+if TYPE_CHECKING:
+    from lightfabric.model.cabling import Cabling, Hubs
+    from lightfabric.model.cluster import Cluster
+    from lightfabric.model.task import Schedule, TaskGraph
+
+FIDELITIES = ("fluid", "cycle")
+MOST_FLITS = 1 << 29
+"""At cycle fidelity: some minutes."""
+BINS_PER_OCTAVE = 8
+FILES = ("link-load.png", "message-latency.png")
+
+
+def require(fidelity: str) -> None:
+    """InputError unless there is such a fidelity."""
+    if fidelity not in FIDELITIES:
+        raise InputError(f"--fidelity must be one of {', '.join(FIDELITIES)}, not {fidelity!r}")
+
+
+def require_few(flits: int, what: str) -> None:
+    """InputError for more flits than the cycle model can move."""
+    if flits > MOST_FLITS:
+        raise InputError(f"--fidelity must be fluid for {what}, whose {flits} flits are more than {MOST_FLITS}, not cycle")
+
+
+@dataclass(frozen=True)
+class Detail:
+    """What a run at cycle fidelity shows beside its schedule.
+
+    ``load[a, b]`` is the share of the time in which the links from ``nodes[a]`` to ``nodes[b]`` carry flits, NaN if there is
+    none. ``messages[k]`` took from 2^(k / 8) ns on, a transfer or a chunk of a ring each.
+    """
+
+    nodes: list[str]
+    load: NDArray[np.float64]
+    messages: NDArray[np.int64]
+
+
+def run(
+    graph: "TaskGraph", spec: ChipletSpec, timing: Timing, cabling: "Cabling | Hubs", message_latency_cycles: int = 0
+) -> "tuple[Schedule, Detail]":
+    """A task graph at cycle fidelity. Chunks of a ring count with their mean latency."""
+    from lightfabric.model.cluster import Cluster
+
+    cluster = Cluster(graph, spec, timing, cabling, message_latency_cycles)
+    schedule = cluster.run()
+    count, cycles = cluster.messages()
+    octaves = np.log2(np.maximum(cycles * spec.cycle_ps / 1000, 1))
+    messages = np.bincount((BINS_PER_OCTAVE * octaves).astype(int), count).astype(np.int64)
+    return schedule, Detail(*_loads(cluster, schedule), messages)
+
+
+def _loads(cluster: "Cluster", schedule: "Schedule") -> tuple[list[str], NDArray[np.float64]]:
+    """The nodes that have links, and the mean load of the links from each to each."""
+    ends = np.array([(node, far) for (node, _), far in cluster.far_node.items()], int).reshape(-1, 2)
+    nodes, place = np.unique(ends, return_inverse=True)
+    source, far = place.reshape(-1, 2).T
+    total, links = np.zeros((2, len(nodes), len(nodes)))
+    np.add.at(total, (source, far), schedule.link_busy_ps / max(schedule.makespan_ps, 1))
+    np.add.at(links, (source, far), 1)
+    gpus = cluster.graph.devices
+    names = [str(node) if node < gpus else f"hub {node - gpus}" for node in nodes.tolist()]
+    return names, np.divide(total, links, out=np.full_like(total, np.nan), where=links > 0)

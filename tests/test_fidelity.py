@@ -1,0 +1,146 @@
+"""Studies and replays at cycle fidelity: close to the fluid model, with figures, and refused where they are too large."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightfabric.flows import fidelity, panel, replay, study
+from lightfabric.flows.load import load_spec
+from lightfabric.flows.report import InputError
+from lightfabric.flows.timing_store import measured_timing
+from lightfabric.model.cabling import ring
+from lightfabric.model.spec import JobSpec, ModelSpec, SipRingSpec
+from lightfabric.model.task import Kind, TaskGraph
+
+COMMAND = [sys.executable, "-c", "from lightfabric.flows.cli import main; main()"]
+TOPOOPT = Path(__file__).parents[2] / "shared" / "data" / "topoopt"
+JOB = JobSpec(ModelSpec(layers=2, hidden=256, heads=4, sequence=128, vocabulary=512), batch=16)
+TINY_CHANGES = {
+    "layers = 24": "layers = 2",
+    "hidden = 1024": "hidden = 256",
+    "heads = 16": "heads = 4",
+    "sequence = 1024": "sequence = 128",
+    "vocabulary = 51200": "vocabulary = 512",
+    "batch = 64": "batch = 16",
+    "memory_gib = 16.0": "memory_gib = 0.05",
+    "[8, 16, 32]": "[4, 8]",
+}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The small example with a job of a million flits at most."""
+    spec = load_spec(None, "small")
+    return replace(spec, job=JOB, accelerator=replace(spec.accelerator, memory_gib=0.05), gpus=(4, 8))
+
+
+@pytest.fixture(scope="module")
+def timing(tiny):
+    return measured_timing(tiny.chiplet)
+
+
+def run(*arguments, code=0):
+    done = subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.mark.parametrize("gpus", [4, 8])
+def test_an_iteration_takes_about_as_long_flit_by_flit_as_in_the_fluid_model(tiny, timing, gpus):
+    """To a percent on circuits of their own; where rings share circuits fluids keep to one rate, and flits fill the gaps."""
+    share = study.efficiency(tiny, timing)
+    for fabric in tiny.fabrics:
+        rows = [
+            study.simulate(study.Job(tiny, gpus, fabric, timing, share, name))[0]["iteration_s"]
+            for name in fidelity.FIDELITIES
+        ]
+        assert rows[1] == pytest.approx(rows[0], rel=0.1 if fabric.kind == "sip-ocs" else 0.02), fabric.name
+
+
+def test_a_study_flit_by_flit_leaves_figures_of_links_and_messages(tmp_path):
+    from importlib.resources import files
+
+    text = (files("lightfabric.examples") / "small.toml").read_text()
+    for old, new in TINY_CHANGES.items():
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "tiny.toml").write_text(text)
+    out = tmp_path / "out"
+    result = json.loads(run("study", tmp_path / "tiny.toml", "--out", out, "--fidelity", "cycle", "--json").stdout)
+    assert {path.name for path in out.iterdir()} == set(result["files"])
+    assert all((out / name).read_bytes().startswith(b"\x89PNG") for name in fidelity.FILES)
+    assert json.loads((out / "manifest.json").read_text())["fidelity"] == "cycle"
+    assert [row["gpus"] for row in result["rows"]] == [4] * 4 + [8] * 4
+    assert all(0 < row["busiest_link_share"] <= 1 for row in result["rows"])
+
+
+def test_a_study_with_too_many_flits_is_refused_with_their_number(tmp_path):
+    done = run("study", "--out", tmp_path / "out", "--fidelity", "cycle", code=2)
+    assert done.stderr.startswith("lightfabric: --fidelity must be fluid for gpt3-175b: 64 GPUs, ideal switch, whose ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_that_the_cycle_model_cannot_build_is_refused_with_the_reason(tiny):
+    says = "^--fidelity must be fluid for x: "
+    spec = replace(tiny, job=replace(JOB, batch=128))
+    with pytest.raises(InputError, match=says + "128 GPUs, ideal switch, not cycle: Hub.gpus must be 1 to 64, not 128$"):
+        study.check_flits(spec, "x", {128: ""})
+    hops = SipRingSpec("r", "sip-ring", max_hops=1)
+    one = replace(tiny, chiplet=replace(tiny.chiplet, virtual_channels=1), fabrics=(hops,))
+    with pytest.raises(InputError, match=says + "8 GPUs, r, not cycle: ChipletSpec.virtual_channels must be enough"):
+        study.check_flits(one, "x", {8: ""})
+
+
+def test_an_unknown_fidelity_and_figures_of_fluids_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"^--fidelity must be one of fluid, cycle, not 'rtl'$"):
+        study.main(None, tmp_path, "rtl", as_json=False)
+    with pytest.raises(InputError, match=r"^--out must be left out unless --fidelity is cycle, not .*out$"):
+        replay.main(tmp_path, "100Gbps", "ideal-switch", "fluid", tmp_path / "out", as_json=False)
+
+
+def test_loads_and_latencies_are_those_of_the_flits(tiny, timing):
+    """Two messages on a ring of three; GPU 2 talks to nobody."""
+    payload = tiny.chiplet.payload_bytes
+    graph = TaskGraph(
+        3,
+        np.full(2, Kind.TRANSFER, np.int8),
+        np.array([0, 1], np.int32),
+        np.array([1, 1000]) * payload,
+        np.array([1, 0], np.int32),
+        np.ones(2, np.int32),
+        np.zeros(3, np.int64),
+        np.zeros(0, np.int32),
+        np.zeros(1, np.int64),
+        np.zeros(0, np.int32),
+    )
+    schedule, seen = fidelity.run(graph, tiny.chiplet, timing, ring(3, tiny.chiplet.ports, 2.0))
+    slot_ps = float(tiny.chiplet.slot_cycles) * tiny.chiplet.cycle_ps
+    two_lanes = np.array([1, 1000]) * slot_ps / 2 / schedule.makespan_ps
+    assert [seen.load[0, 1], seen.load[1, 0]] == pytest.approx(two_lanes, rel=1e-3)
+    assert seen.load[2, 0] == seen.load[1, 2] == 0
+    assert np.isnan(seen.load.diagonal()).all()
+    assert seen.nodes == ["0", "1", "2"]
+    edges_ns = 2 ** (np.flatnonzero(seen.messages) / fidelity.BINS_PER_OCTAVE)
+    assert (edges_ns * 1000 <= schedule.finish_ps).all()
+    assert (schedule.finish_ps < edges_ns * 1000 * 2 ** (1 / fidelity.BINS_PER_OCTAVE)).all()
+
+
+def test_a_study_in_which_no_fabric_served_has_empty_figures(tmp_path):
+    panel.draw(tmp_path, "of $nothing$", {})
+    panel.draw(tmp_path, "silent", {"one": fidelity.Detail(["0", "1"], np.full((2, 2), np.nan), np.zeros(0, np.int64))})
+    assert {path.name for path in tmp_path.iterdir()} == set(fidelity.FILES)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TOPOOPT.exists(), reason="the published task graphs are in ../shared/data/topoopt")
+def test_a_replay_flit_by_flit_draws_links_and_messages(tmp_path):
+    path = TOPOOPT / "100transformer_16.fbuf"
+    done = run("replay", path, "--bandwidth", "100Gbps", "--fidelity", "cycle", "--out", tmp_path / "out", "--json")
+    assert json.loads(done.stdout)["iteration_ms"] == pytest.approx(63.969, rel=0.005)
+    assert {found.name for found in (tmp_path / "out").iterdir()} == set(fidelity.FILES)
