@@ -251,7 +251,7 @@ def test_only_value_errors_escape_when_a_word_is_wrong(at, word):
 def test_the_command_prints_json(tmp_path, capsys):
     path = tmp_path / "job.fbuf"
     path.write_bytes(good((4, (TaskType.BARRIER, 14, 0, 0.0, 0, []))))
-    replay.main(path, "0.8Gbps", "ideal-switch", "fluid", True)
+    replay.main(path, "0.8Gbps", "ideal-switch", "fluid", None, True)
     result = json.loads(capsys.readouterr().out)
     # 1.5 ms, then 0.25 ms and 4/3 of a MiB at 0.1 GB/s with four messages of 2 us.
     assert result["iteration_ms"] == pytest.approx(1.75 + (1 << 20) * 4 / 3 * 1e-5 + 0.008, rel=1e-9)
@@ -262,7 +262,7 @@ def test_the_command_prints_json(tmp_path, capsys):
 def test_the_command_prints_one_line(tmp_path, capsys):
     path = tmp_path / "job.fbuf"
     path.write_bytes(good())
-    replay.main(path, "1.6 Tbps", "ideal-switch", "fluid", False)
+    replay.main(path, "1.6 Tbps", "ideal-switch", "fluid", None, False)
     assert capsys.readouterr().out.count("\n") == 1
 
 
@@ -271,17 +271,17 @@ def test_the_command_prints_one_line(tmp_path, capsys):
 )
 def test_a_bandwidth_without_sense_is_refused(bandwidth):
     with pytest.raises(InputError, match=r"^--bandwidth must be a rate with unit such as 100Gbps, .*, not '"):
-        replay.main(Path("none"), bandwidth, "ideal-switch", "fluid", True)
+        replay.main(Path("none"), bandwidth, "ideal-switch", "fluid", None, True)
 
 
 def test_what_is_wrong_with_a_replay_is_one_line(tmp_path):
     with pytest.raises(InputError, match=r"^--fabric must be one of ideal-switch, not 'torus'$"):
-        replay.main(Path("none"), "1Gbps", "torus", "fluid", True)
+        replay.main(Path("none"), "1Gbps", "torus", "fluid", None, True)
     with pytest.raises(InputError, match=r"^--fidelity must be one of fluid, cycle, not 'rtl'$"):
-        replay.main(Path("none"), "1Gbps", "ideal-switch", "rtl", True)
+        replay.main(Path("none"), "1Gbps", "ideal-switch", "rtl", None, True)
     path = tmp_path / "zeros"
     path.write_bytes(np.zeros(64, np.uint8).tobytes())
     with pytest.raises(InputError, match=r"zeros: must be a whole TopoOpt task graph: fields must be"):
-        replay.main(path, "1Gbps", "ideal-switch", "fluid", True)
+        replay.main(path, "1Gbps", "ideal-switch", "fluid", None, True)
     with pytest.raises(InputError, match=r"must be a TopoOpt task graph that can be read"):
-        replay.main(tmp_path / "absent", "1Gbps", "ideal-switch", "fluid", True)
+        replay.main(tmp_path / "absent", "1Gbps", "ideal-switch", "fluid", None, True)
