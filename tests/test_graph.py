@@ -1,6 +1,9 @@
 """The task graph of an iteration: well-formed, its totals the workload's, its schedule 1F1B's."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from time import perf_counter
 
 import networkx as nx
 import numpy as np
@@ -9,7 +12,7 @@ import pytest
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
 from lightfabric.model.task import Kind
 from lightfabric.placement.cost import backward_seconds, forward_seconds, optimiser_seconds
-from lightfabric.placement.graph import backward_steps, forward_steps, task_graph
+from lightfabric.placement.graph import backward_steps, forward_steps, pass_steps, task_graph
 from lightfabric.placement.search import Rates, iteration_seconds
 from lightfabric.placement.workload import (
     Plan,
@@ -18,6 +21,7 @@ from lightfabric.placement.workload import (
     gradient_bytes,
     micro_batches,
     reduce_bytes,
+    ring_bytes,
     transfer_bytes,
 )
 
@@ -95,20 +99,22 @@ def test_the_steps_of_a_stage_are_a_permutation_in_1f1b_order(stages, count):
 
 @pytest.mark.parametrize("pp", [1, 2, 4, 8])
 @pytest.mark.parametrize("micro_batch", [1, 4])
-def test_the_bubble_of_1f1b_is_the_closed_form(pp, micro_batch):
+@pytest.mark.parametrize("order", ["1f1b", "gpipe"])
+def test_the_bubble_is_the_closed_form(pp, micro_batch, order):
     """Makespan (m + p - 1) (forward + backward) when all stages are alike and nothing else takes time."""
     plan = Plan(1, 2, pp, micro_batch)
-    graph = task_graph(JOB, H100, plan)
+    graph = task_graph(JOB, H100, plan, order)
+    graph.verify()
     count = micro_batches(JOB, plan)
     passes = graph.kind == Kind.COMPUTE
     passes[-plan.gpus :] = False
-    work = np.where(passes, np.where(np.isin(np.arange(len(graph)), _forward_tasks(plan, count)), 100, 200), 0)
+    work = np.where(passes, np.where(np.isin(np.arange(len(graph)), _forward_tasks(plan, count, order)), 100, 200), 0)
     assert max(schedule(replace(graph, work=work))) == (count + pp - 1) * 300
 
 
-def _forward_tasks(plan, count):
+def _forward_tasks(plan, count, order):
     tasks = np.arange(plan.gpus * 2 * count).reshape(plan.dp, plan.pp, 2 * count, plan.tp)
-    return tasks[:, np.arange(plan.pp)[:, None], forward_steps(plan.pp, count)]
+    return tasks[:, np.arange(plan.pp)[:, None], pass_steps(order, plan.pp, count)[0]]
 
 
 @pytest.mark.parametrize("plan", [Plan(1, 1, 2, 1), Plan(1, 1, 4, 1), Plan(1, 1, 8, 1), Plan(1, 1, 4, 2), Plan(2, 1, 4, 1)])
@@ -130,3 +136,49 @@ def test_a_stage_waits_for_its_gradients_before_the_optimiser():
         (waits_for,) = before[graph.successors == task]
         assert graph.kind[waits_for] == Kind.ALL_REDUCE
         assert graph.device[task] in graph.group(graph.peer[waits_for])
+
+
+GPT3 = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch=1536)
+
+
+@pytest.mark.parametrize(
+    "plan", [Plan(1, 8, 1, 1), Plan(8, 8, 16, 1), Plan(16, 8, 8, 1, "full"), Plan(128, 8, 16, 1)], ids=lambda plan: plan.gpus
+)
+@pytest.mark.parametrize("order", ["1f1b", "gpipe"])
+def test_gpt3_moves_the_bytes_of_the_workload_between_every_two_ranks(plan, order):
+    """All pairs of ranks, exactly: 8 to 16 384 ranks, one full iteration, in seconds."""
+    began = perf_counter()
+    graph = task_graph(GPT3, H100, plan, order)
+    graph.verify()
+    assert perf_counter() - began < 10
+    assert graph.demand_bytes() == dict(_pairs(GPT3, plan))
+
+
+def _pairs(job, plan):
+    """Bytes from each rank to its neighbours, by the closed forms of ``workload``."""
+    count = micro_batches(job, plan)
+    reduces = forward_reduces(job.model, plan) + backward_reduces(job.model, plan)
+    tensor = ring_bytes(count * reduces * reduce_bytes(job, plan), plan.tp)
+    data = [ring_bytes(gradient_bytes(job, plan, stage), plan.dp) for stage in range(plan.pp)]
+    for d, p, t in np.ndindex(plan.dp, plan.pp, plan.tp):
+        here = (d * plan.pp + p) * plan.tp + t
+        if plan.tp > 1:
+            yield (here, here - t + (t + 1) % plan.tp), tensor
+        if plan.dp > 1:
+            yield (here, (((d + 1) % plan.dp) * plan.pp + p) * plan.tp + t), data[p]
+        for other in {p - 1, p + 1} & set(range(plan.pp)):
+            yield (here, here + (other - p) * plan.tp), count * transfer_bytes(job, plan)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the peak of memory is asked of the resource module")
+def test_gpt3_on_1024_ranks_fits_2_gib():
+    code = """if True:
+        import resource
+        from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
+        from lightfabric.placement.graph import task_graph
+        from lightfabric.placement.workload import Plan
+        job = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch=1536)
+        task_graph(job, ACCELERATORS["h100"], Plan(8, 8, 16, 1)).verify()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) < 2 << 20
