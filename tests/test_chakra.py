@@ -1,0 +1,228 @@
+"""Chakra execution traces: what is written is what another parser reads, and comes back as it was."""
+
+import random
+
+import numpy as np
+import pytest
+
+from lightfabric.model import fluid
+from lightfabric.model.network import star
+from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
+from lightfabric.model.task import Kind
+from lightfabric.placement import chakra
+from lightfabric.placement.graph import task_graph
+from lightfabric.placement.workload import Plan
+
+JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=16)
+PLANS = [Plan(1, 1, 1, 1), Plan(2, 1, 1, 2), Plan(1, 4, 1, 1), Plan(1, 1, 4, 1), Plan(2, 2, 2, 2), Plan(4, 2, 4, 1, "full")]
+SEND, RECV, COMP, COLL = 5, 6, 4, 7
+
+
+def varint(data, at):
+    value = shift = 0
+    while True:
+        value |= (data[at] & 127) << shift
+        at, shift = at + 1, shift + 7
+        if data[at - 1] < 128:
+            return value, at
+
+
+def fields(data):
+    """Number and value of every field of a message; the wire format of protobuf.dev, "Encoding"."""
+    at, found = 0, []
+    while at < len(data):
+        key, at = varint(data, at)
+        if key & 7 == 0:
+            value, at = varint(data, at)
+        elif key & 7 == 2:
+            size, at = varint(data, at)
+            value, at = data[at : at + size], at + size
+        else:
+            raise AssertionError(f"wire type {key & 7}")
+        found.append((key >> 3, value))
+    return found
+
+
+def messages(stream):
+    at, found = 0, []
+    while at < len(stream):
+        size, at = varint(stream, at)
+        found.append(fields(stream[at : at + size]))
+        at += size
+    return found
+
+
+def attributes(node):
+    found = {}
+    for number, value in node:
+        if number == 10:
+            (_, name), (slot, content) = fields(value)
+            found[name.decode()] = (slot, content)
+    return found
+
+
+def packed(value):
+    at, found = 0, []
+    while at < len(value):
+        item, at = varint(value, at)
+        found.append(item)
+    return found
+
+
+def edges(graph):
+    before = np.repeat(np.arange(len(graph)), np.diff(graph.successor_start))
+    return sorted(zip(before.tolist(), graph.successors.tolist(), strict=True))
+
+
+def graph_of(plan):
+    return task_graph(JOB, ACCELERATORS["h100"], plan)
+
+
+def assert_equal(graph, other):
+    for name in ("devices", "kind", "device", "work", "peer", "operations", "member_start", "members"):
+        assert np.array_equal(getattr(graph, name), getattr(other, name)), name
+    assert edges(graph) == edges(other)
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_what_was_written_comes_back_as_it_was(plan):
+    graph = graph_of(plan)
+    back = chakra.read(chakra.write(graph), chakra.groups(graph))
+    assert_equal(graph, back)
+    network = star(plan.gpus, 1e11, graph.demand_bytes())
+    assert fluid.run(back, network).finish_ps.tolist() == fluid.run(graph, network).finish_ps.tolist()
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_another_parser_finds_every_task(plan):
+    graph, groups = graph_of(plan), chakra.groups(graph_of(plan))
+    kinds = {COMP: 0, SEND: 0, RECV: 0, COLL: 0}
+    sent, received = {}, {}
+    for rank, stream in enumerate(chakra.write(graph)):
+        metadata, *nodes = messages(stream)
+        assert metadata == [(1, b"0.0.4")]
+        known = set()
+        for node in nodes:
+            plain = dict(node)
+            known.add(plain.get(1, 0))
+            kinds[plain[3]] += 1
+            found = attributes(node)
+            assert found["is_cpu_op"] == (27, 0)
+            if plain[3] == COLL:
+                assert found["comm_type"] == (9, 0)
+                assert rank in groups[found["pg_name"][1].decode()]
+            elif plain[3] == COMP:
+                assert plain.get(7, 0) == round(found["duration_ps"][1] / 1e6)
+            else:
+                assert {found[name][0] for name in ("comm_src", "comm_dst", "comm_tag")} == {7}
+                ends = tuple(found[name][1] for name in ("comm_src", "comm_dst", "comm_tag"))
+                (sent if plain[3] == SEND else received)[ends] = found["comm_size"]
+                assert ends[plain[3] == RECV] == rank
+        for node in nodes:
+            assert set(packed(dict(node).get(5, b""))) <= known
+    assert sent == received
+    assert sum(size for _, size in sent.values()) == graph.work[graph.kind == Kind.TRANSFER].sum()
+    members = np.diff(graph.member_start)
+    assert kinds[COLL] == members[graph.peer[graph.kind == Kind.ALL_REDUCE]].sum()
+    assert kinds[COMP] == np.count_nonzero(graph.kind == Kind.COMPUTE)
+    assert kinds[SEND] == kinds[RECV] == np.count_nonzero(graph.kind == Kind.TRANSFER)
+
+
+def encoded(value):
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def field(number, value):
+    if isinstance(value, int):
+        return encoded(number << 3) + encoded(value)
+    return encoded(number << 3 | 2) + encoded(len(value)) + value
+
+
+def node(identity, kind, waits=(), micros=0, **given):
+    content = field(1, identity) + field(3, kind) + b"".join(field(5, wait) for wait in waits) + field(7, micros)
+    for name, value in given.items():
+        slot = 29 if isinstance(value, bytes) else 9
+        content += field(10, field(1, name.encode()) + field(slot, value))
+    return content
+
+
+def stream(*nodes):
+    return b"".join(encoded(len(content)) + content for content in (b"", *nodes))
+
+
+def exchange(rank, other):
+    """Computes, sends, receives, one after the other, as real traces are; both ranks at once."""
+    return stream(
+        node(7, COMP, micros=3),
+        node(8, SEND, [7], comm_src=rank, comm_dst=other, comm_tag=1, comm_size=1000),
+        node(9, RECV, [8], comm_src=other, comm_dst=rank, comm_tag=1, comm_size=1000),
+        node(10, COMP, [9], micros=5),
+    )
+
+
+def test_an_exchange_in_program_order_is_no_deadlock():
+    graph = chakra.read([exchange(0, 1), exchange(1, 0)], {})
+    assert fluid.run(graph, star(2, 1e9, graph.demand_bytes())).makespan_ps == 3_000_000 + 1_000_000 + 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("streams", "groups", "says"),
+    [
+        ([stream(node(1, SEND, comm_dst=1, comm_size=5)), stream()], {}, "rank 0: node 0 must have its receive"),
+        ([stream(), stream(node(1, RECV, comm_src=0, comm_size=5))], {}, "rank 1: node 0 must have its send"),
+        ([stream(node(1, SEND, comm_dst=1))], {}, "rank 0: node 0.comm_size must be from 0"),
+        ([stream(node(1, SEND, comm_src=3, comm_dst=1, comm_size=1))], {}, "rank 0: node 0.comm_src must be 0, not 3"),
+        (
+            [stream(node(1, SEND, comm_dst=1, comm_size=5)), stream(node(1, RECV, comm_src=0, comm_size=6))],
+            {}, "rank 1: node 0.comm_size must be 5 as sent, not 6",
+        ),
+        ([stream(node(1, COMP, [2]))], {}, "rank 0: node 0.data_deps must be ids of nodes of rank 0, not 2"),
+        ([stream(node(1, COMP, [1]))], {}, "TaskGraph.successors must form no cycle"),
+        ([stream(node(1, COMP), node(1, COMP))], {}, "rank 0: node 1.id must be one that no other has, not 1"),
+        ([stream(node(1, 9))], {}, "rank 0: node 0.type must be from 1 to 7, not 9"),
+        ([stream(node(1, COLL, comm_type=6, comm_size=1))], {}, "rank 0: node 0.comm_type must be 0, ALL_REDUCE, not 6"),
+        ([stream(node(1, COLL, comm_type=0, comm_size=1))], {}, "rank 0: node 0.pg_name must be a communicator group"),
+        (
+            [stream(node(1, COLL, comm_type=0, comm_size=1, pg_name=b"a")), stream()],
+            {"a": [0, 1]}, "group 'a': all-reduce 0 must be at rank 1, not missing",
+        ),
+        ([stream()], {"a": [0, 1]}, "group 'a' must be different ranks below 1"),
+        ([b"\x05ab"], {}, "rank 0: length must be at most the 2 bytes that follow, not 5"),
+        ([b"\xff" * 9], {}, "rank 0: length must be a varint"),
+        ([b"\x02\xff\xff"], {}, "rank 0: metadata must be a protobuf GlobalMetadata"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named_in_one_line(streams, groups, says):
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
+        chakra.read(streams, groups)
+    assert str(error.value).startswith(says)
+
+
+def test_only_value_errors_escape_from_damaged_streams():
+    rng = random.Random(2026)
+    graph = graph_of(PLANS[4])
+    streams, groups = list(chakra.write(graph)), chakra.groups(graph)
+    said = []
+    for _ in range(150):
+        damaged = [bytearray(content) for content in streams]
+        for _ in range(rng.randint(1, 4)):
+            victim = rng.choice(damaged)
+            victim[rng.randrange(len(victim))] = rng.randrange(256)
+        try:
+            chakra.read(map(bytes, damaged), groups).verify()
+        except ValueError as error:
+            said.append(str(error))
+    assert said
+    assert not [text for text in said if "\n" in text], "seed 2026"
+
+
+def test_a_graph_with_tasks_that_meet_nowhere_is_refused():
+    graph = graph_of(PLANS[3])
+    moved = graph.device.copy()
+    moved[0] = 2
+    with pytest.raises(ValueError, match="must join tasks that meet at a device to be exported, not 0 and 1"):
+        list(chakra.write(type(graph)(**{**vars(graph), "device": moved})))
