@@ -131,29 +131,34 @@ def place(
         typer.Option(parser=_whole, metavar="INTEGER", help="Number of GPUs; the spec's largest that fits if left out."),
     ] = None,
     fabric: Annotated[str | None, typer.Option(help="Name of one of the spec's fabrics; all if left out.")] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the task graph as Chakra traces, or a file .goal for a program of LogGOPSim."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Parallelism, order of ranks, sparsity, locality and lower bounds."""
     from lightfabric.flows import place as flow
 
-    flow.main(spec, gpus, fabric, as_json)
+    flow.main(spec, gpus, fabric, as_json, export)
 
 
 @app.command()
 def replay(
-    file: Annotated[Path, typer.Argument(help="A TopoOpt task graph.")],
+    file: Annotated[Path, typer.Argument(help="A TopoOpt task graph, a folder of Chakra traces, or a program .goal.")],
     bandwidth: Annotated[str, typer.Option(help="Of a node in each direction, such as 100Gbps.")],
     fabric: Annotated[str, typer.Option(help="What joins the nodes.")] = "ideal-switch",
     fidelity: Fidelity = "fluid",
     out: Annotated[
         Path | None, typer.Option(help="Folder for figures of the links' load and the messages' latency; cycle.")
     ] = None,
+    trace: Annotated[Path | None, typer.Option(help="JSON file of the schedule, for ui.perfetto.dev.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the task graph of a real job on a fabric."""
     from lightfabric.flows import replay as flow
 
-    flow.main(file, bandwidth, fabric, fidelity, out, as_json)
+    flow.main(file, bandwidth, fabric, fidelity, out, as_json, trace)
 
 
 @app.command()

@@ -2,25 +2,40 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lightfabric.flows import exchange
 from lightfabric.flows.load import load_spec
 from lightfabric.flows.report import InputError, print_json, say
 from lightfabric.flows.study import check, efficiency, plan_columns
 from lightfabric.model.spec import FabricSpec, Spec
 from lightfabric.placement.search import MOST_GPUS
 
+if TYPE_CHECKING:
+    from lightfabric.placement.place import Placement
 
-def main(path: Path | None, gpus: int | None, fabric: str | None, as_json: bool) -> None:
-    """The command: places the job on ``gpus`` GPUs of one fabric or all, and prints why it is so."""
+
+def main(path: Path | None, gpus: int | None, fabric: str | None, as_json: bool, export: Path | None = None) -> None:
+    """The command: places the job on ``gpus`` GPUs of one fabric or all, and prints why it is so.
+
+    ``export`` is where the task graph on the GPUs of the only fabric is written: a GOAL program if its name ends in .goal,
+    else a folder of Chakra traces.
+    """
     spec = _chosen(load_spec(path), gpus, fabric)
+    if export is not None and len(spec.fabrics) > 1:
+        raise InputError(f"--export must be with one --fabric of {', '.join(kind.name for kind in spec.fabrics)}, not none")
+    if export is not None:
+        exchange.require(export)
     source = str(path or spec.name)
     count = max(count for count, reason in check(spec, source, at=max).items() if not reason)
     from lightfabric.flows.timing_store import measured_timing
 
     timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))
     share = efficiency(spec, timing)
-    placements = [_placement(spec, kind, count, share) for kind in spec.fabrics]
+    placed = [_place(spec, kind, count, share) for kind in spec.fabrics]
+    placements = [_columns(kind, found) for kind, found in zip(spec.fabrics, placed, strict=True)]
+    if export is not None:
+        _export(export, spec, placed[0])
     if as_json:
         print_json({"spec": spec.name, "gpus": count, "placements": placements})
     else:
@@ -36,13 +51,22 @@ def _chosen(spec: Spec, gpus: int | None, fabric: str | None) -> Spec:
     return replace(spec, fabrics=fabrics, gpus=spec.gpus if gpus is None else (gpus,))
 
 
-def _placement(spec: Spec, fabric: FabricSpec, gpus: int, share: float) -> dict[str, Any]:
+def _place(spec: Spec, fabric: FabricSpec, gpus: int, share: float) -> "Placement":
     from lightfabric.placement.place import place
 
     try:
-        placed = place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=share)
+        return place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=share)
     except ValueError as error:
         raise InputError(f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}") from None
+
+
+def _export(path: Path, spec: Spec, placed: "Placement") -> None:
+    from lightfabric.placement.graph import task_graph
+
+    exchange.write(path, task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank))
+
+
+def _columns(fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
     distance = placed.bytes_by_distance
     return {"fabric": fabric.name} | plan_columns(placed) | {
         "order_s": placed.order.seconds,

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightfabric.flows import exchange
 from lightfabric.flows.fidelity import FILES, MOST_FLITS, require, run
-from lightfabric.flows.report import InputError, RunError, print_json, read_bytes
+from lightfabric.flows.report import InputError, RunError, print_json, require_file
 from lightfabric.model.spec import ChipletSpec
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 MESSAGE_LATENCY_PS = 2_000_000
 """2 us per message step: the set-up that reproduces the iteration times published with the TopoOpt files."""
-MOST_BYTES = 256 << 20
 FABRICS = ("ideal-switch",)
 FLIGHT_PS = 1.0
 CHIPLET = ChipletSpec(
@@ -37,22 +37,18 @@ def replay(
     *,
     message_latency_ps: int = MESSAGE_LATENCY_PS,
     out: Path | None = None,
+    trace: Path | None = None,
 ) -> dict[str, Any]:
-    """One iteration of a TopoOpt file on an ideal switch, with ``bandwidth_gbps`` per node and direction.
+    """One iteration of a task graph on an ideal switch, with ``bandwidth_gbps`` per node and direction.
+
+    ``exchange.read`` says what ``path`` may be; ``trace`` is a file for the schedule, see ``trace.write``.
 
     The published bandwidth is payload: nothing is taken off for coding or headers, and at fluid fidelity the links
     themselves have no latency. At cycle fidelity every flit goes over the link, the switch and another link of a chiplet of
     that payload rate, with the timing of its RTL, and the load of the links and the latency of the messages are drawn into
     the folder ``out``. InputError names the file and the field that is wrong.
     """
-    from lightfabric.placement import topoopt
-
-    data = read_bytes(path, MOST_BYTES, "a TopoOpt task graph")
-    try:
-        graph = topoopt.read(data)
-    except ValueError as error:
-        raise InputError(f"{path}: must be a whole TopoOpt task graph: {error}") from None
-
+    graph, nodes = exchange.read(path)
     try:
         if fidelity == "cycle":
             schedule = _run_flits(graph, bandwidth_gbps, message_latency_ps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
@@ -60,12 +56,16 @@ def replay(
             schedule = _run_fluid(graph, bandwidth_gbps, message_latency_ps)
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
+    if trace is not None:
+        from lightfabric.flows.trace import write
+
+        write(trace, graph, schedule)
     return {
         "file": str(path),
         "fabric": FABRICS[0],
         "fidelity": fidelity,
         "bandwidth_gbps": bandwidth_gbps,
-        "devices": topoopt.nodes(graph),
+        "devices": nodes,
         "tasks": len(graph),
         "iteration_ms": schedule.makespan_ps / 1e9,
     }
@@ -111,7 +111,15 @@ def _run_flits(
     return schedule
 
 
-def main(path: Path, bandwidth: str, fabric: str, fidelity: str, out: Path | None, as_json: bool) -> None:
+def main(
+    path: Path,
+    bandwidth: str,
+    fabric: str,
+    fidelity: str,
+    out: Path | None,
+    as_json: bool,
+    trace: Path | None = None,
+) -> None:
     """The command: checks its options, replays, prints one line or one JSON object."""
     from lightfabric.flows import result as results
 
@@ -121,8 +129,10 @@ def main(path: Path, bandwidth: str, fabric: str, fidelity: str, out: Path | Non
     require(fidelity)
     if out is not None and fidelity != "cycle":
         raise InputError(f"--out must be left out unless --fidelity is cycle, not {out}")
+    if trace is not None:
+        require_file(trace)
     with results.folder(out, FILES) if out else nullcontext():
-        result = replay(path, bandwidth_gbps, fidelity, out=out)
+        result = replay(path, bandwidth_gbps, fidelity, out=out, trace=trace)
     if as_json:
         print_json(result)
     else:

@@ -1,0 +1,146 @@
+"""Files that hold task graphs: what ``replay`` reads and ``place --export`` writes."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightfabric.flows.report import InputError, read_bytes, require_file, written_whole
+
+if TYPE_CHECKING:
+    from lightfabric.model.task import TaskGraph
+
+MOST_BYTES = 256 << 20
+"""Of a file; of all streams of a Chakra folder together."""
+MOST_RANKS = 1 << 16
+PREFIX, GROUPS = "lightfabric", "comm_groups.json"
+
+_STREAM = re.compile(r"(.*)\.(0|[1-9][0-9]{0,5})\.et")
+
+
+def read(path: Path) -> tuple["TaskGraph", int]:
+    """The graph in a file and how many devices of it are nodes.
+
+    A folder, or one of its files ``NAME.RANK.et``, is Chakra's; a name that ends in .goal is GOAL; all else is TopoOpt's.
+    InputError, one line, names the file and the field that is wrong.
+    """
+    if path.is_dir() or path.suffix == ".et":
+        return _read_chakra(path)
+    if path.suffix == ".goal":
+        return _read_goal(path)
+    from lightfabric.placement import topoopt
+
+    data = read_bytes(path, MOST_BYTES, "a TopoOpt task graph")
+    try:
+        graph = topoopt.read(data)
+    except ValueError as error:
+        raise InputError(f"{path}: must be a whole TopoOpt task graph: {error}") from None
+    return graph, topoopt.nodes(graph)
+
+
+def _read_goal(path: Path) -> tuple["TaskGraph", int]:
+    from lightfabric.placement import goal
+
+    data = read_bytes(path, MOST_BYTES, "a GOAL program")
+    try:
+        graph = goal.read(data)
+    except ValueError as error:
+        raise InputError(f"{path}: must be a whole GOAL program: {error}") from None
+    return graph, graph.devices
+
+
+def _read_chakra(path: Path) -> tuple["TaskGraph", int]:
+    from lightfabric.placement import chakra
+
+    folder = path if path.is_dir() else path.parent
+    files = _streams(path, folder)
+    groups = _read_groups(folder)
+    try:
+        graph = chakra.read(_contents(files), groups)
+    except ValueError as error:
+        raise InputError(f"{path}: must be whole Chakra traces: {error}") from None
+    return graph, graph.devices
+
+
+def _streams(path: Path, folder: Path) -> list[Path]:
+    """The streams of rank 0, 1, ... of the only job in a folder, or of the job that ``path`` is part of."""
+    jobs: dict[str, dict[int, Path]] = {}
+    try:
+        for entry in folder.iterdir():
+            if match := _STREAM.fullmatch(entry.name):
+                jobs.setdefault(match[1], {})[int(match[2])] = entry
+    except OSError as error:
+        raise InputError(f"{folder}: must be a folder that can be read, not: {error.strerror}") from None
+    if path != folder:
+        match = _STREAM.fullmatch(path.name)
+        jobs = {match[1]: jobs[match[1]]} if match and match[1] in jobs else {}
+    if len(jobs) != 1:
+        raise InputError(f"{path}: must be the files NAME.RANK.et of one job, not of {len(jobs)}")
+    (files,) = jobs.values()
+    if len(files) > MOST_RANKS or max(files) >= len(files):
+        missing = next(rank for rank in range(len(files) + 1) if rank not in files)
+        raise InputError(f"{path}: must be files of at most {MOST_RANKS} ranks from 0 on, not without rank {missing}")
+    return [files[rank] for rank in range(len(files))]
+
+
+def _contents(files: list[Path]) -> Iterator[bytes]:
+    left = MOST_BYTES
+    for file in files:
+        content = read_bytes(file, left, "a Chakra trace")
+        left -= len(content)
+        yield content
+
+
+def _read_groups(folder: Path) -> dict[str, list[int]]:
+    """Communicator groups in the folder's JSON file; none without one."""
+    path = folder / GROUPS
+    if not path.exists():
+        return {}
+    try:
+        groups: Any = json.loads(read_bytes(path, MOST_BYTES, "communicator groups"))
+    except (ValueError, RecursionError):
+        raise InputError(f"{path}: must be JSON, not something else") from None
+    if not isinstance(groups, dict) or not all(_is_group(members) for members in groups.values()):
+        raise InputError(f"{path}: must be an object of names with lists of ranks, not something else")
+    return groups
+
+
+def _is_group(members: object) -> bool:
+    return isinstance(members, list) and all(type(member) is int for member in members)
+
+
+def require(path: Path) -> None:
+    """InputError if there is something at ``path`` that ``write`` must not replace."""
+    if path.suffix == ".goal":
+        require_file(path)
+    elif path.exists() and not path.is_dir():
+        raise InputError(f"--export must be a folder that can be written, not {path}: a file")
+
+
+def write(path: Path, graph: "TaskGraph") -> None:
+    """A GOAL program if the name ends in .goal, else a folder with a Chakra stream per device and the groups.
+
+    Streams of an earlier export with more ranks vanish: a folder holds one job.
+    """
+    if path.suffix == ".goal":
+        from lightfabric.placement import goal
+
+        with written_whole(path) as beside, beside.open("w", encoding="ascii") as file:
+            file.writelines(goal.write(graph))
+        return
+    from lightfabric.placement import chakra
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--export must be a folder that can be written, not {path}: {error.strerror}") from None
+    for rank, stream in enumerate(chakra.write(graph)):
+        with written_whole(path / f"{PREFIX}.{rank}.et") as beside:
+            beside.write_bytes(stream)
+    with written_whole(path / GROUPS) as beside:
+        beside.write_text(json.dumps(chakra.groups(graph)) + "\n", encoding="utf-8")
+    for old in path.glob(f"{PREFIX}.*.et"):
+        match = _STREAM.fullmatch(old.name)
+        if match and int(match[2]) >= graph.devices:
+            old.unlink()
