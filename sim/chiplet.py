@@ -1,6 +1,6 @@
 """Bench of the chiplet: some of them joined by fibres with delay and bit errors, a client at every stream."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from amaranth import Module
@@ -89,16 +89,22 @@ class ChipletBench:
         bound_cycles: int = 20_000,
         waves: str | None = None,
         progress: Callable[[int], None] = lambda _: None,
+        earliest_cycles: Mapping[int, Sequence[int]] | None = None,
     ) -> ChipletRun:
         """Send the packets in ``flits[address]`` from each client, in order, until they have arrived.
 
         ``errors(beat, bits)`` flips bits on every fibre in turn; ``progress(count)`` is called in each cycle with the
-        number of flits of the packets that have arrived.
+        number of flits of the packets that have arrived. Packet n of a client is offered from cycle
+        ``earliest_cycles[address][n]`` on, at once if left out.
         """
+        due = earliest_cycles or {}
         for fibre in self._fibres:
             fibre.start(delay_cycles, errors, kept, frozenset())
         spec, offered = self.spec, {a: list(flits.get(a, [])) for a in self.addresses}
-        sources = [StreamSource(spec, self._stream("i", a), words(spec, offered[a]), source_pauses) for a in self.addresses]
+        sources = [
+            StreamSource(spec, self._stream("i", a), words(spec, offered[a]), source_pauses, earliest_cycles=due.get(a, ()))
+            for a in self.addresses
+        ]
         sinks = [StreamSink(spec, self._stream("o", a), sink_pauses) for a in self.addresses]
         counts = _LineCounts(self._chiplets)
         total = sum(map(len, offered.values()))

@@ -1,6 +1,6 @@
 """Benches of the client side: streams with pauses at one end, a credited channel at the other."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from amaranth import Module
@@ -46,7 +46,8 @@ class StreamSource:
     """Offers words on a stream, except while it pauses; an offered word stays until it is taken.
 
     Bytes outside a contiguous ``keep`` are ones, so that a design that lets them through is found out. ``keep(word)`` may
-    break the rules.
+    break the rules. ``earliest_cycles`` has, of each packet, the cycle before which none of its words is offered; packets
+    beyond its end are offered at once.
     """
 
     def __init__(
@@ -56,8 +57,10 @@ class StreamSource:
         words: Words,
         pauses: Pauses = never,
         keep: Callable[[ClientFlit], int] = contiguous,
+        earliest_cycles: Sequence[int] = (),
     ):
         self.spec, self.stream, self.words, self.pauses, self.keep = spec, stream, list(words), pauses, keep
+        self.earliest_cycles, self._packets = earliest_cycles, 0
         self.sent: Transfers = []
         self._offering = False
         self.samples = (stream.ready,)
@@ -65,13 +68,18 @@ class StreamSource:
     def step(self, ctx, cycle: int, ready: int | None) -> None:
         """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
         if self._offering and ready:
-            self.sent.append((cycle - 1, self.words[len(self.sent)]))
+            word = self.words[len(self.sent)]
+            self.sent.append((cycle - 1, word))
+            self._packets += word.last
             self._offering = False
         if not self._offering:
-            self._offering = not self.done and not self.pauses(cycle)
+            self._offering = not self.done and self._due(cycle) and not self.pauses(cycle)
             ctx.set(self.stream.valid, self._offering)
             if self._offering:
                 ctx.set(self.stream.payload, self._beat(self.words[len(self.sent)]))
+
+    def _due(self, cycle: int) -> bool:
+        return self._packets >= len(self.earliest_cycles) or cycle >= self.earliest_cycles[self._packets]
 
     def _beat(self, word: ClientFlit) -> dict[str, int]:
         stale = b"\xff" * (self.spec.client_bytes - len(word.payload))
