@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 256 << 20
 """Of a file; of all streams of a Chakra folder together."""
+MOST_GROUPS_BYTES = 16 << 20
 MOST_RANKS = 1 << 16
 PREFIX, GROUPS = "lightfabric", "comm_groups.json"
 
@@ -98,7 +99,7 @@ def _read_groups(folder: Path) -> dict[str, list[int]]:
     if not path.exists():
         return {}
     try:
-        groups: Any = json.loads(read_bytes(path, MOST_BYTES, "communicator groups"))
+        groups: Any = json.loads(read_bytes(path, MOST_GROUPS_BYTES, "communicator groups"))
     except (ValueError, RecursionError):
         raise InputError(f"{path}: must be JSON, not something else") from None
     if not isinstance(groups, dict) or not all(_is_group(members) for members in groups.values()):

@@ -7,6 +7,11 @@ import numpy as np
 
 from lightfabric.model.task import Kind, TaskGraph
 
+MOST_PARTS = 1 << 22
+"""Most parts of tasks at all ranks together: each takes some 600 bytes."""
+MOST_WAITS = 1 << 24
+"""Most times that a part waits for another."""
+
 Ends = tuple[int, int, int]
 """Source, destination and tag of a message."""
 
@@ -41,6 +46,7 @@ class Assembly:
     reduces: dict[tuple[int, int], tuple[int, set[int]]] = field(default_factory=dict[tuple[int, int], tuple[int, set[int]]])
     counts: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     late: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    waiting: int = 0
 
     def __post_init__(self) -> None:
         self._groups = {name: index for index, name in enumerate(self.names)}
@@ -57,6 +63,7 @@ class Assembly:
         """One end of a message."""
         if not sent:
             self._require_new(where, rank, identity)
+            self._count_waits(where, waits)
             self.of_node[rank, identity] = -1  # until it is matched
             self.receives.setdefault(ends, []).append((where, rank, identity, size, waits))
             return
@@ -98,6 +105,8 @@ class Assembly:
         return self._arrays(devices)
 
     def _require_new(self, where: str, rank: int, identity: int) -> None:
+        if len(self.of_node) >= MOST_PARTS:
+            raise ValueError(f"{where} must be one of at most {MOST_PARTS} of all ranks, not one more")
         if (rank, identity) in self.of_node:
             raise ValueError(f"{where}.id must be one that no other has, not {identity}")
 
@@ -107,9 +116,15 @@ class Assembly:
 
     def _name(self, where: str, rank: int, identity: int, task: int, waits: Sequence[int]) -> None:
         self._require_new(where, rank, identity)
+        self._count_waits(where, waits)
         self.of_node[rank, identity] = task
         if waits:
             self.waits.append((where, rank, task, waits))
+
+    def _count_waits(self, where: str, waits: Sequence[int]) -> None:
+        self.waiting += len(waits)
+        if self.waiting > MOST_WAITS:
+            raise ValueError(f"{where} must wait as one of at most {MOST_WAITS} times in all, not more")
 
     def _match(self) -> None:
         """Join sends and receives; a receive that waits becomes a barrier after the message."""

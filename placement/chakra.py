@@ -22,6 +22,8 @@ MOST_PS = 1 << 60
 MOST_BYTES = 1 << 60
 """Largest message that is believed: 1 EiB."""
 MOST_OPERATIONS = 1 << 30
+MOST_NODE_BYTES = 1 << 20
+"""Of one message: bounds the memory that its parts take."""
 
 
 class NodeType(IntEnum):
@@ -196,6 +198,8 @@ def _messages(stream: bytes, where: str) -> Iterator[bytes]:
                 break
         if size > len(stream) - at:
             raise ValueError(f"{where}: length must be at most the {len(stream) - at} bytes that follow, not {size}")
+        if size > MOST_NODE_BYTES:
+            raise ValueError(f"{where}: length must be at most {MOST_NODE_BYTES}, not {size}")
         yield stream[at : at + size]
         at += size
 

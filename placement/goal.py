@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.assembly import Assembly
+from lightfabric.placement.assembly import MOST_PARTS, Assembly
 from lightfabric.placement.local import ranks
 
 MOST_RANKS = 1 << 16
+MOST_STATEMENTS = MOST_PARTS
+"""Of a rank."""
 _DIGITS = 15
 """Of any number that is believed."""
 
@@ -128,6 +130,8 @@ def _read_rank(assembly: Assembly, rank: int, lines: Iterator[tuple[int, str]]) 
     for number, text in lines:
         if text == "}":
             break
+        if len(operations) + len(required) >= MOST_STATEMENTS:
+            raise ValueError(f"line {number} must be one of at most {MOST_STATEMENTS} of a rank, not one more")
         if match := _OPERATION.fullmatch(text):
             if match[1] in labels:
                 raise ValueError(f"line {number}: label must be one that no other of rank {rank} has, not {match[1]!r}")

@@ -9,7 +9,7 @@ from lightfabric.model import fluid
 from lightfabric.model.network import star
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
 from lightfabric.model.task import Kind
-from lightfabric.placement import chakra
+from lightfabric.placement import assembly, chakra
 from lightfabric.placement.graph import task_graph
 from lightfabric.placement.workload import Plan
 
@@ -218,6 +218,18 @@ def test_only_value_errors_escape_from_damaged_streams():
             said.append(str(error))
     assert said
     assert not [text for text in said if "\n" in text], "seed 2026"
+
+
+def test_what_would_take_too_much_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(assembly, "MOST_PARTS", 3)
+    monkeypatch.setattr(assembly, "MOST_WAITS", 4)
+    nodes = [node(number, COMP) for number in range(4)]
+    with pytest.raises(ValueError, match=r"^rank 0: node 3 must be one of at most 3 of all ranks, not one more$"):
+        chakra.read([stream(*nodes)], {})
+    with pytest.raises(ValueError, match=r"^rank 0: node 1 must wait as one of at most 4 times in all, not more$"):
+        chakra.read([stream(node(0, COMP), node(1, COMP, [0] * 5))], {})
+    with pytest.raises(ValueError, match=r"^rank 0: length must be at most 1048576, not 1048577$"):
+        chakra.read([stream(bytes(chakra.MOST_NODE_BYTES + 1))], {})
 
 
 def test_a_graph_with_tasks_that_meet_nowhere_is_refused():
