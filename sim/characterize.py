@@ -154,7 +154,7 @@ class _Probes:
         known, spec, window = self.known, self.spec, stream_window_flits(self.spec)
         channels, burst = spec.virtual_channels, 6 + 40 // self.slots.longest_cycles
         slots_per_flit = 1 + known["credit_loop_cycles"] // (channels * spec.buffer_flits * self.slots.longest_cycles)
-        first, apart = 2 * window * slots_per_flit + self.apart_slots, self.apart_slots + 2 * burst | 1
+        first, apart = 2 * window * slots_per_flit + self.apart_slots, self.apart_slots + 2 * burst * slots_per_flit | 1
         begins = [first + n * apart for n in range(2 * self.repeats)]
         early_cycles = known["accept_cycles"] + known["stage_cycles"]
         starts = [0] * 2 * window + [self.slots.decided_cycle(slot) - early_cycles for slot in begins for _ in range(burst)]
