@@ -153,7 +153,7 @@ class _Probes:
         """Flits in every slot; then two bursts at a time whose second slots are lost, over a fibre that grows."""
         known, spec, window = self.known, self.spec, stream_window_flits(self.spec)
         channels, burst = spec.virtual_channels, 6 + 40 // self.slots.longest_cycles
-        slots_per_flit = 1 + known["credit_loop_cycles"] // (channels * spec.buffer_flits * self.slots.longest_cycles)
+        slots_per_flit = 1 + known["credit_loop_cycles"] // (channels * spec.buffer_flits * spec.slot_cycles)
         first, apart = 2 * window * slots_per_flit + self.apart_slots, self.apart_slots + 2 * burst * slots_per_flit | 1
         begins = [first + n * apart for n in range(2 * self.repeats)]
         early_cycles = known["accept_cycles"] + known["stage_cycles"]
