@@ -46,11 +46,12 @@ def closed_form_cycles(
 ) -> float:
     """2 (n - 1) steps, each the time of a chunk's flits on the lanes and the latency of the last [Patarasuk, Yuan, 2009].
 
-    The latency is that of the link, the fibre and two switches, and the cycle in which the GPU takes the flit. Buffers cover
-    the round trip.
+    The latency is that of both clients, two switches, the link and the fibre, and the cycle in which the GPU takes the flit.
+    Buffers cover the round trip.
     """
     flits = ceil(ceil(ceil(size_bytes / gpus) / spec.payload_bytes) / lanes)
-    latency_cycles = timing.link.latency_cycles + delay_cycles + 2 * timing.switch.latency_cycles + 1
+    latency_cycles = timing.client.latency_cycles + 2 * timing.switch.latency_cycles + timing.link.latency_cycles
+    latency_cycles += delay_cycles + 1
     return 2 * (gpus - 1) * (latency_cycles + (flits - 1) * float(timing.link.cycles_per_flit))
 
 

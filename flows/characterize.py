@@ -30,7 +30,7 @@ def _print_table(name: str, chiplet: ChipletSpec, timing: Timing) -> None:
     table = Table(title=Text(f"{name}: measured at {chiplet.core_clock_mhz:g} MHz by {timing.simulator}"))
     for header in ("block", "value", "cycles", "ns"):
         table.add_column(header, justify="right" if header in ("cycles", "ns") else "left")
-    for block, part in (("link", timing.link), ("switch", timing.switch)):
+    for block, part in (("link", timing.link), ("switch", timing.switch), ("client", timing.client)):
         for entry in fields(part):
             value: int | Fraction | None = getattr(part, entry.name)
             nanoseconds = "" if value is None or "slot" in entry.name else f"{float(value) * chiplet.cycle_ps / 1000:.3f}"

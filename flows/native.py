@@ -1,4 +1,4 @@
-"""Builds the native bench of the link with Verilator and g++, keeps the program in the user's cache, and runs it."""
+"""Builds native benches with Verilator and g++, keeps the programs in the user's cache, and runs them."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ MOST_KEPT = 32
 """Programs in the cache; the one that was not used for longest goes first."""
 
 _VERILATOR = (
-    "--cc", "--exe", "--build", "-j", "0", "--Mdir", "build", "--top-module", native.TOP, "--prefix", "Vlink", "-o", "bench",
+    "--cc", "--exe", "--build", "-j", "0", "--Mdir", "build", "-o", "bench",
     "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-assert", "--no-timing",
     "-Wno-fatal", "-Wno-lint", "-Wno-style",
     # The code is so wide that -O2 and -O3 take half as long again to compile it, and it runs no faster.
@@ -37,15 +37,19 @@ def build(spec: ChipletSpec, folder: Path, *, waves: bool = False, link: Any = N
     ``waves`` builds one that writes waveforms. ``link`` is what is benched in place of ``AxiLink``. RunError if a tool is
     missing or does not accept what it is given. A cache that cannot be used is said on stderr.
     """
+    return built(native.TOP, _files(spec, link), folder, waves=waves)
+
+
+def built(top: str, files: dict[str, str], folder: Path, *, waves: bool = False) -> Path:
+    """The program of ``files``, ``top``.v and the C++ of which the first is the program; see :func:`build`."""
     with verilator_environment():
-        files = _files(spec, link)
-        kept = kept_path(files, waves)
+        kept = kept_path(top, files, waves)
         if kept is not None and os.access(kept, os.X_OK):
             with contextlib.suppress(OSError):
                 os.utime(kept)
             return kept
-        built = _built(files, folder, waves)
-    return keep(built, kept)
+        made = _made(top, files, folder, waves)
+    return keep(made, kept)
 
 
 def run(program: Path, job: native.Run, *, waves: Path | None = None, bound_s: int = BOUND_S) -> dict[str, Any]:
@@ -53,13 +57,17 @@ def run(program: Path, job: native.Run, *, waves: Path | None = None, bound_s: i
 
     RunError if it breaks or does not end within ``bound_s``. A program built with ``waves`` must be given their file.
     """
-    arguments = [*job.arguments(), *(("waves", str(waves)) if waves else ())]
+    return counts(program, [*job.arguments(), *(("waves", str(waves)) if waves else ())], bound_s)
+
+
+def counts(program: Path, arguments: list[str], bound_s: int = BOUND_S) -> dict[str, Any]:
+    """What a native bench prints."""
     try:
         done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=bound_s, check=False)
     except subprocess.TimeoutExpired:
-        raise RunError(f"the native bench of the link did not end within {bound_s} s") from None
+        raise RunError(f"the native bench did not end within {bound_s} s") from None
     if done.returncode not in (0, 1):
-        raise RunError(f"the native bench of the link broke: {done.stderr.strip() or done.returncode}")
+        raise RunError(f"the native bench broke: {done.stderr.strip() or done.returncode}")
     return json.loads(done.stdout)
 
 
@@ -71,23 +79,23 @@ def _files(spec: ChipletSpec, link: Any) -> dict[str, str]:
     return {f"{native.TOP}.v": text, **native.sources(), native.SHAPE: native.shape(spec, link, text)}
 
 
-def _built(files: dict[str, str], folder: Path, waves: bool) -> Path:
+def _made(top: str, files: dict[str, str], folder: Path, waves: bool) -> Path:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    program, *_ = native.sources()
+    program = next(name for name in files if name.endswith(".cpp"))
     options = [*_VERILATOR, "-CFLAGS", f"-I{folder.resolve()}", *(["--trace-vcd"] if waves else [])]
-    command = ["verilator", *options, f"{native.TOP}.v", program]
+    command = ["verilator", *options, "--top-module", top, "--prefix", f"V{top}", f"{top}.v", program]
     done = subprocess.run(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=BUILD_BOUND_S, check=False
     )
     if done.returncode:
         lines = done.stdout.splitlines()
         reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else str(done.returncode))
-        raise RunError(f"Verilator did not build the link: {reason.strip()}")
+        raise RunError(f"Verilator did not build the {top}: {reason.strip()}")
     return folder / "build" / "bench"
 
 
-def kept_path(files: dict[str, str], waves: bool) -> Path | None:
+def kept_path(top: str, files: dict[str, str], waves: bool) -> Path | None:
     """Where the program made of these files is kept, by XDG as ``flows.timing_store``; None if there is no home."""
     made_of = [version("verilator"), *map(repr, _VERILATOR), str(waves), *(repr(entry) for entry in sorted(files.items()))]
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -95,7 +103,7 @@ def kept_path(files: dict[str, str], waves: bool) -> Path | None:
         folder = named if named.is_absolute() else Path.home() / ".cache"
     except RuntimeError:
         return None
-    return folder / "lightfabric" / "native" / f"link-{hashlib.sha256(chr(10).join(made_of).encode()).hexdigest()[:32]}"
+    return folder / "lightfabric" / "native" / f"{top}-{hashlib.sha256(chr(10).join(made_of).encode()).hexdigest()[:32]}"
 
 
 def keep(built: Path, kept: Path | None) -> Path:
@@ -114,6 +122,6 @@ def keep(built: Path, kept: Path | None) -> Path:
 
 
 def _forget_the_oldest(folder: Path) -> None:
-    programs = sorted(folder.glob("link-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    programs = sorted(filter(Path.is_file, folder.iterdir()), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in programs[MOST_KEPT:]:
         path.unlink(missing_ok=True)

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 from lightfabric.flows.report import InputError, RunError, read_bytes, say, written_whole
 from lightfabric.model.spec import ChipletSpec, spec_hash
-from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
+from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 
 MOST_BYTES = 1 << 16
 
-_Part = TypeVar("_Part", LinkTiming, SwitchTiming)
+_Part = TypeVar("_Part", LinkTiming, SwitchTiming, ClientTiming)
 
 
 def measured_timing(chiplet: ChipletSpec, progress: Callable[[str], None] = lambda _: None) -> Timing:
@@ -45,7 +45,8 @@ def from_json(tables: dict[str, Any]) -> Timing:
     texts = {name: tables[name] for name in ("spec_hash", "rtl_hash", "simulator")}
     if not all(isinstance(text, str) for text in texts.values()):
         raise TypeError("hashes and simulator must be text")
-    return Timing(_part(LinkTiming, tables["link"]), _part(SwitchTiming, tables["switch"]), **texts)
+    kinds = {"link": LinkTiming, "switch": SwitchTiming, "client": ClientTiming}
+    return Timing(**{name: _part(kind, tables[name]) for name, kind in kinds.items()}, **texts)
 
 
 def _path(spec: str, rtl: str) -> Path:

@@ -46,6 +46,13 @@ class Cabling:
         """Of each GPU."""
         return self.gpu.shape[1]
 
+    @property
+    def is_duplex(self) -> bool:
+        """Whether each circuit has one back from port to port, which the answers of the hardware's links come by."""
+        rows = np.arange(len(self.gpu))[:, None]
+        back = self.gpu[self.gpu, self.port], self.port[self.gpu, self.port]
+        return bool((back[0] == rows).all() and (back[1] == np.arange(self.ports)).all())
+
     def address(self, source: int, destination: int) -> int:
         """By its port 0; those by its other ports follow. A relayed pair has addresses of its own."""
         path = self._path_number.get((source, destination))

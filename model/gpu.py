@@ -4,7 +4,7 @@ All times are whole cycles. An operation starts in the cycle after the last one 
 that ran. A computation has finished after its cycles; a GPU computes one after the other, in the order they became ready,
 the lower number first. A transfer has finished when its last flit is taken by the other GPU. In a ring all-reduce of n
 members each sends 2 (n - 1) chunks to the next one, and each chunk but the first only after the chunk with which the member
-before it has brought it is whole; a member has finished when it has all chunks.
+before it has brought it is whole, from the next cycle on; a member has finished when it has all chunks.
 """
 
 from enum import IntEnum
@@ -39,8 +39,8 @@ OPERATION = record(
 """One operation of one GPU. ``flits`` are to be sent on ``lanes``, a set of ports, to ``address``, on a virtual ``channel``
 or, if that is negative, on all in turn, and counted by the operation ``target``; as many arrive. ``waiting`` is the number
 of operations it waits for, ``next`` the one after it in its GPU's list."""
-_LANE = record(far_port="i4", channel="i4")
-"""What a port leads to, and the virtual channel of its next flit."""
+_LANE = record(far_port="i4", channel="i4", free_cycle="i8")
+"""What a port leads to, the virtual channel of its next flit, and the cycle in which its client takes that."""
 
 _COMPUTE, _SEND, _RING, _JOIN = (int(does) for does in Does)
 
@@ -137,8 +137,9 @@ def _take(
     operations: Records,
     successors: Records,
     channels: Channels,
-) -> None:
-    left = arrivals(now, channels, me.first_word) & one_bit(me.lanes * me.channels) - 1
+) -> bool:
+    """The flits that have come; what they allow is done from the next cycle on. Whether there was one."""
+    came = left = arrivals(now, channels, me.first_word) & one_bit(me.lanes * me.channels) - 1
     while left != 0:
         flit = channels.flit[pop(now, channels, i[index, lowest(left)])]
         left &= left - 1
@@ -148,6 +149,7 @@ def _take(
         operation.received += 1
         if operation.received == operation.flits:
             _finish(now, state, flit.packet, operations, successors, channels)
+    return came != 0
 
 
 @compiled
@@ -159,9 +161,30 @@ def _may_send(operation: Records) -> bool:
 
 
 @compiled
-def _send(now: int, me: Records, index: int, o: Records, operations: Records, lanes: Records, channels: Channels) -> bool:
-    """One flit on each lane at most; transfers that have sent queue up behind the others. True if there is more to send."""
-    free, number, more = one_bit(me.lanes) - 1, me.transfer, False
+def _free_lanes(now: int, me: Records, lanes: Records) -> int:
+    free = 0
+    for lane in range(me.lanes):
+        if lanes[lane].free_cycle <= now:
+            free |= one_bit(lane)
+    return free
+
+
+@compiled
+def _next_free_cycle(now: int, left: int, lanes: Records) -> int:
+    """When the first of a set of lanes is free that is not; a full Fifo wakes the block."""
+    cycle = NEVER
+    while left != 0:
+        free_cycle = lanes[lowest(left)].free_cycle
+        left &= left - 1
+        if free_cycle > now:
+            cycle = min(cycle, free_cycle)
+    return cycle
+
+
+@compiled
+def _send(now: int, me: Records, index: int, o: Records, operations: Records, lanes: Records, channels: Channels) -> int:
+    """A flit on each free lane at most; transfers that have sent queue up behind the others. When one is free for more."""
+    free, number, again_cycle = _free_lanes(now, me, lanes), me.transfer, NEVER
     first_kept = last_kept = first_served = last_served = NONE
     while number != NONE:
         operation = operations[number]
@@ -174,7 +197,8 @@ def _send(now: int, me: Records, index: int, o: Records, operations: Records, la
             if has_space(now, channels, output):
                 _send_flit(now, me, number, operation, output, lanes[lane], channel, channels)
                 free ^= one_bit(lane)
-        more |= _may_send(operation) and operation.lanes & free != operation.lanes
+        if _may_send(operation):
+            again_cycle = min(again_cycle, _next_free_cycle(now, operation.lanes, lanes))
         if sent < operation.sent < operation.flits:
             _append(operations, last_served, number)
             first_served, last_served = number if first_served == NONE else first_served, number
@@ -186,7 +210,7 @@ def _send(now: int, me: Records, index: int, o: Records, operations: Records, la
         operations[last_kept].next = first_served
     me.transfer = first_served if first_kept == NONE else first_kept
     me.last_transfer = last_kept if last_served == NONE else last_served
-    return more
+    return again_cycle
 
 
 @compiled
@@ -198,6 +222,7 @@ def _send_flit(
     flit.source, flit.destination = me.number, operation.address + lane.far_port
     flit.virtual_channel, flit.last = channel, True
     lane.channel = channel + 1 if channel + 1 < me.channels else 0
+    lane.free_cycle = now + me.flit_cycles
     operation.sent += 1
     me.sent += 1
 
@@ -208,16 +233,18 @@ def _step_gpu(now: int, awake: Records, state: Records, memory: Records, ports: 
     i, o = ports
     for index in awake:
         me = state[index]
-        _take(now, state, me, index, i, operations, successors, channels)
         _start(now, state, me, operations, successors, channels)
         _compute(now, state, me, operations, successors, channels)
-        if _send(now, me, index, o, operations, from_(lanes, me.lanes_start), channels):
-            wake_at(now, channels, me.block, now + 1)
-        if me.ready != NONE:
-            wake_at(now, channels, me.block, now + 1)
+        again_cycle = _send(now, me, index, o, operations, from_(lanes, me.lanes_start), channels)
+        has_taken = _take(now, state, me, index, i, operations, successors, channels)
+        if me.ready != NONE or (has_taken and me.transfer != NONE):
+            again_cycle = now + 1
+        wake_at(now, channels, me.block, again_cycle)
 
 
-_STATE = "number lanes channels ready computation last_computation transfer last_transfer sent taken latency_cycles"
+_STATE = (
+    "number lanes channels flit_cycles ready computation last_computation transfer last_transfer sent taken latency_cycles"
+)
 
 
 class Gpu(Block, step=_step_gpu, sees_arrivals=True, state=dict.fromkeys(_STATE.split(), "i8")):
@@ -225,8 +252,9 @@ class Gpu(Block, step=_step_gpu, sees_arrivals=True, state=dict.fromkeys(_STATE.
 
     The GPUs of a system are added to it by rising ``number`` from 0 on. ``operations`` are those of this GPU; operations
     name each other by their place in those of all GPUs, one after the other, and so do ``successor`` and
-    ``successor_end`` those in ``successors``. A flit on lane n is for the operation's address plus ``far_ports[n]``.
-    ``sent`` and ``taken`` count flits, ``latency_cycles`` is the sum of those from being sent to being taken.
+    ``successor_end`` those in ``successors``. A flit on lane n is for the operation's address plus ``far_ports[n]``; the
+    lane's client takes a flit in ``flit_cycles``. ``sent`` and ``taken`` count flits, ``latency_cycles`` is the sum of those
+    from being sent to being taken.
     """
 
     i = Inputs(Fifo)
@@ -243,6 +271,7 @@ class Gpu(Block, step=_step_gpu, sees_arrivals=True, state=dict.fromkeys(_STATE.
         successors: ArrayLike,
         far_ports: ArrayLike,
         channels: int,
+        flit_cycles: int,
     ) -> None:
         lanes = np.zeros(np.size(far_ports), _LANE)
         if len(lanes) * channels > MOST_QUEUES:
@@ -257,6 +286,7 @@ class Gpu(Block, step=_step_gpu, sees_arrivals=True, state=dict.fromkeys(_STATE.
                 "number": number,
                 "lanes": len(lanes),
                 "channels": channels,
+                "flit_cycles": flit_cycles,
                 "ready": first[0] if len(first) else NONE,
                 **dict.fromkeys(["computation", "last_computation", "transfer", "last_transfer"], NONE),
             },

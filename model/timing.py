@@ -91,11 +91,31 @@ class SwitchTiming:
 
 
 @dataclass(frozen=True)
+class ClientTiming:
+    """Cycles of the client side, for packets of one full flit from and to a client that is always ready."""
+
+    ingress_cycles: int
+    """From the first word of a packet taken to its flit at the output."""
+    ingress_cycles_per_flit: int
+    """Sustained."""
+    ingress_credit_cycles: int
+    """From a credit to the first word that it admits, with the word waiting."""
+    egress_cycles: int
+    """From a flit at the input to the last word of its packet offered."""
+
+    @property
+    def latency_cycles(self) -> int:
+        """Of both ends."""
+        return self.ingress_cycles + self.egress_cycles
+
+
+@dataclass(frozen=True)
 class Timing:
     """The measured timing of one chiplet, and where it comes from."""
 
     link: LinkTiming
     switch: SwitchTiming
+    client: ClientTiming
     spec_hash: str
     rtl_hash: str
     simulator: str

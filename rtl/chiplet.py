@@ -9,7 +9,7 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
 from lightfabric.rtl.line import LineSignature
 from lightfabric.rtl.link import Link
-from lightfabric.rtl.switch import Switch
+from lightfabric.rtl.switch import Routes, Switch
 
 
 def paired_routes(spec: ChipletSpec, address: int) -> tuple[int, ...]:
@@ -29,8 +29,9 @@ class Chiplet(wiring.Component):
     """``spec.ports`` clients and as many lines around one switch.
 
     Client p has the address ``address + p`` and switch port p; line p has switch port ``spec.ports + p``. A flit for
-    destination d leaves by switch port ``routes[d]``, by default as in :func:`paired_routes`. A packet arrives once, in
-    order among those of its source, destination and virtual channel, unchanged, whatever bits the lines flip.
+    destination d leaves by switch port ``routes[d]``, by default as in :func:`paired_routes`; see ``Switch``. A packet
+    arrives once, in order among those of its source, destination and virtual channel, unchanged, whatever bits the lines
+    flip.
 
     Members
     -------
@@ -43,12 +44,12 @@ class Chiplet(wiring.Component):
     crc_errors : Out(32).array(spec.ports)
     """
 
-    def __init__(self, spec: ChipletSpec, address: int = 0, routes: tuple[int, ...] | None = None):
+    def __init__(self, spec: ChipletSpec, address: int = 0, routes: Routes | None = None):
         last = (1 << ADDRESS_BITS) - spec.ports
         if not 0 <= address <= last:
             raise ValueError(f"Chiplet.address must be from 0 to {last}, not {address!r}")
         self.spec, self.address = spec, address
-        self.routes = paired_routes(spec, address) if routes is None else tuple(routes)
+        self.routes = paired_routes(spec, address) if routes is None else routes
         super().__init__(
             {
                 "i": In(stream.Signature(beat_layout(spec))).array(spec.ports),

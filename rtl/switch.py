@@ -1,6 +1,8 @@
 """The switch: input queues, round-robin arbiters, credits."""
 
-from amaranth import Const, Module, Signal
+from collections.abc import Sequence
+
+from amaranth import Const, Module, Signal, Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,6 +12,14 @@ from lightfabric.rtl.channel import ChannelSignature, Credits, Queue, RoundRobin
 
 CANDIDATE = data.StructLayout({"last": 1, "virtual_channel": CHANNEL_BITS})
 """What an output needs to know of the flit that an input offers."""
+
+Routes = Sequence[int] | data.View
+"""The output for each destination: constant, or a signal."""
+
+
+def route_bits(spec: ChipletSpec) -> int:
+    """Bits of the number of an output."""
+    return (spec.switch_ports - 1).bit_length()
 
 
 class InputPort(wiring.Component):
@@ -24,7 +34,7 @@ class InputPort(wiring.Component):
     granted : In(1), the output takes the flit
     """
 
-    def __init__(self, spec: ChipletSpec, routes: tuple[int, ...]):
+    def __init__(self, spec: ChipletSpec, routes: Value):
         self.spec, self.routes = spec, routes
         super().__init__(
             {
@@ -39,8 +49,7 @@ class InputPort(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         channels = self.spec.virtual_channels
-        port_bits = (self.spec.switch_ports - 1).bit_length()
-        table = Const(sum(port << port_bits * d for d, port in enumerate(self.routes)), port_bits * len(self.routes))
+        port_bits = route_bits(self.spec)
         m.submodules.queue = queue = Queue(self.spec)
         m.submodules.turn = turn = RoundRobin(channels)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
@@ -48,7 +57,7 @@ class InputPort(wiring.Component):
         for v in range(channels):
             wanted = Signal(self.spec.switch_ports, name=f"wanted_{v}")
             m.d.comb += [
-                wanted.eq(1 << table.word_select(queue.heads[v].destination, port_bits)),
+                wanted.eq(1 << self.routes.word_select(queue.heads[v].destination, port_bits)),
                 turn.requests[v].eq(queue.valid[v] & (wanted & self.open[v]).any()),
                 queue.pop[v].eq(turn.grant[v] & self.granted),
             ]
@@ -118,6 +127,8 @@ class Switch(wiring.Component):
     input to output within a virtual channel.
 
     A flit for ``destination`` d leaves by output ``routes[d]``, by default d; destinations must be below ``len(routes)``.
+    In place of numbers ``routes`` may be a signal, an array of ``route_bits(spec)`` each, that changes only while no flit
+    for such a destination is in a queue.
 
     Members
     -------
@@ -125,10 +136,11 @@ class Switch(wiring.Component):
     o : Out(ChannelSignature(spec)).array(spec.switch_ports)
     """
 
-    def __init__(self, spec: ChipletSpec, routes: tuple[int, ...] | None = None):
+    def __init__(self, spec: ChipletSpec, routes: Routes | None = None):
         self.spec = spec
-        self.routes = tuple(range(spec.switch_ports)) if routes is None else tuple(routes)
-        if not self.routes or not all(0 <= port < spec.switch_ports for port in self.routes):
+        self.routes = range(spec.switch_ports) if routes is None else routes
+        constant = not isinstance(self.routes, data.View)
+        if constant and not (self.routes and all(0 <= port < spec.switch_ports for port in self.routes)):
             raise ValueError(f"Switch.routes must be ports from 0 to {spec.switch_ports - 1}, not {self.routes!r}")
         ports = spec.switch_ports
         super().__init__({"i": In(ChannelSignature(spec)).array(ports), "o": Out(ChannelSignature(spec)).array(ports)})
@@ -136,7 +148,8 @@ class Switch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         ports = range(self.spec.switch_ports)
-        inputs = [InputPort(self.spec, self.routes) for _ in ports]
+        table = Value.cast(self.routes) if isinstance(self.routes, data.View) else self._constant_table()
+        inputs = [InputPort(self.spec, table) for _ in ports]
         outputs = [OutputPort(self.spec) for _ in ports]
         grants = [Signal(len(ports), name=f"grants_{p}") for p in ports]
         for p in ports:
@@ -154,3 +167,7 @@ class Switch(wiring.Component):
                 ]
                 m.d.comb += [inputs[p].open[v][o].eq(outputs[o].open[v][p]) for v in range(self.spec.virtual_channels)]
         return m
+
+    def _constant_table(self) -> Value:
+        bits = route_bits(self.spec)
+        return Const(sum(port << bits * d for d, port in enumerate(self.routes)), bits * len(self.routes))

@@ -6,20 +6,30 @@ from collections.abc import Callable, Iterable
 from fractions import Fraction
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import pairwise
 from math import ceil, gcd
 from typing import Any
 
 from lightfabric.model.codec import CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCES
 from lightfabric.model.slot import Slots
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, spec_hash
-from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
+from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 from lightfabric.sim.bench import ClientFlit, Transfers
+from lightfabric.sim.client import EgressBench, IngressBench, words
 from lightfabric.sim.link import LinkBench, LinkRun, Lost, Slot
 from lightfabric.sim.switch import SwitchBench
 
 _FLIT = ClientFlit(b"\1")
 
-MEASURED_BY = ("rtl", "sim/bench.py", "sim/link.py", "sim/switch.py", "sim/characterize.py", "model/codec.py")
+MEASURED_BY = (
+    "rtl",
+    "sim/bench.py",
+    "sim/link.py",
+    "sim/switch.py",
+    "sim/client.py",
+    "sim/characterize.py",
+    "model/codec.py",
+)
 
 
 def rtl_hash() -> str:
@@ -40,7 +50,10 @@ def characterize(spec: ChipletSpec, progress: Callable[[str], None] = lambda _: 
     progress("link")
     measured_link = measure_link(spec)
     progress("switch")
-    return Timing(measured_link, measure_switch(spec), spec_hash(spec), rtl_hash(), f"amaranth.sim {version('amaranth')}")
+    measured_switch = measure_switch(spec)
+    progress("client")
+    by = f"amaranth.sim {version('amaranth')}"
+    return Timing(measured_link, measured_switch, measure_client(spec), spec_hash(spec), rtl_hash(), by)
 
 
 def measure_link(spec: ChipletSpec) -> LinkTiming:
@@ -140,8 +153,8 @@ class _Probes:
         """Flits in every slot; then two bursts at a time whose second slots are lost, over a fibre that grows."""
         known, spec, window = self.known, self.spec, stream_window_flits(self.spec)
         channels, burst = spec.virtual_channels, 6 + 40 // self.slots.longest_cycles
-        slots_per_flit = 1 + known["credit_loop_cycles"] // (channels * spec.buffer_flits * self.slots.longest_cycles)
-        first, apart = 2 * window * slots_per_flit + self.apart_slots, self.apart_slots + 2 * burst | 1
+        slots_per_flit = 1 + known["credit_loop_cycles"] // (channels * spec.buffer_flits * spec.slot_cycles)
+        first, apart = 2 * window * slots_per_flit + self.apart_slots, self.apart_slots + 2 * burst * slots_per_flit | 1
         begins = [first + n * apart for n in range(2 * self.repeats)]
         early_cycles = known["accept_cycles"] + known["stage_cycles"]
         starts = [0] * 2 * window + [self.slots.decided_cycle(slot) - early_cycles for slot in begins for _ in range(burst)]
@@ -288,7 +301,7 @@ def _reach_cycles(spec: ChipletSpec) -> int:
 def _same(name: str, values: Iterable[int]) -> int:
     different = set(values)
     if len(different) != 1:
-        raise _TooFewPhasesError(f"LinkTiming.{name} must be one number, but the RTL says {sorted(different)}")
+        raise _TooFewPhasesError(f"Timing.{name} must be one number, but the RTL says {sorted(different)}")
     return different.pop()
 
 
@@ -330,4 +343,27 @@ def measure_switch(spec: ChipletSpec) -> SwitchTiming:
         cycles_per_flit=Fraction(arrivals[-1] - arrivals[1], len(arrivals) - 2),
         credit_cycles=stream.credits_back[0][0] - stream.sent[0][0][0],
         credit_loop_cycles=held.received[1][depth][0] - release_cycle,
+    )
+
+
+def measure_client(spec: ChipletSpec) -> ClientTiming:
+    """Timing of the client side of this spec, from packets that fill the buffer and wait for its credits."""
+    count, release_cycle = spec.buffer_flits + 2, 100 * spec.buffer_flits
+    packets = [ClientFlit(bytes(spec.payload_bytes))] * count
+    offered = words(spec, packets)
+    per_packet = len(offered) // count
+    bench = IngressBench(spec, 0)
+    stream = bench.run(offered)
+    held = bench.run(
+        offered,
+        credit_cycle=lambda number, cycle: max(cycle + 1, release_cycle + 100 * number),
+        bound_cycles=release_cycle + 200 * count,
+    )
+    arrival = EgressBench(spec).run([(0, packets[0])])
+    begins = [cycle for cycle, _ in stream.sent[::per_packet]]
+    return ClientTiming(
+        ingress_cycles=stream.received[0][0] - begins[0],
+        ingress_cycles_per_flit=_same("ingress_cycles_per_flit", (b - a for a, b in pairwise(begins))),
+        ingress_credit_cycles=held.sent[spec.buffer_flits * per_packet][0] - release_cycle,
+        egress_cycles=arrival.received[-1][0] - arrival.sent[0][0],
     )

@@ -1,5 +1,7 @@
 """The cycle model against the RTL, cycle for cycle: same spec, same stimulus, timing measured on the RTL."""
 
+import contextlib
+import os
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -197,6 +199,50 @@ def test_scattered_traffic_arrives_in_the_same_cycles(measured, delay_cycles, fi
     sent = scattered(40, measured[0].virtual_channels, seed, apart_cycles, first_cycle)
     model, rtl = both(measured, sent, Line(delay_cycles))
     assert model == rtl
+
+
+MOST_SLOT_CYCLES = 4
+
+
+def random_spec(seed: int) -> ChipletSpec:
+    """Any spec of up to eight wavelengths and short slots: others only take longer to simulate."""
+    rng = random.Random(seed)
+    spec = None
+    while spec is None or spec.slot_cycles > MOST_SLOT_CYCLES:
+        gbps, cycles_per_block = rng.uniform(5, 112), rng.uniform(1.0, 3.9)
+        with contextlib.suppress(ValueError):  # a fibre too long for the replay buffer
+            spec = ChipletSpec(
+                ports=rng.randint(1, 2),
+                wavelengths_per_port=1 << rng.randint(0, 3),
+                wavelength_gbps=gbps,
+                core_clock_mhz=gbps * 1000 / 66 * rng.choice((1.0001, cycles_per_block)),
+                flit_bytes=rng.choice((64, 128, 256)),
+                crc=rng.choice(("crc32c", "crc24", "crc16", "crc16-umts")),
+                virtual_channels=rng.randint(1, 4),
+                buffer_flits=rng.randint(2, 48),
+                reach_m=rng.uniform(0.1, 20),
+            )
+    return spec
+
+
+RANDOM_SPECS = range(int(os.environ.get("LIGHTFABRIC_RANDOM_SPECS", "1")))
+"""200 take hours."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", RANDOM_SPECS)
+def test_uncontended_flits_of_random_specs_arrive_in_the_same_cycles(seed):
+    spec = random_spec(seed)
+    print(f"seed {seed}: {spec}")
+    rng, timing = random.Random(seed), characterize(spec)
+    measured = spec, timing, LinkBench(spec), SwitchBench(spec)
+    slot_cycles, reach_cycles = ceil(spec.slot_cycles), ceil(spec.reach_m * FIBRE_PS_PER_M / spec.cycle_ps)
+    for delay_cycles in (0, rng.randint(1, reach_cycles), reach_cycles):
+        first_cycle = 3 * (timing.link.lock_cycles + timing.link.align_cycles) + 20 * delay_cycles
+        sent = scattered(24, spec.virtual_channels, seed, 2 * slot_cycles + 9, first_cycle)
+        model, rtl = both(measured, sent, Line(delay_cycles))
+        assert model == rtl
+    test_a_lone_flit_crosses_the_switch_in_the_measured_cycles(measured)
 
 
 def test_a_stream_takes_the_measured_cycles_per_flit(measured):

@@ -17,7 +17,7 @@ from lightfabric.model.kernel import DeadlockError
 from lightfabric.model.network import Circuits
 from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, ElectricalSwitchSpec, SipOcsSpec, SipRingSpec
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
+from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 from lightfabric.placement.circuit import assign
 
 SPEC = ChipletSpec(ports=4, wavelengths_per_port=8, flit_bytes=128, buffer_flits=60, reach_m=20.0)
@@ -54,10 +54,11 @@ TIMING = Timing(
         recovery_cycles=146,
     ),
     SwitchTiming(latency_cycles=2, cycles_per_flit=Fraction(1), credit_cycles=1, credit_loop_cycles=2),
+    ClientTiming(ingress_cycles=2, ingress_cycles_per_flit=2, ingress_credit_cycles=1, egress_cycles=5),
     *("", "", ""),
 )
 """As the RTL of such a chiplet was measured once."""
-LATENCY_CYCLES = 60
+LATENCY_CYCLES = 70
 """More than any of these paths takes."""
 
 

@@ -14,7 +14,7 @@ from lightfabric.flows.load import load_spec
 from lightfabric.flows.pool import interrupts_blocked
 from lightfabric.flows.report import RunError, written_whole
 from lightfabric.model.spec import ChipletSpec, spec_hash
-from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
+from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 from lightfabric.sim import characterize
 
 SLOW_IMPORTS = {"amaranth", "matplotlib", "numba", "scipy"}
@@ -33,7 +33,7 @@ def timing(chiplet: ChipletSpec) -> Timing:
     """Not measured, but stored as if: these tests are not about the RTL."""
     parts = [
         kind(**{entry.name: Fraction(33, 32) if entry.type is Fraction else 5 for entry in fields(kind)})
-        for kind in (LinkTiming, SwitchTiming)
+        for kind in (LinkTiming, SwitchTiming, ClientTiming)
     ]
     return Timing(*parts, spec_hash(chiplet), characterize.rtl_hash(), "invented")
 

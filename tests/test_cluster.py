@@ -50,7 +50,7 @@ def cycles(times_ps) -> list[int]:
 
 
 def latency_cycles(timing: Timing, delay_cycles: int) -> int:
-    return timing.link.latency_cycles + delay_cycles + 2 * timing.switch.latency_cycles + 1
+    return timing.client.latency_cycles + timing.link.latency_cycles + delay_cycles + 2 * timing.switch.latency_cycles
 
 
 @pytest.mark.parametrize("fabric", ["ring", "ocs"])
@@ -73,7 +73,8 @@ def test_over_a_hub_a_message_takes_two_links_a_switch_and_its_own_latency(gpus,
     size = gpus * flits * PAYLOAD
     cluster = Cluster(all_reduce(gpus, size), SPEC, timing, Hubs((Hub(np.arange(gpus, dtype=np.int32), 5000.0),)), more)
     seen = cluster.run().makespan_ps / SPEC.cycle_ps
-    step = 2 * (timing.link.latency_cycles + cluster.delay_cycles) + timing.switch.latency_cycles + 1 + more
+    step = 2 * (timing.link.latency_cycles + cluster.delay_cycles) + timing.switch.latency_cycles
+    step += timing.client.latency_cycles + 1 + more
     wanted = 2 * (gpus - 1) * (step + (flits - 1) * float(timing.link.cycles_per_flit))
     assert wanted <= seen <= wanted + 2 * (gpus - 1) * 2 + 2
 
@@ -172,9 +173,9 @@ def test_without_numba_the_same_happens():
     code = (
         "from lightfabric.flows.allreduce import all_reduce, cabling; from lightfabric.model.cluster import Cluster; "
         "from lightfabric.model.spec import ChipletSpec; from dataclasses import fields; "
-        "from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing; "
+        "from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing; "
         "link = LinkTiming(**{field.name: 3 for field in fields(LinkTiming)}); "
-        "timing = Timing(link, SwitchTiming(2, 1, 1, 2), '', '', ''); "
+        "timing = Timing(link, SwitchTiming(2, 1, 1, 2), ClientTiming(1, 1, 1, 4), '', '', ''); "
         f"spec = {SPEC!r}; cluster = Cluster(all_reduce(3, 900), spec, timing, cabling('ring', 3, 2)); "
         "print(cluster.run().makespan_ps, cluster.flits_per_link().tolist())"
     )

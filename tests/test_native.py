@@ -135,11 +135,11 @@ def test_counts_are_given_out_although_packets_were_lost(tmp_path):
 
 
 def test_a_program_that_breaks_or_hangs_is_a_failure(tmp_path):
-    with pytest.raises(RunError, match=r"^the native bench of the link broke: the option seed is missing$"):
+    with pytest.raises(RunError, match=r"^the native bench broke: the option seed is missing$"):
         flow.run(program(tmp_path, "echo the option seed is missing >&2; exit 2"), native.Run(1, 1))
-    with pytest.raises(RunError, match=r"^the native bench of the link broke: -9$"):
+    with pytest.raises(RunError, match=r"^the native bench broke: -9$"):
         flow.run(program(tmp_path, "kill -9 $$"), native.Run(1, 1))
-    with pytest.raises(RunError, match=r"^the native bench of the link did not end within 1 s$"):
+    with pytest.raises(RunError, match=r"^the native bench did not end within 1 s$"):
         flow.run(program(tmp_path, "exec sleep 60"), native.Run(1, 1), bound_s=1)
 
 
@@ -148,21 +148,21 @@ def test_the_cache_keeps_the_programs_that_were_used_last(tmp_path, monkeypatch)
     monkeypatch.setattr(flow, "MOST_KEPT", 2)
     built, names = program(tmp_path, "exit 0"), []
     for number in range(3):
-        kept = flow.kept_path({"link.v": str(number)}, waves=False)
+        kept = flow.kept_path("link", {"link.v": str(number)}, waves=False)
         assert flow.keep(built, kept) == kept
         assert kept.stat().st_mode & stat.S_IXUSR
         names.append(kept.name)
         time.sleep(0.02)
         kept.touch()
     assert sorted(path.name for path in kept.parent.iterdir()) == sorted(names[1:])
-    assert flow.kept_path({"link.v": "1"}, waves=True).name not in names
+    assert flow.kept_path("link", {"link.v": "1"}, waves=True).name not in names
 
 
 def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch, capsys):
     (tmp_path / "cache").write_text("a file")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     built = program(tmp_path, "exit 0")
-    assert flow.keep(built, flow.kept_path({}, waves=False)) == built
+    assert flow.keep(built, flow.kept_path("link", {}, waves=False)) == built
     assert "cannot be kept" in capsys.readouterr().err
 
 
@@ -253,7 +253,7 @@ def test_a_link_that_hangs_gives_its_counts(tmp_path):
 def test_the_program_is_built_once_and_its_runs_repeat(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first = flow.build(NARROW, tmp_path)
-    monkeypatch.setattr(flow, "_built", lambda *_: pytest.fail("built again"))
+    monkeypatch.setattr(flow, "_made", lambda *_: pytest.fail("built again"))
     again = flow.build(NARROW, tmp_path)
     assert first == again
     one, same, other = (flow.run(again, native.Run(200, 100, seed=seed, **STORM)) for seed in (3, 3, 4))

@@ -8,7 +8,7 @@ import pytest
 
 from lightfabric.model.network import FIBRE_PS_PER_M, Circuits, build, port_bytes_per_s, star
 from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, ElectricalSwitchSpec, SipOcsSpec, SipRingSpec
-from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
+from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 
 CHIPLET = ChipletSpec(flit_bytes=256, reach_m=40.0)
 
@@ -23,7 +23,7 @@ LINK = link_timing(20, Fraction(33, 16))
 SWITCH = SwitchTiming(
     **{field.name: 1 for field in fields(SwitchTiming)} | {"latency_cycles": 3, "cycles_per_flit": Fraction(1)}
 )
-TIMING = Timing(LINK, SWITCH, "spec", "rtl", "none")
+TIMING = Timing(LINK, SWITCH, ClientTiming(1, 1, 1, 1), "spec", "rtl", "none")
 CYCLE_PS = 2000  # of a 500 MHz core clock
 PORT_BYTES_PER_S = 244 * 500e6 * 16 / 33  # 256 byte flits with 12 bytes of header and CRC
 PER_GBIT = PORT_BYTES_PER_S / 512  # a port is 16 wavelengths of 32 Gb/s

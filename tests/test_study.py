@@ -27,13 +27,14 @@ def invented():
     from dataclasses import fields
     from fractions import Fraction
 
-    from lightfabric.model.timing import LinkTiming, SwitchTiming, Timing
+    from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
     from lightfabric.sim.characterize import rtl_hash
 
     def made(kind):
         return kind(**{entry.name: Fraction(9, 8) if entry.type is Fraction else 5 for entry in fields(kind)})
 
-    return lambda chiplet: Timing(made(LinkTiming), made(SwitchTiming), spec_hash(chiplet), rtl_hash(), "invented")
+    parts = [made(kind) for kind in (LinkTiming, SwitchTiming, ClientTiming)]
+    return lambda chiplet: Timing(*parts, spec_hash(chiplet), rtl_hash(), "invented")
 
 
 @pytest.fixture(scope="module")
