@@ -1,4 +1,7 @@
-"""``lightfabric bench``: how fast the models run, as ratios to the same code interpreted by Python, and to SystemC."""
+"""``lightfabric bench``: how fast the models run, as ratios to the same code interpreted by Python, and to SystemC.
+
+``accuracy`` says how near the cost model is to measured steps.
+"""
 
 import os
 import resource
@@ -8,12 +11,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from lightfabric.flows import accuracy
 from lightfabric.flows.report import InputError, RunError, print_json, say
 
 if TYPE_CHECKING:
     from lightfabric.model.experiment import Network
 
-ALL_REDUCE = "allreduce"
+ALL_REDUCE, ACCURACY = "allreduce", "accuracy"
 RING_LOADS = (0.2, 0.01)
 """Flits per client and cycle: dense, and as sparse as a well placed training job."""
 SIZES, SIZE_HOPS = (8, 32, 64), 1_000_000
@@ -89,7 +93,7 @@ BENCHES: dict[str, tuple[str, Callable[[int], float], int, int]] = {
 
 def main(name: str | None, as_json: bool) -> None:
     """The command: measures one bench or all."""
-    names = [*BENCHES, ALL_REDUCE]
+    names = [*BENCHES, ALL_REDUCE, ACCURACY]
     if name not in (None, *names):
         raise InputError(f"NAME must be one of {', '.join(names)}, not {name!r}")
     results = [_result(entry) for entry in (names if name is None else [name])]
@@ -106,6 +110,8 @@ def _result(name: str) -> dict[str, Any]:
 
         say("measuring an all-reduce at flit level")
         return allreduce.measure()
+    if name == ACCURACY:
+        return {"bench": name, "sources": accuracy.measure()}
     unit, measure, size, reference_size = BENCHES[name]
     say(f"measuring {name}")
     measure(reference_size)  # compiles
@@ -127,6 +133,13 @@ def _print(result: dict[str, Any]) -> None:
             "{bench} of {bytes} bytes on {gpus} GPUs, {fabric}: {cycles:.0f} cycles, closed form {closed_form_cycles:.0f}; "
             "{flits} flits in {cpu_s:.3g} CPU-seconds".format(**result, **row)
         )
+    for row in result.get("sources", []):
+        print(
+            "{bench} on {rows} held-out runs of {source}: mean error {model_mean:.1%}, median {model_median:.1%}, rank "
+            "correlation {rank_correlation:.3f}; at one constant efficiency {constant_mean:.1%}".format(**result, **row)
+        )
+    if "sources" in result and not result["sources"]:
+        print(f"{ACCURACY}: not measured. It needs {accuracy.TABLE}")
     if "rate" not in result:
         return
     print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))
