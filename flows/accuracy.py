@@ -72,4 +72,4 @@ def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> f
     """Spearman's."""
     from scipy.stats import spearmanr
 
-    return float(spearmanr(one, other).statistic)
+    return float(spearmanr(one, other)[0])  # pyright: ignore[reportArgumentType]

@@ -109,7 +109,7 @@ def main(folder: Path, result: Path) -> None:
             "script": "python -m lightfabric.flows.calibrate",
             "rows": f"{len(chosen.rows)} of {len(runs.rows)} in step_times.csv, those of {', '.join(FITTED_MODELS)}",
             "sources": sorted({row["source"] for row in chosen.rows}),
-            "collectives": "all of collectives_a100.csv: NCCL all-reduces on 2, 4 and 8 A100 of one node [vTrain, MICRO 2024]",
+            "collectives": "all of collectives_a100.csv: NCCL all-reduces on 2, 4 and 8 A100 of a node [vTrain, MICRO 2024]",
             "assumed": sorted(ASSUMED),
         },
         "constants": {name: float(f"{value:.4g}") for name, value in asdict(found).items()},

@@ -1,7 +1,7 @@
-"""Tables of training runs: a plan per row, read into ``Cases``. The columns are those of vTrain's and BigScience's data here.
+"""Tables of training runs: a plan per row, read into ``Cases``. The columns are those of the vTrain and BigScience data.
 
-Needed are ``hidden seq vocab accel tp pp dp gbs mbs`` and ``layers`` or ``params_b``; optional are ``heads kv_heads ffn vp cp
-ep recompute zero precision n_acc step_s mem_gib model source notes``. Empty is as left out.
+Needed are ``hidden seq vocab accel tp pp dp gbs mbs`` and ``layers`` or ``params_b``; optional are ``heads kv_heads ffn vp
+cp ep recompute zero precision n_acc step_s mem_gib model source notes``. Empty is as left out.
 """
 
 import csv
@@ -152,14 +152,14 @@ def _model(line: _Line) -> ModelSpec:
     """Of the published models the one of this shape; else a GPT, its feed-forward layer gated if it is not 4 h wide."""
     layers, hidden = _layers(line), line.count("hidden")
     ffn = line.count("ffn", 4 * hidden)
-    sizes = {"sequence": line.count("seq"), "vocabulary": line.count("vocab")}
+    sequence, vocabulary = line.count("seq"), line.count("vocab")
     published = _published(layers, hidden, ffn)
     try:
         if published is not None:
-            return replace(published, **sizes)
+            return replace(published, sequence=sequence, vocabulary=vocabulary)
         heads = _heads(line)
         kv_heads = line.count("kv_heads", heads)
-        return ModelSpec(layers, hidden, heads, **sizes, ffn=ffn, kv_heads=kv_heads, gated=ffn != 4 * hidden)
+        return ModelSpec(layers, hidden, heads, sequence, vocabulary, ffn, kv_heads, gated=ffn != 4 * hidden)
     except ValueError as error:
         raise InputError(f"{line.place}: {error}") from None
 
@@ -183,11 +183,12 @@ def _plan(line: _Line, heads: int) -> dict[str, int]:
     return plan
 
 
-def _software(line: _Line, accelerator: AcceleratorSpec, plan: dict[str, int]) -> dict[str, bool]:
+def _software(line: _Line, accelerator: AcceleratorSpec, tied: bool, plan: dict[str, int]) -> dict[str, bool]:
     """What kernels a run had, which no table states: on an A100 in fp16 attention was plain until nothing was recomputed."""
     recent = accelerator.name != "a100" or line.text("precision").lower() in ("bf16", "fp8")
     kept = plan["recompute"] == NONE
-    return {"flash": recent or kept, "modern": recent or plan["recompute"] != FULL}
+    sharded = recent or plan["recompute"] != FULL
+    return {"flash": recent or kept, "sharded": sharded, "overlaps": sharded, "sums_embedding": tied}
 
 
 _NODE_GBPS = re.compile(r"(\d+(?:\.\d+)?) Gb/s per node")
@@ -208,7 +209,7 @@ def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
         precision = line.choice("precision", (*get_args(Precision), "bf16/fp16"), "bf16")
         plan = _plan(line, model.heads)
         values = accelerator_values(accelerator, "fp16" if precision == "bf16/fp16" else precision)
-        columns.append(model_values(model) | values | plan | _software(line, accelerator, plan))
+        columns.append(model_values(model) | values | plan | _software(line, accelerator, model.tied, plan))
         links.append((ISLAND_BYTES_PER_S[accelerator.name], _nic_bytes_per_s(line, accelerator)))
     table = Cases(**{name: np.array([column[name] for column in columns]) for name in columns[0]})
     rows = [row for _, row in lines]
@@ -223,7 +224,7 @@ def _measured(lines: Sequence[tuple[str, Row]], name: str) -> NDArray[np.float64
 def network(runs: Runs, fitted: Calibration) -> Network:
     """Nodes of 8 behind a fast switch, a NIC per GPU; dimensions nested as tp, cp, dp, pp from the innermost, as Megatron's.
 
-    A ring over several members in each node uses the NICs of all of them. Software that is not modern gathered sharded
+    A ring over several members in each node uses the NICs of all of them. Software that does not overlap gathered sharded
     weights one after the other, through one NIC.
     """
     cases, slow = runs.cases, runs.nic_bytes_per_s * fitted.network_efficiency
@@ -240,7 +241,7 @@ def network(runs: Runs, fitted: Calibration) -> Network:
         context=rate(inner),
         expert=rate(inner * cases.ep),
         data=rate(stage, members),
-        gather=rate(stage, np.where(cases.modern, members, 1)),
+        gather=rate(stage, np.where(cases.overlaps, members, 1)),
         pipeline=rate(stage * cases.pp),
         start_seconds=fitted.collective_seconds,
         member_seconds=fitted.member_seconds,

@@ -19,9 +19,10 @@ NONE, SELECTIVE, FULL = range(3)
 class Cases:
     """Model, accelerator and plan of each configuration; every field is an array ``[case]``.
 
-    Where ``kv_rank`` is 0 attention is not latent. ``flash`` says whether attention is one kernel or several; ``modern`` whether norms and dropout are cut by sequence and
-    gradients are reduced behind the backward pass, as in Megatron since 2022. ``recompute`` is an index into
-    ``RECOMPUTATIONS``; ``peak_flops`` is what large matrix products were seen to reach.
+    Where ``kv_rank`` is 0 attention is not latent. ``flash`` says whether attention is one kernel or several, ``sharded``
+    whether norms and dropout are cut by sequence, ``overlaps`` whether gradients are reduced behind the backward pass,
+    ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline. ``recompute`` is an
+    index into ``RECOMPUTATIONS``; ``peak_flops`` is what large matrix products were seen to reach.
     """
 
     layers: Column
@@ -45,7 +46,9 @@ class Cases:
     batch: Column
     value_bytes: Column
     flash: Column
-    modern: Column
+    sharded: Column
+    overlaps: Column
+    sums_embedding: Column
     peak_flops: Column
     memory_bytes_per_s: Column
     multiprocessors: Column
@@ -96,16 +99,29 @@ class Cases:
         return -(-self.vocabulary // (128 * self.tp)) * 128
 
 
-_OF_PLAN = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "micro_batch", "zero")
+OF_PLAN = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "micro_batch", "zero", "recompute")
+"""The columns that a plan decides."""
 
 
 def cases(job: JobSpec, accelerator: AcceleratorSpec, plans: Sequence[Plan]) -> Cases:
-    """One job on one accelerator, cut by each of the plans."""
-    columns = {name: np.array([getattr(plan, name) for plan in plans], np.int64) for name in _OF_PLAN}
+    """One job on one accelerator, cut by each of the plans; communication at the end is that of the task graph."""
+    columns = {name: np.array([getattr(plan, name) for plan in plans], np.int64) for name in OF_PLAN[:-1]}
     columns["recompute"] = np.array([RECOMPUTATIONS.index(plan.recompute) for plan in plans], np.int64)
+    return cut(job, accelerator, columns)
+
+
+def cut(job: JobSpec, accelerator: AcceleratorSpec, plans: dict[str, Column]) -> Cases:
+    """One job on one accelerator, cut by plans given as columns named as in ``OF_PLAN``."""
+    count = len(plans["dp"])
     constants = model_values(job.model) | accelerator_values(accelerator, job.precision)
-    constants |= {"batch": job.batch, "flash": True, "modern": True}
-    return Cases(**columns, **{name: np.full(len(plans), value) for name, value in constants.items()})
+    constants |= {"batch": job.batch, "flash": True, "sharded": True, "overlaps": False, "sums_embedding": False}
+    return Cases(**plans, **{name: np.broadcast_to(value, count) for name, value in constants.items()})
+
+
+def plan_of(cases: Cases, index: int) -> Plan:
+    """The plan of one configuration."""
+    values: dict[str, int] = {name: int(getattr(cases, name)[index]) for name in OF_PLAN}
+    return Plan(recompute=RECOMPUTATIONS[values.pop("recompute")], **values)
 
 
 def model_values(model: ModelSpec) -> dict[str, int | bool]:

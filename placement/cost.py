@@ -87,7 +87,7 @@ def _core(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
 
 def _elementwise(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
     """Two norms (read, write), two dropouts with residual sum (two reads, a write), the moving of heads, the activation."""
-    whole = cases.tokens * cases.hidden / np.where(cases.modern, cases.tp, 1)
+    whole = cases.tokens * cases.hidden / np.where(cases.sharded, cases.tp, 1)
     heads = cases.tokens * (cases.qkv_width + cases.heads * cases.head_width) / cases.tp
     active = cases.experts_per_token + cases.shared_experts
     width = cases.ffn + cases.sparse_share * (active * cases.expert_ffn - cases.ffn)
@@ -124,7 +124,12 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
     The host launches a pass's kernels; no pass is faster than that.
     """
     core = _core(cases, fitted)
-    parts = (_products(cases, fitted, attention_shapes(cases)), core, _feed_forward(cases, fitted), _elementwise(cases, fitted))
+    parts = (
+        _products(cases, fitted, attention_shapes(cases)),
+        core,
+        _feed_forward(cases, fitted),
+        _elementwise(cases, fitted),
+    )
     forward, backward = (sum(part[side] for part in parts) for side in (0, 1))
     backward = backward + memory_seconds(cases, fitted, 3 * cases.value_bytes * sum(layer_weights(cases)))
     launch = np.where(cases.tp > 1, fitted.collective_launch_seconds, 0.0)

@@ -11,7 +11,7 @@ from lightfabric.placement.step import rank_parameters
 
 @dataclass(frozen=True)
 class Memories:
-    """Bytes on a rank of the first stage, ``[case]``; ``buffers`` are the layer at work, and logits if there is one stage."""
+    """Bytes on a rank, ``[case]``; ``buffers`` are what the layer at work needs, and on the last stage the logits."""
 
     weights: Any
     gradients: Any
@@ -26,7 +26,10 @@ class Memories:
 
 
 def memories(cases: Cases, gradient_bytes: Any) -> Memories:
-    """Memory with ``gradient_bytes`` per parameter; ZeRO 1, 2 and 3 cut optimiser, gradients and weights by dp."""
+    """Memory of the first stage, which has most micro-batches in flight, or of the last, if logits make it fuller.
+
+    ``gradient_bytes`` are those of a parameter; ZeRO 1, 2 and 3 cut optimiser, gradients and weights by dp.
+    """
     dense, experts = rank_parameters(cases)
     replicas, sparse_replicas = cases.dp * cases.cp, np.maximum(cases.dp * cases.cp // cases.ep, 1)
 
@@ -36,25 +39,27 @@ def memories(cases: Cases, gradient_bytes: Any) -> Memories:
 
     kept, working = layer_activation_bytes(cases)
     m, p, v = cases.micro_batches, cases.pp, cases.virtual_stages
-    in_flight = np.where(v > 1, p + (p - 1) / v, p)
-    logits = np.where(p == 1, 4 * cases.tokens * cases.vocabulary_shard, 0)
+    first = kept * cases.stage_layers * np.minimum(m, np.where(v > 1, p + (p - 1) / v, p))
+    last = kept * cases.stage_layers * np.minimum(m, 2 - 1 / v)
+    logits = 4 * cases.tokens * (cases.vocabulary_shard + cases.hidden / cases.tp)
+    is_last = (p == 1) | (last + logits > first)
     return Memories(
         weights=held(cases.value_bytes, 3),
         gradients=held(gradient_bytes, 2),
         optimiser=held(np.where(cases.value_bytes == 4, 8, 12), 1),
-        activations=kept * cases.stage_layers * np.minimum(m, in_flight),
-        buffers=np.maximum(working - kept, 0) + logits,
+        activations=np.where(is_last, last, first),
+        buffers=np.maximum(working - kept, 0) + np.where(is_last, logits, 0),
     )
 
 
 def layer_activation_bytes(cases: Cases) -> tuple[Any, Any]:
     """Bytes of a layer and micro-batch that a rank keeps for the backward pass, and that it needs while in the layer.
 
-    With 2-byte values and GPT's shapes 10 s b h + (24 s b h + 5 a s^2 b) / t, the first term cut too if modern; the last
+    With 2-byte values and GPT's shapes 10 s b h + (24 s b h + 5 a s^2 b) / t, the first term cut too if sharded; the last
     only if plain attention is not recomputed; 2 s b h if all is recomputed [Korthikanti 2022, table 2].
     """
     e, t = cases.value_bytes, cases.tp
-    cut = np.where(cases.modern, t, 1)
+    cut = np.where(cases.sharded, t, 1)
     active = cases.experts_per_token + cases.shared_experts
     width = cases.ffn + cases.sparse_share * (active * cases.expert_ffn - cases.ffn)
     heads = cases.qkv_width + cases.heads * cases.head_width

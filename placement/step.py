@@ -110,8 +110,8 @@ def _tensor_seconds(cases: Cases, network: Network) -> Seconds:
 def _data_seconds(cases: Cases, network: Network, gradient_bytes: Any, forward: Seconds, backward: Seconds) -> Seconds:
     """Gradients, and the weights if they are sharded, as far as no pass hides them.
 
-    Modern software hides the exchange behind the last backward pass but for a layer's. ZeRO 3 gathers the weights for both
-    passes of every micro-batch, each behind the pass before, and scatters the gradients; modern software hides these too.
+    What overlaps is hidden behind the last backward pass but for a layer's. ZeRO 3 gathers the weights for both passes of
+    every micro-batch, each behind the pass before, and scatters the gradients, which are hidden too if they overlap.
     """
     replicas, (dense, experts) = cases.dp * cases.cp, rank_parameters(cases)
 
@@ -123,11 +123,11 @@ def _data_seconds(cases: Cases, network: Network, gradient_bytes: Any, forward: 
 
     reduced = seconds(network.data, gradient_bytes, 2)
     once = np.where(cases.zero > 0, reduced / 2 + seconds(network.data, cases.value_bytes), reduced)
-    once = np.where(cases.modern, np.maximum(once - backward, once / cases.stage_layers), once)
+    once = np.where(cases.overlaps, np.maximum(once - backward, once / cases.stage_layers), once)
     if not np.any(cases.zero == 3):
         return once
     gathered, scattered = (seconds(network.gather, cases.value_bytes) for _ in range(2))
-    hides = np.where(cases.modern, scattered, 0)
+    hides = np.where(cases.overlaps, scattered, 0)
     each = np.maximum(gathered - forward, 0) + np.maximum(gathered + hides - backward, 0) + scattered - hides
     return np.where(cases.zero == 3, cases.micro_batches * each + gathered / cases.stage_layers, once)
 
@@ -135,4 +135,4 @@ def _data_seconds(cases: Cases, network: Network, gradient_bytes: Any, forward: 
 def _tie_seconds(cases: Cases, network: Network, gradient_bytes: Any) -> Seconds:
     """Sum of the gradients of both copies of the embedding, on the first and the last stage."""
     size_bytes = cases.vocabulary_shard * cases.hidden * gradient_bytes
-    return np.where(cases.pp > 1, size_bytes / network.pipeline + network.transfer_seconds, 0.0)
+    return np.where(cases.sums_embedding & (cases.pp > 1), size_bytes / network.pipeline + network.transfer_seconds, 0.0)
