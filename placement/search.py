@@ -93,7 +93,7 @@ def _divisors(number: int, bound: int) -> list[int]:
     return [d for d in range(1, min(number, bound) + 1) if number % d == 0]
 
 
-def degrees(job: JobSpec, gpus: int, space: Space = Space()) -> Iterator[tuple[int, int, int, int]]:  # noqa: B008
+def degrees(job: JobSpec, gpus: int, space: Space = Space()) -> Iterator[tuple[int, int, int, int]]:
     """(dp, tp, pp, cp) of product ``gpus``: tp divides heads, widths and sequence / cp, pp the layers, dp the batch."""
     model = job.model
     for cp in _divisors(gpus, space.most_cp):
@@ -134,7 +134,7 @@ def table(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space) -
     return cut(job, accelerator, dict(zip(OF_PLAN, (*cut_columns, *way_columns), strict=True)))
 
 
-def plans(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space = Space()) -> Iterator[Plan]:  # noqa: B008
+def plans(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space = Space()) -> Iterator[Plan]:
     """The plans of ``table``."""
     every = table(job, accelerator, gpus, space)
     return (plan_of(every, index) for index in range(len(every)))
@@ -166,7 +166,7 @@ def search(
     accelerator: AcceleratorSpec,
     gpus: int,
     rates: Callable[[Cases], Rates],
-    space: Space = Space(),  # noqa: B008
+    space: Space = Space(),
 ) -> Iterator[Ranked]:
     """Plans that fit on ``gpus`` accelerators, the fastest by ``iteration_seconds`` first; DoesNotFit if there is none.
 
@@ -209,7 +209,7 @@ def pareto(*costs: NDArray[Any]) -> NDArray[np.int64]:
     return np.array(front, np.int64)
 
 
-def least_memory_bytes(job: JobSpec, gpus: int, space: Space = Space()) -> int | None:  # noqa: B008
+def least_memory_bytes(job: JobSpec, gpus: int, space: Space = Space()) -> int | None:
     """Memory per GPU of the plan that needs least; None if no plan divides."""
     least = (
         Plan(dp, tp, pp, 1, "full", ep=max(_expert_degrees(job, space, dp, cp)), cp=cp, zero=max(space.zero))
