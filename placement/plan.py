@@ -65,19 +65,20 @@ def _layers_before(model: ModelSpec, chunks: int, chunk: int) -> int:
     return chunk * (model.layers // chunks) + min(chunk, model.layers % chunks)
 
 
-def _spans(model: ModelSpec, plan: Plan, stage: int) -> list[tuple[int, int]]:
-    chunks = plan.pp * plan.virtual_stages
-    own = range(stage, chunks, plan.pp)
-    return [(_layers_before(model, chunks, chunk), _layers_before(model, chunks, chunk + 1)) for chunk in own]
+def _layers_from(model: ModelSpec, plan: Plan, stage: int, first: int) -> int:
+    """Layers of a stage, without those before layer ``first``."""
+    chunks, count = plan.pp * plan.virtual_stages, 0
+    for chunk in range(stage, chunks, plan.pp):
+        end = _layers_before(model, chunks, chunk + 1)
+        count += max(0, end - max(first, _layers_before(model, chunks, chunk)))
+    return count
 
 
 def stage_layers(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
-    """Transformer layers of a stage; if pp does not divide the layers, the first stages have one more."""
-    return sum(end - start for start, end in _spans(model, plan, stage))
+    """Transformer layers of a stage; if pp x virtual_stages does not divide the layers, the first chunks have one more."""
+    return _layers_from(model, plan, stage, 0)
 
 
 def routed_layers(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
     """Layers of a stage that are mixtures of experts."""
-    if not model.experts:
-        return 0
-    return sum(max(0, end - max(start, model.dense_layers)) for start, end in _spans(model, plan, stage))
+    return _layers_from(model, plan, stage, model.dense_layers) if model.experts else 0

@@ -54,7 +54,8 @@ def state_bytes(precision: Precision) -> tuple[int, int, int]:
 
 def _over_layers(of_layer: Callable[[int], int], layers: int, routed: int) -> int:
     """Sum over ``layers`` layers, ``routed`` of which are mixtures of experts: the last layer is, the first may be not."""
-    return routed * of_layer(-1) + (layers - routed) * of_layer(0)
+    dense = layers - routed
+    return (routed * of_layer(-1) if routed else 0) + (dense * of_layer(0) if dense else 0)
 
 
 def _over_model(model: ModelSpec, of_layer: Callable[[int], int]) -> int:
@@ -173,6 +174,13 @@ def chunks_in_flight(job: JobSpec, plan: Plan, stage: int) -> int:
     return min(micro_batches(job, plan) * plan.virtual_stages, warm_up + 1)
 
 
+def _recomputed_bytes(job: JobSpec, plan: Plan) -> int:
+    """What the layer that is computed again has more than it kept: of the larger of a dense and a routed layer."""
+    layers = (0, -1) if job.model.dense_layers else (-1,)
+    kept = plan.recompute
+    return max(activation_bytes(job, plan, "none", at) - activation_bytes(job, plan, kept, at) for at in layers)
+
+
 def rank_activation_bytes(job: JobSpec, plan: Plan, stage: int) -> int:
     """Activations on one rank at the peak of 1F1B: micro-batches in flight, the layer being recomputed, the logits.
 
@@ -180,9 +188,7 @@ def rank_activation_bytes(job: JobSpec, plan: Plan, stage: int) -> int:
     """
     in_flight = chunks_in_flight(job, plan, stage)
     kept = -(-_stage_activation_bytes(job, plan, stage) * in_flight // plan.virtual_stages)
-    recomputed = max(
-        activation_bytes(job, plan, "none", layer) - activation_bytes(job, plan, plan.recompute, layer) for layer in (0, -1)
-    )
+    recomputed = _recomputed_bytes(job, plan) if plan.recompute != "none" else 0
     shards = job.model.hidden // plan.tp + vocabulary_shard(job.model, plan.tp)
     return kept + recomputed + 4 * rank_tokens(job, plan) * shards * (stage == plan.pp - 1)
 
