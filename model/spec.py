@@ -332,7 +332,7 @@ class ModelSpec:
 
     @property
     def kv_width(self) -> int:
-        """Width of the keys of all kv heads without ``rope_width``, and of their values unless ``value_width`` is given."""
+        """Width of the keys of all kv heads, without ``rope_width``; of the values too, unless ``value_width`` is given."""
         return self.kv_head_count * self.head_size
 
     @property

@@ -6,6 +6,8 @@ attention; so are heads of keys and values that are fewer than ranks. ``layer`` 
 default: in a mixture of experts the leading ones are dense.
 """
 
+from functools import lru_cache
+
 from lightfabric.model.spec import ModelSpec
 
 
@@ -60,6 +62,7 @@ def _ffn_parameters(model: ModelSpec, layer: int, tp: int, ep: int) -> int:
     return held * expert_parameters(model, tp) + model.hidden * model.experts + model.norm_size
 
 
+@lru_cache(maxsize=4096)
 def layer_parameters(model: ModelSpec, layer: int = -1, tp: int = 1, ep: int = 1) -> int:
     """Weights, biases and norms of a layer on one of ``tp`` x ``ep`` ranks: all of a GPT's are 12 h^2 + 13 h."""
     attention = _attention_weights(model, tp) + _attention_vectors(model, tp)
@@ -74,6 +77,7 @@ def token_weights(model: ModelSpec, layer: int = -1) -> int:
     return _attention_weights(model) + experts + model.hidden * model.experts
 
 
+@lru_cache(maxsize=4096)
 def kept_values(model: ModelSpec, tp: int, layer: int = -1) -> int:
     """Values of a token that one of ``tp`` ranks keeps of a layer for the backward pass, without the attention core.
 

@@ -10,54 +10,17 @@ V. Korthikanti et al., "Reducing Activation Recomputation in Large Transformer M
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from lightfabric.model.spec import JobSpec, ModelSpec, Precision
 from lightfabric.placement.layer import expert_parameters, kept_values, layer_parameters, token_weights
-
-Recompute = Literal["none", "selective", "full"]
-"""What the backward pass computes again instead of keeping: nothing, the attention core, or whole layers."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a job is cut: ``dp`` replicas of ``pp`` stages of ``cp`` x ``tp`` ranks; ``micro_batch`` sequences at a time.
-
-    Rank (d, p, c, t), counted from 0, is ``((d * pp + p) * cp + c) * tp + t``. ``cp`` ranks share the tokens of a sequence.
-    ``ep`` of the dp x cp ranks that hold the same matrices share the experts. A stage has ``virtual_stages`` chunks of
-    layers, pp chunks apart. ``zero`` cuts dp x cp ways: 1 the optimiser's state, 2 gradients too, 3 weights too.
-    """
-
-    dp: int
-    tp: int
-    pp: int
-    micro_batch: int
-    recompute: Recompute = "none"
-    ep: int = 1
-    cp: int = 1
-    virtual_stages: int = 1
-    zero: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.zero <= 3:
-            raise ValueError(f"Plan.zero must be from 0 to 3, not {self.zero!r}")
-        if self.dp * self.cp % self.ep:
-            raise ValueError(f"Plan.ep must be a divisor of dp * cp ({self.dp * self.cp}), not {self.ep!r}")
-
-    @property
-    def gpus(self) -> int:
-        """GPUs that the plan needs, one per rank."""
-        return self.dp * self.tp * self.pp * self.cp
-
-    @property
-    def replicas(self) -> int:
-        """Ranks that hold the same matrices, experts apart, and sum their gradients."""
-        return self.dp * self.cp
-
-    @property
-    def degrees(self) -> tuple[int, int, int]:
-        """(dp, tp, pp)."""
-        return self.dp, self.tp, self.pp
+from lightfabric.placement.plan import (
+    Plan,
+    Recompute,
+    micro_batches,
+    rank_tokens,
+    routed_layers,
+    stage_layers,
+)
 
 
 @dataclass(frozen=True)
@@ -89,47 +52,15 @@ def state_bytes(precision: Precision) -> tuple[int, int, int]:
     return (4, 4, 8) if value_bytes(precision) == 4 else (2, 4, 12)
 
 
-def micro_batches(job: JobSpec, plan: Plan) -> int:
-    """Micro-batches that one replica works off per iteration."""
-    return job.batch // (plan.dp * plan.micro_batch)
-
-
-def rank_tokens(job: JobSpec, plan: Plan) -> int:
-    """Tokens of a micro-batch that a rank sees."""
-    return plan.micro_batch * job.model.sequence // plan.cp
-
-
-def _layers_before(model: ModelSpec, chunks: int, chunk: int) -> int:
-    """Layers in the chunks before one; those that are left over go one each to the first chunks."""
-    return chunk * (model.layers // chunks) + min(chunk, model.layers % chunks)
-
-
-def _spans(model: ModelSpec, plan: Plan, stage: int) -> list[tuple[int, int]]:
-    chunks = plan.pp * plan.virtual_stages
-    own = range(stage, chunks, plan.pp)
-    return [(_layers_before(model, chunks, chunk), _layers_before(model, chunks, chunk + 1)) for chunk in own]
-
-
-def stage_layers(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
-    """Transformer layers of a stage; if pp does not divide the layers, the first stages have one more."""
-    return sum(end - start for start, end in _spans(model, plan, stage))
-
-
-def routed_layers(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
-    """Layers of a stage that are mixtures of experts."""
-    if not model.experts:
-        return 0
-    return sum(max(0, end - max(start, model.dense_layers)) for start, end in _spans(model, plan, stage))
-
-
-def _over_layers(model: ModelSpec, of_layer: Callable[[int], int], layers: int, routed: int) -> int:
+def _over_layers(of_layer: Callable[[int], int], layers: int, routed: int) -> int:
     """Sum over ``layers`` layers, ``routed`` of which are mixtures of experts: the last layer is, the first may be not."""
-    return routed * of_layer(-1) + (layers - routed) * of_layer(0)
+    dense = layers - routed
+    return (routed * of_layer(-1) if routed else 0) + (dense * of_layer(0) if dense else 0)
 
 
 def _over_model(model: ModelSpec, of_layer: Callable[[int], int]) -> int:
     routed = model.layers - model.dense_layers if model.experts else 0
-    return _over_layers(model, of_layer, model.layers, routed)
+    return _over_layers(of_layer, model.layers, routed)
 
 
 def _embedding_parameters(model: ModelSpec) -> int:
@@ -172,7 +103,6 @@ def rank_parameters(model: ModelSpec, plan: Plan, stage: int) -> int:
     """
     first, last = stage == 0, stage == plan.pp - 1
     layers = _over_layers(
-        model,
         lambda layer: layer_parameters(model, layer, plan.tp, plan.ep),
         stage_layers(model, plan, stage),
         routed_layers(model, plan, stage),
@@ -230,7 +160,7 @@ def activation_bytes(job: JobSpec, plan: Plan, recompute: Recompute, layer: int 
 def _stage_activation_bytes(job: JobSpec, plan: Plan, stage: int) -> int:
     """Of one micro-batch in all layers of the stage."""
     layers, routed = stage_layers(job.model, plan, stage), routed_layers(job.model, plan, stage)
-    return _over_layers(job.model, lambda layer: activation_bytes(job, plan, plan.recompute, layer), layers, routed)
+    return _over_layers(lambda layer: activation_bytes(job, plan, plan.recompute, layer), layers, routed)
 
 
 def chunks_in_flight(job: JobSpec, plan: Plan, stage: int) -> int:
@@ -244,6 +174,13 @@ def chunks_in_flight(job: JobSpec, plan: Plan, stage: int) -> int:
     return min(micro_batches(job, plan) * plan.virtual_stages, warm_up + 1)
 
 
+def _recomputed_bytes(job: JobSpec, plan: Plan) -> int:
+    """What the layer that is computed again has more than it kept: of the larger of a dense and a routed layer."""
+    layers = (0, -1) if job.model.dense_layers else (-1,)
+    kept = plan.recompute
+    return max(activation_bytes(job, plan, "none", at) - activation_bytes(job, plan, kept, at) for at in layers)
+
+
 def rank_activation_bytes(job: JobSpec, plan: Plan, stage: int) -> int:
     """Activations on one rank at the peak of 1F1B: micro-batches in flight, the layer being recomputed, the logits.
 
@@ -251,9 +188,7 @@ def rank_activation_bytes(job: JobSpec, plan: Plan, stage: int) -> int:
     """
     in_flight = chunks_in_flight(job, plan, stage)
     kept = -(-_stage_activation_bytes(job, plan, stage) * in_flight // plan.virtual_stages)
-    recomputed = max(
-        activation_bytes(job, plan, "none", layer) - activation_bytes(job, plan, plan.recompute, layer) for layer in (0, -1)
-    )
+    recomputed = _recomputed_bytes(job, plan) if plan.recompute != "none" else 0
     shards = job.model.hidden // plan.tp + vocabulary_shard(job.model, plan.tp)
     return kept + recomputed + 4 * rank_tokens(job, plan) * shards * (stage == plan.pp - 1)
 
