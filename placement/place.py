@@ -126,7 +126,8 @@ def estimated_rates(fabric: FabricSpec, efficiency: float, bytes_per_s: float, p
     lengths: dict[Dimension, NDArray[np.int64]] = {"tp": plans.tp * plans.cp, "pp": plans.pp, "dp": plans.dp}
     best: list[NDArray[np.float64]] = []
     for nesting in permutations(lengths):
-        step = dict(zip(nesting, np.cumprod([np.ones_like(plans.tp), *(lengths[name] for name in nesting[:-1])], axis=0)))
+        steps = np.cumprod([np.ones_like(plans.tp), *(lengths[name] for name in nesting[:-1])], axis=0)
+        step = dict(zip(nesting, steps, strict=True))
         if isinstance(fabric, SipRingSpec):
             rates = [bytes_per_s / 2 / step[name] for name in DIMENSIONS]
         else:
