@@ -72,6 +72,7 @@ def _columns(fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
         "order_s": placed.order.seconds,
         "order_bound_s": placed.order.bound_seconds,
         "byte_hops": placed.order.byte_hops,
+        "byte_hops_bound": placed.order.bound_byte_hops,
         "circuits": None if placed.circuits is None else len(placed.circuits.lanes),
         "gpus_by_degree": placed.gpus_by_degree.tolist(),
         "bytes_by_distance": distance.tolist(),
@@ -88,6 +89,7 @@ _NOTES = {
     "max_degree": "other GPUs that a GPU sends to",
     "mean_distance_gpus": "of a byte, along a ring of all GPUs",
     "byte_hops": "bytes times ring segments",
+    "byte_hops_bound": "no order of ranks can be below",
 }
 
 

@@ -36,7 +36,7 @@ class DoesNotFit(ValueError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Rates:
-    """Payload bytes/s at which a rank sends to its next tensor-, pipeline- and data-parallel neighbour; numbers or arrays."""
+    """Payload bytes/s, or arrays of them, at which a rank sends to its next tensor, pipeline and data neighbour."""
 
     tensor: Any
     pipeline: Any
