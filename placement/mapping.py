@@ -37,7 +37,7 @@ _LEAST_TO_FOLD = 4  # folding a ring of three or fewer shortens nothing
 
 @dataclass(frozen=True)
 class Traffic:
-    """One iteration's bytes from node to node, one entry per directed pair and ``part`` (TENSOR, PIPELINE, DATA or EXCHANGE)."""
+    """One iteration's bytes from node to node, an entry per directed pair and ``part``: TENSOR, PIPELINE, DATA, EXCHANGE."""
 
     source: NDArray[np.int32]
     destination: NDArray[np.int32]

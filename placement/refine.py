@@ -53,7 +53,7 @@ def _move(
     for rank in (a, b):
         for index in range(start[rank], start[rank + 1]):
             one, other = source[flow[index]], destination[flow[index]]
-            if rank == b and (one == a or other == a):
+            if rank == b and a in (one, other):
                 continue
             _add(load, order[one], order[other], sign * size[flow[index]], gpus)
 
