@@ -92,6 +92,22 @@ def rank_parameters(cases: Cases) -> tuple[Any, Any]:
     return cases.stage_layers * dense + cases.vocabulary_shard * cases.hidden, cases.stage_layers * experts
 
 
+def sent_bytes(cases: Cases) -> tuple[Any, Any, Any]:
+    """Bytes of one iteration from a rank to its next neighbour: tensor, pipeline, data; gradients are in fp32.
+
+    Keys and values that cp gathers count as data, and tokens that go to experts.
+    """
+    activations = cases.tokens * cases.hidden * cases.value_bytes
+    passes = cases.micro_batches * cases.stage_layers * np.where(cases.recompute == FULL, 6, 4)
+    tensor = 2 * (cases.tp - 1) / cases.tp * passes * activations
+    pipeline = np.where(cases.pp > 1, cases.micro_batches * cases.virtual_stages * activations / cases.tp, 0.0)
+    keys = (cases.cp - 1) * passes * 2 * cases.kv_heads * cases.head_width * cases.tokens * cases.value_bytes / cases.tp
+    routed = (cases.ep - 1) / cases.ep * passes * activations * cases.sparse_share * cases.experts_per_token / cases.tp
+    replicas = cases.dp * cases.cp
+    gradients = 2 * (replicas - 1) / replicas * sum(rank_parameters(cases)) * 4
+    return tensor, pipeline, gradients + 0.75 * keys + routed
+
+
 def _tensor_seconds(cases: Cases, network: Network) -> Seconds:
     """Communication inside a layer's passes.
 
