@@ -155,7 +155,7 @@ def _model(line: _Line) -> ModelSpec:
     sequence, vocabulary = line.count("seq"), line.count("vocab")
     published = _published(layers, hidden, ffn)
     try:
-        if published is not None:
+        if published is not None and line.count("heads", published.heads) == published.heads:
             return replace(published, sequence=sequence, vocabulary=vocabulary)
         heads = _heads(line)
         kv_heads = line.count("kv_heads", heads)
