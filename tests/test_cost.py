@@ -173,6 +173,18 @@ def test_llama_3_on_h100_is_predicted_from_constants_of_the_a100():
     assert training.predicted(runs, FITTED).total / published == pytest.approx([1, 1, 1], abs=0.08)
 
 
+def test_schedules_trade_their_bubble_for_memory():
+    """(p - 1) (F + B), (p - 1) (F + B - 2 W), (p / 2 - 1) (F + B + B - 3 W) [DeepSeek-V3, table 2]; GPipe keeps all."""
+    table = row("175B", 96, 12288, 96, 8, 16, 1, 256, 1, "")
+    names = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
+    runs = training.runs([(name, table | {"schedule": name}) for name in names])
+    bubble, memory = training.predicted(runs, FITTED).bubble, training.memory_gib(runs, FITTED)
+    assert bubble[0] == bubble[1]
+    assert 0 < bubble[3] < bubble[2] / 2 < bubble[0] / 2
+    assert bubble[2] < 0.7 * bubble[0]
+    assert memory[1] > memory[0] == memory[2]
+
+
 SHARED = accuracy.TABLE if accuracy.TABLE.is_file() else None
 shared = pytest.mark.skipif(SHARED is None, reason=f"{accuracy.TABLE} is not there")
 
