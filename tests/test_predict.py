@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightfabric.flows import predict, training
+from lightfabric.flows import measurement, predict
 from lightfabric.flows.report import InputError
 from lightfabric.model.spec import ACCELERATORS, JobSpec
 from lightfabric.placement.preset import MODELS
@@ -67,7 +67,7 @@ def test_a_table_is_printed_for_people(tmp_path, capsys):
 def test_what_is_wrong_is_one_line_with_row_and_column(tmp_path, name, value, said):
     path = table(tmp_path, GOOD, changed(name, value))
     with pytest.raises(InputError) as caught:
-        training.read(path)
+        measurement.read(path)
     assert str(caught.value) == f"{path}: row 2: {said}"
 
 
@@ -85,7 +85,7 @@ def test_what_is_no_table_is_refused(tmp_path, content, said):
     path = tmp_path / "runs.csv"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"runs\.csv") as caught:
-        training.read(path)
+        measurement.read(path)
     assert said in str(caught.value)
 
 
@@ -93,13 +93,13 @@ def test_what_is_no_table_is_refused(tmp_path, content, said):
 def test_no_text_in_a_cell_is_more_than_an_input_error(text, name):
     row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True)) | {name: text}
     with contextlib.suppress(InputError):
-        assert len(training.runs([("row", row)]).cases) == 1
+        assert len(measurement.runs([("row", row)]).cases) == 1
 
 
 def test_a_row_of_a_published_shape_is_that_model():
     row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True))
     row |= {"layers": "80", "hidden": "8192", "heads": "", "ffn": "28672", "accel": "H100 SXM"}
-    cases = training.runs([("row", row)]).cases
+    cases = measurement.runs([("row", row)]).cases
     assert (cases.heads[0], cases.kv_heads[0], bool(cases.gated[0]), bool(cases.flash[0])) == (64, 8, True, True)
 
 
@@ -108,13 +108,15 @@ def test_depth_follows_from_parameters_in_multiples_of_the_stages():
     row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True))
     row |= {"layers": "", "params_b": "200", "hidden": "14400", "heads": "", "ffn": "57600", "vocab": "250880", "tp": "8"}
     row |= {"pp": "10", "dp": "4", "n_acc": "320", "gbs": "2048"}
-    cases = training.runs([("row", row)]).cases
+    cases = measurement.runs([("row", row)]).cases
     assert (cases.layers[0], cases.heads[0]) == (80, 120)
 
 
 def test_notes_say_what_joins_the_nodes():
     row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True))
-    default, slow = training.runs([("row", row), ("row", row | {"notes": "inter-node 800 Gb/s per node"})]).nic_bytes_per_s
+    default, slow = measurement.runs(
+        [("row", row), ("row", row | {"notes": "inter-node 800 Gb/s per node"})]
+    ).nic_bytes_per_s
     assert (default, slow) == (25e9, 12.5e9)
 
 
