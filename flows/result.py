@@ -95,7 +95,7 @@ def write(
         table, png, svg, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
         _write_csv(table, rows, columns)
         figure.draw(spec.name, rows, (png, svg))
-        content = _manifest(spec, source, timing, fidelity, measurement.read_bytes())
+        content = _manifest(spec, source, timing, fidelity, table.read_bytes())
         manifest.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return list(FILES)
 
