@@ -171,16 +171,21 @@ def _stage_passes(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan) -> tup
     return tuple(float(seconds[0]) for seconds in passes)
 
 
-def forward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int) -> float:
-    """Computation of a stage's forward pass of one micro-batch."""
+def forward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int, chunk: int = 0) -> float:
+    """Computation of a forward pass of one micro-batch through a stage's chunk of layers, all of them if it has one."""
     forward, _, logits, _, lookup = _stage_passes(accelerator, job, plan)
-    return forward + logits * (stage == plan.pp - 1) + lookup * (stage == 0)
+    return forward / plan.virtual_stages + _ends_seconds(plan, stage, chunk, logits, lookup)
 
 
-def backward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int) -> float:
-    """Computation of a stage's backward pass of one micro-batch, with what it recomputes."""
+def backward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int, chunk: int = 0) -> float:
+    """Computation of the backward pass, with what it recomputes."""
     _, backward, _, logits, lookup = _stage_passes(accelerator, job, plan)
-    return backward + logits * (stage == plan.pp - 1) + lookup * (stage == 0)
+    return backward / plan.virtual_stages + _ends_seconds(plan, stage, chunk, logits, lookup)
+
+
+def _ends_seconds(plan: Plan, stage: int, chunk: int, logits: float, lookup: float) -> float:
+    first, last = (stage, chunk) == (0, 0), (stage, chunk) == (plan.pp - 1, plan.virtual_stages - 1)
+    return logits * last + lookup * first
 
 
 def optimiser_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int) -> float:

@@ -76,19 +76,22 @@ def pair_bytes(job: JobSpec, plan: Plan) -> tuple[int, int, int]:
     count = micro_batches(job, plan)
     reduces = forward_reduces(job.model, plan) + backward_reduces(job.model, plan)
     tensor = ring_bytes(count * reduces * reduce_bytes(job, plan), plan.tp)
-    pipeline = count * transfer_bytes(job, plan) * (plan.pp > 1)
+    pipeline = count * plan.virtual_stages * transfer_bytes(job, plan) * (plan.pp > 1)
     return tensor, pipeline, ring_bytes(gradient_bytes(job, plan, 0), plan.dp)
 
 
 def traffic(job: JobSpec, plan: Plan) -> Traffic:
-    """Bytes between ranks in one iteration: rings over tp and dp, both ways along the stages."""
+    """Bytes between ranks in one iteration: rings over tp and dp, both ways along the stages, round them if interleaved."""
     tensor, pipeline, _ = pair_bytes(job, plan)
     rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp, plan.pp, plan.tp)
     data = [ring_bytes(gradient_bytes(job, plan, stage), plan.dp) for stage in range(plan.pp)]
+    again = pipeline // plan.virtual_stages * (plan.virtual_stages - 1)
     entries = [
         _entries(TENSOR, rank, np.roll(rank, -1, axis=2), tensor),
         _entries(PIPELINE, rank[:, :-1], rank[:, 1:], pipeline),
+        _entries(PIPELINE, rank[:, -1], rank[:, 0], again),
         _entries(PIPELINE, rank[:, 1:], rank[:, :-1], pipeline),
+        _entries(PIPELINE, rank[:, 0], rank[:, -1], again),
         _entries(DATA, rank, np.roll(rank, -1, axis=0), np.array(data).reshape(1, -1, 1)),
     ]
     source, destination, size, part = (np.concatenate(column) for column in zip(*entries, strict=True))

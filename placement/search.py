@@ -81,16 +81,16 @@ class Space:
     Gradients or weights that are cut (``zero`` 2 and 3) go without a pipeline: every micro-batch would have to sum them.
     """
 
-    zero: tuple[int, ...] = (0,)
+    zero: tuple[int, ...] = (0, 1)
     recompute: tuple[Recompute, ...] = RECOMPUTATIONS
-    most_virtual_stages: int = 1
+    most_virtual_stages: int = 16
     most_cp: int = 1
     most_ep: int = 1
     uneven: bool = False
     """Whether the first stages may have a layer more."""
 
 
-WHOLE = Space((0, 1, 2, 3), ("selective", "full"), most_virtual_stages=16, most_cp=16, most_ep=64, uneven=True)
+WHOLE = Space((0, 1, 2, 3), ("selective", "full"), most_cp=16, most_ep=64, uneven=True)
 """Flash attention keeps what selective recomputation does, and takes no longer than with nothing recomputed."""
 
 

@@ -63,8 +63,9 @@ def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_byt
 
     With w both passes of a stage on a micro-batch, c one transfer and d by how much the last stage, with the output layer,
     is slower than the first, m micro-batches on p stages of v parts take
-    m max(w) + (p - 1) (w / v + 2 c + (m - 1) max(0, 2 v c - d) / p): in steady state the last k stages hold k micro-batches
-    in a loop of sum(w) + 2 (k - 1) c, so the last stage alone or all stages together set the pace.
+    m max(w) + (p - 1) (w / v + 2 c + (m - 1) max(0, 2 c - d) / p): in steady state the last k stages hold k micro-batches
+    in a loop of sum(w) + 2 (k - 1) c, so the last stage alone or all stages together set the pace. Interleaved, a stage has
+    passes of another chunk to run while it waits: v max(0, 2 c - w / v) takes the place of max(0, 2 c - d).
     """
     forward, by_inputs, by_weights = (seconds * cases.stage_layers for seconds in layer_seconds(cases, fitted))
     backward = by_inputs + by_weights
@@ -75,7 +76,8 @@ def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_byt
     m, p, v = cases.micro_batches, cases.pp, cases.virtual_stages
     size_bytes = cases.tokens * cases.hidden * cases.value_bytes / cases.tp
     transfer = size_bytes / network.pipeline + network.transfer_seconds
-    waits = np.maximum(0, 2 * v * transfer - np.abs(last - first))
+    hidden = np.where(v > 1, (first + tensor) / v, np.abs(last - first))
+    waits = v * np.maximum(0, 2 * transfer - hidden)
     parameters = sum(rank_parameters(cases))
     return Parts(
         compute=m * np.maximum(first, last),

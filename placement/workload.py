@@ -243,10 +243,12 @@ def transfer_bytes(job: JobSpec, plan: Plan) -> int:
 def gradient_bytes(job: JobSpec, plan: Plan, stage: int) -> int:
     """Bytes per member of the data-parallel all-reduce of a stage, among dp x cp ranks; experts cut by ``ep`` are not in it.
 
-    The sum over the two copies of the word embedding, at the first and the last stage, is left out.
+    With ZeRO gradients are scattered and weights gathered: as many bytes as an all-reduce of the mean of both. The sum over
+    the two copies of the word embedding, at the first and the last stage, is left out.
     """
     count = rank_parameters(job.model, plan, stage) - rank_expert_parameters(job.model, plan, stage)
-    return count * state_bytes(job.precision)[1] * (plan.replicas > 1)
+    weight, gradient, _ = state_bytes(job.precision)
+    return count * ((gradient + weight) // 2 if plan.zero else gradient) * (plan.replicas > 1)
 
 
 def expert_gradient_bytes(job: JobSpec, plan: Plan, stage: int) -> int:

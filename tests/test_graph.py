@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from time import perf_counter
 
 import networkx as nx
@@ -29,7 +30,8 @@ H100 = ACCELERATORS["h100"]
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=16)
 PLANS = [
     Plan(1, 1, 1, 1), Plan(2, 1, 1, 2), Plan(1, 4, 1, 1), Plan(1, 1, 4, 1), Plan(2, 2, 2, 2), Plan(1, 2, 8, 4, "full"),
-    Plan(4, 2, 4, 1, "selective"), Plan(2, 4, 8, 8, "full"),
+    Plan(4, 2, 4, 1, "selective"), Plan(2, 4, 8, 8, "full"), Plan(2, 2, 2, 1, virtual_stages=4),
+    Plan(1, 1, 4, 2, virtual_stages=2), Plan(2, 1, 4, 1, zero=1),
 ]  # fmt: skip
 
 
@@ -71,7 +73,7 @@ def test_totals_are_those_of_the_workload(plan):
     reduces = forward_reduces(JOB.model, plan) + backward_reduces(JOB.model, plan)
     assert graph.operations[tensor].sum() == plan.dp * plan.pp * count * reduces
     assert graph.work[tensor].sum() == plan.dp * plan.pp * count * reduces * reduce_bytes(JOB, plan)
-    moved = 2 * plan.dp * (plan.pp - 1) * plan.tp * count * transfer_bytes(JOB, plan)
+    moved = 2 * plan.dp * (plan.pp * plan.virtual_stages - 1) * plan.tp * count * transfer_bytes(JOB, plan)
     assert graph.work[graph.kind == Kind.TRANSFER].sum() == moved
     assert graph.work[data].sum() == plan.tp * sum(gradient_bytes(JOB, plan, stage) for stage in range(plan.pp))
 
@@ -82,7 +84,8 @@ def test_every_device_computes_its_micro_batches_and_the_optimiser(plan):
     compute = graph.kind == Kind.COMPUTE
     busy_ps = np.bincount(graph.device[compute], graph.work[compute], plan.gpus).reshape(plan.dp, plan.pp, plan.tp)
     for stage in range(plan.pp):
-        passes = forward_seconds(H100, JOB, plan, stage) + backward_seconds(H100, JOB, plan, stage)
+        chunks = product((forward_seconds, backward_seconds), range(plan.virtual_stages))
+        passes = sum(seconds(H100, JOB, plan, stage, chunk) for seconds, chunk in chunks)
         seconds = micro_batches(JOB, plan) * passes + optimiser_seconds(H100, JOB, plan, stage)
         assert busy_ps[:, stage] == pytest.approx(seconds * 1e12, rel=1e-6)
 
@@ -117,7 +120,41 @@ def _forward_tasks(plan, count, order):
     return tasks[:, np.arange(plan.pp)[:, None], pass_steps(order, plan.pp, count)[0]]
 
 
-@pytest.mark.parametrize("plan", [Plan(1, 1, 2, 1), Plan(1, 1, 4, 1), Plan(1, 1, 8, 1), Plan(1, 1, 4, 2), Plan(2, 1, 4, 1)])
+@pytest.mark.parametrize(("stages", "virtual_stages", "groups"), [(2, 2, 1), (2, 2, 3), (4, 2, 2), (4, 4, 1), (8, 3, 2)])
+def test_interleaved_steps_are_a_permutation_and_the_bubble_shrinks_by_the_chunks(stages, virtual_stages, groups):
+    """Makespan m (f + b) + (p - 1) (f + b) / v if a stage's passes take f and b [Narayanan 2021, 2.2.2]."""
+    count = stages * groups
+    forward, backward = pass_steps("1f1b", stages, count, virtual_stages)
+    for stage in range(stages):
+        steps = np.concatenate([forward[stage::stages].ravel(), backward[stage::stages].ravel()])
+        assert np.array_equal(np.sort(steps), np.arange(2 * count * virtual_stages))
+    job = replace(JOB, model=replace(JOB.model, layers=48), batch=count)
+    plan = Plan(1, 1, stages, 1, virtual_stages=virtual_stages)
+    graph = task_graph(job, H100, plan)
+    graph.verify()
+    order = np.zeros((stages, 2 * count * virtual_stages), np.int64)
+    for steps, work in ((forward, 100), (backward, 200)):
+        order[np.arange(len(steps))[:, None] % stages, steps] = work
+    work = np.zeros(len(graph), np.int64)
+    work[: order.size] = order.ravel()
+    assert max(schedule(replace(graph, work=work))) == count * virtual_stages * 300 + (stages - 1) * 300
+
+
+@pytest.mark.parametrize(("order", "count"), [("gpipe", 4), ("1f1b", 3)])
+def test_chunks_need_1f1b_and_groups_of_micro_batches(order, count):
+    with pytest.raises(
+        ValueError, match=r"Plan.virtual_stages must be 1 in GPipe or without micro-batches in groups, not 2"
+    ):
+        pass_steps(order, 2, count, 2)
+
+
+CLOSE = [
+    Plan(1, 1, 2, 1), Plan(1, 1, 4, 1), Plan(1, 1, 8, 1), Plan(1, 1, 4, 2), Plan(2, 1, 4, 1),
+    Plan(1, 1, 2, 1, virtual_stages=2), Plan(1, 1, 4, 1, virtual_stages=2), Plan(1, 1, 2, 1, virtual_stages=4),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plan", CLOSE)
 def test_the_predicted_iteration_is_close_to_the_schedule(plan):
     """With transfers of a fifth of a pass: the closed form of the steady state is within 5 %."""
     graph = task_graph(JOB, H100, plan)

@@ -20,8 +20,12 @@ def naive_plans(job, gpus):
     for dp, tp, pp, micro_batch, recompute in product(counts, counts, counts, micro_batches, recomputations):
         if dp * tp * pp != gpus or job.model.heads % tp or job.model.layers % pp or job.batch % (dp * micro_batch):
             continue
-        if job.model.sequence % tp == 0 and job.model.ffn_width % tp == 0:
-            yield Plan(dp, tp, pp, micro_batch, recompute)
+        if job.model.sequence % tp or job.model.ffn_width % tp:
+            continue
+        for virtual_stages, zero in product(range(1, 17), (0, 1)):
+            whole = job.model.layers % (pp * virtual_stages) == 0 and job.batch % (dp * micro_batch * pp) == 0
+            if virtual_stages == 1 or (pp > 1 and whole):
+                yield Plan(dp, tp, pp, micro_batch, recompute, virtual_stages=virtual_stages, zero=zero)
 
 
 @pytest.mark.parametrize("gpus", [1, 2, 3, 6, 8, 12, 16, 7])
