@@ -248,9 +248,10 @@ def test_flits_keep_their_cycles_until_slots_hold_no_more() -> None:
     system, sink = _chain([Fifo(2)], [end_cycle - 2])
     system.run_to_idle(NEVER)
     assert _seen(sink) == [(end_cycle - 1, 0)]
-    system, _ = _chain([Fifo(2)], [5, end_cycle])
+    system, sink = _chain([Fifo(2)], [5, end_cycle])
     with pytest.raises(OverflowError, match=f"^System must have nothing to do from cycle {end_cycle} on, not in cycle "):
         system.run_to_idle(NEVER)
+    assert _seen(sink) == [(6, 0)]
 
 
 @compiled
