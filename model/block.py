@@ -98,10 +98,13 @@ class Memory:
 
     Compiled code gets one array for all instances of the kind; an instance's own elements are
     ``[me.name_start : me.name_start + me.name_count]``. On the instance it reads as an array.
+
+    Of large tables that are only read and much alike, say ``is_paged``: pages of ``PAGE`` entries that are equal are kept
+    once. Compiled code gets a pair for ``look_up``, ``me.name_start`` is the first page.
     """
 
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = np.dtype(dtype)
+    def __init__(self, dtype: Any, is_paged: bool = False) -> None:
+        self.dtype, self.is_paged = np.dtype(dtype), is_paged
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

@@ -13,19 +13,19 @@ from lightfabric.model.compiled import Records, compiled, record
 
 NEVER = 1 << 62
 """A cycle that does not come: asleep until a channel wakes the block."""
+MOST = 1 << 20
+"""Flits of depth, and cycles of latency, of a Fifo."""
 NO_FLIT = -1
 """What ``peek`` answers when nothing can be popped."""
 FLIT = record(payload="i8", injected_cycle="i8", packet="i4", source="i4", destination="i4", virtual_channel="i2", last="?")
 """One entry of a Fifo, 32 bytes. ``payload`` belongs to the client: data, or the index of something."""
 
-SLOT = record(cycle="i8", flit="i4")
-"""A place in a Fifo: its flit, and the cycle in which that is visible or, once popped, in which the place is free again."""
 FIFO = record(
     tail="i8", returned="i8", head="i8", first_slot="i4", mask="i4", depth="i4", latency_cycles="i4", credit_cycles="i4",
-    producer="i4", consumer="i4", flag="i4", starved="?", is_clocked="?",
+    producer="i4", consumer="i4", flag="i4", starved="?", is_clocked="?", flit_bits="i1",
 )  # fmt: skip
 """A Fifo: the producer's counters, the consumer's, the constants. ``flag`` is the consumer's for its flits in a row of the
-calendar; ``is_clocked`` says that the consumer is not stepped in every cycle."""
+calendar; ``is_clocked`` says that the consumer is not stepped in every cycle; ``flit_bits`` is the same for all."""
 SIGNAL = record(value="i8", written="i8", written_cycle="i8", first_reader="i4", readers="i4")
 """A Signal; its readers are ``reader[first_reader:first_reader + readers]``."""
 TIMER = record(alarm_cycle="i8", period_cycles="i4", phase_cycles="i4", flag="i4")
@@ -37,7 +37,8 @@ class Channels(NamedTuple):
 
     ``flit`` is for blocks, at the places that ``peek``, ``pop`` and ``push`` return; the rest is for this module and the
     kernel. Per Fifo, the producer writes tail and returned, the consumer head; counters only grow and ``counter & mask`` is
-    the slot. Flits stay where they are from their first push to their last pop; places not in use are
+    the slot: a cycle above ``flit_bits`` bits for a flit, that in which the flit is visible or, once it is popped, in which
+    the slot is free again. Flits stay where they are from their first push to their last pop; places not in use are
     ``unused[:unused_count[0]]``, the last used on top, so that those in use are few and near.
 
     ``wheel[cycle & mask]`` is the row of a cycle less than one turn away: a flag, a bit, for each block to be stepped, and
@@ -46,7 +47,7 @@ class Channels(NamedTuple):
     """
 
     fifo: Records
-    slot: Records
+    slot: NDArray[np.int64]
     flit: Records
     unused: Records
     unused_count: NDArray[np.int64]
@@ -57,6 +58,12 @@ class Channels(NamedTuple):
     wheel_words: NDArray[np.int64]
     row_used: NDArray[np.uint8]
     far_cycle: NDArray[np.int64]
+
+
+def end_cycle(channels: Channels) -> int:
+    """The first cycle in which what a block pushes or pops may no longer fit a slot."""
+    flit_bits = int(channels.fifo["flit_bits"].max(initial=0))
+    return (1 << 62 - flit_bits) - MOST
 
 
 @compiled
@@ -114,13 +121,54 @@ def wake_at(now: int, channels: Channels, block: int, cycle: int) -> None:
 
 
 @compiled
+def _slot(this: Records, count: int) -> int:
+    return this.first_slot + (count & this.mask)
+
+
+@compiled
+def slot_cycle(channels: Channels, this: Records, count: int) -> int:
+    """The cycle in the slot of the ``count``-th flit of a Fifo: visible from, or credit back."""
+    return channels.slot[_slot(this, count)] >> this.flit_bits
+
+
+@compiled
+def _slot_flit(channels: Channels, this: Records, count: int) -> int:
+    return channels.slot[_slot(this, count)] & (np.int64(1) << np.int64(this.flit_bits)) - 1
+
+
+@compiled
+def _fill_slot(channels: Channels, this: Records, count: int, cycle: int, flit: int) -> None:
+    channels.slot[_slot(this, count)] = np.int64(cycle) << np.int64(this.flit_bits) | flit
+
+
+@compiled
 def peek(now: int, channels: Channels, fifo: int) -> int:
     """Place of the flit that can be popped now, or NO_FLIT."""
     this = channels.fifo[fifo]
-    slot = channels.slot[this.first_slot + (this.head & this.mask)]
-    if this.head < this.tail and slot.cycle <= now:
-        return slot.flit
+    if this.head < this.tail and slot_cycle(channels, this, this.head) <= now:
+        return _slot_flit(channels, this, this.head)
     return NO_FLIT
+
+
+@compiled
+def head_slot(channels: Channels, fifo: int) -> int:
+    """Where in ``channels.slot`` the next flit to be popped is, for ``touch``."""
+    this = channels.fifo[fifo]
+    return _slot(this, this.head)
+
+
+@compiled
+def tail_slot(channels: Channels, fifo: int) -> int:
+    """Where in ``channels.slot`` the next flit is pushed, for ``touch``."""
+    this = channels.fifo[fifo]
+    return _slot(this, this.tail)
+
+
+@compiled
+def head_flit(channels: Channels, fifo: int) -> int:
+    """Place of the next flit to be popped, visible or not; of any flit if there is none."""
+    this = channels.fifo[fifo]
+    return _slot_flit(channels, this, this.head)
 
 
 @compiled
@@ -128,10 +176,9 @@ def holds_packet(now: int, channels: Channels, fifo: int) -> bool:
     """Whether the last flit of the packet at the head can be seen, too."""
     this = channels.fifo[fifo]
     for place in range(this.head, this.tail):
-        slot = channels.slot[this.first_slot + (place & this.mask)]
-        if slot.cycle > now:
+        if slot_cycle(channels, this, place) > now:
             return False
-        if channels.flit[slot.flit].last:
+        if channels.flit[_slot_flit(channels, this, place)].last:
             return True
     return False
 
@@ -140,15 +187,15 @@ def holds_packet(now: int, channels: Channels, fifo: int) -> bool:
 def _take(now: int, channels: Channels, fifo: int) -> int:
     """Take the flit that ``peek`` found out of a Fifo, not out of its place."""
     this = channels.fifo[fifo]
-    slot = channels.slot[this.first_slot + (this.head & this.mask)]
-    slot.cycle = now + this.credit_cycles
+    flit = _slot_flit(channels, this, this.head)
+    _fill_slot(channels, this, this.head, now + this.credit_cycles, 0)
     this.head += 1
     if this.starved:
         this.starved = False
         _schedule(now, channels, this.producer, now + this.credit_cycles)
-    if this.head < this.tail and channels.slot[this.first_slot + (this.head & this.mask)].cycle <= now:
+    if this.head < this.tail and slot_cycle(channels, this, this.head) <= now:
         _announce(channels, this, now + 1)  # one that is not yet visible was announced when it was pushed
-    return slot.flit
+    return flit
 
 
 @compiled
@@ -174,14 +221,13 @@ def has_space(now: int, channels: Channels, fifo: int) -> bool:
 def free_space(now: int, channels: Channels, fifo: int) -> int:
     """Flits that the producer can push now. One that finds 0 is stepped again when the next credit returns."""
     this = channels.fifo[fifo]
-    while this.returned < this.head and channels.slot[this.first_slot + (this.returned & this.mask)].cycle <= now:
+    while this.returned < this.head and slot_cycle(channels, this, this.returned) <= now:
         this.returned += 1
     free_flits = this.depth - (this.tail - this.returned)
     if free_flits == 0:
         # The consumer may run before or after this in the same cycle: its credit is either under way or still to come.
         if this.returned < this.head:
-            slot = channels.slot[this.first_slot + (this.returned & this.mask)]
-            _schedule(now, channels, this.producer, slot.cycle)
+            _schedule(now, channels, this.producer, slot_cycle(channels, this, this.returned))
         else:
             this.starved = True
     return free_flits
@@ -190,8 +236,7 @@ def free_space(now: int, channels: Channels, fifo: int) -> int:
 @compiled
 def _put(channels: Channels, fifo: int, visible_cycle: int, flit: int) -> None:
     this = channels.fifo[fifo]
-    slot = channels.slot[this.first_slot + (this.tail & this.mask)]
-    slot.cycle, slot.flit = visible_cycle, flit
+    _fill_slot(channels, this, this.tail, visible_cycle, flit)
     this.tail += 1
     _announce(channels, this, visible_cycle)
 
@@ -271,8 +316,8 @@ class Fifo(Channel):
 
     def __post_init__(self) -> None:
         for name in ("depth", "latency_cycles", "credit_cycles"):
-            if not 1 <= getattr(self, name) <= 1 << 20:
-                raise ValueError(f"Fifo.{name} must be from 1 to 1048576, not {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MOST:
+                raise ValueError(f"Fifo.{name} must be from 1 to {MOST}, not {getattr(self, name)}")
 
 
 @dataclass(eq=False, slots=True)

@@ -107,6 +107,24 @@ touch: Any = _touch_nothing if numba.config.DISABLE_JIT else intrinsic(_touch)
 """``touch(array, place)`` in a step function fetches an element into the processor's cache before it is needed."""
 
 
+PAGE = 64
+"""Entries of a page of paged memory."""
+_PAGE_BITS = PAGE.bit_length() - 1
+
+
+@compiled
+def page(place: int) -> int:
+    """Number of the page of an entry."""
+    return place >> _PAGE_BITS
+
+
+@compiled
+def look_up(paged: Records, place: int) -> Records:
+    """An entry of paged memory: where each page begins, and the entries of all pages, equal ones once."""
+    starts, entries = paged
+    return entries[starts[page(place)] + (place & PAGE - 1)]
+
+
 def record(**fields: Any) -> np.dtype[Any]:
     """An aligned structured dtype whose elements read as ``element.field``, compiled or not."""
     assert not any(hasattr(np.record, name) for name in fields), "numpy's own attributes hide fields of their name"

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.block import Block, Port, Step
-from lightfabric.model.channel import FIFO, FLIT, NEVER, SIGNAL, SLOT, TIMER, Channel, Channels, Fifo, Signal
-from lightfabric.model.compiled import Records, record
+from lightfabric.model.channel import FIFO, FLIT, NEVER, SIGNAL, TIMER, Channel, Channels, Fifo, Signal
+from lightfabric.model.compiled import PAGE, Records, record
 
 
 @dataclass(frozen=True)
@@ -95,20 +95,42 @@ def lay_out_kind(blocks: Sequence[Block], awake: NDArray[np.int32], start: int) 
     """Move the instances' states and memories into shared arrays, and leave views of these with the instances."""
     first = blocks[0]
     state = _aligned(np.array([block.state for block in blocks], first.state_dtype))
-    memory = {name: _aligned(*(block.memory[name] for block in blocks)) for name in first.declared_memory}
-    used = dict.fromkeys(memory, 0)
     for index, block in enumerate(blocks):
         block.state, block.index = state[index], start + index
         block.state.block = block.index
-        for name, array in memory.items():
-            size = len(block.memory[name])
-            block.state[f"{name}_start"], block.state[f"{name}_count"] = used[name], size
-            block.memory[name] = array[used[name] : used[name] + size]
-            used[name] += size
+    memories = tuple(
+        (lay_out_pages if memory.is_paged else _lay_out_memory)(name, blocks)
+        for name, memory in first.declared_memory.items()
+    )
     ports = tuple(
         _port_table([block.ports[name] for block in blocks], first.declared_ports[name].is_array) for name in first.ports
     )
-    return Kind(type(first).step, awake, (state, tuple(memory.values()), ports))
+    return Kind(type(first).step, awake, (state, memories, ports))
+
+
+def _lay_out_memory(name: str, blocks: Sequence[Block]) -> NDArray[Any]:
+    array, used = _aligned(*(block.memory[name] for block in blocks)), 0
+    for block in blocks:
+        size = len(block.memory[name])
+        block.state[f"{name}_start"], block.state[f"{name}_count"] = used, size
+        block.memory[name] = array[used : used + size]
+        used += size
+    return array
+
+
+def lay_out_pages(name: str, blocks: Sequence[Block]) -> tuple[NDArray[np.int32], NDArray[Any]]:
+    """Where the pages of all instances begin, and the entries of those that differ. The instances keep their arrays."""
+    starts, begins = dict[bytes, int](), list[int]()
+    for block in blocks:
+        content = block.memory[name]
+        block.state[f"{name}_start"], block.state[f"{name}_count"] = len(begins), len(content)
+        for begin in range(0, len(content), PAGE):
+            begins.append(starts.setdefault(content[begin : begin + PAGE].tobytes(), PAGE * len(starts)))
+    entries = np.zeros(PAGE * len(starts), blocks[0].memory[name].dtype)
+    for content, begin in starts.items():
+        held = np.frombuffer(content, entries.dtype)
+        entries[begin : begin + len(held)] = held
+    return np.array(begins, np.int32), entries
 
 
 def _port_table(ports: Sequence[Sequence[Port]], is_array: bool) -> NDArray[np.int32]:
@@ -156,7 +178,7 @@ def lay_out(
     wheel = np.zeros((turn_cycles, 8 * words), np.uint8)
     return Channels(
         _aligned(fifo),
-        _aligned(np.zeros(slots, SLOT)),
+        _aligned(np.zeros(slots, np.int64)),
         _aligned(np.zeros(slots, FLIT)),
         np.arange(slots, dtype=np.int32)[::-1].copy(),
         np.full(1, slots, np.int64),
@@ -202,6 +224,7 @@ def _lay_out_fifos(fifos: Sequence[Fifo], ends: Ends) -> tuple[Records, int]:
         fifo[name] = [ends[channel][side][0].block.index for channel in fifos]
     sizes = np.array([1 << (channel.depth - 1).bit_length() for channel in fifos], np.int64)
     fifo["mask"], fifo["first_slot"] = sizes - 1, np.cumsum(sizes) - sizes
+    fifo["flit_bits"] = (int(sizes.sum()) - 1).bit_length() if fifos else 0
     return fifo, int(sizes.sum())
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.block import Block, Module
 from lightfabric.model.caller import Calls, call
-from lightfabric.model.channel import NEVER, Channel, Channels, Fifo, Signal, read, wake_at, write
+from lightfabric.model.channel import NEVER, Channel, Channels, Fifo, Signal, end_cycle, read, wake_at, write
 from lightfabric.model.compiled import Records, compiled, entry_point, record
 from lightfabric.model.elaboration import binding_errors, find_ends, lay_out, lay_out_kind, lay_out_rows, number
 
@@ -155,6 +155,8 @@ class Statistics:
 class System:
     """An elaborated hierarchy: ``ValueError`` with one line for each port or channel that is not bound as it must be.
 
+    A run raises OverflowError in a cycle that does not fit the slots of Fifos any more: 2^42 with a million of them.
+
     A hierarchy is elaborated once. That takes time and memory in proportion to blocks,
     ports and Fifo slots, and compiles each kind of block that is not in the cache.
     """
@@ -185,6 +187,7 @@ class System:
             for blocks, start in zip(kinds.values(), rows["start"].tolist(), strict=True)
         ]
         self.channels = lay_out(list(kinds.values()), rows, self.fifos, self.signals, ends)
+        self._end_cycle = end_cycle(self.channels)
         self._calls = Calls([(kind.step, kind.awake, (*kind.arguments, self.channels)) for kind in laid_out])
         self._calendar = (self._calls.address, self._totals, self.channels, rows, awake, counts, np.full(1, -1, np.int64))
         self._drive = entry_point(_drive, 0, 0, 0, *self._calendar)
@@ -274,12 +277,14 @@ class System:
         """Run the cycles before ``limit_cycle``; True if nothing is left to do at any time."""
         while True:
             host_cycle = self._agenda[0][0] if self._agenda else NEVER
-            bound_cycle = min(limit_cycle, host_cycle)
+            bound_cycle = min(limit_cycle, host_cycle, self._end_cycle)
             most_cycles = 1 if self._observers else CYCLES_AT_ONCE
             cycle = int(self._drive(self.now, bound_cycle, most_cycles, *self._calendar))
             if cycle < 0:
                 for observer in self._observers:
                     observer(self.now - 1)
+            elif self._end_cycle <= cycle < min(limit_cycle, host_cycle):
+                raise OverflowError(f"System must have nothing to do from cycle {self._end_cycle} on, not in cycle {cycle}")
             elif host_cycle < limit_cycle:
                 self._call_host(host_cycle)
             else:

@@ -12,7 +12,19 @@ from math import gcd
 import numpy as np
 
 from lightfabric.model.block import Block, Inputs, Memory, Module, Outputs, connect
-from lightfabric.model.channel import FLIT, NEVER, NO_FLIT, Channels, Fifo, free_space, peek, pop, push_later, wake_at
+from lightfabric.model.channel import (
+    FLIT,
+    NEVER,
+    NO_FLIT,
+    Channels,
+    Fifo,
+    free_space,
+    peek,
+    pop,
+    push_later,
+    slot_cycle,
+    wake_at,
+)
 from lightfabric.model.compiled import Records, compiled, record
 from lightfabric.model.kernel import System
 from lightfabric.model.slot import Losses, Slots, beat_cycle, first_beat_from, is_lost
@@ -92,7 +104,7 @@ def _credits(now: int, me: Records, channel: int, credits_: Records, usable: Rec
     this = channels.fifo[fifo]
     ring = me.usable_start + channel * me.depth
     while state.seen < this.returned:
-        popped_cycle = channels.slot[this.first_slot + (state.seen & this.mask)].cycle - this.credit_cycles
+        popped_cycle = slot_cycle(channels, this, state.seen) - this.credit_cycles
         usable[ring + state.seen % me.depth] = _credit_usable_cycle(me, popped_cycle, channel)
         state.seen += 1
     while state.usable < state.seen and usable[ring + state.usable % me.depth] <= now:

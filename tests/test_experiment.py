@@ -237,6 +237,32 @@ def test_without_numba_the_same_happens():
     assert seen[0] == seen[1]
 
 
+def test_looking_ahead_changes_nothing_and_looks_at_what_there_is():
+    """Interpreted, where routers look ahead at once; compiled, so few do not."""
+    code = (
+        "import numba; from lightfabric.model import router; from lightfabric.model.experiment import Network; "
+        "from lightfabric.model.topology import topology; from lightfabric.model.traffic import Traffic\n"
+        "looked = []\n"
+        "def touch(array, place): looked.append(0 <= place < len(array))\n"
+        "if numba.config.DISABLE_JIT: router.MANY, router.touch = router.GLIMPSES, touch\n"
+        "made = Network(topology('torus', 4, 2), Traffic(0.7, 2), 4, 4, 5); made.system.run(25)\n"
+        "fifo = made.system.channels.fifo; print(made.flit_hops, fifo['head'].tolist(), fifo['tail'].tolist())\n"
+        "print(len(looked) > 1_000 if looked else True, all(looked))"
+    )
+    seen = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"NUMBA_DISABLE_JIT": off},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for off in "01"
+    ]
+    assert seen[0] == seen[1]
+    assert seen[0].endswith("True True\n")
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

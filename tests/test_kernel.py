@@ -18,8 +18,9 @@ from vcd.reader import TokenKind, tokenize
 
 from lightfabric.model import channel
 from lightfabric.model.block import Block, Input, Memory, Module, Output, connect
-from lightfabric.model.channel import NO_FLIT, Channels, Fifo, Signal, forward, free_space, peek, read, wake_at, write
-from lightfabric.model.compiled import Records, compiled
+from lightfabric.model.channel import NEVER, NO_FLIT, Channels, Fifo, Signal, forward, free_space, peek, read, wake_at, write
+from lightfabric.model.compiled import PAGE, Records, compiled, from_, look_up
+from lightfabric.model.elaboration import lay_out_pages
 from lightfabric.model.kernel import DeadlockError, System
 from lightfabric.model.terminal import Sink, Source, flits
 from lightfabric.model.trace import Trace
@@ -240,6 +241,50 @@ def test_each_block_keeps_its_own_distant_alarm() -> None:
         connect(top.add(f"source[{n}]", _source([5000 - 1000 * n, 90_000])).o, sink.i, Fifo(1))
     System(top).run_to_idle()
     assert [sink.records["cycle"].tolist() for sink in sinks] == [[5001, 90_001], [4001, 90_001], [3001, 90_001]]
+
+
+def test_flits_keep_their_cycles_until_slots_hold_no_more() -> None:
+    end_cycle = (1 << 61) - (1 << 20)  # of a bit for one of two flits, and a sign
+    system, sink = _chain([Fifo(2)], [end_cycle - 2])
+    system.run_to_idle(NEVER)
+    assert _seen(sink) == [(end_cycle - 1, 0)]
+    system, sink = _chain([Fifo(2)], [5, end_cycle])
+    with pytest.raises(OverflowError, match=f"^System must have nothing to do from cycle {end_cycle} on, not in cycle "):
+        system.run_to_idle(NEVER)
+    assert _seen(sink) == [(6, 0)]
+
+
+@compiled
+def _step_reader(now: int, awake: Records, state: Records, memory: Records, ports: Records, channels: Channels) -> None:
+    (i,) = ports
+    table, seen = memory
+    for index in awake:
+        me = state[index]
+        for place in range(me.table_count):
+            seen[me.seen_start + place] = look_up((from_(table[0], me.table_start), table[1]), place)
+        read(now, channels, i[index])
+
+
+class Reader(Block, step=_step_reader):
+    i = Input(Signal)
+    table = Memory("i2", is_paged=True)
+    seen = Memory("i2")
+
+    def __init__(self, table: Sequence[int]) -> None:
+        super().__init__(memory={"table": table, "seen": np.zeros(len(table))})
+
+
+def test_paged_memory_reads_as_it_was_given_and_equal_pages_are_kept_once() -> None:
+    tables = [[*range(150)], [7], [], [*range(64), *range(64), *range(64)], [*range(1000, 1064)]]
+    top = Module()
+    readers = [top.add(f"reader[{n}]", Reader(table)) for n, table in enumerate(tables)]
+    for reader in readers:
+        reader.i.bind(Signal())
+    system = System(top)
+    system.run(1)
+    assert [reader.seen.tolist() for reader in readers] == [reader.table.tolist() for reader in readers] == tables
+    _, entries = lay_out_pages("table", [Reader(table) for table in tables])
+    assert len(entries) == 5 * PAGE
 
 
 def test_an_idle_block_is_not_stepped() -> None:
