@@ -93,7 +93,7 @@ def test_equal_circuits_all_round_take_as_many_numbers_as_do_not_fit_on_one(node
 
 @pytest.mark.parametrize(("nodes", "needed"), [(8, 8), (16, 32), (32, 128)])
 def test_all_pairs_of_an_even_ring_take_an_eighth_of_the_square(nodes, needed):
-    """Opposite pairs go each way in turn: each way nodes^2 / 2 arcs of nodes / 4 segments on average, over nodes segments."""
+    """Opposite pairs go each way in turn: each way nodes^2 / 2 arcs of nodes / 4 segments on average."""
     half = nodes // 2
     circuits = [(s, k) for s in range(nodes) for k in range(-half + 1, half) if k]
     circuits += [(s, half if s % 2 else -half) for s in range(nodes)]
