@@ -65,6 +65,14 @@ class Demand:
     def __len__(self) -> int:
         return len(self.source)
 
+    def both_ways(self) -> "Demand":
+        """One pair, from the lower node, for each two that talk, with the greater of the demands between them."""
+        low, high = np.minimum(self.source, self.destination), np.maximum(self.source, self.destination)
+        keys, which = np.unique(low.astype(np.int64) * self.nodes + high, return_inverse=True)
+        size = np.zeros(len(keys), np.int64)
+        np.maximum.at(size, which, self.size_bytes)
+        return Demand(self.nodes, (keys // self.nodes).astype(np.int32), (keys % self.nodes).astype(np.int32), size)
+
     def needed(self, ratio: float) -> Lanes:
         """Fewest lanes with which every pair has this ratio, up to rounding."""
         return np.ceil(self.size_bytes * (ratio * (1 - _ROUNDING))).astype(np.int64)

@@ -87,7 +87,7 @@ def _one_way(demand: Demand, switches: int) -> Switching:
 
 
 def _both_ways(demand: Demand, switches: int, time_limit_s: float) -> Switching:
-    edges = _edges(demand)
+    edges = demand.both_ways()
     _require_edges(edges, switches)
     out, into = edges.node_bytes()
     until = monotonic() + time_limit_s
@@ -104,15 +104,6 @@ def _both_ways(demand: Demand, switches: int, time_limit_s: float) -> Switching:
     to = np.where(partners < 0, np.arange(edges.nodes)[:, None], partners).T.astype(np.int32)
     value = demand.least_ratio(circuits(demand, to))
     return Switching(to, value, max(bound, value))
-
-
-def _edges(demand: Demand) -> Demand:
-    """Each two nodes that talk, the lower one first, with the greater of the demands between them."""
-    low, high = np.minimum(demand.source, demand.destination), np.maximum(demand.source, demand.destination)
-    keys, which = np.unique(low.astype(np.int64) * demand.nodes + high, return_inverse=True)
-    size = np.zeros(len(keys), np.int64)
-    np.maximum.at(size, which, demand.size_bytes)
-    return Demand(demand.nodes, (keys // demand.nodes).astype(np.int32), (keys % demand.nodes).astype(np.int32), size)
 
 
 def _require_edges(edges: Demand, switches: int) -> None:
