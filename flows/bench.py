@@ -1,4 +1,7 @@
-"""``lightfabric bench``: how fast the models run, as ratios to the same code interpreted by Python, and to SystemC."""
+"""``lightfabric bench``: how fast the models run, as ratios to the same code interpreted by Python, and to SystemC.
+
+``accuracy`` says how near the cost model is to measured steps.
+"""
 
 import os
 import resource
@@ -6,14 +9,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from lightfabric.flows import accuracy
 from lightfabric.flows.report import InputError, RunError, print_json, say
 
 if TYPE_CHECKING:
     from lightfabric.model.experiment import Network
 
-ALL_REDUCE = "allreduce"
+ALL_REDUCE, ACCURACY, SEARCH = "allreduce", "accuracy", "search"
 RING_LOADS = (0.2, 0.01)
 """Flits per client and cycle: dense, and as sparse as a well placed training job."""
 SIZES, SIZE_HOPS = (8, 32, 64), 1_000_000
@@ -40,6 +45,26 @@ def fluid_tasks_per_s(batch: int) -> float:
 def kernel_flit_hops_per_s(cycles: int) -> float:
     """Flit-hops per CPU-second of the cycle kernel: the 8x8 torus of BookSim2's standard routers at load 0.3."""
     return _flit_hops_per_s(_torus(8), WARM_UP_CYCLES, cycles)
+
+
+def search_of_the_whole_space() -> dict[str, Any]:
+    """GPT-3 175B on 1024 GPUs: every plan there is, against the same plans timed one after the other."""
+    from lightfabric.model.spec import ACCELERATORS, JobSpec
+    from lightfabric.placement.preset import MODELS
+    from lightfabric.placement.search import WHOLE, Rates, iteration_seconds, plans, search, table
+
+    job, accelerator, rates = JobSpec(MODELS["gpt3-175b"], 1536), ACCELERATORS["h100"], Rates(4e11, 5e10, 5e10)
+    count = len(table(job, accelerator, 1024, WHOLE))
+    seconds = min(_cpu_seconds(lambda: next(search(job, accelerator, 1024, lambda _: rates, WHOLE))) for _ in range(3))
+    some = list(islice(plans(job, accelerator, 1024, WHOLE), 200))
+    alone = _cpu_seconds(lambda: [iteration_seconds(job, accelerator, plan, rates) for plan in some]) / len(some)
+    return {
+        "rate": count / seconds,
+        "unit": "plans per CPU-second",
+        "reference": "one plan after the other",
+        "ratio": count / seconds * alone,
+        "plans": count,
+    }
 
 
 def _torus(k: int) -> "Network":
@@ -89,7 +114,7 @@ BENCHES: dict[str, tuple[str, Callable[[int], float], int, int]] = {
 
 def main(name: str | None, as_json: bool) -> None:
     """The command: measures one bench or all."""
-    names = [*BENCHES, ALL_REDUCE]
+    names = [*BENCHES, ALL_REDUCE, SEARCH, ACCURACY]
     if name not in (None, *names):
         raise InputError(f"NAME must be one of {', '.join(names)}, not {name!r}")
     results = [_result(entry) for entry in (names if name is None else [name])]
@@ -106,6 +131,10 @@ def _result(name: str) -> dict[str, Any]:
 
         say("measuring an all-reduce at flit level")
         return allreduce.measure()
+    if name == SEARCH:
+        return {"bench": name} | search_of_the_whole_space()
+    if name == ACCURACY:
+        return {"bench": name, "sources": accuracy.measure()}
     unit, measure, size, reference_size = BENCHES[name]
     say(f"measuring {name}")
     measure(reference_size)  # compiles
@@ -127,6 +156,13 @@ def _print(result: dict[str, Any]) -> None:
             "{bench} of {bytes} bytes on {gpus} GPUs, {fabric}: {cycles:.0f} cycles, closed form {closed_form_cycles:.0f}; "
             "{flits} flits in {cpu_s:.3g} CPU-seconds".format(**result, **row)
         )
+    for row in result.get("sources", []):
+        print(
+            "{bench} on {rows} held-out runs of {source}: mean error {model_mean:.1%}, median {model_median:.1%}, rank "
+            "correlation {rank_correlation:.3f}; at one constant efficiency {constant_mean:.1%}".format(**result, **row)
+        )
+    if "sources" in result and not result["sources"]:
+        print(f"{ACCURACY}: not measured. It needs {accuracy.TABLE}")
     if "rate" not in result:
         return
     print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))

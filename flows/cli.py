@@ -144,6 +144,17 @@ def place(
 
 
 @app.command()
+def predict(
+    file: Annotated[Path, typer.Argument(help="CSV, a training plan per row.")],
+    as_json: AsJson = False,
+) -> None:
+    """Step time, its parts and memory of the plans in a table."""
+    from lightfabric.flows import predict as flow
+
+    flow.main(file, as_json)
+
+
+@app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="A TopoOpt task graph, a folder of Chakra traces, or a program .goal.")],
     bandwidth: Annotated[str, typer.Option(help="Of a node in each direction, such as 100Gbps.")],
@@ -264,10 +275,12 @@ def verify(
 
 @app.command()
 def bench(
-    name: Annotated[str | None, typer.Argument(help="fluid or kernel; both if left out.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="fluid, kernel, allreduce, search or accuracy; all if left out.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed against named references, as ratios."""
+    """Measure speed against named references, as ratios, and the cost model against measured steps."""
     from lightfabric.flows import bench as flow
 
     flow.main(name, as_json)

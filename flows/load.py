@@ -11,7 +11,8 @@ from typing import Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from lightfabric.flows.report import InputError, read_bytes
+from lightfabric.flows.huggingface import load_model
+from lightfabric.flows.report import MOST_SHOWN, InputError, cut, read_bytes, shown
 from lightfabric.model.spec import (
     ACCELERATORS,
     AcceleratorSpec,
@@ -21,12 +22,13 @@ from lightfabric.model.spec import (
     ModelSpec,
     Spec,
 )
+from lightfabric.placement.preset import MODELS
 
 MOST_BYTES = 1 << 18
 MOST_CHARACTERS = 400
 """Of a line: the time of tomllib grows with the square of a line's dots, its stack with the brackets."""
 MOST_DEPTH = 4
-MOST_SHOWN, MOST_SENTENCE = 60, 240
+MOST_SENTENCE = 240
 
 LEAST, MOST = 1e-6, 1e12
 """Of a value with a unit: sums and products of such values neither overflow nor vanish."""
@@ -47,6 +49,7 @@ _MUST_BE = {
     "dataclass_exact_type": "a table",
     "missing": "given",
 }
+_STANDS_FOR_MODEL = ("preset", "config")
 _UNKNOWN = "unexpected_keyword_argument"
 
 Location = tuple[int | str, ...]
@@ -59,7 +62,9 @@ class _WrongError(Exception):
 def load_spec(path: Path | None, default: str = "gpt3-175b") -> Spec:
     """The spec in a TOML file, or a built-in example if ``path`` is None.
 
-    ``[accelerator] preset = "h100"`` stands for the fields of that accelerator; other keys beside it override them.
+    ``[accelerator] preset = "h100"`` stands for the fields of that accelerator, ``[job.model] preset = "llama3-70b"`` for
+    those of that model and ``config = "config.json"`` for those of a Hugging Face model, its path relative to the TOML
+    file's folder; other keys beside them override them.
     Anything wrong is an InputError: ``my.toml: chiplet.ports must be from 1 to 32, not -3``.
     """
     if path is None:
@@ -67,7 +72,7 @@ def load_spec(path: Path | None, default: str = "gpt3-175b") -> Spec:
             return load_spec(example)
     content = read_bytes(path, MOST_BYTES, "a TOML file")
     try:
-        return _spec(_tables(content))
+        return _spec(_tables(content), path.parent)
     except _WrongError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -99,8 +104,9 @@ def _check_depth(tables: dict[str, Any]) -> None:
         raise _WrongError(f"must be TOML of at most {MOST_DEPTH} levels, not deeply nested")
 
 
-def _spec(tables: dict[str, Any]) -> Spec:
+def _spec(tables: dict[str, Any], folder: Path) -> Spec:
     _expand_preset(tables)
+    _expand_model(tables.get("job"), folder)
     _check_fabrics(tables)
     try:
         spec = TypeAdapter(Spec).validate_json(json.dumps(tables, default=lambda moment: [str(moment)]))
@@ -120,8 +126,31 @@ def _expand_preset(tables: dict[str, Any]) -> None:
         return
     preset = table.pop("preset")
     if not isinstance(preset, str) or preset not in ACCELERATORS:
-        raise _WrongError(f"accelerator.preset must be {' or '.join(ACCELERATORS)}, not {_shown(preset)}")
+        raise _WrongError(f"accelerator.preset must be {' or '.join(ACCELERATORS)}, not {shown(preset)}")
     tables["accelerator"] = asdict(ACCELERATORS[preset]) | table
+
+
+def _expand_model(job: object, folder: Path) -> None:
+    """Replace ``preset`` or ``config`` of ``job.model`` by the fields that it stands for and the file does not override."""
+    table = job.get("model") if isinstance(job, dict) else None
+    if not isinstance(job, dict) or not isinstance(table, dict) or not table.keys() & set(_STANDS_FOR_MODEL):
+        return
+    if "preset" in table and "config" in table:
+        raise _WrongError(f"job.model.config must be left out beside preset, not {shown(table['config'])}")
+    model = _preset_model(table.pop("preset")) if "preset" in table else _imported_model(table.pop("config"), folder)
+    job["model"] = asdict(model) | table
+
+
+def _preset_model(name: object) -> ModelSpec:
+    if not isinstance(name, str) or name not in MODELS:
+        raise _WrongError(f"job.model.preset must be one of {', '.join(MODELS)}, not {shown(name)}")
+    return MODELS[name]
+
+
+def _imported_model(path: object, folder: Path) -> ModelSpec:
+    if not isinstance(path, str) or not path.strip() or not path.isprintable():
+        raise _WrongError(f"job.model.config must be the path of a config.json, not {shown(path)}")
+    return load_model(folder / path)
 
 
 def _check_fabrics(tables: dict[str, Any]) -> None:
@@ -130,14 +159,14 @@ def _check_fabrics(tables: dict[str, Any]) -> None:
     fabrics = entry if isinstance(entry, list) else []
     for index, fabric in enumerate(fabrics):
         if not isinstance(fabric, dict):
-            raise _WrongError(f"fabrics[{index}] must be a table, not {_shown(fabric)}")
+            raise _WrongError(f"fabrics[{index}] must be a table, not {shown(fabric)}")
         kind = fabric.get("kind")
         if not isinstance(kind, str) or kind not in _FABRICS:
-            value = _shown(kind) if "kind" in fabric else "left out"
+            value = shown(kind) if "kind" in fabric else "left out"
             raise _WrongError(f"fabrics[{index}].kind must be one of {', '.join(_FABRICS)}, not {value}")
         others = [other.get("name") for other in fabrics[:index]]
         if "name" in fabric and fabric["name"] in others:
-            raise _WrongError(f"fabrics[{index}].name must differ from those before, not {_shown(fabric['name'])}")
+            raise _WrongError(f"fabrics[{index}].name must differ from those before, not {shown(fabric['name'])}")
 
 
 def _check_magnitudes(location: Location, value: object) -> None:
@@ -162,7 +191,7 @@ def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:
     must_be = _MUST_BE.get(error["type"], error["msg"])
     if error["type"] == "literal_error":
         must_be = error.get("ctx", {})["expected"]
-    value = "left out" if error["type"] == "missing" else _shown(_value_at(location, tables, error["input"]))
+    value = "left out" if error["type"] == "missing" else shown(_value_at(location, tables, error["input"]))
     return f"{_dotted(location) or 'the file'} must be {must_be}, not {value}"
 
 
@@ -178,7 +207,7 @@ def _owned(location: Location, text: str) -> str:
     """``ChipletSpec.ports must be ...`` with the owner's path in the file for its name."""
     _, _, rest = text.partition(".")
     owner = _dotted(location)
-    return _cut(f"{owner}.{rest}" if owner else rest, MOST_SENTENCE)
+    return cut(f"{owner}.{rest}" if owner else rest, MOST_SENTENCE)
 
 
 def _unknown(location: Location, tables: dict[str, Any]) -> str:
@@ -193,8 +222,8 @@ def _unknown(location: Location, tables: dict[str, Any]) -> str:
 def _known(owner: Location, tables: dict[str, Any]) -> list[str]:
     in_fabric = owner[:1] == ("fabrics",)
     table = _FABRICS[tables["fabrics"][owner[1]]["kind"]] if in_fabric else _TABLES[_dotted(owner)]
-    preset = ["preset"] if table is AcceleratorSpec else []
-    return [entry.name for entry in fields(table)] + preset
+    stands_for = {AcceleratorSpec: ["preset"], ModelSpec: list(_STANDS_FOR_MODEL)}.get(table, [])
+    return [entry.name for entry in fields(table)] + stands_for
 
 
 def _dotted(location: Location) -> str:
@@ -207,7 +236,7 @@ def _dotted(location: Location) -> str:
 def _key(name: str) -> str:
     """A TOML key, quoted if it must be."""
     bare = name.isascii() and name.replace("-", "_").isidentifier()
-    return name if bare and len(name) <= MOST_SHOWN else _shown(name)
+    return name if bare and len(name) <= MOST_SHOWN else shown(name)
 
 
 def _value_at(location: Location, tables: Any, otherwise: object) -> object:
@@ -217,19 +246,3 @@ def _value_at(location: Location, tables: Any, otherwise: object) -> object:
     except (LookupError, TypeError):
         return otherwise
     return tables
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, dict | list):
-        return "a table" if isinstance(value, dict) else "an array"
-    if isinstance(value, bool):
-        return str(value).lower()
-    try:
-        text = repr(value)
-    except ValueError:
-        return "a number of thousands of digits"
-    return _cut(text, MOST_SHOWN)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+MOST_SHOWN = 60
+
 
 class InputError(Exception):
     """The input was wrong. The text is one line: file, field, what it must be, what it is. Exit code 2."""
@@ -71,3 +73,21 @@ def print_json(result: dict[str, Any] | list[Any]) -> None:
 def say(message: str) -> None:
     """A message to stderr."""
     print(message, file=sys.stderr)
+
+
+def shown(value: object) -> str:
+    """A value of a file as an error says it: in one line, cut to ``MOST_SHOWN`` characters."""
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "an array"
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return cut(text, MOST_SHOWN)
+
+
+def cut(text: str, most: int) -> str:
+    """The text or its first ``most`` characters."""
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -78,7 +78,7 @@ def _does_not_fit(spec: Spec, gpus: int) -> str:
     if needed is not None and needed <= memory_bytes(spec.accelerator):
         return ""
     try:
-        search(spec.job, spec.accelerator, gpus, lambda _: Rates(1.0, 1.0, 1.0))
+        next(search(spec.job, spec.accelerator, gpus, lambda _: Rates(1.0, 1.0, 1.0)))
     except DoesNotFit as error:
         return str(error)
     raise AssertionError("a plan fits that needs less than the least memory")

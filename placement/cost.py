@@ -1,110 +1,184 @@
-"""Time of computation by a pure roofline: each operation takes the longer of flops / peak and bytes / memory bandwidth.
+"""Time of computation of one rank, for all configurations at once: every kernel of a layer, the ends of the model, Adam.
 
-No efficiency constants: the times are lower bounds for kernels that are fused no further than said here. Matrix products
-read both operands and write the result once; norms, GeLU, softmax, dropout and residual sums are bound by memory.
+The kernels are those of Megatron-LM [Shoeybi 2019; Narayanan 2021; Korthikanti 2022]. What they reach on an accelerator is
+fitted to measured steps: see ``calibration.json``.
 """
 
 from functools import lru_cache
+from typing import Any
+
+import numpy as np
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec
-from lightfabric.placement.workload import Plan, rank_parameters, stage_layers, value_bytes, vocabulary_shard
+from lightfabric.placement.calibration import Calibration, calibration
+from lightfabric.placement.case import FULL, SELECTIVE, Cases, cases
+from lightfabric.placement.gemm import Seconds, gemm_seconds, memory_seconds
+from lightfabric.placement.workload import Plan, rank_parameters
 
-_ACCESSES_OF_ADAM = 6  # master copy and two moments, each read and written
+FLASH_FORWARD, FLASH_BACKWARD = 0.85, 0.72
+"""Rate of flash attention against large matrix products: 230 and 195 Tflop/s on an A100 [Dao 2023, figures 4 and 5]."""
+FORWARD_KERNELS, BACKWARD_KERNELS = 12, 20
+"""Launches of a layer that are no matrix products."""
 
-
-def _memory_seconds(accelerator: AcceleratorSpec, size_bytes: float) -> float:
-    return size_bytes / (accelerator.memory_gbytes_per_s * 1e9)
-
-
-def gemm_seconds(accelerator: AcceleratorSpec, job: JobSpec, m: int, k: int, n: int, count: int = 1) -> float:
-    """Seconds of ``count`` products of an (m, k) and a (k, n) matrix."""
-    flops = 2 * m * k * n * count
-    size_bytes = (m * k + k * n + m * n) * count * value_bytes(job.precision)
-    return max(flops / accelerator.peak_flops(job.precision), _memory_seconds(accelerator, size_bytes))
+Shapes = list[tuple[Any, Any, Any, Any]]
+"""(rows, outputs, inputs, count) of the products of a part of a layer, ``[case]`` each."""
 
 
-def _projection_seconds(accelerator: AcceleratorSpec, job: JobSpec, tp: int, micro_batch: int) -> float:
-    model, tokens = job.model, micro_batch * job.model.sequence
-    h, f = model.hidden, model.ffn_width
-    shapes = ((h, 3 * h // tp), (h // tp, h), (h, f // tp), (f // tp, h))
-    return sum(gemm_seconds(accelerator, job, tokens, k, n) for k, n in shapes)
+def attention_shapes(cases: Cases) -> Shapes:
+    """Products of the attention block without its core; five if latent [DeepSeek-V2, 2.1], else two."""
+    m, h, t = cases.tokens, cases.hidden, cases.tp
+    if not np.any(cases.kv_rank):
+        return [(m, cases.qkv_width // t, h, 1), (m, h, cases.heads * cases.head_width // t, 1)]
+    latent = cases.kv_rank > 0
+    heads, keys = cases.heads // t, cases.head_width + cases.rope_width
+    values = np.where(latent, cases.value_width, cases.head_width)
+    down = np.where(latent, cases.query_rank + cases.kv_rank + cases.rope_width, cases.qkv_width // t)
+    return [
+        (m, down, h, 1),
+        (m, np.where(latent, heads * keys, 0), cases.query_rank, 1),
+        (m, np.where(latent, heads * (cases.head_width + values), 0), cases.kv_rank, 1),
+        (m, h, heads * values, 1),
+    ]
 
 
-def _attention_gemm_seconds(accelerator: AcceleratorSpec, job: JobSpec, tp: int, micro_batch: int) -> float:
-    model, heads = job.model, micro_batch * job.model.heads // tp
-    s, width = model.sequence, model.hidden // model.heads
-    scores = gemm_seconds(accelerator, job, s, width, s, heads)
-    return scores + gemm_seconds(accelerator, job, s, s, width, heads)
+def dense_shapes(cases: Cases, width: Any) -> Shapes:
+    """Products of a feed-forward block of ``width``."""
+    m, h, wide = cases.tokens, cases.hidden, width // cases.tp
+    return [(m, (1 + cases.gated) * wide, h, 1), (m, h, wide, 1)]
 
 
-def _softmax_seconds(accelerator: AcceleratorSpec, job: JobSpec, tp: int, micro_batch: int, accesses: int) -> float:
-    model = job.model
-    scores = micro_batch * model.heads // tp * model.sequence**2
-    return _memory_seconds(accelerator, scores * (accesses * value_bytes(job.precision) + 1))
+def expert_shapes(cases: Cases) -> Shapes:
+    """Products of a rank's experts, evenly loaded, of those that all tokens take, and of the router."""
+    local = np.maximum(cases.experts // cases.ep, 1)
+    rows, wide = cases.tokens * cases.experts_per_token / local, cases.expert_ffn // cases.tp
+    routed = [(rows, (1 + cases.gated) * wide, cases.hidden, local), (rows, cases.hidden, wide, local)]
+    router = (cases.tokens, cases.experts, cases.hidden, 1)
+    return [*routed, *dense_shapes(cases, cases.shared_experts * cases.expert_ffn), router]
 
 
-def _elementwise_seconds(
-    accelerator: AcceleratorSpec, job: JobSpec, tp: int, micro_batch: int, accesses: int, gelu_accesses: int
-) -> float:
-    model, tokens = job.model, micro_batch * job.model.sequence
-    values = tokens * (accesses * model.hidden + gelu_accesses * model.ffn_width) // tp
-    return _memory_seconds(accelerator, values * value_bytes(job.precision) + 2 * tokens * model.hidden // tp)
+def _products(cases: Cases, fitted: Calibration, shapes: Shapes) -> tuple[Seconds, Seconds]:
+    """Forward; backward by inputs and by weights."""
+    forward = sum(gemm_seconds(cases, fitted, m, n, k, count) for m, n, k, count in shapes)
+    by_inputs = sum(gemm_seconds(cases, fitted, m, k, n, count) for m, n, k, count in shapes)
+    by_weights = sum(gemm_seconds(cases, fitted, k, n, m, count) for m, n, k, count in shapes)
+    return np.asarray(forward), np.asarray(by_inputs + by_weights)
 
 
-@lru_cache(maxsize=4096)
-def attention_forward_seconds(accelerator: AcceleratorSpec, job: JobSpec, tp: int, micro_batch: int) -> float:
-    """Forward of one layer's attention core on one rank: two products, softmax and dropout (each a read and a write)."""
-    softmax = _softmax_seconds(accelerator, job, tp, micro_batch, accesses=4)
-    return _attention_gemm_seconds(accelerator, job, tp, micro_batch) + softmax
+def weights(shapes: Shapes) -> Any:
+    """Parameters of the products on one rank."""
+    return sum(n * k * count for _, n, k, count in shapes)
 
 
-@lru_cache(maxsize=4096)
-def layer_forward_seconds(accelerator: AcceleratorSpec, job: JobSpec, tp: int, micro_batch: int) -> float:
-    """Forward of one layer and micro-batch on one of ``tp`` ranks.
+def _core(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
+    """Scores, softmax and weighted values, forward and backward: kernel by kernel, or flash, which skips the masked half."""
+    heads, s, d = cases.micro_batch * cases.heads / cases.tp, cases.sequence // cases.cp, cases.head_width
+    pairs = heads * s * cases.sequence
+    half = 2 * pairs * (d + cases.rope_width / 2) / (cases.peak_flops * fitted.gemm_efficiency)
+    flash = (half / FLASH_FORWARD + fitted.kernel_seconds, 2.5 * half / FLASH_BACKWARD + fitted.kernel_seconds)
+    if np.all(cases.flash):
+        return flash
+    products = gemm_seconds(cases, fitted, s, cases.sequence, d, heads) + gemm_seconds(
+        cases, fitted, s, d, cases.sequence, heads
+    )
+    accesses = (memory_seconds(cases, fitted, pairs * (count * cases.value_bytes + 1)) for count in (4, 6))
+    plain = (scale * products + softmax for scale, softmax in zip((1, 2), accesses, strict=True))
+    return tuple(np.where(cases.flash, fused, several) for fused, several in zip(flash, plain, strict=True))  # type: ignore[return-value]
 
-    Two norms (read, write) and two dropouts with residual sum (two reads, a write) pass over s b h / t values.
+
+def _elementwise(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
+    """Two norms (read, write), two dropouts with residual sum (two reads, a write), the moving of heads, the activation."""
+    whole = cases.tokens * cases.hidden / np.where(cases.sharded, cases.tp, 1)
+    heads = cases.tokens * (cases.qkv_width + cases.heads * cases.head_width) / cases.tp
+    active = cases.experts_per_token + cases.shared_experts
+    width = cases.ffn + cases.sparse_share * (active * cases.expert_ffn - cases.ffn)
+    wide = cases.tokens * width / cases.tp
+    moved = cases.sparse_share * 4 * cases.experts_per_token * cases.tokens * cases.hidden / cases.tp
+    forward = 10 * whole + 2 * heads + (2 + cases.gated) * wide + moved
+    backward = 14 * whole + 2 * heads + (3 + 2 * cases.gated) * wide + moved
+    return tuple(
+        memory_seconds(cases, fitted, values * cases.value_bytes) + kernels * fitted.kernel_seconds
+        for values, kernels in ((forward, FORWARD_KERNELS), (backward, BACKWARD_KERNELS))
+    )  # type: ignore[return-value]
+
+
+def _feed_forward(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
+    """Dense and sparse layers in their proportion."""
+    dense = _products(cases, fitted, dense_shapes(cases, cases.ffn))
+    if not np.any(cases.experts):
+        return dense
+    sparse, share = _products(cases, fitted, expert_shapes(cases)), cases.sparse_share
+    return tuple((1 - share) * a + share * b for a, b in zip(dense, sparse, strict=True))  # type: ignore[return-value]
+
+
+def layer_weights(cases: Cases) -> tuple[Any, Any]:
+    """Weights of a layer on one rank, the mean over layers: those that all ranks of a replica's ep share, and experts."""
+    share = cases.sparse_share
+    experts = expert_shapes(cases)
+    dense = weights(attention_shapes(cases)) + (1 - share) * weights(dense_shapes(cases, cases.ffn))
+    return dense + share * weights(experts[2:]), share * weights(experts[:2])
+
+
+def layer_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
+    """Forward and backward of one layer and micro-batch, the latter with the sum of gradients and what it recomputes.
+
+    The host launches a pass's kernels; no pass is faster than that.
     """
-    projections = _projection_seconds(accelerator, job, tp, micro_batch)
-    elementwise = _elementwise_seconds(accelerator, job, tp, micro_batch, accesses=10, gelu_accesses=2)
-    return projections + elementwise + attention_forward_seconds(accelerator, job, tp, micro_batch)
+    core = _core(cases, fitted)
+    parts = (
+        _products(cases, fitted, attention_shapes(cases)),
+        core,
+        _feed_forward(cases, fitted),
+        _elementwise(cases, fitted),
+    )
+    forward, backward = (sum(part[side] for part in parts) for side in (0, 1))
+    backward = backward + memory_seconds(cases, fitted, 3 * cases.value_bytes * sum(layer_weights(cases)))
+    launch = np.where(cases.tp > 1, fitted.collective_launch_seconds, 0.0)
+    forward = np.maximum(forward, fitted.forward_launch_seconds + launch)
+    backward = np.maximum(backward, fitted.backward_launch_seconds + launch)
+    selective = (cases.recompute == SELECTIVE) & ~cases.flash
+    return forward, backward + np.where(cases.recompute == FULL, forward, np.where(selective, core[0], 0.0))
+
+
+def logit_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
+    """Output layer and loss of a micro-batch, forward and backward."""
+    shape = (cases.tokens, cases.vocabulary_shard, cases.hidden, 1)
+    loss = memory_seconds(cases, fitted, 2 * fitted.loss_accesses * cases.tokens * cases.vocabulary_shard)
+    forward, backward = _products(cases, fitted, [shape])
+    return forward + loss, backward + loss
+
+
+def lookup_seconds(cases: Cases, fitted: Calibration) -> Seconds:
+    """Embedding of a micro-batch, sum with positions and dropout; as long backward."""
+    return memory_seconds(cases, fitted, 5 * cases.tokens * cases.hidden * cases.value_bytes)
+
+
+def adam_seconds(cases: Cases, fitted: Calibration, parameters: Any) -> Seconds:
+    """An optimiser step on so many parameters of a rank."""
+    return fitted.optimiser_seconds + memory_seconds(cases, fitted, fitted.optimiser_bytes * parameters)
 
 
 @lru_cache(maxsize=4096)
-def layer_backward_seconds(accelerator: AcceleratorSpec, job: JobSpec, tp: int, micro_batch: int) -> float:
-    """Backward of one layer: two products per forward product; every other operation reads one more operand."""
-    products = _projection_seconds(accelerator, job, tp, micro_batch)
-    products += _attention_gemm_seconds(accelerator, job, tp, micro_batch)
-    softmax = _softmax_seconds(accelerator, job, tp, micro_batch, accesses=6)
-    return 2 * products + softmax + _elementwise_seconds(accelerator, job, tp, micro_batch, accesses=14, gelu_accesses=3)
-
-
-def _logit_forward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan) -> float:
-    """Output layer and the cross-entropy's read and write of fp32 logits."""
-    tokens, words = plan.micro_batch * job.model.sequence, vocabulary_shard(job.model, plan.tp)
-    product = gemm_seconds(accelerator, job, tokens, job.model.hidden, words)
-    return product + _memory_seconds(accelerator, 8 * tokens * words)
-
-
-def _recompute_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan) -> float:
-    again = {"none": None, "selective": attention_forward_seconds, "full": layer_forward_seconds}[plan.recompute]
-    return again(accelerator, job, plan.tp, plan.micro_batch) if again else 0.0
+def _stage_passes(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan) -> tuple[float, ...]:
+    """Layers forward and backward, output layer forward and backward, lookup."""
+    one, fitted = cases(job, accelerator, [plan]), calibration()
+    layers = (float(seconds[0] * one.stage_layers[0]) for seconds in layer_seconds(one, fitted))
+    logits = (float(seconds[0]) for seconds in logit_seconds(one, fitted))
+    return *layers, *logits, float(lookup_seconds(one, fitted)[0])
 
 
 def forward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int) -> float:
-    """Computation of a stage's forward pass of one micro-batch; the lookup of words is left out."""
-    layers = stage_layers(job.model, plan) * layer_forward_seconds(accelerator, job, plan.tp, plan.micro_batch)
-    return layers + (_logit_forward_seconds(accelerator, job, plan) if stage == plan.pp - 1 else 0.0)
+    """Computation of a stage's forward pass of one micro-batch."""
+    forward, _, logits, _, lookup = _stage_passes(accelerator, job, plan)
+    return forward + logits * (stage == plan.pp - 1) + lookup * (stage == 0)
 
 
 def backward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int) -> float:
     """Computation of a stage's backward pass of one micro-batch, with what it recomputes."""
-    layer = layer_backward_seconds(accelerator, job, plan.tp, plan.micro_batch) + _recompute_seconds(accelerator, job, plan)
-    logits = 2 * _logit_forward_seconds(accelerator, job, plan) if stage == plan.pp - 1 else 0.0
-    return stage_layers(job.model, plan) * layer + logits
+    _, backward, _, logits, lookup = _stage_passes(accelerator, job, plan)
+    return backward + logits * (stage == plan.pp - 1) + lookup * (stage == 0)
 
 
 def optimiser_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int) -> float:
-    """One Adam step: reads the fp32 gradient, reads and writes its own state, writes the weight."""
-    weight = value_bytes(job.precision)
-    per_parameter = 4 + 4 * _ACCESSES_OF_ADAM + (weight if weight < 4 else 0)
-    return _memory_seconds(accelerator, rank_parameters(job.model, plan, stage) * per_parameter)
+    """One Adam step on the parameters of a rank, or its share of them."""
+    parameters = rank_parameters(job.model, plan, stage) / (plan.dp if plan.zero else 1)
+    return float(adam_seconds(cases(job, accelerator, [plan]), calibration(), parameters)[0])

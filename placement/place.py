@@ -4,11 +4,11 @@ CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabri
 get their best order of ranks and, on optical fabrics, circuits; the rates that these circuits really give decide.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
-from math import inf, sqrt
+from itertools import pairwise, permutations
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from lightfabric.model.spec import (
     SipOcsSpec,
     SipRingSpec,
 )
+from lightfabric.placement.case import FULL, Cases
 from lightfabric.placement.circuit import assign
 from lightfabric.placement.mapping import (
     DATA,
@@ -33,14 +34,12 @@ from lightfabric.placement.mapping import (
     Traffic,
     best_order,
     bottleneck_seconds,
-    extents,
     gpu_bytes_per_s,
-    pair_bytes,
     ring_steps,
-    strides,
     traffic,
 )
 from lightfabric.placement.search import Ranked, Rates, Seconds, iteration_seconds, search
+from lightfabric.placement.step import rank_parameters
 from lightfabric.placement.workload import Memory, Plan, peak_memory
 
 DIMENSIONS: tuple[Dimension, ...] = ("tp", "pp", "dp")
@@ -88,7 +87,8 @@ def place(
     ``efficiency`` is payload rate over raw line rate as measured, and applies to every link of every fabric. DoesNotFit
     if no plan fits the memory; ValueError with the reason of the best plan if the fabric can serve none.
     """
-    ranked = search(job, accelerator, gpus, partial(estimated_rates, job, fabric, chiplet, efficiency))
+    bytes_per_s = gpu_bytes_per_s(fabric, chiplet, efficiency)
+    ranked = search(job, accelerator, gpus, partial(estimated_rates, fabric, efficiency, bytes_per_s))
     found: list[Placement] = []
     reason = ""
     for entry in _best_by_degrees(ranked):
@@ -103,7 +103,7 @@ def place(
     return min(found, key=lambda placement: placement.seconds.total)
 
 
-def _best_by_degrees(ranked: list[Ranked]) -> Iterator[Ranked]:
+def _best_by_degrees(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
     seen: set[tuple[int, int, int]] = set()
     for entry in ranked:
         if entry.plan.degrees not in seen:
@@ -111,43 +111,56 @@ def _best_by_degrees(ranked: list[Ranked]) -> Iterator[Ranked]:
             yield entry
 
 
-def estimated_rates(job: JobSpec, fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan) -> Rates:
-    """Rates of a plan from closed forms, before ranks are ordered and circuits assigned; at the best nesting.
+def estimated_rates(fabric: FabricSpec, efficiency: float, bytes_per_s: float, plans: Cases) -> Rates:
+    """Rates of plans from closed forms, before ranks are ordered and circuits assigned; at the best nesting, ``[plan]``.
 
-    On a ring a dimension of stride k loads every segment with k pairs, and relayed parts share its wavelengths in turn;
-    behind OCSs a rank has one tensor, two pipeline and one data circuit, and shares its ports so that the sum of the
-    parts' times is least: in proportion to the square root of the bytes.
+    ``bytes_per_s`` is what a GPU sends in all. On a ring a dimension of stride k loads every segment with k pairs, and
+    relayed parts share its wavelengths in turn; behind OCSs a rank has one tensor, two pipeline and one data circuit, and
+    shares its ports so that the sum of the parts' times is least: in proportion to the square root of the bytes.
     """
-    sizes = pair_bytes(job, plan)
-    rate = gpu_bytes_per_s(fabric, chiplet, efficiency)
-    if isinstance(fabric, ElectricalClusterSpec):
-        nic, island = (gbps * 1e9 / 8 * efficiency for gbps in (fabric.nic_gbps, fabric.island_gbps))
-        candidates = [_cluster_rates(plan, step, fabric.island_gpus, nic, island) for step in strides(plan)]
-    elif isinstance(fabric, SipRingSpec):
-        candidates = [Rates(*(rate / 2 / step.get(name, 1) for name in DIMENSIONS)) for step in strides(plan)]
-    elif isinstance(fabric, SipOcsSpec):
-        candidates = [_shared_rates(sizes, rate)]
-    else:
-        candidates = [Rates(rate, rate, rate)]
-    return min(candidates, key=lambda rates: _serial_seconds(sizes, rates))
+    sizes = _pair_bytes(plans)
+    if isinstance(fabric, SipOcsSpec):
+        return _shared_rates(sizes, bytes_per_s)
+    if not isinstance(fabric, ElectricalClusterSpec | SipRingSpec):
+        return Rates(bytes_per_s, bytes_per_s, bytes_per_s)
+    lengths: dict[Dimension, NDArray[np.int64]] = {"tp": plans.tp * plans.cp, "pp": plans.pp, "dp": plans.dp}
+    best: list[NDArray[np.float64]] = []
+    for nesting in permutations(lengths):
+        steps = np.cumprod([np.ones_like(plans.tp), *(lengths[name] for name in nesting[:-1])], axis=0)
+        step = dict(zip(nesting, steps, strict=True))
+        if isinstance(fabric, SipRingSpec):
+            rates = [bytes_per_s / 2 / step[name] for name in DIMENSIONS]
+        else:
+            rates = [_cluster_rate(fabric, efficiency, lengths[name] * step[name], plans) for name in DIMENSIONS]
+        costs = [np.sum([size / rate for size, rate in zip(sizes, rates, strict=True)], axis=0), *rates]
+        better = costs[0] < best[0] if best else np.ones(len(plans), bool)
+        best = [np.where(better, new, old) for new, old in zip(costs, best or costs, strict=True)]
+    return Rates(*best[1:])
 
 
-def _serial_seconds(sizes: tuple[int, int, int], rates: Rates) -> float:
-    return sum(size / rate for size, rate in zip(sizes, (rates.tensor, rates.pipeline, rates.data), strict=True) if size)
+def _pair_bytes(plans: Cases) -> tuple[NDArray[np.float64], ...]:
+    """Bytes of one iteration from a rank to each neighbour: tensor, pipeline, data."""
+    activations = plans.tokens * plans.hidden * plans.value_bytes
+    reduces = plans.micro_batches * plans.stage_layers * np.where(plans.recompute == FULL, 6, 4)
+    pipeline = np.where(plans.pp > 1, plans.micro_batches * activations / plans.tp, 0.0)
+    gradients = sum(rank_parameters(plans)) * 4
+    return 2 * (plans.tp - 1) / plans.tp * reduces * activations, pipeline, 2 * (plans.dp - 1) / plans.dp * gradients
 
 
-def _cluster_rates(plan: Plan, step: dict[Dimension, int], island_gpus: int, nic: float, island: float) -> Rates:
-    lengths = extents(plan)
-    span = {name: step[name] * lengths[name] for name in step}
-    inside = {name: plan.gpus <= island_gpus or (n <= island_gpus and island_gpus % n == 0) for name, n in span.items()}
-    tensor, pipeline, data = (island if inside.get(name, True) else nic for name in DIMENSIONS)
-    return Rates(tensor, pipeline, data)
+def _cluster_rate(
+    fabric: ElectricalClusterSpec, efficiency: float, span: NDArray[np.int64], plans: Cases
+) -> NDArray[np.float64]:
+    """That of the island if each ring or chain is inside one, else that of the NIC."""
+    nic, island = (gbps * 1e9 / 8 * efficiency for gbps in (fabric.nic_gbps, fabric.island_gbps))
+    gpus = plans.dp * plans.tp * plans.pp * plans.cp
+    inside = (gpus <= fabric.island_gpus) | ((span <= fabric.island_gpus) & (fabric.island_gpus % span == 0))
+    return np.where(inside, island, nic)
 
 
-def _shared_rates(sizes: tuple[int, int, int], rate: float) -> Rates:
-    tensor, pipeline, data = (sqrt(size) for size in sizes)
-    weight = tensor + 2 * pipeline + data
-    return Rates(*(rate * part / weight if part else inf for part in (tensor, pipeline, data)))
+def _shared_rates(sizes: tuple[NDArray[np.float64], ...], bytes_per_s: float) -> Rates:
+    tensor, pipeline, data = (np.sqrt(size) for size in sizes)
+    weight = np.maximum(tensor + 2 * pipeline + data, 1)
+    return Rates(*(np.where(part > 0, bytes_per_s * part / weight, inf) for part in (tensor, pipeline, data)))
 
 
 def _placed(

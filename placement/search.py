@@ -1,30 +1,29 @@
-"""Search for the parallelism of a job: every (dp, tp, pp, micro-batch, recomputation) that divides and fits, ranked.
+"""Search for the parallelism of a job: every plan that divides and fits, ranked by predicted time.
 
-A few thousand plans at most, each a few closed forms: plain Python answers within a tenth of a second.
+All plans are columns of one table (``case``), timed at once: the space is enumerated whole, so the first plan is the
+optimum of the cost model. Plans are made, and their memory is counted exactly, one by one and only as far as asked for.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec
-from lightfabric.placement.cost import backward_seconds, forward_seconds, optimiser_seconds
-from lightfabric.placement.workload import (
-    Plan,
-    Recompute,
-    backward_reduces,
-    forward_reduces,
-    gradient_bytes,
-    micro_batches,
-    peak_memory,
-    reduce_bytes,
-    ring_bytes,
-    transfer_bytes,
-)
+from lightfabric.placement.calibration import calibration
+from lightfabric.placement.case import OF_PLAN, RECOMPUTATIONS, Cases, cases, cut, plan_of
+from lightfabric.placement.memory import memories
+from lightfabric.placement.step import Network, Parts, step_parts
+from lightfabric.placement.workload import Plan, peak_memory, state_bytes
 
-RECOMPUTATIONS: tuple[Recompute, ...] = ("none", "selective", "full")
 MOST_SEQUENCES = 64
-"""Largest micro-batch tried; larger ones change a GEMM's roofline no more."""
+"""Largest micro-batch tried; larger ones change a GEMM's efficiency no more."""
 MOST_GPUS = 1 << 17
+MEMORY_SLACK = 0.9
+"""What ``memory`` counts of a plan is at least this share less than ``workload.peak_memory``; a test compares them."""
 
 
 class DoesNotFit(ValueError):  # noqa: N818
@@ -37,11 +36,17 @@ class DoesNotFit(ValueError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Rates:
-    """Payload bytes/s at which a rank sends to its next tensor-, pipeline- and data-parallel neighbour."""
+    """Payload bytes/s at which a rank sends to its next tensor-, pipeline- and data-parallel neighbour; numbers or arrays."""
 
-    tensor: float
-    pipeline: float
-    data: float
+    tensor: Any
+    pipeline: Any
+    data: Any
+
+    @property
+    def network(self) -> Network:
+        """Rates alone: what a fabric adds to each message is simulated. Context and experts share the rate of data."""
+        tensor, pipeline, data = (np.asarray(rate, np.float64) for rate in (self.tensor, self.pipeline, self.data))
+        return Network(tensor, data, data, data, data, pipeline)
 
 
 @dataclass(frozen=True)
@@ -69,30 +74,70 @@ class Ranked:
     seconds: Seconds
 
 
+@dataclass(frozen=True)
+class Space:
+    """What is tried beside every dp, tp, pp, micro-batch and recomputation: what the task graph carries, or all."""
+
+    zero: tuple[int, ...] = (0,)
+    most_virtual_stages: int = 1
+    most_cp: int = 1
+    most_ep: int = 1
+    uneven: bool = False
+    """Whether the first stages may have a layer more."""
+
+
+WHOLE = Space(zero=(0, 1, 2, 3), most_virtual_stages=16, most_cp=16, most_ep=64, uneven=True)
+
+
 def _divisors(number: int, bound: int) -> list[int]:
     return [d for d in range(1, min(number, bound) + 1) if number % d == 0]
 
 
-def degrees(job: JobSpec, gpus: int) -> Iterator[tuple[int, int, int]]:
-    """(dp, tp, pp) of product ``gpus``: tp divides heads, feed-forward width and sequence, pp the layers, dp the batch."""
+def degrees(job: JobSpec, gpus: int, space: Space = Space()) -> Iterator[tuple[int, int, int, int]]:
+    """(dp, tp, pp, cp) of product ``gpus``: tp divides heads, widths and sequence / cp, pp the layers, dp the batch."""
     model = job.model
-    for tp in _divisors(gpus, model.heads):
-        if model.heads % tp or model.ffn_width % tp or model.sequence % tp:
-            continue
-        for pp in _divisors(gpus // tp, model.layers):
-            dp = gpus // (tp * pp)
-            if model.layers % pp == 0 and job.batch % dp == 0:
-                yield dp, tp, pp
+    for cp in _divisors(gpus, space.most_cp):
+        for tp in _divisors(gpus // cp, model.heads):
+            if any(size % tp for size in (model.heads, model.ffn_width, model.expert_width)) or model.sequence % (tp * cp):
+                continue
+            for pp in _divisors(gpus // (cp * tp), model.layers):
+                dp = gpus // (cp * tp * pp)
+                if (space.uneven or model.layers % pp == 0) and job.batch % dp == 0:
+                    yield dp, tp, pp, cp
 
 
-def plans(job: JobSpec, gpus: int) -> Iterator[Plan]:
-    """Every plan on exactly ``gpus`` GPUs, whether it fits or not. Micro-batches are powers of two."""
-    for dp, tp, pp in degrees(job, gpus):
-        micro_batch = 1
-        while (job.batch // dp) % micro_batch == 0 and micro_batch <= MOST_SEQUENCES:
-            for recompute in RECOMPUTATIONS:
-                yield Plan(dp, tp, pp, micro_batch, recompute)
-            micro_batch *= 2
+def _choices(job: JobSpec, space: Space, dp: int, pp: int, cp: int) -> Iterator[tuple[int, int, int]]:
+    """(virtual stages, ep, micro-batch) that go with the degrees; interleaving needs micro-batches in multiples of pp."""
+    layers = job.model.layers // pp if job.model.layers % pp == 0 else 1
+    stages = [v for v in _divisors(layers, space.most_virtual_stages) if v == 1 or pp > 1]
+    experts = _expert_degrees(job, space, dp, cp)
+    sizes = [1 << power for power in range(MOST_SEQUENCES.bit_length()) if (job.batch // dp) % (1 << power) == 0]
+    for v, ep, micro_batch in product(stages, experts, sizes):
+        if v == 1 or (job.batch // dp // micro_batch) % pp == 0:
+            yield v, ep, micro_batch
+
+
+def _expert_degrees(job: JobSpec, space: Space, dp: int, cp: int) -> list[int]:
+    return [ep for ep in _divisors(job.model.experts or 1, space.most_ep) if (dp * cp) % ep == 0]
+
+
+def table(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space) -> Cases:
+    """Every plan of the space on exactly ``gpus`` GPUs, whether it fits or not. Micro-batches are powers of two."""
+    cuts = [
+        (dp, tp, pp, v, cp, ep, micro_batch)
+        for dp, tp, pp, cp in degrees(job, gpus, space)
+        for v, ep, micro_batch in _choices(job, space, dp, pp, cp)
+    ]
+    ways = np.array(list(product(space.zero, range(len(RECOMPUTATIONS)))), np.int64)
+    cut_columns = np.repeat(np.array(cuts, np.int64).reshape(-1, 7), len(ways), axis=0).T
+    way_columns = np.tile(ways, (len(cuts), 1)).T
+    return cut(job, accelerator, dict(zip(OF_PLAN, (*cut_columns, *way_columns), strict=True)))
+
+
+def plans(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space = Space()) -> Iterator[Plan]:
+    """The plans of ``table``."""
+    every = table(job, accelerator, gpus, space)
+    return (plan_of(every, index) for index in range(len(every)))
 
 
 def memory_bytes(accelerator: AcceleratorSpec) -> int:
@@ -100,70 +145,90 @@ def memory_bytes(accelerator: AcceleratorSpec) -> int:
     return int(accelerator.memory_gib * (1 << 30))
 
 
+def gradient_bytes(job: JobSpec) -> int:
+    """Bytes per parameter of a gradient."""
+    return state_bytes(job.precision)[1]
+
+
 def iteration_seconds(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, rates: Rates) -> Seconds:
-    """Predicted 1F1B iteration.
-
-    With w the forward and backward of a stage, c one transfer to a neighbour and d by how much the last stage, with the
-    output layer, is slower than the others, m micro-batches on p stages take
-    sum(w) + (m - 1) max(w) + (p - 1) (2 c + (m - 1) max(0, 2 c - d) / p): in steady state the last k stages hold k
-    micro-batches in a loop of sum(w) + 2 (k - 1) c, so the last stage alone or all stages together set the pace.
-    """
-    m, p = micro_batches(job, plan), plan.pp
-    ends = [_stage_seconds(job, accelerator, plan, stage) for stage in (0, p - 1)]
-    reduces = forward_reduces(job.model, plan) + backward_reduces(job.model, plan)
-    tensor = ring_bytes(reduces * reduce_bytes(job, plan), plan.tp) / rates.tensor
-    transfer = transfer_bytes(job, plan) / rates.pipeline
-    gradients = ring_bytes(gradient_bytes(job, plan, 0), plan.dp)
-    return Seconds(
-        compute=m * max(ends),
-        tensor=m * tensor,
-        pipeline=(p - 1) * (2 * transfer + (m - 1) * max(0.0, 2 * transfer - (max(ends) - min(ends))) / p),
-        bubble=(p - 1) * (min(ends) + tensor),
-        data=gradients / rates.data,
-        optimiser=optimiser_seconds(accelerator, job, plan, 0),
-    )
+    """Predicted iteration of one plan, ``step.step_parts`` as numbers."""
+    parts = step_parts(cases(job, accelerator, [plan]), calibration(), rates.network, gradient_bytes(job))
+    return _seconds(parts, 0)
 
 
-def _stage_seconds(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, stage: int) -> float:
-    return forward_seconds(accelerator, job, plan, stage) + backward_seconds(accelerator, job, plan, stage)
+def _seconds(parts: Parts, index: int) -> Seconds:
+    columns = (np.broadcast_to(getattr(parts, entry.name), parts.total.shape) for entry in fields(parts))
+    return Seconds(*(float(column[index]) for column in columns))
 
 
-def search(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: Callable[[Plan], Rates]) -> list[Ranked]:
+def search(
+    job: JobSpec,
+    accelerator: AcceleratorSpec,
+    gpus: int,
+    rates: Callable[[Cases], Rates],
+    space: Space = Space(),
+) -> Iterator[Ranked]:
     """Plans that fit on ``gpus`` accelerators, the fastest by ``iteration_seconds`` first; DoesNotFit if there is none.
 
     Examples:
         >>> from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
         >>> job = JobSpec(ModelSpec(layers=24, hidden=1024, heads=16, sequence=1024, vocabulary=51200), batch=64)
-        >>> search(job, ACCELERATORS["h100"], 4, lambda plan: Rates(1e11, 1e11, 1e11))[0].plan.gpus
+        >>> next(search(job, ACCELERATORS["h100"], 4, lambda plans: Rates(1e11, 1e11, 1e11))).plan.gpus
         4
 
     """
     accelerator.peak_flops(job.precision)
-    room = memory_bytes(accelerator)
-    fitting = [plan for plan in plans(job, gpus) if peak_memory(job, plan).total <= room]
-    if not fitting:
-        raise _does_not_fit(job, accelerator, gpus)
-    ranked = [Ranked(plan, iteration_seconds(job, accelerator, plan, rates(plan))) for plan in fitting]
-    return sorted(ranked, key=lambda entry: entry.seconds.total)
+    room, every = memory_bytes(accelerator), table(job, accelerator, gpus, space)
+    promising = every[memories(every, gradient_bytes(job)).total * MEMORY_SLACK <= room]
+    parts = step_parts(promising, calibration(), rates(promising).network, gradient_bytes(job))
+    count = 0
+    for index in np.argsort(parts.total, kind="stable").tolist():
+        plan = plan_of(promising, index)
+        if peak_memory(job, plan).total <= room:
+            count += 1
+            yield Ranked(plan, _seconds(parts, index))
+    if not count:
+        raise _does_not_fit(job, accelerator, gpus, space)
 
 
-def least_memory_bytes(job: JobSpec, gpus: int) -> int | None:
+def pareto(*costs: NDArray[Any]) -> NDArray[np.int64]:
+    """Indices of the entries that no other one beats in one cost without losing in another, the least of the first first.
+
+    Examples:
+        >>> pareto(np.array([1, 2, 3, 4]), np.array([5, 6, 2, 2])).tolist()
+        [0, 2]
+
+    """
+    table = np.stack(costs, axis=1)
+    order = np.lexsort(table.T[::-1])
+    left, front = table[order], list[int]()
+    while len(order):
+        front.append(int(order[0]))
+        open_ = (left < left[0]).any(axis=1)
+        order, left = order[open_], left[open_]
+    return np.array(front, np.int64)
+
+
+def least_memory_bytes(job: JobSpec, gpus: int, space: Space = Space()) -> int | None:
     """Memory per GPU of the plan that needs least; None if no plan divides."""
-    least = (Plan(dp, tp, pp, 1, "full") for dp, tp, pp in degrees(job, gpus))
+    least = (
+        Plan(dp, tp, pp, 1, "full", ep=max(_expert_degrees(job, space, dp, cp)), cp=cp, zero=max(space.zero))
+        for dp, tp, pp, cp in degrees(job, gpus, space)
+    )
     return min((peak_memory(job, plan).total for plan in least), default=None)
 
 
-def _least_gpus(job: JobSpec, room: int) -> int | None:
+def _least_gpus(job: JobSpec, room: int, space: Space) -> int | None:
     for exponent in range(MOST_GPUS.bit_length()):
-        needed = least_memory_bytes(job, 1 << exponent)
+        needed = least_memory_bytes(job, 1 << exponent, space)
         if needed is not None and needed <= room:
             return 1 << exponent
     return None
 
 
-def _does_not_fit(job: JobSpec, accelerator: AcceleratorSpec, gpus: int) -> DoesNotFit:
-    room, needed = memory_bytes(accelerator), least_memory_bytes(job, gpus)
-    fits = _least_gpus(job, room)
+def _does_not_fit(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space) -> DoesNotFit:
+    room, needed = memory_bytes(accelerator), least_memory_bytes(job, gpus, space)
+    fits = _least_gpus(job, room, space)
     advice = f"{fits} GPUs are enough" if fits else f"no power of two up to {MOST_GPUS} is enough"
     if needed is None:
         return DoesNotFit(f"no dp * tp * pp = {gpus} divides batch, heads and layers; {advice}", fits)

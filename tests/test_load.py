@@ -1,5 +1,6 @@
 import json
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from lightfabric.flows.load import MOST_BYTES, load_spec
 from lightfabric.flows.report import InputError
 from lightfabric.model.spec import ACCELERATORS, SipRingSpec
+from lightfabric.placement.preset import MODELS
 
 SMALL = (files("lightfabric.examples") / "small.toml").read_text()
 SAID_MAX = 400
@@ -72,6 +74,27 @@ WRONG = [
     ('"bf16"', '"bf17"', "job.precision must be 'fp32', 'tf32', 'fp16', 'bf16' or 'fp8', not 'bf17'"),
     ('"bf16"', '"fp8"', "accelerator.fp8_tflops must be given for a job in fp8, not left out"),
     ('name = "mine"', 'preset = "b200"', "accelerator.preset must be a100 or h100, not 'b200'"),
+    ("heads = 16", "heads = 16\nkv_heads = 3", "job.model.kv_heads must be a divisor of heads (16), not 3"),
+    (
+        "heads = 16",
+        "heads = 16\nkv_head = 3",
+        "job.model.kv_head must be a known field (did you mean kv_heads?), not an unknown one",
+    ),
+    (
+        "heads = 16",
+        'heads = 16\npositions = "none"',
+        "job.model.positions must be 'learned', 'rotary' or 'alibi', not 'none'",
+    ),
+    ("layers = 24", 'preset = "gpt5"', f"job.model.preset must be one of {', '.join(MODELS)}, not 'gpt5'"),
+    ("layers = 24", "preset = 3", f"job.model.preset must be one of {', '.join(MODELS)}, not 3"),
+    (
+        "layers = 24",
+        'preset = "gpt2"\nconfig = "config.json"',
+        "job.model.config must be left out beside preset, not 'config.json'",
+    ),
+    ("layers = 24", "config = 3", "job.model.config must be the path of a config.json, not 3"),
+    ("layers = 24", 'config = ""', "job.model.config must be the path of a config.json, not ''"),
+    ("layers = 24", 'config = "a\\u0000"', "job.model.config must be the path of a config.json, not 'a\\x00'"),
     ('"islands"', '"SiP-Ring"', "fabrics[2].name must differ from those before, not 'SiP-Ring'"),
     ('"islands"', '""', "fabrics[1].name must be a name of printable characters, not ''"),
     ('"mine"', '" "', "accelerator.name must be a name of printable characters, not ' '"),
@@ -129,6 +152,45 @@ def test_keys_beside_a_preset_override_it(path):
     accelerator = load_spec(path).accelerator
     assert accelerator.memory_gib == 96.0
     assert accelerator.fp8_tflops == ACCELERATORS["h100"].fp8_tflops
+
+
+MODEL = SMALL[SMALL.index("[job.model]") : SMALL.index("[chiplet]")]
+CONFIG = {
+    "model_type": "llama", "hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 4, "vocab_size": 1000,
+    "num_attention_heads": 8, "num_key_value_heads": 2, "max_position_embeddings": 2048,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_preset_stands_for_its_fields(path, name):
+    path.write_text(SMALL.replace(MODEL, f'[job.model]\npreset = "{name}"\n'))
+    assert load_spec(path).job.model == MODELS[name]
+
+
+def test_keys_beside_a_model_preset_override_it(path):
+    path.write_text(SMALL.replace(MODEL, '[job.model]\npreset = "llama3-70b"\nsequence = 4096\ntied = true\n'))
+    assert load_spec(path).job.model == replace(MODELS["llama3-70b"], sequence=4096, tied=True)
+    path.write_text(SMALL.replace(MODEL, '[job.model]\npreset = "llama3-70b"\nheads = 63\n'))
+    assert said(path) == "job.model.heads must be a divisor of hidden (8192), not 63"
+
+
+def test_a_model_is_imported_from_a_config_beside_the_file(path):
+    folder = path.parent / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    path.write_text(SMALL.replace(MODEL, '[job.model]\nconfig = "model/config.json"\nsequence = 512\n'))
+    model = load_spec(path).job.model
+    assert (model.layers, model.kv_heads, model.sequence) == (4, 2, 512)
+    assert (model.gated, model.biases, model.tied) == (True, "none", False)
+
+
+def test_what_is_wrong_with_an_imported_config_names_that_file(path):
+    config = path.parent / "config.json"
+    config.write_text(json.dumps(CONFIG | {"hidden_size": "512"}))
+    path.write_text(SMALL.replace(MODEL, '[job.model]\nconfig = "config.json"\n'))
+    with pytest.raises(InputError) as error:
+        load_spec(path)
+    assert str(error.value) == f"{config}: hidden_size must be a whole number from 1 to 4194304, not '512'"
 
 
 def test_a_byte_order_mark_and_carriage_returns_do_not_matter(path):

@@ -1,0 +1,75 @@
+"""``lightfabric bench accuracy``: the cost model against measured steps, on models that its constants were not fitted to."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.flows import training
+from lightfabric.flows.calibrate import is_fitted
+from lightfabric.placement.calibration import calibration
+from lightfabric.placement.case import FULL, Cases
+from lightfabric.placement.cost import layer_weights
+
+TABLE = Path("../shared/data/training/step_times.csv")
+
+
+def measure(path: Path = TABLE) -> list[dict[str, Any]]:
+    """Errors per source on the held-out models, beside those of one constant efficiency per source, fitted as the model.
+
+    Empty if the table is not there.
+    """
+    if not path.is_file():
+        return []
+    runs = training.read(path)
+    fitted, held_out = is_fitted(runs), ~is_fitted(runs)
+    modelled = training.predicted(runs, calibration()).total
+    memory = training.memory_gib(runs, calibration())
+    sources = np.array([row.get("source", "") for row in runs.rows])
+    rows = list[dict[str, Any]]()
+    for source in sorted(set(sources.tolist())):
+        here = sources == source
+        constant = _at_constant_rate(runs, here & fitted)
+        chosen = here & held_out
+        rows.append({
+            "source": source,
+            "rows": int(chosen.sum()),
+            **_errors("model", modelled, runs.step_seconds, chosen),
+            **_errors("constant", constant, runs.step_seconds, chosen),
+            **_errors("memory", memory, runs.memory_gib, chosen & np.isfinite(runs.memory_gib)),
+            "rank_correlation": _rank_correlation(modelled[chosen], runs.step_seconds[chosen]),
+        })  # fmt: skip
+    return rows
+
+
+def _errors(
+    name: str, modelled: NDArray[np.float64], measured: NDArray[np.float64], chosen: NDArray[np.bool_]
+) -> dict[str, float | None]:
+    """Mean and median absolute error, as shares."""
+    error = np.abs(modelled[chosen] / measured[chosen] - 1)
+    if not len(error):
+        return {f"{name}_mean": None, f"{name}_median": None}
+    return {f"{name}_mean": float(error.mean()), f"{name}_median": float(np.median(error))}
+
+
+def _at_constant_rate(runs: training.Runs, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Steps if all flops ran at that share of the peak which the chosen runs' median reaches."""
+    cases = runs.cases
+    ideal = flops(cases) / (cases.dp * cases.tp * cases.pp * cases.cp * cases.peak_flops)
+    return ideal * np.median((runs.step_seconds / ideal)[chosen])
+
+
+def flops(cases: Cases) -> NDArray[np.float64]:
+    """Of a step on all GPUs: six per weight and token, eight if layers are computed again, and attention."""
+    per_layer = sum(layer_weights(cases)) * cases.tp + cases.sequence * cases.hidden
+    passes = np.where(cases.recompute == FULL, 8, 6)
+    words = cases.vocabulary * cases.hidden
+    return cases.batch * cases.sequence * (passes * cases.layers * per_layer + 6.0 * words)
+
+
+def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Spearman's."""
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(one, other)[0])  # pyright: ignore[reportArgumentType]

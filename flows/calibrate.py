@@ -1,0 +1,123 @@
+"""Makes ``placement/calibration.json``: ``python -m lightfabric.flows.calibrate FOLDER`` with the measured rows in FOLDER.
+
+Collectives first, from their own measurements; then all other constants at once, by robust least squares of the logarithm of
+measured steps, within bounds that physics gives. Rows of ``HELD_OUT`` models are never seen: ``bench accuracy`` tells the
+error on them.
+"""
+
+import csv
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.flows import training
+from lightfabric.flows.report import say, written_whole
+from lightfabric.placement.calibration import Calibration
+from lightfabric.placement.memory import memories
+
+FITTED_MODELS = ("gpt-h1024-l12", "gpt-h1024-l24", "gpt-h2048-l16", "gpt-187B", "gpt-200B")
+"""By layers among the small models, by shape among the large; all others are held out."""
+LARGE_WEIGHT = 3.0
+"""Of a row on more than one node: there are 14 of them and 540 others."""
+OUTLIER = 0.2
+"""Errors of more than this count less than their square: some rows ran out of memory [README.md of the data]."""
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "gemm_efficiency": (0.8, 1.0),
+    "fill_depth": (1, 500),
+    "align_32": (0.6, 1),
+    "align_16": (0.5, 1),
+    "align_8": (0.4, 1),
+    "memory_efficiency": (0.6, 0.92),
+    "kernel_seconds": (1e-6, 1e-5),
+    "forward_launch_seconds": (1e-4, 2e-3),
+    "backward_launch_seconds": (1e-4, 3e-3),
+    "collective_launch_seconds": (1e-6, 5e-4),
+    "loss_accesses": (8, 60),
+    "optimiser_seconds": (1e-4, 2e-2),
+    "optimiser_bytes": (26, 120),
+    "transfer_seconds": (5e-6, 5e-4),
+}
+"""Gradient, fp32 weight and both moments are 26 bytes per parameter at least. 0.92 of HBM2e's peak is what copies reach."""
+ASSUMED = {"network_efficiency": 0.8}
+"""No row measures it: payload of an InfiniBand NIC under NCCL, headers and imbalance taken off."""
+
+Values = NDArray[np.float64]
+
+
+def collectives(path: Path) -> dict[str, float]:
+    """Constants of an all-reduce on one island, by least squares of the logarithm of measured times."""
+    from scipy.optimize import least_squares
+
+    with path.open(newline="") as file:
+        rows = [(int(row["n"]), int(row["bytes"]), float(row["time_us"]) * 1e-6) for row in csv.DictReader(file)]
+    members, size_bytes, seconds = np.array(rows).T
+    peak = training.ISLAND_BYTES_PER_S["a100"]
+
+    def modelled(logs: Values) -> Values:
+        start, member, efficiency, root = np.exp(logs)
+        wire = 2 * (members - 1) / members * size_bytes / (peak * efficiency)
+        return start + member * (members - 1) + wire + root * np.sqrt(wire)
+
+    found = least_squares(lambda logs: np.log(modelled(logs) / seconds), np.log([3e-5, 5e-6, 0.75, 2e-3]))
+    names = ("collective_seconds", "member_seconds", "island_efficiency", "chunk_root_seconds")
+    return dict(zip(names, np.exp(found.x).tolist(), strict=True))
+
+
+def is_fitted(runs: training.Runs) -> NDArray[np.bool_]:
+    """Rows of the models that constants may be fitted to."""
+    return np.array([row.get("model") in FITTED_MODELS for row in runs.rows])
+
+
+def fit(runs: training.Runs, known: dict[str, float]) -> Calibration:
+    """All constants that are not ``known``, fitted to the measured steps of ``runs``."""
+    from scipy.optimize import least_squares
+
+    weight = np.where(runs.cases.dp * runs.cases.tp * runs.cases.pp > training.NODE_GPUS, LARGE_WEIGHT, 1.0)
+    low, high = np.log(np.array(list(BOUNDS.values()))).T
+
+    def calibration(logs: Values) -> Calibration:
+        return Calibration(**known, **dict(zip(BOUNDS, np.exp(logs).tolist(), strict=True)))
+
+    def errors(logs: Values) -> Values:
+        return weight * np.log(training.predicted(runs, calibration(logs)).total / runs.step_seconds)
+
+    found = least_squares(errors, (low + high) / 2, loss="soft_l1", f_scale=OUTLIER, bounds=(low, high))
+    return calibration(found.x)
+
+
+def reserved_gib(runs: training.Runs) -> float:
+    """Median of what the measured memory exceeds the modelled by."""
+    stated = np.isfinite(runs.memory_gib)
+    modelled = memories(runs.cases, runs.gradient_bytes).total / training.GIB
+    return float(np.median((runs.memory_gib - modelled)[stated]))
+
+
+def main(folder: Path, result: Path) -> None:
+    """Fit and write."""
+    runs = training.read(folder / "step_times.csv")
+    chosen = runs[is_fitted(runs)]
+    known = ASSUMED | collectives(folder / "collectives_a100.csv") | {"reserved_gib": reserved_gib(chosen)}
+    found = fit(chosen, known)
+    content: dict[str, Any] = {
+        "provenance": {
+            "script": "python -m lightfabric.flows.calibrate",
+            "rows": f"{len(chosen.rows)} of {len(runs.rows)} in step_times.csv, those of {', '.join(FITTED_MODELS)}",
+            "sources": sorted({row["source"] for row in chosen.rows}),
+            "collectives": "all of collectives_a100.csv: NCCL all-reduces on 2, 4 and 8 A100 of a node [vTrain, MICRO 2024]",
+            "assumed": sorted(ASSUMED),
+        },
+        "constants": {name: float(f"{value:.4g}") for name, value in asdict(found).items()},
+    }
+    with written_whole(result) as beside:
+        beside.write_text(json.dumps(content, indent=2) + "\n")
+    say(f"{result}: fitted to {len(chosen.rows)} rows")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(__file__).parents[1] / "placement" / "calibration.json")

@@ -1,0 +1,54 @@
+"""``lightfabric predict``: step time, its parts and memory of the training plans in a table."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightfabric.flows import training
+from lightfabric.flows.report import print_json
+from lightfabric.placement.calibration import calibration
+
+_PARTS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser")
+
+
+def main(path: Path, as_json: bool) -> None:
+    """The command: one entry per row, in their order."""
+    entries = predictions(training.read(path))
+    if as_json:
+        print_json(entries)
+    else:
+        _print_table(str(path), entries)
+
+
+def predictions(runs: training.Runs) -> list[dict[str, Any]]:
+    """For each run its ``id``, ``step_s`` and the parts that it is the sum of, ``memory_gib``, and what was measured."""
+    fitted = calibration()
+    parts = training.predicted(runs, fitted)
+    columns = {"step_s": parts.total, "memory_gib": training.memory_gib(runs, fitted)}
+    columns |= {f"{name}_s": seconds for name, seconds in asdict(parts).items()}
+    columns |= {"measured_step_s": runs.step_seconds, "measured_memory_gib": runs.memory_gib}
+    table = np.stack([np.broadcast_to(column, len(runs.rows)) for column in columns.values()], axis=1)
+    values = [[None if np.isnan(value) else value for value in row] for row in table.tolist()]
+    return [
+        {"id": row.get("id") or str(number)} | dict(zip(columns, entry, strict=True))
+        for number, (row, entry) in enumerate(zip(runs.rows, values, strict=True), 1)
+    ]
+
+
+def _print_table(title: str, entries: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(f"{title}: seconds per step, GiB per GPU"))
+    names = ("id", "step_s", "measured_step_s", "memory_gib", "measured_memory_gib", *(f"{part}_s" for part in _PARTS))
+    for name in names:
+        table.add_column(name.removesuffix("_s").removesuffix("_gib").replace("_", " "), justify="right")
+    for entry in entries:
+        cells = (entry[name] for name in names[1:])
+        table.add_row(Text(entry["id"]), *("-" if value is None else f"{value:.4g}" for value in cells))
+    console = Console()
+    console.width = max(console.width, 120)
+    console.print(table)

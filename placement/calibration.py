@@ -1,0 +1,54 @@
+"""Constants of the cost model that no data sheet gives, fitted to measured training steps by ``flows.calibrate``."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Efficiencies are fractions of a data sheet's peak; ``calibration.json`` beside this file says where each is from."""
+
+    gemm_efficiency: float
+    """Of a matrix product whose tiles fill the accelerator, against the highest rate that was measured on it."""
+    fill_depth: float
+    """Length of the summed dimension whose time a tile takes on top: its pipeline fills and its result is written."""
+    align_32: float
+    """Share of that rate when a matrix's rows are multiples of 32 values but not of 64, a cache line."""
+    align_16: float
+    align_8: float
+    memory_efficiency: float
+    kernel_seconds: float
+    """Time that a kernel takes however small."""
+    forward_launch_seconds: float
+    """Time of the host to launch a layer's forward pass: it is no faster, however small."""
+    backward_launch_seconds: float
+    collective_launch_seconds: float
+    """What tensor parallelism adds to the two."""
+    loss_accesses: float
+    """Reads and writes of an fp32 logit from the output layer to its gradient."""
+    optimiser_seconds: float
+    """Of a step, however small."""
+    optimiser_bytes: float
+    """Read and written per parameter: unscaling, norm and clipping of gradients, Adam, the cast back."""
+    island_efficiency: float
+    """Payload rate of a large all-reduce behind a fast switch."""
+    collective_seconds: float
+    """Of a collective, however small, and what each member adds."""
+    member_seconds: float
+    chunk_root_seconds: float
+    """A transfer of t seconds takes this times sqrt(t) more: it is cut into chunks of a size that balances the two."""
+    transfer_seconds: float
+    """Of a transfer between stages, however small."""
+    network_efficiency: float
+    """Payload rate between islands."""
+    reserved_gib: float
+    """What a run takes beside the classes of ``memory``: context, buffers of collectives, fragments."""
+
+
+@cache
+def calibration() -> Calibration:
+    """The constants that come with the package."""
+    content = json.loads(files("lightfabric.placement").joinpath("calibration.json").read_text())
+    return Calibration(**content["constants"])

@@ -1,0 +1,84 @@
+"""How a job is cut over GPUs: degrees of parallelism, the layers of each stage, the tokens of each rank."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lightfabric.model.spec import JobSpec, ModelSpec
+
+Recompute = Literal["none", "selective", "full"]
+"""What the backward pass computes again instead of keeping: nothing, the attention core, or whole layers."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a job is cut: ``dp`` replicas of ``pp`` stages of ``cp`` x ``tp`` ranks; ``micro_batch`` sequences at a time.
+
+    Rank (d, p, c, t), counted from 0, is ``((d * pp + p) * cp + c) * tp + t``. ``cp`` ranks share the tokens of a sequence.
+    ``ep`` of the dp x cp ranks that hold the same matrices share the experts. A stage has ``virtual_stages`` chunks of
+    layers, pp chunks apart. ``zero`` cuts dp x cp ways: 1 the optimiser's state, 2 gradients too, 3 weights too.
+    """
+
+    dp: int
+    tp: int
+    pp: int
+    micro_batch: int
+    recompute: Recompute = "none"
+    ep: int = 1
+    cp: int = 1
+    virtual_stages: int = 1
+    zero: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.zero <= 3:
+            raise ValueError(f"Plan.zero must be from 0 to 3, not {self.zero!r}")
+        if self.dp * self.cp % self.ep:
+            raise ValueError(f"Plan.ep must be a divisor of dp * cp ({self.dp * self.cp}), not {self.ep!r}")
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that the plan needs, one per rank."""
+        return self.dp * self.tp * self.pp * self.cp
+
+    @property
+    def replicas(self) -> int:
+        """Ranks that hold the same matrices, experts apart, and sum their gradients."""
+        return self.dp * self.cp
+
+    @property
+    def degrees(self) -> tuple[int, int, int]:
+        """(dp, tp, pp)."""
+        return self.dp, self.tp, self.pp
+
+
+def micro_batches(job: JobSpec, plan: Plan) -> int:
+    """Micro-batches that one replica works off per iteration."""
+    return job.batch // (plan.dp * plan.micro_batch)
+
+
+def rank_tokens(job: JobSpec, plan: Plan) -> int:
+    """Tokens of a micro-batch that a rank sees."""
+    return plan.micro_batch * job.model.sequence // plan.cp
+
+
+def _layers_before(model: ModelSpec, chunks: int, chunk: int) -> int:
+    """Layers in the chunks before one; those that are left over go one each to the first chunks."""
+    return chunk * (model.layers // chunks) + min(chunk, model.layers % chunks)
+
+
+def _layers_from(model: ModelSpec, plan: Plan, stage: int, first: int) -> int:
+    """Layers of a stage, without those before layer ``first``."""
+    chunks, count = plan.pp * plan.virtual_stages, 0
+    for chunk in range(stage, chunks, plan.pp):
+        end = _layers_before(model, chunks, chunk + 1)
+        count += max(0, end - max(first, _layers_before(model, chunks, chunk)))
+    return count
+
+
+def stage_layers(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
+    """Transformer layers of a stage; if pp x virtual_stages does not divide the layers, the first chunks have one more."""
+    return _layers_from(model, plan, stage, 0)
+
+
+def routed_layers(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
+    """Layers of a stage that are mixtures of experts."""
+    return _layers_from(model, plan, stage, model.dense_layers) if model.experts else 0

@@ -1,0 +1,54 @@
+"""Published models by name, each with where its shape is from. Tests compare their parameters with the published counts."""
+
+from lightfabric.model.spec import ModelSpec
+
+
+def _llama3(layers: int, hidden: int, heads: int, ffn: int) -> ModelSpec:
+    """A. Grattafiori et al., "The Llama 3 Herd of Models" (2024), table 3; sequence of pre-training, section 3.4.1."""
+    return ModelSpec(
+        layers, hidden, heads, sequence=8192, vocabulary=128256, ffn=ffn, kv_heads=8,
+        gated=True, tied=False, positions="rotary", biases="none", dropout=False,
+    )  # fmt: skip
+
+
+def _mixtral(layers: int, hidden: int, heads: int, ffn: int, sequence: int) -> ModelSpec:
+    return ModelSpec(
+        layers, hidden, heads, sequence=sequence, vocabulary=32000, ffn=ffn, kv_heads=8,
+        gated=True, tied=False, positions="rotary", biases="none", dropout=False, experts=8, experts_per_token=2,
+    )  # fmt: skip
+
+
+_DEEPSEEK_V3 = ModelSpec(
+    layers=61, hidden=7168, heads=128, sequence=4096, vocabulary=129280, ffn=18432, head_width=128,
+    gated=True, tied=False, positions="rotary", biases="none", dropout=False,
+    experts=256, experts_per_token=8, expert_ffn=2048, shared_experts=1, dense_layers=3,
+    query_rank=1536, kv_rank=512, rope_width=64, value_width=128,
+)  # fmt: skip
+
+MODELS = {
+    # A. Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), table 2; the paper's counts are
+    # wrong and the released weights right.
+    "gpt2": ModelSpec(12, 768, 12, 1024, 50257),
+    "gpt2-medium": ModelSpec(24, 1024, 16, 1024, 50257),
+    "gpt2-large": ModelSpec(36, 1280, 20, 1024, 50257),
+    "gpt2-xl": ModelSpec(48, 1600, 25, 1024, 50257),
+    # D. Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM" (SC 2021),
+    # table 1: GPT-3 with Megatron's vocabulary, padded to 51200.
+    "gpt3-175b": ModelSpec(96, 12288, 96, 2048, 51200),
+    "megatron-1t": ModelSpec(128, 25600, 160, 2048, 51200),
+    # S. Smith et al., "Using DeepSpeed and Megatron to Train Megatron-Turing NLG 530B" (2022), section 2.3.
+    "turing-530b": ModelSpec(105, 20480, 128, 2048, 51200),
+    # BigScience, "BLOOM: A 176B-Parameter Open-Access Multilingual Language Model" (2022), table 3; ALiBi has no parameters.
+    "bloom-176b": ModelSpec(70, 14336, 112, 2048, 250880, positions="alibi", dropout=False),
+    "llama3-8b": _llama3(32, 4096, 32, 14336),
+    "llama3-70b": _llama3(80, 8192, 64, 28672),
+    "llama3-405b": _llama3(126, 16384, 128, 53248),
+    # A. Jiang et al., "Mixtral of Experts" (2024), table 1, and Mistral's config.json of Mixtral-8x22B-v0.1.
+    "mixtral-8x7b": _mixtral(32, 4096, 32, 14336, sequence=32768),
+    "mixtral-8x22b": _mixtral(56, 6144, 48, 16384, sequence=65536),
+    # DeepSeek-AI, "DeepSeek-V3 Technical Report" (2024), section 4.2; without the module that predicts a second token.
+    "deepseek-v3": _DEEPSEEK_V3,
+    # J. Devlin et al., "BERT" (2018), section 3: encoders have a decoder's shape. Without pooler and token types.
+    "bert-base": ModelSpec(12, 768, 12, 512, 30522),
+    "bert-large": ModelSpec(24, 1024, 16, 512, 30522),
+}  # fmt: skip

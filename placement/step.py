@@ -1,0 +1,138 @@
+"""Time of a training step, for all configurations at once: passes, pipeline, communication, optimiser."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.placement.calibration import Calibration
+from lightfabric.placement.case import FULL, Cases
+from lightfabric.placement.cost import adam_seconds, layer_seconds, layer_weights, logit_seconds, lookup_seconds
+from lightfabric.placement.gemm import Seconds
+
+Rate = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Network:
+    """Payload bytes/s at which a rank sends to its next neighbour of each dimension, ``[case]``, and what starting costs.
+
+    A collective takes ``start_seconds`` and ``member_seconds`` for each member but one, and ``chunk_root_seconds`` times the
+    root of its time on the wire; a transfer between stages ``transfer_seconds``: 0 where a fabric's own model has them.
+    ``gather`` is the rate at which sharded weights are collected.
+    """
+
+    tensor: Rate
+    context: Rate
+    expert: Rate
+    data: Rate
+    gather: Rate
+    pipeline: Rate
+    start_seconds: float = 0.0
+    member_seconds: float = 0.0
+    chunk_root_seconds: float = 0.0
+    transfer_seconds: float = 0.0
+
+    def pass_seconds(self, rate: Any, size_bytes: Any, members: Any, passes: int = 1) -> Seconds:
+        """A collective of ``size_bytes`` per member: reduce-scatter or all-gather is a pass round a ring, all-reduce two."""
+        wire = passes * (members - 1) / members * size_bytes / rate
+        start = self.start_seconds + self.member_seconds * (members - 1)
+        return np.where(members > 1, start + wire + self.chunk_root_seconds * np.sqrt(wire), 0.0)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Where a step's time goes, ``[case]``. Parts do not overlap: they add up."""
+
+    compute: Seconds
+    tensor: Seconds
+    pipeline: Seconds
+    bubble: Seconds
+    data: Seconds
+    optimiser: Seconds
+
+    @property
+    def total(self) -> Seconds:
+        """The step."""
+        return sum((getattr(self, entry.name) for entry in fields(self)), np.zeros(1))
+
+
+def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_bytes: Any) -> Parts:
+    """Predicted step of a 1F1B pipeline, interleaved where ``virtual_stages`` exceeds 1.
+
+    With w both passes of a stage on a micro-batch, c one transfer and d by how much the last stage, with the output layer,
+    is slower than the first, m micro-batches on p stages of v parts take
+    m max(w) + (p - 1) (w / v + 2 c + (m - 1) max(0, 2 v c - d) / p): in steady state the last k stages hold k micro-batches
+    in a loop of sum(w) + 2 (k - 1) c, so the last stage alone or all stages together set the pace.
+    """
+    forward, backward = (seconds * cases.stage_layers for seconds in layer_seconds(cases, fitted))
+    tensor = _tensor_seconds(cases, network) * cases.stage_layers
+    logits, lookup, alone = sum(logit_seconds(cases, fitted)), 2 * lookup_seconds(cases, fitted), cases.pp == 1
+    first = forward + backward + lookup + np.where(alone, logits, 0)
+    last = forward + backward + logits + np.where(alone, lookup, 0)
+    m, p, v = cases.micro_batches, cases.pp, cases.virtual_stages
+    size_bytes = cases.tokens * cases.hidden * cases.value_bytes / cases.tp
+    transfer = size_bytes / network.pipeline + network.transfer_seconds
+    waits = np.maximum(0, 2 * v * transfer - np.abs(last - first))
+    parameters = sum(rank_parameters(cases))
+    return Parts(
+        compute=m * np.maximum(first, last),
+        tensor=m * tensor,
+        pipeline=(p - 1) * (2 * transfer + (m - 1) * waits / p),
+        bubble=(p - 1) / v * (np.minimum(first, last) + tensor),
+        data=_data_seconds(cases, network, gradient_bytes, forward, backward) + _tie_seconds(cases, network, gradient_bytes),
+        optimiser=adam_seconds(cases, fitted, parameters / np.where(cases.zero > 0, cases.dp, 1)),
+    )
+
+
+def rank_parameters(cases: Cases) -> tuple[Any, Any]:
+    """Parameters of a rank of the first stage: layers and embedding, experts. Norms and biases are left out."""
+    dense, experts = layer_weights(cases)
+    return cases.stage_layers * dense + cases.vocabulary_shard * cases.hidden, cases.stage_layers * experts
+
+
+def _tensor_seconds(cases: Cases, network: Network) -> Seconds:
+    """Communication inside a layer's passes.
+
+    Two all-reduces of activations per pass, again when it is computed again [Shoeybi 2019]; keys and values gathered over
+    cp forward and backward, their gradients scattered; tokens to their experts and back, twice.
+    """
+    size_bytes, again = cases.tokens * cases.hidden * cases.value_bytes, np.where(cases.recompute == FULL, 1, 0)
+    tensor = (4 + 2 * again) * network.pass_seconds(network.tensor, size_bytes, cases.tp, passes=2)
+    keys = 2 * cases.kv_heads * cases.head_width * cases.micro_batch * cases.sequence * cases.value_bytes / cases.tp
+    context = (3 + again) * network.pass_seconds(network.context, keys, cases.cp)
+    routed = size_bytes * cases.experts_per_token / cases.tp
+    expert = cases.sparse_share * (4 + 2 * again) * network.pass_seconds(network.expert, routed, cases.ep)
+    return tensor + context + expert
+
+
+def _data_seconds(cases: Cases, network: Network, gradient_bytes: Any, forward: Seconds, backward: Seconds) -> Seconds:
+    """Gradients, and the weights if they are sharded, as far as no pass hides them.
+
+    What overlaps is hidden behind the last backward pass but for a layer's. ZeRO 3 gathers the weights for both passes of
+    every micro-batch, each behind the pass before, and scatters the gradients, which are hidden too if they overlap.
+    """
+    replicas, (dense, experts) = cases.dp * cases.cp, rank_parameters(cases)
+
+    def seconds(rate: Any, each: Any, passes: int = 1) -> Seconds:
+        shared = network.pass_seconds(rate, dense * each, replicas, passes)
+        if not np.any(cases.experts):
+            return shared
+        return shared + network.pass_seconds(rate, experts * each, np.maximum(replicas // cases.ep, 1), passes)
+
+    reduced = seconds(network.data, gradient_bytes, 2)
+    once = np.where(cases.zero > 0, reduced / 2 + seconds(network.data, cases.value_bytes), reduced)
+    once = np.where(cases.overlaps, np.maximum(once - backward, once / cases.stage_layers), once)
+    if not np.any(cases.zero == 3):
+        return once
+    gathered, scattered = (seconds(network.gather, cases.value_bytes) for _ in range(2))
+    hides = np.where(cases.overlaps, scattered, 0)
+    each = np.maximum(gathered - forward, 0) + np.maximum(gathered + hides - backward, 0) + scattered - hides
+    return np.where(cases.zero == 3, cases.micro_batches * each + gathered / cases.stage_layers, once)
+
+
+def _tie_seconds(cases: Cases, network: Network, gradient_bytes: Any) -> Seconds:
+    """Sum of the gradients of both copies of the embedding, on the first and the last stage."""
+    size_bytes = cases.vocabulary_shard * cases.hidden * gradient_bytes
+    return np.where(cases.sums_embedding & (cases.pp > 1), size_bytes / network.pipeline + network.transfer_seconds, 0.0)

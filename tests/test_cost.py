@@ -1,0 +1,196 @@
+"""The cost model: kernels against a plain twin and published facts, steps against published measurements it never saw."""
+
+from dataclasses import replace
+from math import ceil
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightfabric.flows import accuracy, training
+from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, JobSpec, ModelSpec
+from lightfabric.placement.calibration import calibration
+from lightfabric.placement.case import cases
+from lightfabric.placement.cost import backward_seconds, forward_seconds, layer_seconds, layer_weights
+from lightfabric.placement.gemm import TILES, gemm_seconds
+from lightfabric.placement.memory import memories
+from lightfabric.placement.preset import MODELS
+from lightfabric.placement.search import WHOLE, Rates, gradient_bytes, iteration_seconds, plans
+from lightfabric.placement.workload import Plan, iteration_flops, parameters, peak_memory
+
+A100, H100 = ACCELERATORS["a100"], ACCELERATORS["h100"]
+GPT3 = JobSpec(MODELS["gpt3-175b"], batch=1536)
+FITTED = calibration()
+ONE = Plan(1, 1, 1, 1)
+SIZES = st.integers(1, 20_000)
+
+
+def seconds_of_product(accelerator, m, n, k, count=1):
+    """Twin of ``gemm_seconds``: one product, no arrays."""
+    areas = []
+    for rows, columns, rate in TILES:
+        tiles = ceil(m / rows) * ceil(n / columns) * count
+        areas.append(ceil(tiles / accelerator.multiprocessors) * accelerator.multiprocessors * rows * columns / rate)
+    aligned = next((size for size in (64, 32, 16) if n % size == 0 and k % size == 0), 8)
+    share = {64: 1.0, 32: FITTED.align_32, 16: FITTED.align_16, 8: FITTED.align_8}[aligned]
+    rate = accelerator.peak_flops("bf16") * accelerator.matmul_fraction * FITTED.gemm_efficiency * share
+    bandwidth = accelerator.memory_gbytes_per_s * 1e9 * FITTED.memory_efficiency
+    size_bytes = 2 * count * (m * k + k * n + m * n)
+    return max(2 * min(areas) * (k + FITTED.fill_depth) / rate, size_bytes / bandwidth) + FITTED.kernel_seconds
+
+
+def product(accelerator, m, n, k, count=1):
+    return float(gemm_seconds(cases(GPT3, accelerator, [ONE]), FITTED, m, n, k, count)[0])
+
+
+@given(SIZES, SIZES, SIZES, st.integers(1, 300))
+def test_a_product_takes_what_the_twin_says(m, n, k, count):
+    assert product(A100, m, n, k, count) == pytest.approx(seconds_of_product(A100, m, n, k, count), rel=1e-12)
+
+
+def test_a_wave_more_costs_a_wave():
+    """[NVIDIA, Matrix Multiplication Background User's Guide, "Wave Quantization"]: 108 tiles of 256 x 128 are one wave."""
+    full, more = (product(A100, 256 * 12, 128 * columns, 4096) for columns in (9, 10))
+    assert more / full > 1.5
+
+
+def test_a_width_of_14400_on_eight_ranks_is_slower_than_13824():
+    """94 against 120 Tflop/s [BigScience, tr11-176B-ml/chronicles-prequel.md]."""
+    wide, aligned = (
+        layer_seconds(cases(JobSpec(ModelSpec(80, hidden, 96, 2048, 250880), 2048), A100, [Plan(1, 8, 1, 1)]), FITTED)
+        for hidden in (14400, 13824)
+    )
+    rates = [hidden**2 / sum(passes)[0] for hidden, passes in ((14400, wide), (13824, aligned))]
+    assert 0.55 < rates[0] / rates[1] < 0.9
+
+
+def test_an_accelerator_of_unknown_multiprocessors_has_no_waves():
+    plain = AcceleratorSpec("plain", 80.0, 1e6, 1000.0, 1000.0, 100.0)
+    flops = 2 * 300 * 300 * 6400
+    assert product(plain, 300, 300, 6400) > flops / (1e15 * FITTED.gemm_efficiency)
+    assert product(plain, 300, 300, 6400) < 3 * flops / (1e15 * FITTED.gemm_efficiency) + FITTED.kernel_seconds
+
+
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_a_stage_is_never_faster_than_its_flops(recompute):
+    """Flash attention leaves the masked half out and needs no recomputation of its own."""
+    plan = Plan(dp=1, tp=8, pp=1, micro_batch=1, recompute=recompute)
+    seconds = forward_seconds(H100, GPT3, plan, 0) + backward_seconds(H100, GPT3, plan, 0)
+    flops = iteration_flops(GPT3, "full" if recompute == "full" else "none") / GPT3.batch / plan.tp
+    assert flops / H100.peak_flops("bf16") < seconds < 2 * flops / H100.peak_flops("bf16")
+
+
+@pytest.mark.parametrize("name", ["gpt3-175b", "llama3-70b", "mixtral-8x7b", "deepseek-v3"])
+def test_layers_and_embedding_have_the_parameters_of_the_model(name):
+    """But for norms, biases and positions."""
+    model = MODELS[name]
+    one = cases(JobSpec(model, 64), H100, [ONE])
+    words = model.vocabulary * model.hidden * (1 if model.tied else 2)
+    assert float(sum(layer_weights(one))[0]) * model.layers + words == pytest.approx(parameters(model), rel=0.002)
+
+
+@pytest.mark.parametrize(("name", "gpus"), [("gpt2", 4), ("llama3-8b", 16), ("mixtral-8x7b", 16)])
+def test_memory_of_all_plans_at_once_is_near_the_exact_one(name, gpus):
+    """Norms and biases are left out, and what the last stage has; nothing that fits is sorted out."""
+    job = JobSpec(replace(MODELS[name], sequence=1024), batch=32)
+    every = [plan for plan in plans(job, H100, gpus, WHOLE) if plan.recompute != "none"][::7]
+    quick = memories(cases(job, H100, every), gradient_bytes(job)).total
+    exact = np.array([peak_memory(job, plan).total for plan in every])
+    assert len(every) > 30
+    assert (0.9 * quick <= exact).all()
+    assert np.median(quick / exact) == pytest.approx(1, abs=0.1)
+
+
+def test_slower_links_and_fewer_flops_never_help():
+    plan = Plan(4, 4, 4, 2)
+    rates = [Rates(rate, rate, rate) for rate in (1e10, 1e11)]
+    slow, fast = (iteration_seconds(GPT3, H100, plan, rate).total for rate in rates)
+    older = iteration_seconds(GPT3, A100, plan, rates[1]).total
+    assert fast < slow
+    assert fast < older
+
+
+def row(name, layers, hidden, heads, tp, pp, dp, gbs, mbs, step_s, **others):
+    sizes = {"layers": layers, "hidden": hidden, "heads": heads, "tp": tp, "pp": pp, "dp": dp, "gbs": gbs, "mbs": mbs}
+    table = {"seq": 2048, "vocab": 51200, "accel": "A100-80GB", "precision": "fp16", "recompute": "full"}
+    return {key: str(value) for key, value in ({"model": name, "step_s": step_s} | table | sizes | others).items()}
+
+
+def of_rate(row, tflops):
+    """The row with the step that its published rate per GPU stands for [Narayanan 2021, equation 3]."""
+    layers, h, s, batch, v = (int(row[key]) for key in ("layers", "hidden", "seq", "gbs", "vocab"))
+    flops = 96 * batch * s * layers * h**2 * (1 + s / (6 * h) + v / (16 * layers * h))
+    gpus = int(row["tp"]) * int(row["pp"]) * int(row["dp"])
+    return row | {"step_s": str(flops / gpus / (tflops * 1e12))}
+
+
+# D. Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM" (SC 2021), table 2,
+# PTD parallelism at micro-batch 1: 174.6 B on 384, 768 and 1536 A100, 529.6 B on 560.
+NARAYANAN = [
+    of_rate(row("175B", 96, 12288, 96, 8, 12, 4, 1536, 1, ""), 153),
+    of_rate(row("175B", 96, 12288, 96, 8, 12, 8, 1536, 1, ""), 149),
+    of_rate(row("175B", 96, 12288, 96, 8, 12, 16, 1536, 1, ""), 141),
+    of_rate(row("530B", 105, 20480, 128, 8, 35, 2, 2240, 1, ""), 171),
+]
+# V. Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models" (2022), table 5: full recomputation,
+# and the paper's sequence parallelism with selective recomputation.
+KORTHIKANTI = [
+    row("22B", 48, 6144, 64, 8, 1, 1, 4, 4, 1.42),
+    row("175B", 96, 12288, 96, 8, 8, 1, 64, 1, 18.13, vp=3),
+    row("530B", 105, 20480, 128, 8, 35, 1, 280, 1, 49.05, vp=3),
+    row("1T", 128, 25600, 160, 8, 64, 1, 512, 1, 94.42),
+    row("22B", 48, 6144, 64, 8, 1, 1, 4, 4, 1.10, recompute="selective"),
+    row("175B", 96, 12288, 96, 8, 8, 1, 64, 1, 13.75, vp=3, recompute="selective"),
+    row("530B", 105, 20480, 128, 8, 35, 1, 280, 1, 37.83, vp=3, recompute="selective"),
+    row("1T", 128, 25600, 160, 8, 64, 1, 512, 1, 71.49, recompute="selective"),
+]
+# BigScience, "BLOOM" (2022), section 3.3 and the log of the training: 384 A100, about 105 s per step.
+BLOOM = [row("bloom", 70, 14336, 112, 4, 12, 8, 2048, 2, 105.0, vocab=250880, zero=1, precision="bf16/fp16")]
+
+
+@pytest.mark.parametrize("published", [NARAYANAN, KORTHIKANTI, BLOOM], ids=["narayanan", "korthikanti", "bloom"])
+def test_published_steps_that_no_constant_was_fitted_to_are_predicted(published):
+    runs = training.runs([(entry["model"], entry) for entry in published])
+    error = training.predicted(runs, FITTED).total / runs.step_seconds - 1
+    assert np.abs(error).mean() < 0.06
+    assert np.abs(error).max() < 0.12
+
+
+def test_llama_3_on_h100_is_predicted_from_constants_of_the_a100():
+    """A. Grattafiori et al., "The Llama 3 Herd of Models" (2024), table 4: 430, 400 and 380 Tflop/s, interleaved."""
+    table = {"ffn": 53248, "vocab": 128256, "accel": "H100", "precision": "bf16", "recompute": "none", "zero": 1}
+    shapes = [(8192, 1, 64, 2048, 430), (8192, 1, 128, 2048, 400), (131072, 16, 8, 128, 380)]
+    rows = [
+        row("405B", 126, 16384, 128, 8, 16, dp, gbs, 1, "", seq=seq, cp=cp, vp=8, **table) for seq, cp, dp, gbs, _ in shapes
+    ]
+    runs = training.runs([("llama", entry) for entry in rows])
+    model = MODELS["llama3-405b"]
+    causal = np.array([6.0 * parameters(model) + 6 * model.layers * model.hidden * seq for seq, *_ in shapes])
+    gpus = np.array([8 * 16 * cp * dp for _, cp, dp, *_ in shapes])
+    tokens = np.array([seq * gbs for seq, _, _, gbs, _ in shapes])
+    published = causal * tokens / gpus / np.array([rate * 1e12 for *_, rate in shapes])
+    assert training.predicted(runs, FITTED).total / published == pytest.approx([1, 1, 1], abs=0.08)
+
+
+SHARED = accuracy.TABLE if accuracy.TABLE.is_file() else None
+shared = pytest.mark.skipif(SHARED is None, reason=f"{accuracy.TABLE} is not there")
+
+
+@shared
+def test_held_out_models_are_predicted_better_than_by_a_constant_efficiency():
+    for source in accuracy.measure():
+        assert source["model_mean"] < min(0.085, source["constant_mean"])
+        assert source["rank_correlation"] > 0.95
+        assert source["memory_mean"] is None or source["memory_mean"] < 0.1
+
+
+@shared
+def test_the_constants_are_those_that_the_script_fits():
+    from lightfabric.flows import calibrate
+
+    runs = training.read(SHARED)
+    known = calibrate.ASSUMED | calibrate.collectives(SHARED.parent / "collectives_a100.csv")
+    found = calibrate.fit(runs[calibrate.is_fitted(runs)], known | {"reserved_gib": 0.0})
+    again, kept = (training.predicted(runs, constants).total for constants in (found, FITTED))
+    assert again == pytest.approx(kept, rel=0.01)

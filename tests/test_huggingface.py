@@ -1,0 +1,208 @@
+"""The config.json of published models, written here from their pages on Hugging Face, and of none."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightfabric.flows.huggingface import MOST_BYTES, load_model
+from lightfabric.flows.report import InputError
+from lightfabric.placement.preset import MODELS
+from lightfabric.placement.workload import parameters
+
+LLAMA3_8B = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "attention_dropout": 0.0,
+    "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 8192,
+    "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "rms_norm_eps": 1e-05,
+    "rope_scaling": None, "rope_theta": 500000.0, "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    "vocab_size": 128256,
+}  # fmt: skip
+MIXTRAL_8X7B = {
+    "architectures": ["MixtralForCausalLM"], "model_type": "mixtral", "attention_dropout": 0.0, "hidden_size": 4096,
+    "intermediate_size": 14336, "max_position_embeddings": 32768, "num_attention_heads": 32, "num_experts_per_tok": 2,
+    "num_hidden_layers": 32, "num_key_value_heads": 8, "num_local_experts": 8, "sliding_window": None,
+    "tie_word_embeddings": False, "vocab_size": 32000,
+}  # fmt: skip
+DEEPSEEK_V3 = {
+    "architectures": ["DeepseekV3ForCausalLM"], "model_type": "deepseek_v3", "attention_bias": False,
+    "first_k_dense_replace": 3, "hidden_size": 7168, "intermediate_size": 18432, "kv_lora_rank": 512,
+    "max_position_embeddings": 163840, "moe_intermediate_size": 2048, "moe_layer_freq": 1, "n_group": 8,
+    "n_routed_experts": 256, "n_shared_experts": 1, "num_attention_heads": 128, "num_experts_per_tok": 8,
+    "num_hidden_layers": 61, "num_key_value_heads": 128, "num_nextn_predict_layers": 1, "q_lora_rank": 1536,
+    "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "quantization_config": {"fmt": "e4m3", "quant_method": "fp8"},
+    "tie_word_embeddings": False, "v_head_dim": 128, "vocab_size": 129280,
+}  # fmt: skip
+GPT2 = {
+    "architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "activation_function": "gelu_new", "attn_pdrop": 0.1,
+    "embd_pdrop": 0.1, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024,
+    "resid_pdrop": 0.1, "vocab_size": 50257,
+}  # fmt: skip
+BLOOM = {
+    "architectures": ["BloomForCausalLM"], "model_type": "bloom", "attention_dropout": 0.0, "hidden_dropout": 0.0,
+    "n_embed": 14336, "n_layer": 70, "num_attention_heads": 112, "seq_length": 2048, "vocab_size": 250880,
+}  # fmt: skip
+BERT_LARGE = {
+    "model_type": "bert", "attention_probs_dropout_prob": 0.1, "hidden_dropout_prob": 0.1, "hidden_size": 1024,
+    "intermediate_size": 4096, "max_position_embeddings": 512, "num_attention_heads": 16, "num_hidden_layers": 24,
+    "type_vocab_size": 2, "vocab_size": 30522,
+}  # fmt: skip
+QWEN2_7B = {
+    "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944, "max_position_embeddings": 131072,
+    "num_attention_heads": 28, "num_hidden_layers": 28, "num_key_value_heads": 4, "tie_word_embeddings": False,
+    "vocab_size": 152064,
+}  # fmt: skip
+GPT_NEOX_20B = {
+    "model_type": "gpt_neox", "hidden_size": 6144, "intermediate_size": 24576, "max_position_embeddings": 2048,
+    "num_attention_heads": 64, "num_hidden_layers": 44, "rotary_pct": 0.25, "tie_word_embeddings": False,
+    "vocab_size": 50432,
+}  # fmt: skip
+MISTRAL_7B = {
+    "model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336, "max_position_embeddings": 32768,
+    "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8, "sliding_window": 4096,
+    "tie_word_embeddings": False, "vocab_size": 32000,
+}  # fmt: skip
+MISTRAL_NEMO = MISTRAL_7B | {"hidden_size": 5120, "head_dim": 128, "num_hidden_layers": 40, "vocab_size": 131072}
+FAMILIES = "llama, mistral, mixtral, qwen2, gpt2, gpt_neox, bloom, deepseek_v3, bert"
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "config.json"
+
+
+def imported(path, config):
+    path.write_text(json.dumps(config))
+    return load_model(path)
+
+
+def said(path, content) -> str:
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    with pytest.raises(InputError) as error:
+        load_model(path)
+    text = str(error.value)
+    assert text.startswith(f"{path}: ")
+    assert "\n" not in text
+    return text.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    ("config", "preset"),
+    [(LLAMA3_8B, "llama3-8b"), (MIXTRAL_8X7B, "mixtral-8x7b"), (GPT2, "gpt2"), (BLOOM, "bloom-176b")],
+    ids=["llama", "mixtral", "gpt2", "bloom"],
+)
+def test_a_config_is_its_preset(path, config, preset):
+    model, wanted = imported(path, config), MODELS[preset]
+    heads = {"ffn": wanted.ffn, "kv_heads": wanted.kv_heads}
+    assert model == wanted
+    assert heads == {"ffn": model.ffn, "kv_heads": model.kv_heads}
+
+
+@pytest.mark.parametrize(("config", "preset"), [(DEEPSEEK_V3, "deepseek-v3"), (BERT_LARGE, "bert-large")])
+def test_a_config_has_the_parameters_of_its_preset(path, config, preset):
+    model = imported(path, config)
+    assert parameters(model) == parameters(MODELS[preset])
+    assert model.sequence == config["max_position_embeddings"]
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [
+        (QWEN2_7B, 7_615_616_512),  # elements of the safetensors files of Qwen/Qwen2-7B
+        (GPT_NEOX_20B, 20_554_567_680),  # Black 2022, section 3
+        (MISTRAL_7B, 7_241_732_096),  # of mistralai/Mistral-7B-v0.1
+        (MISTRAL_NEMO, 12_247_782_400),  # of mistralai/Mistral-Nemo-Base-2407
+    ],
+    ids=["qwen2", "gpt_neox", "mistral", "wide heads"],
+)
+def test_parameters_are_those_of_the_released_weights(path, config, count):
+    assert parameters(imported(path, config)) == count
+
+
+def test_keys_that_may_be_left_out_have_the_value_of_the_family(path):
+    llama = imported(
+        path, {key: LLAMA3_8B[key] for key in LLAMA3_8B if key not in ("num_key_value_heads", "tie_word_embeddings")}
+    )
+    assert llama.kv_head_count == 32
+    assert not llama.tied
+    assert imported(path, LLAMA3_8B | {"tie_word_embeddings": True}).tied
+    assert imported(path, GPT2 | {"n_inner": None}).ffn_width == 4 * 768
+    assert imported(path, GPT2 | {"n_inner": 1000}).ffn_width == 1000
+    assert imported(path, GPT2).dropout
+    assert not imported(path, GPT2 | {"resid_pdrop": 0}).dropout
+    assert imported(path, {key: BLOOM[key] for key in BLOOM if key != "seq_length"}).sequence == 2048
+    assert imported(path, DEEPSEEK_V3 | {"q_lora_rank": None}).query_rank is None
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (LLAMA3_8B | {"num_hidden_layers": "32"}, "num_hidden_layers must be a whole number from 1 to 4194304, not '32'"),
+        (LLAMA3_8B | {"num_hidden_layers": None}, "num_hidden_layers must be a whole number from 1 to 4194304, not null"),
+        (LLAMA3_8B | {"num_hidden_layers": True}, "num_hidden_layers must be a whole number from 1 to 4194304, not true"),
+        (LLAMA3_8B | {"num_hidden_layers": 4194304}, "num_hidden_layers must be from 1 to 1048576, not 4194304"),
+        (LLAMA3_8B | {"vocab_size": 0}, "vocab_size must be a whole number from 1 to 4194304, not 0"),
+        (LLAMA3_8B | {"hidden_size": 4096.0}, "hidden_size must be a whole number from 1 to 4194304, not 4096.0"),
+        (LLAMA3_8B | {"num_attention_heads": 33}, "num_attention_heads must be a divisor of hidden (4096), not 33"),
+        (LLAMA3_8B | {"num_key_value_heads": 7}, "num_key_value_heads must be a divisor of heads (32), not 7"),
+        (LLAMA3_8B | {"tie_word_embeddings": 0}, "tie_word_embeddings must be true or false, not 0"),
+        (LLAMA3_8B | {"attention_bias": True}, "attention_bias must be false, not true"),
+        (
+            {"model_type": "gpt2"},
+            "n_layer must be a whole number from 1 to 4194304, not left out",
+        ),
+        (GPT2 | {"resid_pdrop": "no"}, "resid_pdrop must be a number from 0 to 1, not 'no'"),
+        (BLOOM | {"n_embed": 14337}, "num_attention_heads must be a divisor of hidden (14337), not 112"),
+        (MIXTRAL_8X7B | {"num_experts_per_tok": 9}, "num_experts_per_tok must be from 1 to 8, not 9"),
+        (DEEPSEEK_V3 | {"first_k_dense_replace": 61}, "first_k_dense_replace must be from 0 to 60, not 61"),
+        (DEEPSEEK_V3 | {"moe_layer_freq": 2}, "moe_layer_freq must be 1, not 2"),
+        ({"model_type": "mamba"}, f"model_type must be one of {FAMILIES}, not 'mamba'"),
+        ({"model_type": ["llama"]}, f"model_type must be one of {FAMILIES}, not an array"),
+        ({}, f"model_type must be one of {FAMILIES}, not left out"),
+        ([], "must be a JSON object, not an array"),
+        (b"", "must be JSON, not: Expecting value: line 1 column 1 (char 0)"),
+        (b"[" * 100_000, "must be JSON of a few levels, not deeply nested"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_wrong_config_is_refused_in_one_line(path, config, says):
+    assert said(path, config) == says
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe{", b"\0" * 1000, b'{"model_type": ' + b"9" * 5000 + b"}", b'{"a": "' + b"\n" * 9],
+    ids=["utf-16", "zeros", "huge", "lines"],
+)  # fmt: skip
+def test_what_is_no_json_is_refused(path, content):
+    assert "must be " in said(path, content)
+
+
+def test_a_large_or_absent_file_and_a_folder_are_refused(path):
+    with path.open("wb") as file:
+        file.truncate(1 << 30)
+    for at, says in (
+        (path, f"must be a config.json of at most {MOST_BYTES} bytes, not {1 << 30} bytes"),
+        (path.parent, "must be a config.json, not a folder"),
+        (path.parent / "absent", "must be a config.json that can be read, not: No such file or directory"),
+    ):
+        with pytest.raises(InputError) as error:
+            load_model(at)
+        assert str(error.value) == f"{at}: {says}"
+
+
+VALUES = st.none() | st.booleans() | st.integers(-2, 200) | st.integers() | st.floats() | st.text(max_size=3) | st.just([1])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from([LLAMA3_8B, MIXTRAL_8X7B, DEEPSEEK_V3, GPT2, BLOOM]), st.data())
+def test_only_input_errors_escape_when_values_are_exchanged(tmp_path_factory, config, data):
+    changed = data.draw(st.dictionaries(st.sampled_from(sorted(config)), VALUES, min_size=1, max_size=3))
+    path = tmp_path_factory.getbasetemp() / "exchanged.json"
+    path.write_text(json.dumps(config | changed))
+    message = "it must be right"
+    try:
+        assert parameters(load_model(path)) > 0
+    except InputError as error:
+        message = str(error)
+    assert " must be " in message
+    assert "\n" not in message

@@ -1,0 +1,95 @@
+"""Parameters of published models: the counts are of the released weights, as the model hubs and papers give them."""
+
+import pytest
+
+from lightfabric.model.spec import JobSpec
+from lightfabric.placement.preset import MODELS
+from lightfabric.placement.workload import active_parameters, attention_flops, iteration_flops, parameters
+
+EXACT = {
+    # Elements of the tensors in the safetensors files of openai-community/gpt2*, meta-llama/Meta-Llama-3-*,
+    # meta-llama/Llama-3.1-405B, mistralai/Mixtral-8x7B-v0.1, mistral-community/Mixtral-8x22B-v0.1 on Hugging Face.
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "llama3-8b": 8_030_261_248,
+    "llama3-70b": 70_553_706_496,
+    "llama3-405b": 405_853_388_800,
+    "mixtral-8x7b": 46_702_792_704,
+    "mixtral-8x22b": 140_620_634_112,
+}
+NORM_AFTER_EMBEDDING = 2 * 14336
+ROUTER_CORRECTIONS = 58 * 256
+"""A number per expert that is set by rule, not trained [DeepSeek-V3, section 2.1.2]; the files have them."""
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_parameters_are_those_of_the_released_weights(name):
+    assert parameters(MODELS[name]) == EXACT[name]
+
+
+def test_parameters_of_bloom_are_those_of_its_weights_but_for_a_norm():
+    assert parameters(MODELS["bloom-176b"]) == 176_247_271_424 - NORM_AFTER_EMBEDDING
+
+
+def test_parameters_of_deepseek_v3_are_those_of_its_weights_but_for_the_corrections_of_the_router():
+    assert parameters(MODELS["deepseek-v3"]) == 671_026_419_200 - ROUTER_CORRECTIONS
+
+
+@pytest.mark.parametrize(("name", "weights"), [("bert-base", 109_482_240), ("bert-large", 335_141_888)])
+def test_parameters_of_bert_are_those_of_its_weights_but_for_pooler_and_token_types(name, weights):
+    """Weights of google-bert/bert-*-uncased without the heads of pre-training."""
+    h = MODELS[name].hidden
+    assert parameters(MODELS[name]) == weights - (h * h + h) - 2 * h
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "within"),
+    [
+        ("gpt3-175b", 174.6, 0.05),  # Narayanan 2021, table 1
+        ("megatron-1t", 1008.0, 0.05),  # the same
+        ("turing-530b", 529.6, 0.05),  # Narayanan 2021, table 2
+        ("bert-large", 0.340, 0.007),  # Devlin 2018, section 3
+        ("bert-base", 0.110, 0.002),  # the same
+    ],
+)
+def test_parameters_are_those_of_the_papers(name, billions, within):
+    assert parameters(MODELS[name]) / 1e9 == pytest.approx(billions, abs=within)
+
+
+@pytest.mark.parametrize(
+    ("name", "billions"),
+    [
+        ("mixtral-8x7b", 12.88),  # Mistral's "12.9B": mistral.ai/news/mixtral-of-experts
+        ("mixtral-8x22b", 39.15),  # Mistral's "39B": mistral.ai/news/mixtral-8x22b
+        ("deepseek-v3", 37.55),  # "37B" of the report, section 1
+        ("llama3-8b", 8.03),
+    ],
+)
+def test_active_parameters_are_those_of_the_papers(name, billions):
+    assert active_parameters(MODELS[name]) / 1e9 == pytest.approx(billions, abs=0.005)
+
+
+def test_active_parameters_of_deepseek_v3_without_the_input_embedding_are_those_of_its_weight_notes():
+    """README_WEIGHTS.md says 36.7 B, with 0.9 B of the output layer."""
+    model = MODELS["deepseek-v3"]
+    assert (active_parameters(model) - model.vocabulary * model.hidden) / 1e9 == pytest.approx(36.7, abs=0.1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_flops_without_the_attention_core_are_six_per_active_parameter_and_token(name):
+    """Kaplan 2020, section 2.1: all active parameters but those that are looked up, and the few biases and norms."""
+    model = MODELS[name]
+    tokens = 4 * model.sequence
+    flops = iteration_flops(JobSpec(model, batch=4), "none") - 3 * model.layers * attention_flops(model, 4)
+    looked_up = (0 if model.tied else model.vocabulary) + (model.sequence if model.positions == "learned" else 0)
+    multiplied = active_parameters(model) - looked_up * model.hidden
+    assert flops == pytest.approx(6 * multiplied * tokens, rel=1.2e-3)
+
+
+def test_flops_of_llama_3_405b_are_those_of_its_paper():
+    """Section 3.2: 3.8e25 flops on 15.6e12 tokens, without the attention core."""
+    model = MODELS["llama3-405b"]
+    flops = iteration_flops(JobSpec(model, batch=1), "none") - 3 * model.layers * attention_flops(model, 1)
+    assert flops / model.sequence * 15.6e12 == pytest.approx(3.8e25, rel=0.01)
