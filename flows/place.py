@@ -8,7 +8,7 @@ from lightfabric.flows import exchange
 from lightfabric.flows.load import load_spec
 from lightfabric.flows.report import InputError, print_json, say
 from lightfabric.flows.study import check, efficiency, plan_columns
-from lightfabric.model.spec import FabricSpec, Spec
+from lightfabric.model.spec import FabricSpec, SipOcsSpec, SipRingSpec, Spec
 from lightfabric.placement.search import MOST_GPUS
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def main(path: Path | None, gpus: int | None, fabric: str | None, as_json: bool,
     timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))
     share = efficiency(spec, timing)
     placed = [_place(spec, kind, count, share) for kind in spec.fabrics]
-    placements = [_columns(kind, found) for kind, found in zip(spec.fabrics, placed, strict=True)]
+    placements = [_columns(spec, kind, found) for kind, found in zip(spec.fabrics, placed, strict=True)]
     if export is not None:
         _export(export, spec, placed[0])
     if as_json:
@@ -66,18 +66,35 @@ def _export(path: Path, spec: Spec, placed: "Placement") -> None:
     exchange.write(path, task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank))
 
 
-def _columns(fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
+def _columns(spec: Spec, fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
     distance = placed.bytes_by_distance
     return {"fabric": fabric.name} | plan_columns(placed) | {
         "order_s": placed.order.seconds,
         "order_bound_s": placed.order.bound_seconds,
         "byte_hops": placed.order.byte_hops,
         "circuits": None if placed.circuits is None else len(placed.circuits.lanes),
+        **_lane_columns(spec, fabric, placed),
         "gpus_by_degree": placed.gpus_by_degree.tolist(),
         "bytes_by_distance": distance.tolist(),
         "mean_distance_gpus": float(distance @ range(len(distance))) / max(1, int(distance.sum())),
         "gpu_of_rank": placed.gpu_of_rank.tolist(),
     }  # fmt: skip
+
+
+def _lane_columns(spec: Spec, fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
+    """None where there are no lanes, or no wavelengths of circuits' own."""
+    load = None
+    if isinstance(fabric, SipRingSpec | SipOcsSpec) and placed.circuits is not None:
+        from lightfabric.placement.load import lane_load
+
+        load = lane_load(fabric, spec.chiplet, placed.plan.gpus, placed.circuits, placed.traffic)
+    return {
+        "lane_bytes": load and load.most_bytes,
+        "mean_lane_bytes": load and load.mean_bytes,
+        "lane_bytes_bound": load and load.bound_bytes,
+        "wavelengths": load and load.colouring and load.colouring.count,
+        "wavelengths_bound": load and load.colouring and load.colouring.bound,
+    }
 
 
 _LISTS = ("gpus_by_degree", "bytes_by_distance", "gpu_of_rank")
@@ -88,6 +105,10 @@ _NOTES = {
     "max_degree": "other GPUs that a GPU sends to",
     "mean_distance_gpus": "of a byte, along a ring of all GPUs",
     "byte_hops": "bytes times ring segments",
+    "lane_bytes": "over the fullest wavelength of a ring, port of an OCS",
+    "lane_bytes_bound": "no lanes for these circuits can be below",
+    "wavelengths": "so that each pair of GPUs on the ring has its own",
+    "wavelengths_bound": "no numbering can be below",
 }
 
 

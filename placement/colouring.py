@@ -15,7 +15,9 @@ from lightfabric.placement.demand import Lanes
 from lightfabric.placement.mapping import segment_load
 
 MOST_STEPS = 1 << 26
-"""Work that is spent on trying places to cut the ring at, in arcs x numbers."""
+"""Work that is spent on trying places to cut the ring at, in nodes and arcs x numbers."""
+MOST_LENGTHS = 64
+"""Lengths of arcs that the lower bound is computed for."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,27 @@ def _least(nodes: int, first: Lanes, length: Lanes) -> int:
         return 0
     load = segment_load(first.astype(np.int32), length, np.ones_like(length), nodes)
     least = int(load.max())
-    for shortest in np.unique(length).tolist():
+    lengths = np.unique(length)
+    for shortest in lengths[:: 1 + len(lengths) // MOST_LENGTHS].tolist():
         long = length >= shortest
         end = np.full(2 * nodes + 1, 4 * nodes)  # of the arc that ends first of those that start here or later
         np.minimum.at(end, first[long], first[long] + length[long])
         np.minimum.at(end, first[long] + nodes, first[long] + nodes + length[long])
         end = np.minimum.accumulate(end[::-1])[::-1].copy()
-        least = max(least, ceil(int(long.sum()) / int(_most_disjoint(end, nodes))))
+        disjoint = _most_disjoint(end, int(first[length == shortest][0]), shortest, nodes)
+        least = max(least, ceil(int(long.sum()) / int(disjoint)))
     return least
 
 
 @compiled
-def _most_disjoint(end: Records, nodes: int) -> int:
-    """Most arcs of which no two meet: from some node on, each time the one that ends first."""
+def _most_disjoint(end: Records, begin: int, length: int, nodes: int) -> int:
+    """Most arcs of which no two meet: from some node on, each time the one that ends first.
+
+    Some of the most start on any given arc: if none does, at most one meets it, which can be exchanged for it.
+    """
     most = 1
-    for start in range(nodes):
+    for offset in range(length):
+        start = (begin + offset) % nodes
         at, count = end[start], 0
         while at <= start + nodes:
             count += 1
@@ -105,7 +113,7 @@ def _coloured(nodes: int, first: Lanes, length: Lanes, least: int) -> tuple[NDAr
     crossing = load - np.bincount(first, minlength=nodes)
     by_node = np.lexsort((-length, first))
     at_node = np.searchsorted(first[by_node], np.arange(nodes + 1))
-    tries = 1 + MOST_STEPS // max(1, len(first) * least)
+    tries = 1 + MOST_STEPS // (nodes + len(first) * least)
     for cut in np.argsort(crossing, kind="stable")[:tries].tolist():
         offset = np.mod(first - cut, nodes)
         order = np.lexsort((-length, offset, offset + length <= nodes))

@@ -56,24 +56,35 @@ def _require_ports(demand: Demand, switches: int) -> None:
             raise ValueError(f"switches must be at least {degree[node]}, for node {node} {verb} so many, not {switches}")
 
 
+def best_share(demand: Demand, switches: int) -> float:
+    """The value of the best one-way setting, without the setting; 0 if there are too few switches for some node."""
+    return _shared(demand, switches)[1]
+
+
+def _used(demand: Demand, lanes: Lanes) -> tuple[Lanes, Lanes]:
+    """Circuits from and to each node."""
+    out, into = np.zeros(demand.nodes, np.int64), np.zeros(demand.nodes, np.int64)
+    np.add.at(out, demand.source, lanes)
+    np.add.at(into, demand.destination, lanes)
+    return out, into
+
+
+def _shared(demand: Demand, switches: int) -> tuple[Lanes | None, float]:
+    def serve(needed: Lanes) -> Lanes | None:
+        return needed if max(int(side.max()) for side in _used(demand, needed)) <= switches else None
+
+    busiest = max(float(side.max(initial=1)) for side in demand.node_bytes())
+    return most_even(demand, switches / busiest, serve)
+
+
 def _one_way(demand: Demand, switches: int) -> Switching:
     _require_ports(demand, switches)
-    used = [np.zeros(demand.nodes, np.int64), np.zeros(demand.nodes, np.int64)]
-
-    def serve(needed: Lanes) -> Lanes | None:
-        for count, end in zip(used, (demand.source, demand.destination), strict=True):
-            count[:] = 0
-            np.add.at(count, end, needed)
-        return needed if max(count.max() for count in used) <= switches else None
-
-    limit = switches / max((float(side.max()) for side in demand.node_bytes()), default=1.0) if len(demand) else 0.0
-    lanes, bound = most_even(demand, limit, serve)
+    lanes, bound = _shared(demand, switches)
     lanes = np.zeros(len(demand), np.int64) if lanes is None else lanes
-    serve(lanes)
+    out, into = _used(demand, lanes)
     source, destination = demand.source.tolist(), demand.destination.tolist()
 
     def take(pair: int) -> bool:
-        out, into = used
         if out[source[pair]] == switches or into[destination[pair]] == switches:
             return False
         out[source[pair]] += 1
@@ -116,10 +127,8 @@ def _require_edges(edges: Demand, switches: int) -> None:
 
 def _coloured(edges: Demand, switches: int, until: float, needed: Lanes) -> Lanes | None:
     """``partner[node, switch]``, -1 if idle, with so many circuits for each edge; None if there is none."""
-    degree = np.zeros(edges.nodes, np.int64)
-    np.add.at(degree, edges.source, needed)
-    np.add.at(degree, edges.destination, needed)
-    if degree.max() > switches or needed.sum() > edges.nodes // 2 * switches:
+    out, into = _used(edges, needed)
+    if (out + into).max() > switches or needed.sum() > edges.nodes // 2 * switches:
         return None
     partner = np.full((edges.nodes, switches), -1)
     ends = zip(edges.source.tolist(), edges.destination.tolist(), needed.tolist(), strict=True)
