@@ -54,7 +54,7 @@ class Axis:
                 before = (distance - np.array(self.strides)) % self.length
                 options = count[before] + one
                 uneven = ((total + options) ** 2).sum(axis=1).astype(float)
-                uneven[hops[before] != hops[wave[0]]] = np.inf
+                uneven[hops[before] < 0] = np.inf
                 count[distance] = options[uneven.argmin()]
                 total += count[distance]
             hops[following] = hops[wave[0]] + 1

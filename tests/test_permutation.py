@@ -3,6 +3,7 @@
 import time
 from itertools import combinations_with_replacement, permutations
 
+import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,6 +87,24 @@ def test_three_nodes_that_all_talk_need_a_third_switch_for_both_ways():
     assert one_shot(demand, 2).value == 0.5
     assert one_shot(demand, 2, duplex=True).bound == 0.0
     assert one_shot(demand, 3, duplex=True).value == 0.5
+
+
+def test_where_alternating_paths_fail_the_integer_programme_does_not():
+    edges = [(0, 2), (0, 4), (0, 5), (1, 2), (1, 3), (1, 4), (2, 5), (3, 5)]
+    demand = Demand.of(6, dict.fromkeys(edges, 2))
+    assert one_shot(demand, 3, duplex=True).value == 0.5 == brute_force(demand, 3, duplex=True)
+
+
+def test_the_graph_of_petersen_takes_a_fourth_switch():
+    """Three edges at each node, and no colouring of the edges with three colours (Petersen, 1898)."""
+    demand = Demand.of(10, dict.fromkeys(nx.petersen_graph().edges, 1))
+    assert [one_shot(demand, switches, duplex=True).bound for switches in (3, 4)] == [0, 1]
+    assert one_shot(demand, 4, duplex=True).value == 1
+
+
+def test_a_programme_without_time_leaves_a_value_and_a_bound():
+    found = one_shot(Demand.of(10, dict.fromkeys(nx.petersen_graph().edges, 1)), 3, duplex=True, time_limit_s=0.0)
+    assert (found.value, found.bound) == (0, 1)
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,23 @@ def test_no_wavelength_that_fits_is_left(case):
             verify(ring, demand, Assignment(lanes, demand.least_ratio(lanes.sum(axis=(0, 1))), np.inf))
 
 
+@settings(max_examples=60, deadline=None)
+@given(cases(most_nodes=6, most_pairs=4, most_fibres=2, most_channels=2))
+def test_without_reuse_the_wavelengths_of_a_direction_are_shared_as_well_as_brute_force_can(case):
+    ring, demand = case
+    pairs = list(zip(demand.source.tolist(), demand.destination.tolist(), strict=True))
+    both = [{next(iter(way))[0] for way in ways(ring, *pair)} for pair in pairs]
+    options = [[(a, b) for a, b in product(range(ring.capacity + 1), repeat=2)
+                if (1 in side or not a) and (-1 in side or not b)] for side in both]  # fmt: skip
+    best = 0.0
+    for lanes in product(*options):
+        if max(map(sum, zip(*lanes, strict=True))) <= ring.capacity:
+            best = max(best, min(sum(each) / size for each, size in zip(lanes, demand.size_bytes.tolist(), strict=True)))
+    found = without_reuse(ring, demand)
+    assert found.value == found.bound == pytest.approx(best)
+    assert (found.lanes.sum(axis=2) <= ring.channels).all()
+
+
 def test_a_fibre_of_two_wavelengths_serves_more_than_two_fibres_of_one():
     """Three arcs of two segments on a ring of three meet in pairs: two cross each segment, but each needs its fibre."""
     demand = Demand.of(3, {(0, 2): 2, (2, 1): 2, (1, 0): 2})
