@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lightfabric.placement import arc
@@ -112,6 +112,7 @@ def test_no_wavelength_that_fits_is_left(case):
 
 @settings(max_examples=60, deadline=None)
 @given(cases(most_nodes=6, most_pairs=4, most_fibres=2, most_channels=2))
+@example((Ring(5, 2, 2, 3), Demand.of(5, {(0, 1): 1, (0, 2): 7})))  # all there is: one pair goes forward only, one both ways
 def test_without_reuse_the_wavelengths_of_a_direction_are_shared_as_well_as_brute_force_can(case):
     ring, demand = case
     pairs = list(zip(demand.source.tolist(), demand.destination.tolist(), strict=True))
