@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.flows import training
+from lightfabric.flows import measurement
 from lightfabric.flows.calibrate import is_fitted
 from lightfabric.placement.calibration import calibration
 from lightfabric.placement.case import FULL, Cases
@@ -22,10 +22,10 @@ def measure(path: Path = TABLE) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         return []
-    runs = training.read(path)
+    runs = measurement.read(path)
     fitted, held_out = is_fitted(runs), ~is_fitted(runs)
-    modelled = training.predicted(runs, calibration()).total
-    memory = training.memory_gib(runs, calibration())
+    modelled = measurement.predicted(runs, calibration()).total
+    memory = measurement.memory_gib(runs, calibration())
     sources = np.array([row.get("source", "") for row in runs.rows])
     rows = list[dict[str, Any]]()
     for source in sorted(set(sources.tolist())):
@@ -53,7 +53,7 @@ def _errors(
     return {f"{name}_mean": float(error.mean()), f"{name}_median": float(np.median(error))}
 
 
-def _at_constant_rate(runs: training.Runs, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _at_constant_rate(runs: measurement.Runs, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Steps if all flops ran at that share of the peak which the chosen runs' median reaches."""
     cases = runs.cases
     ideal = flops(cases) / (cases.dp * cases.tp * cases.pp * cases.cp * cases.peak_flops)

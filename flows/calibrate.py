@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.flows import training
+from lightfabric.flows import measurement
 from lightfabric.flows.report import say, written_whole
 from lightfabric.placement.calibration import Calibration
 from lightfabric.placement.memory import memories
@@ -57,7 +57,7 @@ def collectives(path: Path) -> dict[str, float]:
     with path.open(newline="") as file:
         rows = [(int(row["n"]), int(row["bytes"]), float(row["time_us"]) * 1e-6) for row in csv.DictReader(file)]
     members, size_bytes, seconds = np.array(rows).T
-    peak = training.ISLAND_BYTES_PER_S["a100"]
+    peak = measurement.ISLAND_BYTES_PER_S["a100"]
 
     def modelled(logs: Values) -> Values:
         start, member, efficiency, root = np.exp(logs)
@@ -69,38 +69,38 @@ def collectives(path: Path) -> dict[str, float]:
     return dict(zip(names, np.exp(found.x).tolist(), strict=True))
 
 
-def is_fitted(runs: training.Runs) -> NDArray[np.bool_]:
+def is_fitted(runs: measurement.Runs) -> NDArray[np.bool_]:
     """Rows of the models that constants may be fitted to."""
     return np.array([row.get("model") in FITTED_MODELS for row in runs.rows])
 
 
-def fit(runs: training.Runs, known: dict[str, float]) -> Calibration:
+def fit(runs: measurement.Runs, known: dict[str, float]) -> Calibration:
     """All constants that are not ``known``, fitted to the measured steps of ``runs``."""
     from scipy.optimize import least_squares
 
-    weight = np.where(runs.cases.dp * runs.cases.tp * runs.cases.pp > training.NODE_GPUS, LARGE_WEIGHT, 1.0)
+    weight = np.where(runs.cases.dp * runs.cases.tp * runs.cases.pp > measurement.NODE_GPUS, LARGE_WEIGHT, 1.0)
     low, high = np.log(np.array(list(BOUNDS.values()))).T
 
     def calibration(logs: Values) -> Calibration:
         return Calibration(**known, **dict(zip(BOUNDS, np.exp(logs).tolist(), strict=True)))
 
     def errors(logs: Values) -> Values:
-        return weight * np.log(training.predicted(runs, calibration(logs)).total / runs.step_seconds)
+        return weight * np.log(measurement.predicted(runs, calibration(logs)).total / runs.step_seconds)
 
     found = least_squares(errors, (low + high) / 2, loss="soft_l1", f_scale=OUTLIER, bounds=(low, high))
     return calibration(found.x)
 
 
-def reserved_gib(runs: training.Runs) -> float:
+def reserved_gib(runs: measurement.Runs) -> float:
     """Median of what the measured memory exceeds the modelled by."""
     stated = np.isfinite(runs.memory_gib)
-    modelled = memories(runs.cases, runs.gradient_bytes).total / training.GIB
+    modelled = memories(runs.cases, runs.gradient_bytes).total / measurement.GIB
     return float(np.median((runs.memory_gib - modelled)[stated]))
 
 
 def main(folder: Path, result: Path) -> None:
     """Fit and write."""
-    runs = training.read(folder / "step_times.csv")
+    runs = measurement.read(folder / "step_times.csv")
     chosen = runs[is_fitted(runs)]
     known = ASSUMED | collectives(folder / "collectives_a100.csv") | {"reserved_gib": reserved_gib(chosen)}
     found = fit(chosen, known)

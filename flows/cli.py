@@ -135,12 +135,13 @@ def place(
         Path | None,
         typer.Option(help="Folder for the task graph as Chakra traces, or a file .goal for a program of LogGOPSim."),
     ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figures of the traffic between GPUs.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Parallelism, order of ranks, sparsity, locality and lower bounds."""
     from lightfabric.flows import place as flow
 
-    flow.main(spec, gpus, fabric, as_json, export)
+    flow.main(spec, gpus, fabric, as_json, export, out)
 
 
 @app.command()

@@ -9,8 +9,11 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from lightfabric.placement.mapping import Traffic, ring_steps, segment_load
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Told apart by all common kinds of colour vision (Okabe and Ito, Color Universal Design, 2008)."""
@@ -93,6 +96,30 @@ def draw_links(name: str, links: Sequence[tuple[int, int, float]], columns: int 
         drawn = _matrix(axes, links) if columns is None else _grid(axes, links, columns)
         figure.colorbar(drawn, ax=axes, label="load (flits per cycle)")
         axes.set_title(plain(name), loc="left", fontweight="bold")
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def draw_traffic(name: str, flows: Traffic, gpus: int, path: Path) -> None:
+    """Draw the bytes from each GPU to each other, and below what crosses each segment of a ring of all, either way."""
+    megabytes = np.zeros((gpus, gpus))
+    np.add.at(megabytes, (flows.source, flows.destination), flows.size_bytes / 1e6)
+    load = segment_load(flows.source, ring_steps(flows.source, flows.destination, gpus), flows.size_bytes, gpus) / 1e9
+    with rc_context(STYLE):
+        figure = Figure((INCHES[0], 8.4), layout="constrained")
+        above, below = figure.subplots(2, height_ratios=[4, 1])
+        shown = np.ma.masked_equal(megabytes, 0)
+        image = above.imshow(shown, norm=LogNorm() if shown.count() else None, cmap="viridis_r", interpolation="nearest")
+        above.set_xlabel("to GPU")
+        above.set_ylabel("from GPU")
+        above.set_title(plain(f"{name}: bytes per iteration"), loc="left", fontsize=11)
+        figure.colorbar(image, ax=above, label="MB")
+        for direction, label in enumerate(("forward", "backward")):
+            below.step(range(gpus), load[direction], "-:"[direction], where="post", color=COLOURS[direction], label=label)
+        below.set_xlim(0, gpus - 1)
+        below.set_ylim(0)
+        below.set_xlabel("ring segment, between GPU k and k + 1")
+        below.set_ylabel("GB")
+        below.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 

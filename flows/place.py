@@ -1,25 +1,33 @@
 """``lightfabric place``: how a job is cut and where its ranks run, without simulating it."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightfabric.flows import exchange
 from lightfabric.flows.load import load_spec
-from lightfabric.flows.report import InputError, print_json, say
-from lightfabric.flows.study import check, efficiency, plan_columns
+from lightfabric.flows.report import InputError, print_json, say, written_whole
+from lightfabric.flows.study import GIB, check, efficiency, plan_columns
 from lightfabric.model.spec import FabricSpec, SipOcsSpec, SipRingSpec, Spec
 from lightfabric.placement.search import MOST_GPUS
 
 if TYPE_CHECKING:
     from lightfabric.placement.place import Placement
+    from lightfabric.placement.search import Option
 
 
-def main(path: Path | None, gpus: int | None, fabric: str | None, as_json: bool, export: Path | None = None) -> None:
+def main(
+    path: Path | None,
+    gpus: int | None,
+    fabric: str | None,
+    as_json: bool,
+    export: Path | None = None,
+    out: Path | None = None,
+) -> None:
     """The command: places the job on ``gpus`` GPUs of one fabric or all, and prints why it is so.
 
     ``export`` is where the task graph on the GPUs of the only fabric is written: a GOAL program if its name ends in .goal,
-    else a folder of Chakra traces.
+    else a folder of Chakra traces. ``out`` is a folder for figures of the traffic, one per fabric.
     """
     spec = _chosen(load_spec(path), gpus, fabric)
     if export is not None and len(spec.fabrics) > 1:
@@ -31,15 +39,24 @@ def main(path: Path | None, gpus: int | None, fabric: str | None, as_json: bool,
     from lightfabric.flows.timing_store import measured_timing
 
     timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))
+    from lightfabric.placement.place import options
+
     share = efficiency(spec, timing)
     placed = [_place(spec, kind, count, share) for kind in spec.fabrics]
     placements = [_columns(spec, kind, found) for kind, found in zip(spec.fabrics, placed, strict=True)]
+    tried = [options(spec.job, spec.accelerator, kind, spec.chiplet, count, share) for kind in spec.fabrics]
+    if out is not None:
+        _draw(out, spec, placed)
     if export is not None:
         _export(export, spec, placed[0])
     if as_json:
+        for placement, (fastest, front) in zip(placements, tried, strict=True):
+            placement |= {"fastest": [*map(_option, fastest)], "pareto": [*map(_option, front)]}
         print_json({"spec": spec.name, "gpus": count, "placements": placements})
-    else:
-        _print_table(f"{spec.name} on {count} GPUs", placements)
+        return
+    _print_table(f"{spec.name} on {count} GPUs", placements)
+    for kind, (_, front) in zip(spec.fabrics, tried, strict=True):
+        _print_options(f"{kind.name}: of all plans those that no other beats in time, memory and traffic", front)
 
 
 def _chosen(spec: Spec, gpus: int | None, fabric: str | None) -> Spec:
@@ -72,6 +89,7 @@ def _columns(spec: Spec, fabric: FabricSpec, placed: "Placement") -> dict[str, A
         "order_s": placed.order.seconds,
         "order_bound_s": placed.order.bound_seconds,
         "byte_hops": placed.order.byte_hops,
+        "byte_hops_bound": placed.order.bound_byte_hops,
         "circuits": None if placed.circuits is None else len(placed.circuits.lanes),
         **_lane_columns(spec, fabric, placed),
         "gpus_by_degree": placed.gpus_by_degree.tolist(),
@@ -97,6 +115,47 @@ def _lane_columns(spec: Spec, fabric: FabricSpec, placed: "Placement") -> dict[s
     }
 
 
+def _option(option: "Option") -> dict[str, Any]:
+    costs = {
+        "predicted_s": option.seconds,
+        "memory_gib": option.memory_bytes / GIB,
+        "sent_gb_per_gpu": option.sent_bytes / 1e9,
+    }
+    return asdict(option.plan) | costs
+
+
+_MOST_SHOWN = 6
+"""Of the plans that nothing beats; --json has all."""
+
+
+def _print_options(title: str, front: list["Option"]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title))
+    rows = [_option(option) for option in front[:_MOST_SHOWN]]
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console = Console()
+    console.width = max(console.width, 170)
+    console.print(table)
+
+
+def _draw(out: Path, spec: Spec, placed: list["Placement"]) -> None:
+    """A figure for each fabric: bytes from GPU to GPU, and what crosses each segment of a ring of all."""
+    from lightfabric.flows.figure import draw_traffic
+
+    out.mkdir(parents=True, exist_ok=True)
+    for kind, found in zip(spec.fabrics, placed, strict=True):
+        path = out / f"traffic-{kind.name.replace(' ', '-').replace('/', '-')}.png"
+        with written_whole(path) as beside:
+            draw_traffic(f"{spec.name}, {kind.name}", found.traffic, found.plan.gpus, beside)
+        say(f"{path}: traffic between GPUs")
+
+
 _LISTS = ("gpus_by_degree", "bytes_by_distance", "gpu_of_rank")
 _NOTES = {
     "order_s": "all bytes through the bottleneck at once",
@@ -105,6 +164,7 @@ _NOTES = {
     "max_degree": "other GPUs that a GPU sends to",
     "mean_distance_gpus": "of a byte, along a ring of all GPUs",
     "byte_hops": "bytes times ring segments",
+    "byte_hops_bound": "no order of ranks can be below",
     "lane_bytes": "over the fullest wavelength of a ring, port of an OCS",
     "lane_bytes_bound": "no lanes for these circuits can be below",
     "wavelengths": "so that each pair of GPUs on the ring has its own",

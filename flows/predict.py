@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lightfabric.flows import training
+from lightfabric.flows import measurement
 from lightfabric.flows.report import print_json
 from lightfabric.placement.calibration import calibration
 
@@ -15,18 +15,18 @@ _PARTS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser")
 
 def main(path: Path, as_json: bool) -> None:
     """The command: one entry per row, in their order."""
-    entries = predictions(training.read(path))
+    entries = predictions(measurement.read(path))
     if as_json:
         print_json(entries)
     else:
         _print_table(str(path), entries)
 
 
-def predictions(runs: training.Runs) -> list[dict[str, Any]]:
+def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
     """For each run its ``id``, ``step_s`` and the parts that it is the sum of, ``memory_gib``, and what was measured."""
     fitted = calibration()
-    parts = training.predicted(runs, fitted)
-    columns = {"step_s": parts.total, "memory_gib": training.memory_gib(runs, fitted)}
+    parts = measurement.predicted(runs, fitted)
+    columns = {"step_s": parts.total, "memory_gib": measurement.memory_gib(runs, fitted)}
     columns |= {f"{name}_s": seconds for name, seconds in asdict(parts).items()}
     columns |= {"measured_step_s": runs.step_seconds, "measured_memory_gib": runs.memory_gib}
     table = np.stack([np.broadcast_to(column, len(runs.rows)) for column in columns.values()], axis=1)

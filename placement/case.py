@@ -13,6 +13,9 @@ from lightfabric.placement.workload import Plan, Recompute, value_bytes
 Column = NDArray[Any]
 RECOMPUTATIONS: tuple[Recompute, ...] = ("none", "selective", "full")
 NONE, SELECTIVE, FULL = range(3)
+SCHEDULES = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
+"""Of a pipeline's passes; 1F1B is interleaved where there are virtual stages."""
+ONE_F_ONE_B, GPIPE, ZERO_BUBBLE, DUALPIPE = range(4)
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Cases:
 
     Where ``kv_rank`` is 0 attention is not latent. ``flash`` says whether attention is one kernel or several, ``sharded``
     whether norms and dropout are cut by sequence, ``overlaps`` whether gradients are reduced behind the backward pass,
-    ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline. ``recompute`` is an
-    index into ``RECOMPUTATIONS``; ``peak_flops`` is what large matrix products were seen to reach.
+    ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline. ``recompute`` and
+    ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``; ``peak_flops`` is what large products were seen to
+    reach.
     """
 
     layers: Column
@@ -49,6 +53,7 @@ class Cases:
     sharded: Column
     overlaps: Column
     sums_embedding: Column
+    schedule: Column
     peak_flops: Column
     memory_bytes_per_s: Column
     multiprocessors: Column
@@ -114,7 +119,14 @@ def cut(job: JobSpec, accelerator: AcceleratorSpec, plans: dict[str, Column]) ->
     """One job on one accelerator, cut by plans given as columns named as in ``OF_PLAN``."""
     count = len(plans["dp"])
     constants = model_values(job.model) | accelerator_values(accelerator, job.precision)
-    constants |= {"batch": job.batch, "flash": True, "sharded": True, "overlaps": False, "sums_embedding": False}
+    constants |= {
+        "batch": job.batch,
+        "flash": True,
+        "sharded": True,
+        "overlaps": False,
+        "sums_embedding": False,
+        "schedule": ONE_F_ONE_B,
+    }
     return Cases(**plans, **{name: np.broadcast_to(value, count) for name, value in constants.items()})
 
 

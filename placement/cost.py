@@ -23,6 +23,9 @@ FORWARD_KERNELS, BACKWARD_KERNELS = 12, 20
 Shapes = list[tuple[Any, Any, Any, Any]]
 """(rows, outputs, inputs, count) of the products of a part of a layer, ``[case]`` each."""
 
+Passes = tuple[Seconds, Seconds, Seconds]
+"""Forward; backward by inputs, which the stage before waits for; backward by weights, which nobody does."""
+
 
 def attention_shapes(cases: Cases) -> Shapes:
     """Products of the attention block without its core; five if latent [DeepSeek-V2, 2.1], else two."""
@@ -56,12 +59,11 @@ def expert_shapes(cases: Cases) -> Shapes:
     return [*routed, *dense_shapes(cases, cases.shared_experts * cases.expert_ffn), router]
 
 
-def _products(cases: Cases, fitted: Calibration, shapes: Shapes) -> tuple[Seconds, Seconds]:
-    """Forward; backward by inputs and by weights."""
+def _products(cases: Cases, fitted: Calibration, shapes: Shapes) -> Passes:
     forward = sum(gemm_seconds(cases, fitted, m, n, k, count) for m, n, k, count in shapes)
     by_inputs = sum(gemm_seconds(cases, fitted, m, k, n, count) for m, n, k, count in shapes)
     by_weights = sum(gemm_seconds(cases, fitted, k, n, m, count) for m, n, k, count in shapes)
-    return np.asarray(forward), np.asarray(by_inputs + by_weights)
+    return np.asarray(forward), np.asarray(by_inputs), np.asarray(by_weights)
 
 
 def weights(shapes: Shapes) -> Any:
@@ -69,23 +71,24 @@ def weights(shapes: Shapes) -> Any:
     return sum(n * k * count for _, n, k, count in shapes)
 
 
-def _core(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
+def _core(cases: Cases, fitted: Calibration) -> Passes:
     """Scores, softmax and weighted values, forward and backward: kernel by kernel, or flash, which skips the masked half."""
     heads, s, d = cases.micro_batch * cases.heads / cases.tp, cases.sequence // cases.cp, cases.head_width
     pairs = heads * s * cases.sequence
     half = 2 * pairs * (d + cases.rope_width / 2) / (cases.peak_flops * fitted.gemm_efficiency)
     flash = (half / FLASH_FORWARD + fitted.kernel_seconds, 2.5 * half / FLASH_BACKWARD + fitted.kernel_seconds)
     if np.all(cases.flash):
-        return flash
+        return *flash, np.zeros(1)
     products = gemm_seconds(cases, fitted, s, cases.sequence, d, heads) + gemm_seconds(
         cases, fitted, s, d, cases.sequence, heads
     )
     accesses = (memory_seconds(cases, fitted, pairs * (count * cases.value_bytes + 1)) for count in (4, 6))
     plain = (scale * products + softmax for scale, softmax in zip((1, 2), accesses, strict=True))
-    return tuple(np.where(cases.flash, fused, several) for fused, several in zip(flash, plain, strict=True))  # type: ignore[return-value]
+    forward, backward = (np.where(cases.flash, fused, several) for fused, several in zip(flash, plain, strict=True))
+    return forward, backward, np.zeros(1)
 
 
-def _elementwise(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
+def _elementwise(cases: Cases, fitted: Calibration) -> Passes:
     """Two norms (read, write), two dropouts with residual sum (two reads, a write), the moving of heads, the activation."""
     whole = cases.tokens * cases.hidden / np.where(cases.sharded, cases.tp, 1)
     heads = cases.tokens * (cases.qkv_width + cases.heads * cases.head_width) / cases.tp
@@ -95,13 +98,14 @@ def _elementwise(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
     moved = cases.sparse_share * 4 * cases.experts_per_token * cases.tokens * cases.hidden / cases.tp
     forward = 10 * whole + 2 * heads + (2 + cases.gated) * wide + moved
     backward = 14 * whole + 2 * heads + (3 + 2 * cases.gated) * wide + moved
-    return tuple(
+    first, second = (
         memory_seconds(cases, fitted, values * cases.value_bytes) + kernels * fitted.kernel_seconds
         for values, kernels in ((forward, FORWARD_KERNELS), (backward, BACKWARD_KERNELS))
-    )  # type: ignore[return-value]
+    )
+    return first, second, np.zeros(1)
 
 
-def _feed_forward(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
+def _feed_forward(cases: Cases, fitted: Calibration) -> Passes:
     """Dense and sparse layers in their proportion."""
     dense = _products(cases, fitted, dense_shapes(cases, cases.ffn))
     if not np.any(cases.experts):
@@ -118,8 +122,8 @@ def layer_weights(cases: Cases) -> tuple[Any, Any]:
     return dense + share * weights(experts[2:]), share * weights(experts[:2])
 
 
-def layer_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
-    """Forward and backward of one layer and micro-batch, the latter with the sum of gradients and what it recomputes.
+def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
+    """One layer and micro-batch; the backward pass by inputs has what it recomputes, that by weights the sum of gradients.
 
     The host launches a pass's kernels; no pass is faster than that.
     """
@@ -130,21 +134,22 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
         _feed_forward(cases, fitted),
         _elementwise(cases, fitted),
     )
-    forward, backward = (sum(part[side] for part in parts) for side in (0, 1))
-    backward = backward + memory_seconds(cases, fitted, 3 * cases.value_bytes * sum(layer_weights(cases)))
+    forward, by_inputs, by_weights = (sum(part[side] for part in parts) for side in range(3))
+    by_weights = by_weights + memory_seconds(cases, fitted, 3 * cases.value_bytes * sum(layer_weights(cases)))
     launch = np.where(cases.tp > 1, fitted.collective_launch_seconds, 0.0)
     forward = np.maximum(forward, fitted.forward_launch_seconds + launch)
-    backward = np.maximum(backward, fitted.backward_launch_seconds + launch)
+    by_inputs = np.maximum(by_inputs, fitted.backward_launch_seconds + launch - by_weights)
     selective = (cases.recompute == SELECTIVE) & ~cases.flash
-    return forward, backward + np.where(cases.recompute == FULL, forward, np.where(selective, core[0], 0.0))
+    again = np.where(cases.recompute == FULL, forward, np.where(selective, core[0], 0.0))
+    return forward, by_inputs + again, by_weights
 
 
 def logit_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
     """Output layer and loss of a micro-batch, forward and backward."""
     shape = (cases.tokens, cases.vocabulary_shard, cases.hidden, 1)
     loss = memory_seconds(cases, fitted, 2 * fitted.loss_accesses * cases.tokens * cases.vocabulary_shard)
-    forward, backward = _products(cases, fitted, [shape])
-    return forward + loss, backward + loss
+    forward, by_inputs, by_weights = _products(cases, fitted, [shape])
+    return forward + loss, by_inputs + by_weights + loss
 
 
 def lookup_seconds(cases: Cases, fitted: Calibration) -> Seconds:
@@ -161,9 +166,9 @@ def adam_seconds(cases: Cases, fitted: Calibration, parameters: Any) -> Seconds:
 def _stage_passes(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan) -> tuple[float, ...]:
     """Layers forward and backward, output layer forward and backward, lookup."""
     one, fitted = cases(job, accelerator, [plan]), calibration()
-    layers = (float(seconds[0] * one.stage_layers[0]) for seconds in layer_seconds(one, fitted))
-    logits = (float(seconds[0]) for seconds in logit_seconds(one, fitted))
-    return *layers, *logits, float(lookup_seconds(one, fitted)[0])
+    layer, logits = layer_seconds(one, fitted), logit_seconds(one, fitted)
+    passes = (layer[0] * one.stage_layers, (layer[1] + layer[2]) * one.stage_layers, *logits, lookup_seconds(one, fitted))
+    return tuple(float(seconds[0]) for seconds in passes)
 
 
 def forward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int) -> float:

@@ -31,13 +31,13 @@ from lightfabric.placement.workload import (
 )
 
 Dimension = Literal["tp", "dp", "pp"]
-TENSOR, PIPELINE, DATA = 0, 1, 2
+TENSOR, PIPELINE, DATA, EXCHANGE = 0, 1, 2, 3
 _LEAST_TO_FOLD = 4  # folding a ring of three or fewer shortens nothing
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """One iteration's bytes from node to node, one entry per directed pair and ``part`` (TENSOR, PIPELINE or DATA)."""
+    """One iteration's bytes from node to node, an entry per directed pair and ``part``: TENSOR, PIPELINE, DATA, EXCHANGE."""
 
     source: NDArray[np.int32]
     destination: NDArray[np.int32]
@@ -59,7 +59,8 @@ class Order:
     """Rank r runs on GPU ``gpu_of_rank[r]``; ``name`` lists the dimensions from the innermost.
 
     ``seconds`` moves the whole iteration's bytes through the fabric's bottleneck, all at once; no order can be below
-    ``bound_seconds``, the busiest GPU's bytes at the GPU's full rate. ``byte_hops`` are bytes times ring segments.
+    ``bound_seconds``, the busiest GPU's bytes at the GPU's full rate. ``byte_hops`` are bytes times ring segments, and no
+    order can be below ``bound_byte_hops``.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Order:
     seconds: float
     bound_seconds: float
     byte_hops: int
+    bound_byte_hops: int
 
 
 def pair_bytes(job: JobSpec, plan: Plan) -> tuple[int, int, int]:
@@ -216,6 +218,23 @@ def byte_hops(flows: Traffic, gpus: int) -> int:
     return int((np.abs(ring_steps(flows.source, flows.destination, gpus)) * flows.size_bytes).sum())
 
 
+def bound_byte_hops(flows: Traffic, gpus: int) -> int:
+    """What no order on a ring can be below: a GPU has two others at each distance, its busiest partners the nearest.
+
+    The traffic of a pair, both ways, is counted at both ends, so half the sum is the bound.
+    """
+    low, high = np.minimum(flows.source, flows.destination), np.maximum(flows.source, flows.destination)
+    pair = low.astype(np.int64) * gpus + high
+    pairs, entry = np.unique(pair, return_inverse=True)
+    size = np.zeros(len(pairs), np.int64)
+    np.add.at(size, entry, flows.size_bytes)
+    end, both = np.concatenate((pairs // gpus, pairs % gpus)), np.concatenate((size, size))
+    order = np.lexsort((-both, end))
+    first = np.searchsorted(end[order], end[order])
+    distance = (np.arange(len(order)) - first) // 2 + 1
+    return -(-int((both[order] * distance).sum()) // 2)
+
+
 def best_order(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, flows: Traffic) -> Order:
     """The order with the least bottleneck, then the fewest byte-hops, then the shortest longest hop. O(orders x pairs)."""
 
@@ -230,4 +249,4 @@ def best_order(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan
     bound = _busiest(flows, everything, plan.gpus) / gpu_bytes_per_s(fabric, chiplet, efficiency)
     candidates = orders(plan, folds=isinstance(fabric, SipRingSpec))
     (seconds, hops, _), name, gpu_of_rank = min(((cost(order), *order) for order in candidates), key=lambda entry: entry[0])
-    return Order(name, gpu_of_rank, seconds, bound, hops)
+    return Order(name, gpu_of_rank, seconds, bound, hops, bound_byte_hops(flows, plan.gpus))

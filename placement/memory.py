@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lightfabric.placement.case import FULL, NONE, Cases
+from lightfabric.placement.case import FULL, GPIPE, NONE, Cases
 from lightfabric.placement.step import rank_parameters
 
 
@@ -39,7 +39,8 @@ def memories(cases: Cases, gradient_bytes: Any) -> Memories:
 
     kept, working = layer_activation_bytes(cases)
     m, p, v = cases.micro_batches, cases.pp, cases.virtual_stages
-    first = kept * cases.stage_layers * np.minimum(m, np.where(v > 1, p + (p - 1) / v, p))
+    in_flight = np.where(cases.schedule == GPIPE, m, np.where(v > 1, p + (p - 1) / v, p))
+    first = kept * cases.stage_layers * np.minimum(m, in_flight)
     last = kept * cases.stage_layers * np.minimum(m, 2 - 1 / v)
     logits = 4 * cases.tokens * (cases.vocabulary_shard + cases.hidden / cases.tp)
     is_last = (p == 1) | (last + logits > first)

@@ -23,7 +23,7 @@ from lightfabric.model.spec import (
     SipOcsSpec,
     SipRingSpec,
 )
-from lightfabric.placement.case import FULL, Cases
+from lightfabric.placement.case import Cases
 from lightfabric.placement.circuit import assign
 from lightfabric.placement.mapping import (
     DATA,
@@ -38,8 +38,8 @@ from lightfabric.placement.mapping import (
     ring_steps,
     traffic,
 )
-from lightfabric.placement.search import Ranked, Rates, Seconds, iteration_seconds, search
-from lightfabric.placement.step import rank_parameters
+from lightfabric.placement.search import Option, Ranked, Rates, Seconds, iteration_seconds, search, whole_space
+from lightfabric.placement.step import sent_bytes
 from lightfabric.placement.workload import Memory, Plan, peak_memory
 
 DIMENSIONS: tuple[Dimension, ...] = ("tp", "pp", "dp")
@@ -104,6 +104,17 @@ def place(
     return min(found, key=lambda placement: placement.seconds.total)
 
 
+def options(
+    job: JobSpec, accelerator: AcceleratorSpec, fabric: FabricSpec, chiplet: ChipletSpec, gpus: int, efficiency: float
+) -> tuple[list[Option], list[Option]]:
+    """Of all plans there are on a fabric the fastest, and those that nothing beats in time, memory and traffic.
+
+    Times are those of ``estimated_rates``. The task graph does not carry them all: ``place`` chooses among those it does.
+    """
+    bytes_per_s = gpu_bytes_per_s(fabric, chiplet, efficiency)
+    return whole_space(job, accelerator, gpus, partial(estimated_rates, fabric, efficiency, bytes_per_s))
+
+
 def _best_by_degrees(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
     seen: set[tuple[int, int, int]] = set()
     for entry in ranked:
@@ -119,7 +130,7 @@ def estimated_rates(fabric: FabricSpec, efficiency: float, bytes_per_s: float, p
     relayed parts share its wavelengths in turn; behind OCSs a rank has one tensor, two pipeline and one data circuit, and
     shares its ports so that the sum of the parts' times is least: in proportion to the square root of the bytes.
     """
-    sizes = _pair_bytes(plans)
+    sizes = sent_bytes(plans)
     if isinstance(fabric, SipOcsSpec):
         return _shared_rates(sizes, bytes_per_s)
     if not isinstance(fabric, ElectricalClusterSpec | SipRingSpec):
@@ -137,15 +148,6 @@ def estimated_rates(fabric: FabricSpec, efficiency: float, bytes_per_s: float, p
         better = costs[0] < best[0] if best else np.ones(len(plans), bool)
         best = [np.where(better, new, old) for new, old in zip(costs, best or costs, strict=True)]
     return Rates(*best[1:])
-
-
-def _pair_bytes(plans: Cases) -> tuple[NDArray[np.float64], ...]:
-    """Bytes of one iteration from a rank to each neighbour: tensor, pipeline, data."""
-    activations = plans.tokens * plans.hidden * plans.value_bytes
-    reduces = plans.micro_batches * plans.stage_layers * np.where(plans.recompute == FULL, 6, 4)
-    pipeline = np.where(plans.pp > 1, plans.micro_batches * activations / plans.tp, 0.0)
-    gradients = sum(rank_parameters(plans)) * 4
-    return 2 * (plans.tp - 1) / plans.tp * reduces * activations, pipeline, 2 * (plans.dp - 1) / plans.dp * gradients
 
 
 def _cluster_rate(

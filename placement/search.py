@@ -16,8 +16,8 @@ from lightfabric.model.spec import AcceleratorSpec, JobSpec
 from lightfabric.placement.calibration import calibration
 from lightfabric.placement.case import OF_PLAN, RECOMPUTATIONS, Cases, cases, cut, plan_of
 from lightfabric.placement.memory import memories
-from lightfabric.placement.step import Network, Parts, step_parts
-from lightfabric.placement.workload import Plan, peak_memory, state_bytes
+from lightfabric.placement.step import Network, Parts, sent_bytes, step_parts
+from lightfabric.placement.workload import Plan, Recompute, peak_memory, state_bytes
 
 MOST_SEQUENCES = 64
 """Largest micro-batch tried; larger ones change a GEMM's efficiency no more."""
@@ -36,7 +36,7 @@ class DoesNotFit(ValueError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Rates:
-    """Payload bytes/s at which a rank sends to its next tensor-, pipeline- and data-parallel neighbour; numbers or arrays."""
+    """Payload bytes/s, or arrays of them, at which a rank sends to its next tensor, pipeline and data neighbour."""
 
     tensor: Any
     pipeline: Any
@@ -76,9 +76,13 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Space:
-    """What is tried beside every dp, tp, pp, micro-batch and recomputation: what the task graph carries, or all."""
+    """What is tried beside every dp, tp, pp and micro-batch: what the task graph carries, or all.
+
+    Gradients or weights that are cut (``zero`` 2 and 3) go without a pipeline: every micro-batch would have to sum them.
+    """
 
     zero: tuple[int, ...] = (0,)
+    recompute: tuple[Recompute, ...] = RECOMPUTATIONS
     most_virtual_stages: int = 1
     most_cp: int = 1
     most_ep: int = 1
@@ -86,7 +90,8 @@ class Space:
     """Whether the first stages may have a layer more."""
 
 
-WHOLE = Space(zero=(0, 1, 2, 3), most_virtual_stages=16, most_cp=16, most_ep=64, uneven=True)
+WHOLE = Space((0, 1, 2, 3), ("selective", "full"), most_virtual_stages=16, most_cp=16, most_ep=64, uneven=True)
+"""Flash attention keeps what selective recomputation does, and takes no longer than with nothing recomputed."""
 
 
 def _divisors(number: int, bound: int) -> list[int]:
@@ -128,10 +133,11 @@ def table(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space) -
         for dp, tp, pp, cp in degrees(job, gpus, space)
         for v, ep, micro_batch in _choices(job, space, dp, pp, cp)
     ]
-    ways = np.array(list(product(space.zero, range(len(RECOMPUTATIONS)))), np.int64)
+    ways = np.array(list(product(space.zero, map(RECOMPUTATIONS.index, space.recompute))), np.int64)
     cut_columns = np.repeat(np.array(cuts, np.int64).reshape(-1, 7), len(ways), axis=0).T
     way_columns = np.tile(ways, (len(cuts), 1)).T
-    return cut(job, accelerator, dict(zip(OF_PLAN, (*cut_columns, *way_columns), strict=True)))
+    every = cut(job, accelerator, dict(zip(OF_PLAN, (*cut_columns, *way_columns), strict=True)))
+    return every[(every.zero < 2) | (every.pp == 1)]
 
 
 def plans(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space = Space()) -> Iterator[Plan]:
@@ -191,6 +197,37 @@ def search(
         raise _does_not_fit(job, accelerator, gpus, space)
 
 
+@dataclass(frozen=True)
+class Option:
+    """A plan of the whole space: its predicted iteration, the memory of its fullest GPU, what a GPU sends."""
+
+    plan: Plan
+    seconds: float
+    memory_bytes: int
+    sent_bytes: int
+
+
+def whole_space(
+    job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: Callable[[Cases], Rates], count: int = 10
+) -> tuple[list[Option], list[Option]]:
+    """The ``count`` fastest of all plans that fit, and the Pareto front of time, memory and traffic, fastest first.
+
+    Empty if none fits. Times certify themselves: every plan of the space is timed.
+    """
+    every = table(job, accelerator, gpus, WHOLE)
+    memory = memories(every, gradient_bytes(job)).total
+    fitting = memory <= memory_bytes(accelerator)
+    every, memory = every[fitting], memory[fitting]
+    seconds = step_parts(every, calibration(), rates(every).network, gradient_bytes(job)).total
+    sent = np.sum(np.broadcast_arrays(*sent_bytes(every)), axis=0)
+
+    def chosen(indices: NDArray[np.int64]) -> list[Option]:
+        columns = zip(indices.tolist(), seconds[indices], memory[indices], sent[indices], strict=True)
+        return [Option(plan_of(every, index), float(time), int(held), int(moved)) for index, time, held, moved in columns]
+
+    return chosen(np.argsort(seconds, kind="stable")[:count]), chosen(pareto(seconds, memory, sent))
+
+
 def pareto(*costs: NDArray[Any]) -> NDArray[np.int64]:
     """Indices of the entries that no other one beats in one cost without losing in another, the least of the first first.
 
@@ -212,8 +249,10 @@ def pareto(*costs: NDArray[Any]) -> NDArray[np.int64]:
 def least_memory_bytes(job: JobSpec, gpus: int, space: Space = Space()) -> int | None:
     """Memory per GPU of the plan that needs least; None if no plan divides."""
     least = (
-        Plan(dp, tp, pp, 1, "full", ep=max(_expert_degrees(job, space, dp, cp)), cp=cp, zero=max(space.zero))
+        Plan(dp, tp, pp, 1, "full", ep=max(_expert_degrees(job, space, dp, cp)), cp=cp, zero=zero)
         for dp, tp, pp, cp in degrees(job, gpus, space)
+        for zero in space.zero
+        if zero < 2 or pp == 1
     )
     return min((peak_memory(job, plan).total for plan in least), default=None)
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.placement.calibration import Calibration
-from lightfabric.placement.case import FULL, Cases
+from lightfabric.placement.case import DUALPIPE, FULL, ZERO_BUBBLE, Cases
 from lightfabric.placement.cost import adam_seconds, layer_seconds, layer_weights, logit_seconds, lookup_seconds
 from lightfabric.placement.gemm import Seconds
 
@@ -66,7 +66,8 @@ def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_byt
     m max(w) + (p - 1) (w / v + 2 c + (m - 1) max(0, 2 v c - d) / p): in steady state the last k stages hold k micro-batches
     in a loop of sum(w) + 2 (k - 1) c, so the last stage alone or all stages together set the pace.
     """
-    forward, backward = (seconds * cases.stage_layers for seconds in layer_seconds(cases, fitted))
+    forward, by_inputs, by_weights = (seconds * cases.stage_layers for seconds in layer_seconds(cases, fitted))
+    backward = by_inputs + by_weights
     tensor = _tensor_seconds(cases, network) * cases.stage_layers
     logits, lookup, alone = sum(logit_seconds(cases, fitted)), 2 * lookup_seconds(cases, fitted), cases.pp == 1
     first = forward + backward + lookup + np.where(alone, logits, 0)
@@ -80,16 +81,46 @@ def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_byt
         compute=m * np.maximum(first, last),
         tensor=m * tensor,
         pipeline=(p - 1) * (2 * transfer + (m - 1) * waits / p),
-        bubble=(p - 1) / v * (np.minimum(first, last) + tensor),
+        bubble=_bubble_seconds(cases, np.minimum(first, last) + tensor, by_weights),
         data=_data_seconds(cases, network, gradient_bytes, forward, backward) + _tie_seconds(cases, network, gradient_bytes),
         optimiser=adam_seconds(cases, fitted, parameters / np.where(cases.zero > 0, cases.dp, 1)),
     )
+
+
+def _bubble_seconds(cases: Cases, passes: Seconds, by_weights: Seconds) -> Seconds:
+    """Time in which a stage waits to begin and to end, if both passes of a micro-batch take ``passes``.
+
+    GPipe's and 1F1B's are the same. Zero-bubble (ZB-H1) fills it with the backward passes by weights [Qi 2023, table 1];
+    DualPipe feeds half as many stages from either end and runs a forward beside a backward pass, which is two thirds of
+    both [DeepSeek-V3, table 2].
+    """
+    p = cases.pp
+    zero_bubble = (p - 1) * np.maximum(passes - 2 * by_weights, 0)
+    dualpipe = np.maximum(p / 2 - 1, 0) * np.maximum(passes * 5 / 3 - 3 * by_weights, 0)
+    plain = (p - 1) / cases.virtual_stages * passes
+    return np.select([cases.schedule == ZERO_BUBBLE, cases.schedule == DUALPIPE], [zero_bubble, dualpipe], plain)
 
 
 def rank_parameters(cases: Cases) -> tuple[Any, Any]:
     """Parameters of a rank of the first stage: layers and embedding, experts. Norms and biases are left out."""
     dense, experts = layer_weights(cases)
     return cases.stage_layers * dense + cases.vocabulary_shard * cases.hidden, cases.stage_layers * experts
+
+
+def sent_bytes(cases: Cases) -> tuple[Any, Any, Any]:
+    """Bytes of one iteration from a rank to its next neighbour: tensor, pipeline, data; gradients are in fp32.
+
+    Keys and values that cp gathers count as data, and tokens that go to experts.
+    """
+    activations = cases.tokens * cases.hidden * cases.value_bytes
+    passes = cases.micro_batches * cases.stage_layers * np.where(cases.recompute == FULL, 6, 4)
+    tensor = 2 * (cases.tp - 1) / cases.tp * passes * activations
+    pipeline = np.where(cases.pp > 1, cases.micro_batches * cases.virtual_stages * activations / cases.tp, 0.0)
+    keys = (cases.cp - 1) * passes * 2 * cases.kv_heads * cases.head_width * cases.tokens * cases.value_bytes / cases.tp
+    routed = (cases.ep - 1) / cases.ep * passes * activations * cases.sparse_share * cases.experts_per_token / cases.tp
+    replicas = cases.dp * cases.cp
+    gradients = 2 * (replicas - 1) / replicas * sum(rank_parameters(cases)) * 4
+    return tensor, pipeline, gradients + 0.75 * keys + routed
 
 
 def _tensor_seconds(cases: Cases, network: Network) -> Seconds:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightfabric.flows import accuracy, training
+from lightfabric.flows import accuracy, measurement
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, JobSpec, ModelSpec
 from lightfabric.placement.calibration import calibration
 from lightfabric.placement.case import cases
@@ -151,8 +151,8 @@ BLOOM = [row("bloom", 70, 14336, 112, 4, 12, 8, 2048, 2, 105.0, vocab=250880, ze
 
 @pytest.mark.parametrize("published", [NARAYANAN, KORTHIKANTI, BLOOM], ids=["narayanan", "korthikanti", "bloom"])
 def test_published_steps_that_no_constant_was_fitted_to_are_predicted(published):
-    runs = training.runs([(entry["model"], entry) for entry in published])
-    error = training.predicted(runs, FITTED).total / runs.step_seconds - 1
+    runs = measurement.runs([(entry["model"], entry) for entry in published])
+    error = measurement.predicted(runs, FITTED).total / runs.step_seconds - 1
     assert np.abs(error).mean() < 0.06
     assert np.abs(error).max() < 0.12
 
@@ -164,13 +164,24 @@ def test_llama_3_on_h100_is_predicted_from_constants_of_the_a100():
     rows = [
         row("405B", 126, 16384, 128, 8, 16, dp, gbs, 1, "", seq=seq, cp=cp, vp=8, **table) for seq, cp, dp, gbs, _ in shapes
     ]
-    runs = training.runs([("llama", entry) for entry in rows])
+    runs = measurement.runs([("llama", entry) for entry in rows])
     model = MODELS["llama3-405b"]
     causal = np.array([6.0 * parameters(model) + 6 * model.layers * model.hidden * seq for seq, *_ in shapes])
     gpus = np.array([8 * 16 * cp * dp for _, cp, dp, *_ in shapes])
     tokens = np.array([seq * gbs for seq, _, _, gbs, _ in shapes])
     published = causal * tokens / gpus / np.array([rate * 1e12 for *_, rate in shapes])
-    assert training.predicted(runs, FITTED).total / published == pytest.approx([1, 1, 1], abs=0.08)
+    assert measurement.predicted(runs, FITTED).total / published == pytest.approx([1, 1, 1], abs=0.08)
+
+
+def test_schedules_trade_their_bubble_for_memory():
+    """(p - 1) (F + B), (p - 1) (F + B - 2 W), (p / 2 - 1) (F + B + B - 3 W) [DeepSeek-V3, table 2]; GPipe keeps all."""
+    table = row("175B", 96, 12288, 96, 8, 16, 1, 256, 1, "")
+    names = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
+    runs = measurement.runs([(name, table | {"schedule": name}) for name in names])
+    bubble, memory = measurement.predicted(runs, FITTED).bubble, measurement.memory_gib(runs, FITTED)
+    assert bubble[0] == bubble[1]
+    assert 0 < bubble[3] < bubble[2] < 0.7 * bubble[0]
+    assert memory[1] > memory[0] == memory[2]
 
 
 SHARED = accuracy.TABLE if accuracy.TABLE.is_file() else None
@@ -189,8 +200,8 @@ def test_held_out_models_are_predicted_better_than_by_a_constant_efficiency():
 def test_the_constants_are_those_that_the_script_fits():
     from lightfabric.flows import calibrate
 
-    runs = training.read(SHARED)
+    runs = measurement.read(SHARED)
     known = calibrate.ASSUMED | calibrate.collectives(SHARED.parent / "collectives_a100.csv")
     found = calibrate.fit(runs[calibrate.is_fitted(runs)], known | {"reserved_gib": 0.0})
-    again, kept = (training.predicted(runs, constants).total for constants in (found, FITTED))
+    again, kept = (measurement.predicted(runs, constants).total for constants in (found, FITTED))
     assert again == pytest.approx(kept, rel=0.01)

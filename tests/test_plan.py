@@ -11,6 +11,7 @@ from lightfabric.placement.preset import MODELS
 from lightfabric.placement.workload import (
     activation_bytes,
     active_parameters,
+    attention_flops,
     exchange_bytes,
     expert_gradient_bytes,
     gradient_bytes,
@@ -199,6 +200,26 @@ def test_a_llama_keeps_the_inputs_of_its_norms_and_products():
     assert activation_bytes(job, Plan(1, 8, 1, 1), "selective") == 8192 * 2 * values // 8
     probabilities = 64 * 8192 * 8192
     assert activation_bytes(job, Plan(1, 1, 1, 1), "none") == 8192 * 2 * values + 2 * probabilities
+
+
+def test_a_mixture_keeps_the_inputs_of_each_expert_that_a_token_goes_to():
+    """Input, gate, up, product and output of two experts; probabilities of all eight."""
+    h, f, kv = 4096, 14336, 1024
+    values = 2 * h + (h + h + kv + kv + h) + h + 8 + 2 * (h + 3 * f + h)
+    assert activation_bytes(JobSpec(MIXTRAL, batch=8), Plan(1, 1, 1, 1), "selective") == 32768 * 2 * values
+
+
+def test_latent_attention_keeps_its_latents_and_what_comes_of_them():
+    """A latent before and after its norm; heads of 128 + 64 and 128; dense layers of 18432."""
+    h, queries, values = 7168, 128 * 192, 128 * 128
+    attention = h + 2 * 1536 + 2 * 512 + queries + queries + values + values
+    kept = 2 * h + attention + h + 3 * 18432
+    assert activation_bytes(JobSpec(DEEPSEEK, batch=8), Plan(1, 1, 1, 1), "selective", layer=0) == 4096 * 2 * kept
+
+
+def test_scores_of_latent_attention_are_wider_than_its_values():
+    """DeepSeek-V2, section 2.1.2: a score multiplies 128 + 64 values, a probability weighs 128."""
+    assert attention_flops(DEEPSEEK, 3) == 3 * 128 * 2 * 4096 * 4096 * (192 + 128)
 
 
 def test_ranks_that_share_a_kv_head_each_keep_it():

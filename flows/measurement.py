@@ -1,7 +1,7 @@
 """Tables of training runs: a plan per row, read into ``Cases``. The columns are those of the vTrain and BigScience data.
 
 Needed are ``hidden seq vocab accel tp pp dp gbs mbs`` and ``layers`` or ``params_b``; optional are ``heads kv_heads ffn vp
-cp ep recompute zero precision n_acc step_s mem_gib model source notes``. Empty is as left out.
+cp ep recompute zero schedule precision n_acc step_s mem_gib model source notes``. Empty is as left out.
 """
 
 import csv
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lightfabric.flows.report import InputError, read_bytes
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, ModelSpec, Precision
 from lightfabric.placement.calibration import Calibration
-from lightfabric.placement.case import FULL, NONE, RECOMPUTATIONS, Cases, accelerator_values, model_values
+from lightfabric.placement.case import FULL, NONE, RECOMPUTATIONS, SCHEDULES, Cases, accelerator_values, model_values
 from lightfabric.placement.memory import memories
 from lightfabric.placement.preset import MODELS
 from lightfabric.placement.step import Network, Parts, step_parts
@@ -155,7 +155,7 @@ def _model(line: _Line) -> ModelSpec:
     sequence, vocabulary = line.count("seq"), line.count("vocab")
     published = _published(layers, hidden, ffn)
     try:
-        if published is not None:
+        if published is not None and line.count("heads", published.heads) == published.heads:
             return replace(published, sequence=sequence, vocabulary=vocabulary)
         heads = _heads(line)
         kv_heads = line.count("kv_heads", heads)
@@ -169,6 +169,7 @@ def _plan(line: _Line, heads: int) -> dict[str, int]:
     dimensions = ("dp", "tp", "pp", "cp", "ep", "virtual_stages")
     plan = {name: line.count(names.get(name, name), 1) for name in dimensions}
     plan |= {"batch": line.count("gbs"), "micro_batch": line.count("mbs"), "zero": line.count("zero", 0, least=0)}
+    plan["schedule"] = SCHEDULES.index(line.choice("schedule", SCHEDULES, SCHEDULES[0]))
     plan["recompute"] = RECOMPUTATIONS.index(line.choice("recompute", RECOMPUTATIONS, "none"))
     if plan["zero"] > 3:
         raise InputError(f"{line.place}: zero must be from 0 to 3, not {plan['zero']}")

@@ -1,0 +1,139 @@
+"""Tables of plans: what is read, what is refused and how, and what ``lightfabric predict`` and ``place`` print."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightfabric.flows import measurement, predict
+from lightfabric.flows.report import InputError
+from lightfabric.model.spec import ACCELERATORS, JobSpec
+from lightfabric.placement.preset import MODELS
+from lightfabric.placement.search import Rates, pareto, whole_space
+
+HEADER = "layers,params_b,hidden,heads,ffn,seq,vocab,accel,tp,pp,dp,gbs,mbs,recompute,zero,n_acc,step_s,notes"
+GOOD = "24,,1024,16,4096,1024,50257,A100-80GB,2,2,2,32,4,full,0,8,0.22,"
+
+
+def table(tmp_path, *rows, header=HEADER):
+    path = tmp_path / "runs.csv"
+    path.write_text("\n".join((header, *rows)) + "\n")
+    return path
+
+
+def changed(name, value):
+    cells = dict(zip(HEADER.split(","), GOOD.split(","), strict=True)) | {name: value}
+    return ",".join(cells.values())
+
+
+def test_rows_are_predicted_in_their_order(tmp_path, capsys):
+    path = table(tmp_path, GOOD, changed("gbs", "64"), changed("step_s", ""))
+    predict.main(path, as_json=True)
+    entries = json.loads(capsys.readouterr().out)
+    assert [entry["measured_step_s"] for entry in entries] == [0.22, 0.22, None]
+    assert entries[1]["step_s"] > entries[0]["step_s"] == entries[2]["step_s"]
+    for entry in entries:
+        parts = (entry[f"{part}_s"] for part in ("compute", "tensor", "pipeline", "bubble", "data", "optimiser"))
+        assert entry["step_s"] == pytest.approx(sum(parts))
+        assert 0 < entry["memory_gib"] < 80
+
+
+def test_a_table_is_printed_for_people(tmp_path, capsys):
+    predict.main(table(tmp_path, GOOD), as_json=False)
+    assert "optimiser" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("tp", "0", "tp must be a number from 1 to 1.09951e+12, not '0'"),
+        ("tp", "2.5", "tp must be a whole number, not '2.5'"),
+        ("tp", "3", "tp must be a divisor of the heads (16), not 3"),
+        ("hidden", "", "hidden must be a number from 1 to 1.09951e+12, not ''"),
+        ("hidden", "nan", "hidden must be a number from 1 to 1.09951e+12, not 'nan'"),
+        ("heads", "15", "ModelSpec.heads must be a divisor of hidden (1024), not 15"),
+        ("accel", "V100", "accel must begin with a100 or h100, not 'V100'"),
+        ("recompute", "some", "recompute must be one of none, selective, full, not 'some'"),
+        ("zero", "4", "zero must be from 0 to 3, not 4"),
+        ("gbs", "4", "gbs must be at least dp * mbs (8), not 4"),
+        ("n_acc", "16", "n_acc must be dp * tp * pp * cp (8), not 16"),
+        ("step_s", "fast", "step_s must be a number from 0 to 1.09951e+12, not 'fast'"),
+        ("layers", "", "params_b must be a number from 1e-06 to 1.09951e+12, not ''"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_row_and_column(tmp_path, name, value, said):
+    path = table(tmp_path, GOOD, changed(name, value))
+    with pytest.raises(InputError) as caught:
+        measurement.read(path)
+    assert str(caught.value) == f"{path}: row 2: {said}"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "must have the columns hidden, seq,"),
+        (b"hidden,seq\n1,2\n", "not be without vocab, accel, tp, pp, dp, gbs, mbs"),
+        (HEADER.encode() + b"\n", "must have from 1 to 131072 rows, not none"),
+        (b"\xff\xfe\n", "must be CSV in UTF-8, not:"),
+        (HEADER.encode() + b'\n"24,', "must be CSV in UTF-8, not:"),
+    ],
+)
+def test_what_is_no_table_is_refused(tmp_path, content, said):
+    path = tmp_path / "runs.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"runs\.csv") as caught:
+        measurement.read(path)
+    assert said in str(caught.value)
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=60), st.sampled_from(HEADER.split(",")))
+def test_no_text_in_a_cell_is_more_than_an_input_error(text, name):
+    row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True)) | {name: text}
+    with contextlib.suppress(InputError):
+        assert len(measurement.runs([("row", row)]).cases) == 1
+
+
+def test_a_row_of_a_published_shape_is_that_model():
+    row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True))
+    row |= {"layers": "80", "hidden": "8192", "heads": "", "ffn": "28672", "accel": "H100 SXM"}
+    cases = measurement.runs([("row", row)]).cases
+    assert (cases.heads[0], cases.kv_heads[0], bool(cases.gated[0]), bool(cases.flash[0])) == (64, 8, True, True)
+
+
+def test_depth_follows_from_parameters_in_multiples_of_the_stages():
+    """The 200B model of BigScience's sweep has 80 layers of 14400 [chronicles-prequel.md]."""
+    row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True))
+    row |= {"layers": "", "params_b": "200", "hidden": "14400", "heads": "", "ffn": "57600", "vocab": "250880", "tp": "8"}
+    row |= {"pp": "10", "dp": "4", "n_acc": "320", "gbs": "2048"}
+    cases = measurement.runs([("row", row)]).cases
+    assert (cases.layers[0], cases.heads[0]) == (80, 120)
+
+
+def test_notes_say_what_joins_the_nodes():
+    row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True))
+    default, slow = measurement.runs(
+        [("row", row), ("row", row | {"notes": "inter-node 800 Gb/s per node"})]
+    ).nic_bytes_per_s
+    assert (default, slow) == (25e9, 12.5e9)
+
+
+def test_the_whole_space_starts_with_its_fastest_plan():
+    """And no plan of the front beats another in every way."""
+    job, accelerator = JobSpec(MODELS["gpt3-175b"], 1536), ACCELERATORS["h100"]
+    fastest, front = whole_space(job, accelerator, 1024, lambda _: Rates(4e11, 5e10, 5e10))
+    assert fastest[0] == front[0]
+    assert [option.seconds for option in fastest] == sorted(option.seconds for option in fastest)
+    costs = np.array([(option.seconds, option.memory_bytes, option.sent_bytes) for option in front])
+    for index, cost in enumerate(costs):
+        assert not (np.delete(costs, index, axis=0) <= cost).all(axis=1).any()
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=30))
+def test_the_front_is_what_nothing_dominates(points):
+    table = np.array(points)
+    found = {tuple(table[index]) for index in pareto(*table.T)}
+    dominated = {p for p in points for q in points if q != p and all(a <= b for a, b in zip(q, p, strict=True))}
+    assert found == set(points) - dominated

@@ -1,0 +1,117 @@
+"""All-to-all traffic of experts and tables, and orders of ranks that carry it better than the structured ones."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightfabric.model.spec import JobSpec
+from lightfabric.placement import layered
+from lightfabric.placement.exchange import expert_traffic, recommender_traffic, zipf
+from lightfabric.placement.mapping import (
+    DATA,
+    EXCHANGE,
+    Traffic,
+    bound_byte_hops,
+    byte_hops,
+    orders,
+    ring_steps,
+    segment_load,
+)
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.preset import MODELS
+from lightfabric.placement.refine import refined
+from lightfabric.placement.workload import exchange_bytes, micro_batches
+
+MIXTRAL = JobSpec(replace(MODELS["mixtral-8x7b"], sequence=4096), batch=512)
+DEEPSEEK = JobSpec(MODELS["deepseek-v3"], batch=1024)
+
+
+def fullest(flows, order):
+    placed = flows.placed(order)
+    steps = ring_steps(placed.source, placed.destination, len(order))
+    return int(segment_load(placed.source, steps, placed.size_bytes, len(order)).max())
+
+
+def best_structured(flows, plan):
+    return min((order for _, order in orders(plan, folds=True)), key=lambda order: fullest(flows, order))
+
+
+@st.composite
+def random_flows(draw):
+    gpus = draw(st.integers(2, 9))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    size = rng.integers(0, 1000, (gpus, gpus)) * (rng.random((gpus, gpus)) < 0.5)
+    np.fill_diagonal(size, 0)
+    source, destination = np.nonzero(size)
+    part = np.full(len(source), EXCHANGE, np.int8)
+    flows = Traffic(source.astype(np.int32), destination.astype(np.int32), size[source, destination], part)
+    return flows, rng.permutation(gpus).astype(np.int32)
+
+
+@settings(deadline=None)  # the first call compiles
+@given(random_flows())
+def test_a_refined_order_is_a_permutation_and_never_fuller(case):
+    flows, order = case
+    found = refined(flows, order, 200, np.random.default_rng(1))
+    assert sorted(found.tolist()) == list(range(len(order)))
+    assert fullest(flows, found) <= fullest(flows, order)
+
+
+@given(random_flows())
+def test_no_order_has_fewer_byte_hops_than_the_bound(case):
+    flows, order = case
+    assert byte_hops(flows.placed(order), len(order)) >= bound_byte_hops(flows, len(order))
+
+
+def test_a_ring_on_a_ring_meets_the_bound_of_byte_hops():
+    node = np.arange(8, dtype=np.int32)
+    flows = Traffic(node, np.roll(node, -1), np.full(8, 5), np.full(8, DATA, np.int8))
+    assert bound_byte_hops(flows, 8) == byte_hops(flows, 8) == 40
+
+
+def test_even_experts_exchange_what_the_workload_says():
+    """Four all-to-alls per layer and micro-batch [Lepikhin 2020, GShard]."""
+    plan = Plan(8, 2, 2, 1, "selective", ep=4)
+    flows = expert_traffic(MIXTRAL, plan, zipf(8, 0.0)).of(EXCHANGE)
+    pairs = plan.gpus * (plan.ep - 1)
+    assert len(flows.source) == pairs
+    assert set(flows.size_bytes.tolist()) == {4 * 16 * micro_batches(MIXTRAL, plan) * exchange_bytes(MIXTRAL, plan)}
+
+
+def test_skewed_experts_move_as_many_bytes_and_load_the_first_rank_most():
+    plan = Plan(8, 1, 1, 1, "selective", ep=8)
+    even, skewed = (expert_traffic(MIXTRAL, plan, zipf(8, exponent)).of(EXCHANGE) for exponent in (0.0, 1.0))
+    assert skewed.size_bytes.sum() == pytest.approx(even.size_bytes.sum(), rel=1e-9)
+    assert np.bincount(skewed.destination, skewed.size_bytes).argmax() == 0
+
+
+@pytest.mark.parametrize("plan", [Plan(8, 1, 1, 1), Plan(4, 1, 1, 1, ep=4, cp=2)])
+def test_plans_without_experts_to_share_out_are_refused(plan):
+    with pytest.raises(ValueError, match=r"Plan.ep must be a divisor of the experts \(8\) above 1, and cp 1"):
+        expert_traffic(MIXTRAL, plan, zipf(8, 0.0))
+
+
+def test_tables_send_every_row_to_its_sample():
+    layers, gpus, batch = layered.dlrm(), 16, 65536
+    flows = recommender_traffic(layers, gpus, batch).of(EXCHANGE)
+    rows = sum(layer.exchange_bytes for layer in layers) * batch
+    assert flows.size_bytes.sum() == 2 * rows * (gpus - 1) / gpus
+
+
+@pytest.mark.parametrize(
+    ("flows", "plan", "share"),
+    [
+        (expert_traffic(DEEPSEEK, Plan(64, 1, 4, 1, "selective", ep=64), zipf(256, 0.7)), Plan(64, 1, 4, 1), 0.97),
+        (expert_traffic(DEEPSEEK, Plan(32, 2, 1, 1, "selective", ep=32), zipf(256, 0.7)), Plan(32, 2, 1, 1), 0.85),
+        (recommender_traffic(layered.dlrm(), 64, 65536), Plan(64, 1, 1, 1), 0.9),
+        (recommender_traffic(layered.dlrm(), 128, 65536), Plan(128, 1, 1, 1), 0.75),
+    ],
+    ids=["deepseek-256", "deepseek-64", "dlrm-64", "dlrm-128"],
+)
+def test_experts_and_tables_fill_a_ring_less_than_in_the_best_structured_order(flows, plan, share):
+    order = best_structured(flows, plan)
+    found = refined(flows, order, 20_000, np.random.default_rng(1))
+    assert fullest(flows, found) < share * fullest(flows, order)
