@@ -8,7 +8,7 @@ from lightfabric.flows import exchange
 from lightfabric.flows.load import load_spec
 from lightfabric.flows.report import InputError, print_json, say, written_whole
 from lightfabric.flows.study import GIB, check, efficiency, plan_columns
-from lightfabric.model.spec import FabricSpec, Spec
+from lightfabric.model.spec import FabricSpec, SipOcsSpec, SipRingSpec, Spec
 from lightfabric.placement.search import MOST_GPUS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def main(
 
     share = efficiency(spec, timing)
     placed = [_place(spec, kind, count, share) for kind in spec.fabrics]
-    placements = [_columns(kind, found) for kind, found in zip(spec.fabrics, placed, strict=True)]
+    placements = [_columns(spec, kind, found) for kind, found in zip(spec.fabrics, placed, strict=True)]
     tried = [options(spec.job, spec.accelerator, kind, spec.chiplet, count, share) for kind in spec.fabrics]
     if out is not None:
         _draw(out, spec, placed)
@@ -83,7 +83,7 @@ def _export(path: Path, spec: Spec, placed: "Placement") -> None:
     exchange.write(path, task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank))
 
 
-def _columns(fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
+def _columns(spec: Spec, fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
     distance = placed.bytes_by_distance
     return {"fabric": fabric.name} | plan_columns(placed) | {
         "order_s": placed.order.seconds,
@@ -91,11 +91,28 @@ def _columns(fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
         "byte_hops": placed.order.byte_hops,
         "byte_hops_bound": placed.order.bound_byte_hops,
         "circuits": None if placed.circuits is None else len(placed.circuits.lanes),
+        **_lane_columns(spec, fabric, placed),
         "gpus_by_degree": placed.gpus_by_degree.tolist(),
         "bytes_by_distance": distance.tolist(),
         "mean_distance_gpus": float(distance @ range(len(distance))) / max(1, int(distance.sum())),
         "gpu_of_rank": placed.gpu_of_rank.tolist(),
     }  # fmt: skip
+
+
+def _lane_columns(spec: Spec, fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
+    """None where there are no lanes, or no wavelengths of circuits' own."""
+    load = None
+    if isinstance(fabric, SipRingSpec | SipOcsSpec) and placed.circuits is not None:
+        from lightfabric.placement.load import lane_load
+
+        load = lane_load(fabric, spec.chiplet, placed.plan.gpus, placed.circuits, placed.traffic)
+    return {
+        "lane_bytes": load and load.most_bytes,
+        "mean_lane_bytes": load and load.mean_bytes,
+        "lane_bytes_bound": load and load.bound_bytes,
+        "wavelengths": load and load.colouring and load.colouring.count,
+        "wavelengths_bound": load and load.colouring and load.colouring.bound,
+    }
 
 
 def _option(option: "Option") -> dict[str, Any]:
@@ -130,15 +147,12 @@ def _print_options(title: str, front: list["Option"]) -> None:
 def _draw(out: Path, spec: Spec, placed: list["Placement"]) -> None:
     """A figure for each fabric: bytes from GPU to GPU, and what crosses each segment of a ring of all."""
     from lightfabric.flows.figure import draw_traffic
-    from lightfabric.placement.mapping import traffic
 
     out.mkdir(parents=True, exist_ok=True)
     for kind, found in zip(spec.fabrics, placed, strict=True):
         path = out / f"traffic-{kind.name.replace(' ', '-').replace('/', '-')}.png"
         with written_whole(path) as beside:
-            draw_traffic(
-                f"{spec.name}, {kind.name}", traffic(spec.job, found.plan).placed(found.gpu_of_rank), found.plan.gpus, beside
-            )
+            draw_traffic(f"{spec.name}, {kind.name}", found.traffic, found.plan.gpus, beside)
         say(f"{path}: traffic between GPUs")
 
 
@@ -151,6 +165,10 @@ _NOTES = {
     "mean_distance_gpus": "of a byte, along a ring of all GPUs",
     "byte_hops": "bytes times ring segments",
     "byte_hops_bound": "no order of ranks can be below",
+    "lane_bytes": "over the fullest wavelength of a ring, port of an OCS",
+    "lane_bytes_bound": "no lanes for these circuits can be below",
+    "wavelengths": "so that each pair of GPUs on the ring has its own",
+    "wavelengths_bound": "no numbering can be below",
 }
 
 

@@ -7,7 +7,6 @@ wavelengths are counted, as in the published formulation.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 from itertools import pairwise
 
 import numpy as np
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 
 from lightfabric.model.network import Circuits, Pair
 from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
+from lightfabric.placement.demand import Lanes, hand_out
 from lightfabric.placement.mapping import ring_steps, segment_load
-
-Lanes = NDArray[np.int64]
 
 
 def assign(fabric: SipRingSpec | SipOcsSpec, chiplet: ChipletSpec, gpus: int, demand_bytes: dict[Pair, int]) -> Circuits:
@@ -48,17 +46,6 @@ def _scale(weight: NDArray[np.float64], most: int, fits: Callable[[Lanes], bool]
         else:
             high = middle
     return best
-
-
-def _hand_out(lanes: Lanes, weight: NDArray[np.float64], take: Callable[[int], bool]) -> None:
-    """Give what is left, one lane at a time, to the circuit with the least lanes / weight that can take it."""
-    poorest = [(float(lanes[i] / weight[i]), i) for i in range(len(lanes))]
-    heapify(poorest)
-    while poorest:
-        _, i = heappop(poorest)
-        if take(i):
-            lanes[i] += 1
-            heappush(poorest, (float(lanes[i] / weight[i]), i))
 
 
 @dataclass(frozen=True)
@@ -130,7 +117,7 @@ def _fill_segments(legs: _Legs, lanes: Lanes, capacity: int, gpus: int) -> None:
             side[(segment + gpus) % (2 * gpus)] -= 1
         return True
 
-    _hand_out(lanes, legs.demand, take)
+    hand_out(lanes, legs.demand, take)
 
 
 def _circuits(legs: _Legs, lanes: Lanes, gpus: int) -> Circuits:
@@ -215,7 +202,7 @@ def _fill_ports(ends: Lanes, weight: NDArray[np.float64], lanes: Lanes, ports: i
         into[destination[i]] -= 1
         return True
 
-    _hand_out(lanes, weight, take)
+    hand_out(lanes, weight, take)
 
 
 def permutations(circuits: Circuits, gpus: int, ports: int) -> NDArray[np.int32]:

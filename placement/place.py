@@ -52,9 +52,9 @@ DEGREES_TRIED = 3
 class Placement:
     """Where a job runs, how long an iteration should take and why.
 
-    Rank r runs on GPU ``gpu_of_rank[r]``. ``gpus_by_degree[k]`` GPUs send to k others; ``bytes_by_distance[k]`` go k
-    segments along a ring of all GPUs, whatever the fabric. ``order.bound_seconds`` and ``compute_bound_seconds`` bound
-    communication and iteration from below.
+    Rank r runs on GPU ``gpu_of_rank[r]``, and ``traffic`` is that between GPUs: ``gpus_by_degree[k]`` GPUs send to k others;
+    ``bytes_by_distance[k]`` go k segments along a ring of all GPUs, whatever the fabric. ``order.bound_seconds`` and
+    ``compute_bound_seconds`` bound communication and iteration from below.
     """
 
     plan: Plan
@@ -66,6 +66,7 @@ class Placement:
     gpus_by_degree: NDArray[np.int64]
     bytes_by_distance: NDArray[np.int64]
     compute_bound_seconds: float
+    traffic: Traffic
 
     @property
     def gpu_of_rank(self) -> NDArray[np.int32]:
@@ -184,6 +185,7 @@ def _placed(
         gpus_by_degree=_gpus_by_degree(placed, plan.gpus),
         bytes_by_distance=_bytes_by_distance(placed, plan.gpus),
         compute_bound_seconds=seconds.compute + seconds.optimiser,
+        traffic=placed,
     )
 
 

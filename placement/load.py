@@ -1,0 +1,72 @@
+"""What the lanes of optical circuits carry, beside what is least possible, and the wavelengths that the circuits need."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from lightfabric.model.network import Circuits, Pair
+from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
+from lightfabric.placement.colouring import Colouring, colour
+from lightfabric.placement.demand import Demand, Lanes, most_even
+from lightfabric.placement.mapping import Traffic, ring_steps, segment_load
+from lightfabric.placement.permutation import best_share
+
+
+@dataclass(frozen=True)
+class LaneLoad:
+    """Bytes of one iteration over each lane of the circuits: a wavelength of a ring or a port of an OCS.
+
+    ``bound_bytes`` is the least ``most_bytes`` of all shares of the lanes among circuits between the same GPUs, the same
+    ways round. ``colouring`` is of a ring where each pair that talks and is near enough has a wavelength of its own.
+    """
+
+    most_bytes: float
+    mean_bytes: float
+    bound_bytes: float
+    colouring: Colouring | None
+
+
+def lane_load(
+    fabric: SipRingSpec | SipOcsSpec, chiplet: ChipletSpec, gpus: int, circuits: Circuits, placed: Traffic
+) -> LaneLoad:
+    """Of circuits that serve all the traffic between GPUs. O(pairs log(pairs x lanes)) besides the colouring."""
+    carried = dict.fromkeys(circuits.lanes, 0)
+    for leg, size in _legs(circuits, placed):
+        carried[leg] += size
+    demand = Demand.of(gpus, carried)
+    if not len(demand):
+        return LaneLoad(0.0, 0.0, 0.0, None)
+    lanes = np.array([circuits.lanes[leg] for leg, size in carried.items() if size], np.int64)
+    load = demand.size_bytes / lanes
+    if isinstance(fabric, SipOcsSpec):
+        colouring, best = None, best_share(demand, chiplet.ports)
+    else:
+        steps = ring_steps(demand.source, demand.destination, gpus)
+        colouring = _own_wavelengths(fabric, gpus, placed)
+        best = _best_ring_share(demand, steps, chiplet.ports // 2 * chiplet.wavelengths_per_port)
+    return LaneLoad(float(load.max()), float(load.mean()), 1 / best, colouring)
+
+
+def _own_wavelengths(fabric: SipRingSpec, gpus: int, placed: Traffic) -> Colouring:
+    """One wavelength for each pair that talks and is at most ``max_hops`` apart, whether or not it is relayed."""
+    keys = np.unique(placed.source.astype(np.int64) * gpus + placed.destination)
+    source, destination = (keys // gpus).astype(np.int32), (keys % gpus).astype(np.int32)
+    steps = ring_steps(source, destination, gpus)
+    near = np.abs(steps) <= fabric.max_hops
+    return colour(gpus, source[near], steps[near])
+
+
+def _best_ring_share(demand: Demand, steps: Lanes, capacity: int) -> float:
+    """The greatest least lanes / bytes of circuits ``steps`` long, counted over all fibres."""
+
+    def serve(lanes: Lanes) -> Lanes | None:
+        return lanes if segment_load(demand.source, steps, lanes, demand.nodes).max() <= capacity else None
+
+    fullest = segment_load(demand.source, steps, demand.size_bytes, demand.nodes).max()
+    return most_even(demand, capacity / float(fullest), serve)[1]
+
+
+def _legs(circuits: Circuits, placed: Traffic) -> list[tuple[Pair, int]]:
+    ends = zip(placed.source.tolist(), placed.destination.tolist(), placed.size_bytes.tolist(), strict=True)
+    return [(leg, size) for source, destination, size in ends for leg in pairwise(circuits.stops[source, destination])]
