@@ -12,7 +12,7 @@ def cuts(seconds: NDArray[np.float64], stages: int) -> NDArray[np.int64]:
     forward with n. O(stages x layers x log(layers)).
 
     Examples:
-        >>> cuts(np.array([4.0, 1.0, 1.0, 1.0, 3.0]), 3).tolist()
+        >>> cuts(np.array([4.0, 1.0, 1.0, 2.0, 4.0]), 3).tolist()
         [0, 1, 4, 5]
 
     """

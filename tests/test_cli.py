@@ -107,7 +107,7 @@ def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
         (["replay", "x.fbuf", "--bandwidth", "\N{ARABIC-INDIC DIGIT THREE}Gbps"], "--bandwidth must be a rate with unit"),
         (["place", "--gpus", "1"], "--gpus must be from 2 to 131072, not 1"),
         (["place", "--fabric", "torus"], "--fabric must be one of ideal switch, NVLink islands, SiP-Ring, SiP-OCS"),
-        (["bench", "sort"], "NAME must be one of fluid, kernel, allreduce, not 'sort'"),
+        (["bench", "sort"], "NAME must be one of fluid, kernel, allreduce, search, accuracy, not 'sort'"),
     ],
 )
 def test_a_wrong_use_is_one_line(arguments, says):
@@ -158,7 +158,7 @@ def test_a_folder_in_the_place_of_a_result_is_refused_before_the_study(tmp_path)
 
 def test_a_fabric_too_small_for_the_placed_count_is_refused_before_the_rtl_is_measured(tmp_path):
     path = tmp_path / "my.toml"
-    path.write_text((files("lightfabric.examples") / "gpt3-175b.toml").read_text().replace("ports = 8", "ports = 2"))
+    path.write_text((files("lightfabric.examples") / "gpt3-175b.toml").read_text().replace("ports = 8", "ports = 1"))
     said = refused("place", path, "--fabric", "SiP-OCS")
     assert said.startswith(f"{path}: fabric 'SiP-OCS' must serve 1024 GPUs, but SiP-OCS cannot serve 1024 GPUs: GPU ")
 
