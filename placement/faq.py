@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.optimize as _untyped_optimize
+import scipy.optimize as _untyped_optimize  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 optimize: Any = _untyped_optimize

@@ -5,6 +5,7 @@ child is improved by tabu search, which is best where the matrices are without s
 best where few large flows decide. Which of the two is used follows from what each has found so far.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -39,6 +40,10 @@ class _Member:
     permutation: Permutation
 
 
+def _value(member: _Member) -> float:
+    return member.value
+
+
 class Memetic:
     """A search that ends with its budget, or when ``value`` has come down to ``enough``.
 
@@ -53,7 +58,7 @@ class Memetic:
         self._moves, self._size = _LEAST_MOVES * walk.n, _MEMBERS
         self._members: list[_Member] = []
         self.best = np.arange(walk.n)
-        self.best_value = np.inf
+        self.best_value = math.inf
 
     def run(self, starts: Iterable[Permutation]) -> None:
         """Search from these starts; none is looked at after the end of the budget but the first."""
@@ -66,7 +71,9 @@ class Memetic:
             self._populate(populations)
             self._evolve()
             populations += 1
-            self._members = [member for member in self._members if populations % 2 == 0 and member.value == self._least()][:1]
+            self._members = [member for member in self._members if populations % 2 == 0 and member.value == self._least()][
+                :1
+            ]
 
     def _goes_on(self) -> bool:
         return self._budget.share() < 1 and self.best_value > self._enough
@@ -127,7 +134,7 @@ class Memetic:
             in_vain = 0 if child.value < least else in_vain + 1
 
     def _least(self) -> float:
-        return min(member.value for member in self._members)
+        return min(map(_value, self._members))
 
     def _has(self, member: _Member) -> bool:
         return any(np.array_equal(member.permutation, other.permutation) for other in self._members)
@@ -138,8 +145,8 @@ class Memetic:
 
     def _child(self) -> Permutation:
         """Of two random members; of one, with a cycle of a quarter of the facilities, if they are almost the same."""
-        first, second = self._random.choice(len(self._members), 2, replace=False)
-        one, other = self._members[first].permutation, self._members[second].permutation
+        drawn = self._random.permutation(len(self._members))
+        one, other = (self._members[int(place)].permutation for place in drawn[:2])
         if np.count_nonzero(one != other) >= max(4, len(one) / 10):
             return crossed(one, other, self._random)
         child = one.copy()

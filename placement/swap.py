@@ -63,7 +63,7 @@ def _uniform(search: Search) -> float:
 
 @compiled
 def _below(search: Search, count: int) -> int:
-    return np.int64(_uniform(search) * count)
+    return int(_uniform(search) * count)
 
 
 @compiled
@@ -155,8 +155,8 @@ def _forbid(search: Search, r: int, q: int, move: int) -> None:
     n, until = len(search.permutation), search.until
     _exchange_columns(until, r, q)
     first, second = _uniform(search), _uniform(search)
-    until[r, q] = move + np.int64(first * first * first * 8 * n)
-    until[q, r] = move + np.int64(second * second * second * 8 * n)
+    until[r, q] = move + int(first * first * first * 8 * n)
+    until[q, r] = move + int(second * second * second * 8 * n)
     for v in range(n):
         if v != r:
             search.tabu[min(v, r), max(v, r)] = min(until[v, r], until[r, v])
@@ -173,7 +173,7 @@ def tabu(search: Search, moves: int, nothing: float, symmetric: bool) -> int:
     n = len(search.permutation)
     for _ in range(moves):
         search.count[MOVE] += 1
-        move = np.int32(search.count[MOVE])
+        move: Any = np.int32(search.count[MOVE])
         wanted = search.value[BEST] - search.value[LEAST_GAIN] - search.value[CURRENT]
         aspiration = search.x.dtype.type(max(wanted, -nothing))
         least, r = _least(search, move, aspiration, nothing)
@@ -206,7 +206,7 @@ def _descend(search: Search, nothing: float, symmetric: bool) -> int:
     """Best swaps until none gains; how many."""
     moves = 0
     while True:
-        least, r = _least(search, np.int32(_NEVER), nothing, nothing)
+        least, r = _least(search, _NEVER, nothing, nothing)
         if r < 0 or least >= -search.value[LEAST_GAIN]:
             return moves
         q = r + 1

@@ -34,8 +34,8 @@ class Budget:
 
     def share(self) -> float:
         """How much of it is used, 1 for all."""
-        moves = self.done / self.moves if self.moves is not None else 0.0
-        seconds = self.used_seconds / self.seconds if self.seconds is not None else 0.0
+        moves = 0.0 if self.moves is None else (self.done / self.moves if self.moves else 1.0)
+        seconds = 0.0 if self.seconds is None else self.used_seconds / self.seconds
         return max(moves, seconds)
 
     def total_moves(self, move_seconds: float) -> float:
