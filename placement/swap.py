@@ -43,6 +43,9 @@ class Search(NamedTuple):
     permutation: Records
     best: Records
     base: Records
+    base_product: Records
+    base_delta: Records
+    base_distance: Records
     x: Records
     y: Records
     random: Records
@@ -217,24 +220,39 @@ def _descend(search: Search, nothing: float, symmetric: bool) -> int:
 
 
 @compiled
-def _return(search: Search, symmetric: bool) -> int:
-    """Back to ``base`` by swaps; how many."""
-    moves = 0
+def _copy(source: Records, target: Records) -> None:
+    for i in range(len(source)):
+        from_row, to_row = source[i], target[i]
+        for k in range(len(source)):
+            to_row[k] = from_row[k]
+
+
+@compiled
+def _keep_base(search: Search) -> None:
+    search.value[BASE] = search.value[CURRENT]
+    _copy(search.product, search.base_product)
+    _copy(search.delta, search.base_delta)
+    _copy(search.distance, search.base_distance)
     for i in range(len(search.permutation)):
-        if search.permutation[i] != search.base[i]:
-            q = i + 1
-            while search.permutation[q] != search.base[i]:
-                q += 1
-            swap(search, i, q, symmetric)
-            moves += 1
-    return moves
+        search.base[i] = search.permutation[i]
+
+
+@compiled
+def _return(search: Search) -> None:
+    """Back to the base."""
+    search.value[CURRENT] = search.value[BASE]
+    _copy(search.base_product, search.product)
+    _copy(search.base_delta, search.delta)
+    _copy(search.base_distance, search.distance)
+    for i in range(len(search.permutation)):
+        search.permutation[i] = search.base[i]
 
 
 @compiled
 def iterate(search: Search, moves: int, nothing: float, symmetric: bool) -> int:
     """Iterated descent: a cycle of 3 random facilities, descent, back unless it is as good; cycles grow by one in vain.
 
-    At least ``moves`` swaps are made; how many is the result. The strength is reset at 2/5 of the facilities and when
+    At least ``moves`` swaps are made; how many is the result, keeping or returning counted as one. The strength is reset at 2/5 of the facilities and when
     something better is found, as in variable neighbourhood search (Mladenovic and Hansen, 1997).
     """
     n = len(search.permutation)
@@ -242,7 +260,7 @@ def iterate(search: Search, moves: int, nothing: float, symmetric: bool) -> int:
     while done < moves:
         strength = search.count[STRENGTH]
         shake(search, strength, symmetric)
-        done += strength + _descend(search, nothing, symmetric)
+        done += strength + 1 + _descend(search, nothing, symmetric)
         _keep_best(search)
         gain = search.value[BASE] - search.value[CURRENT]
         if gain > search.value[LEAST_GAIN]:
@@ -252,10 +270,7 @@ def iterate(search: Search, moves: int, nothing: float, symmetric: bool) -> int:
         else:
             search.count[STRENGTH] = GENTLEST
         if gain >= -search.value[LEAST_GAIN]:
-            search.value[BASE] = search.value[CURRENT]
-            for i in range(n):
-                search.base[i] = search.permutation[i]
+            _keep_base(search)
         else:
-            done += _return(search, symmetric)
-            search.value[CURRENT] = search.value[BASE]
+            _return(search)
     return done
