@@ -17,17 +17,18 @@ _MEMBERS = 10
 _LEAST_MEMBERS = 4
 _GENERATIONS = 6
 """That the budget shall be enough for, unless the population is the smallest."""
-_CHILDREN = 400
+_CHILDREN = 300
 """That the budget shall be enough for, each ``_LEAST_MOVES`` per facility or more."""
-_LEAST_MOVES = 10
+_LEAST_MOVES = 15
 _CHILDREN_IN_VAIN = 40
+_SHARPNESS = 3
 _MEMORY = 0.98
 """Of the record of an improver, from child to child."""
 
 
 @dataclass
 class _Improver:
-    """``wins`` of ``tries``: how often a child was better than the worst of the population."""
+    """``wins`` of ``tries``: the share of the population that a child beat, in sum."""
 
     run: Callable[[int, Budget], Permutation]
     wins: float = 1.0
@@ -125,12 +126,13 @@ class Memetic:
             least = self._least()
             child = self._improved(improver, self._child())
             worst = max(range(len(self._members)), key=lambda place: self._members[place].value)
-            enters = child.value < self._members[worst].value and not self._has(child)
-            if enters:
+            new = not self._has(child)
+            beaten = np.mean([new and child.value < member.value for member in self._members])
+            if beaten > 0:
                 self._members[worst] = child
             for each in self._improvers:
                 each.wins, each.tries = each.wins * _MEMORY, each.tries * _MEMORY
-            improver.wins, improver.tries = improver.wins + enters, improver.tries + 1
+            improver.wins, improver.tries = improver.wins + float(beaten), improver.tries + 1
             in_vain = 0 if child.value < least else in_vain + 1
 
     def _least(self) -> float:
@@ -140,7 +142,7 @@ class Memetic:
         return any(np.array_equal(member.permutation, other.permutation) for other in self._members)
 
     def _drawn(self) -> _Improver:
-        rates = [improver.wins / improver.tries for improver in self._improvers]
+        rates = [(improver.wins / improver.tries) ** _SHARPNESS for improver in self._improvers]
         return self._improvers[int(self._random.random() * sum(rates) >= rates[0])]
 
     def _child(self) -> Permutation:

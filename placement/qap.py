@@ -21,7 +21,7 @@ MOST_FACILITIES = 2048
 _MOST = 1e300
 _MOST_EXACT = 1 << 62
 _FAQ_SHARE = 0.3
-"""Of a budget of seconds; FAQ ends early then."""
+"""Of a budget of seconds, when FAQ ends early."""
 _MANY = 256
 """Facilities from which on FAQ is run from the centre only."""
 _CLOSE = 1e-9

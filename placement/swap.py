@@ -252,8 +252,9 @@ def _return(search: Search) -> None:
 def iterate(search: Search, moves: int, nothing: float, symmetric: bool) -> int:
     """Iterated descent: a cycle of 3 random facilities, descent, back unless it is as good; cycles grow by one in vain.
 
-    At least ``moves`` swaps are made; how many is the result, keeping or returning counted as one. The strength is reset at 2/5 of the facilities and when
-    something better is found, as in variable neighbourhood search (Mladenovic and Hansen, 1997).
+    At least ``moves`` swaps are made; how many is the result, keeping or returning counted as one. The strength is reset at
+    2/5 of the facilities and when something better is found, as in variable neighbourhood search (Mladenovic and Hansen,
+    1997).
     """
     n = len(search.permutation)
     done = 0

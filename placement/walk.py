@@ -69,7 +69,8 @@ class Walk:
         integers, order = np.zeros((self.n, self.n), np.int32), np.arange(self.n)
         self._search = swap.Search(
             a.astype(dtype), both_ways.astype(dtype), matrix.copy(), matrix.copy(), matrix.copy(), integers.copy(), integers,
-            order.copy(), order.copy(), order, matrix.copy(), matrix.copy(), matrix, row.copy(), row, np.array([2 * seed + 1], np.uint64),
+            order.copy(), order.copy(), order, matrix.copy(), matrix.copy(), matrix, row.copy(), row,
+            np.array([2 * seed + 1], np.uint64),
             np.array([0.0, 0.0, 0.0, least_gain]), np.zeros(2, np.int64),
         )  # fmt: skip
         example = (self._search, 1, self._nothing, True)
