@@ -127,14 +127,14 @@ def main(path: Path, seconds: float, seed: int, as_json: bool) -> None:
 
 
 def columns(instance: Instance, solution: "Solution") -> dict[str, Any]:
-    """What is printed: ``gap`` is the share of the value by which it may be above the least."""
+    """What is printed: ``gap`` is how far the value may be above the least, as a share of it."""
     value, bound = solution.value, solution.lower_bound
     return {
         "name": instance.name,
         "n": len(instance.flow),
         "value": value,
         "lower_bound": bound,
-        "gap": (value - bound) / abs(value) if value != bound else 0.0,
+        "gap": (value - bound) / max(abs(value), abs(bound)) if value != bound else 0.0,
         "seconds": solution.seconds,
         "moves": solution.moves,
         "permutation": solution.permutation.tolist(),

@@ -329,21 +329,30 @@ def test_files_of_fractions_and_of_many_lines_are_read(tmp_path):
 
 
 def command(*arguments, code=0):
-    script = "from lightfabric.flows.cli import main; main()"
+    """Output, messages, and whether anything slow was imported."""
+    script = """
+import sys
+from lightfabric.flows.cli import main
+try:
+    main()
+finally:
+    print("loaded:", *{"numba", "scipy"} & set(sys.modules), file=sys.stderr)
+"""
     done = subprocess.run(
         [sys.executable, "-c", script, "qap", *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == code, done.stderr
-    return done.stdout, done.stderr
+    messages, _, loaded = done.stderr.partition("loaded:")
+    return done.stdout, messages, bool(loaded.strip())
 
 
 def test_the_command_prints_value_permutation_and_bound(tmp_path):
     a, b = made("neither", 6, np.random.default_rng(8))
     path = tmp_path / "six.dat"
     path.write_text("6\n" + " ".join(map(str, [*a.ravel(), *b.ravel()])))
-    output, messages = command(path, "--seconds", "0.1", "--json")
+    output, messages, loaded = command(path, "--seconds", "0.1", "--json")
     result = json.loads(output)
-    assert messages == ""
+    assert (messages, loaded) == ("", True)
     assert result["value"] == naive_value(a, b, result["permutation"]) == best_of_all(a, b) >= result["lower_bound"]
     assert (result["name"], result["n"]) == ("six", 6)
     assert result["gap"] == (result["value"] - result["lower_bound"]) / result["value"]
@@ -360,7 +369,7 @@ def test_the_command_prints_value_permutation_and_bound(tmp_path):
     ],
 )
 def test_the_command_refuses_in_one_line(tmp_path, options, said):
-    output, messages = command(tmp_path / "missing.dat", *options, code=2)
-    assert output == ""
+    output, messages, loaded = command(tmp_path / "missing.dat", *options, code=2)
+    assert (output, loaded) == ("", False)
     assert messages.count("\n") == 1
     assert messages.rstrip().endswith(said)
