@@ -77,12 +77,11 @@ class Walk:
         self._tabu, self._iterate = entry_point(swap.tabu, *example), entry_point(swap.iterate, *example)
 
     def _largest_change(self) -> float:
-        """No entry of C or D, and no term of either, is farther from 0."""
-        a, b = np.abs(self._flow), np.abs(self._distance)
-        rows = max(a.sum(axis=1).max(), a.sum(axis=0).max()) * b.max()
-        columns = max(b.sum(axis=1).max(), b.sum(axis=0).max()) * a.max()
+        """No entry of C or D is farther from 0."""
+        a, b = self._flow, self._distance
+        products = min(_longest(a) * np.ptp(b), _longest(b) * np.ptp(a))
         loops = np.abs(self._loops[0]).max() * np.abs(self._loops[1]).max()
-        return 4 * (2 - self.symmetric) * (min(rows, columns) + 2 * a.max() * b.max() + loops)
+        return float(2 * (2 - self.symmetric) * products + 4 * loops)
 
     def place(self, permutation: Permutation, value: float) -> None:
         """Start anew at a permutation whose value is known. O(n^3)."""
@@ -113,6 +112,11 @@ class Walk:
             done = int(kernel(self._search, min(left, look), self._nothing, self.symmetric))
             budget.done, moves = budget.done + done, moves - done
         return self._search.best.copy()
+
+
+def _longest(matrix: NDArray[Any]) -> float:
+    """Largest sum of magnitudes of a row or column."""
+    return float(max(np.abs(matrix).sum(axis=0).max(), np.abs(matrix).sum(axis=1).max()))
 
 
 def _arithmetic(flow: NDArray[Any], distance: NDArray[Any], largest: float) -> tuple[Any, float]:

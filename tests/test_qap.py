@@ -135,6 +135,29 @@ def test_changes_by_swaps_are_those_of_the_whole_sum(kind, largest):
         swap.swap(search, r, q, walk.symmetric)
 
 
+@pytest.mark.parametrize("low", [0, -50])
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_are_wide_enough_for_what_is_kept_in_them(kind, low):
+    a, b = made(kind, 12, np.random.default_rng(3), low=low)
+    b[0], b[:, 0] = 50, 50  # one facility with much more than the others
+    most = 1
+    while walk_of(2 * most * a, b).delta.dtype == np.int32:
+        most *= 2
+    search = walk_of(a * most, b)
+    assert most > 1
+    for u in range(12):
+        for v in range(u + 1, 12):
+            swapped = np.arange(12)
+            swapped[[u, v]] = v, u
+            assert search.delta[u, v] == naive_value(a * most, b, swapped) - naive_value(a * most, b, np.arange(12))
+
+
+def walk_of(a, b):
+    walk = Walk(a, b, seed=1)
+    walk.place(np.arange(len(a)), naive_value(a, b, np.arange(len(a))))
+    return walk._search
+
+
 def test_a_tabu_search_does_not_go_straight_back():
     """From the only local optimum of a small problem the walk must climb, and what it returns is still the optimum."""
     a, b = made("symmetric", 8, np.random.default_rng(3))
