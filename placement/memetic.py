@@ -158,14 +158,15 @@ class Memetic:
 
 
 def crossed(one: Permutation, other: Permutation, random: np.random.Generator) -> Permutation:
-    """Uniform crossover: each facility where one of the parents has it while that is free, the rest at random."""
+    """Uniform crossover: each facility where one of the parents has it while that is free, the rest at random.
+
+    What the parents share remains: no other facility is there in either.
+    """
     child = np.full(len(one), -1)
-    child[one == other] = one[one == other]
     free = np.ones(len(one), bool)
-    free[child[child >= 0]] = False
     parents = np.stack([one, other])
     heads = random.integers(0, 2, len(one))
-    for facility in random.permutation(np.flatnonzero(child < 0)):
+    for facility in random.permutation(len(one)):
         for parent in (heads[facility], 1 - heads[facility]):
             if free[parents[parent, facility]]:
                 child[facility] = parents[parent, facility]
