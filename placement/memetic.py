@@ -62,7 +62,7 @@ class Memetic:
         self.best_value = math.inf
 
     def run(self, starts: Iterable[Permutation]) -> None:
-        """Search from these starts; none is looked at after the end of the budget but the first."""
+        """Search from these starts. Every other population begins with the best member of the one before."""
         for start in starts:
             self._see(start)
         if self._goes_on():
@@ -72,9 +72,8 @@ class Memetic:
             self._populate(populations)
             self._evolve()
             populations += 1
-            self._members = [member for member in self._members if populations % 2 == 0 and member.value == self._least()][
-                :1
-            ]
+            if self._members:
+                self._members = [min(self._members, key=_value)][: 1 - populations % 2]
 
     def _goes_on(self) -> bool:
         return self._budget.share() < 1 and self.best_value > self._enough
