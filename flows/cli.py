@@ -156,6 +156,19 @@ def predict(
 
 
 @app.command()
+def qap(
+    file: Annotated[Path, typer.Argument(help="n and two n x n matrices, as in QAPLIB.")],
+    seconds: Annotated[float, _rate("CPU time of bound and search, without compilation at the first run.")] = 1.0,
+    seed: Annotated[int, _count("Of all that is random.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Map facilities onto locations: a quadratic assignment problem, with a lower bound."""
+    from lightfabric.flows import qap as flow
+
+    flow.main(file, seconds, seed, as_json)
+
+
+@app.command()
 def replay(
     file: Annotated[Path, typer.Argument(help="A TopoOpt task graph, a folder of Chakra traces, or a program .goal.")],
     bandwidth: Annotated[str, typer.Option(help="Of a node in each direction, such as 100Gbps.")],

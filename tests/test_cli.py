@@ -18,7 +18,7 @@ from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Tim
 from lightfabric.sim import characterize
 
 SLOW_IMPORTS = {"amaranth", "matplotlib", "numba", "scipy"}
-COMMANDS = ("study", "characterize", "place", "replay", "sim", "verilog", "synth", "verify", "bench")
+COMMANDS = ("study", "characterize", "place", "qap", "replay", "sim", "verilog", "synth", "verify", "bench")
 RUN = """
 import sys
 from lightfabric.flows import cli

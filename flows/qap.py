@@ -1,0 +1,147 @@
+"""``lightfabric qap``: a quadratic assignment problem from a file of QAPLIB, solved."""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightfabric.flows.report import InputError, print_json, read_bytes
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lightfabric.placement.qap import Solution
+
+MOST_FACILITIES = 2048
+_MOST_BYTES = 1 << 28
+_MOST_NUMBER_CHARACTERS = 40
+_MOST_SECONDS = 1e6
+_MOST_SEED = 1 << 32
+_PART_BYTES = 1 << 20
+_SPACE = re.compile(rb"\s")
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A problem and its name: ``flow`` and ``distance`` are [n, n], of int64 if the file has integers only."""
+
+    name: str
+    flow: "np.ndarray[Any, Any]"
+    distance: "np.ndarray[Any, Any]"
+
+
+def read(path: Path) -> Instance:
+    """A file of QAPLIB (Burkard, Karisch and Rendl, 1997): n, n x n numbers of the first matrix, n x n of the second.
+
+    InputError names the file and what is wrong.
+    """
+    data = read_bytes(path, _MOST_BYTES, "a QAPLIB file")
+    words = data.split(None, 1)
+    n = _size(path, words[0] if words else b"")
+    numbers = _numbers(path, words[1] if len(words) > 1 else b"", 2 * n * n)
+    return Instance(path.stem, numbers[: n * n].reshape(n, n), numbers[n * n :].reshape(n, n))
+
+
+def _size(path: Path, word: bytes) -> int:
+    if not word.isdigit() or len(word) > _MOST_NUMBER_CHARACTERS or not 1 <= int(word) <= MOST_FACILITIES:
+        raise InputError(f"{path}: n must be a whole number from 1 to {MOST_FACILITIES}, not {_shown(word)}")
+    return int(word)
+
+
+def _shown(word: bytes) -> str:
+    return repr(word.decode("ascii", "replace"))[:60] if word else "an empty file"
+
+
+def _numbers(path: Path, data: bytes, count: int) -> "np.ndarray[Any, Any]":
+    """So many numbers: int64 if all are written as such, else doubles."""
+    import numpy as np
+
+    numbers = [np.zeros(0, np.int64)]
+    found = 0
+    for words in _parts(data):
+        numbers.append(_converted(path, words, found))
+        found += len(words)
+        if found > count:
+            break
+    if found != count:
+        more = "more" if found > count else str(found)
+        raise InputError(f"{path}: must hold n and two n x n matrices, {count} numbers after n, not {more}")
+    return np.concatenate(numbers)
+
+
+def _parts(data: bytes) -> Iterator[list[bytes]]:
+    """The words, a part of the file at a time: all at once would take ten times its memory."""
+    start = 0
+    while start < len(data):
+        space = _SPACE.search(data, start + _PART_BYTES)
+        end = space.start() if space else len(data)
+        yield data[start:end].split()
+        start = end
+
+
+def _converted(path: Path, words: list[bytes], before: int) -> "np.ndarray[Any, Any]":
+    import numpy as np
+
+    try:
+        return np.array([int(word) for word in words if _whole(word)], np.int64)
+    except (ValueError, OverflowError):
+        return np.array([_number(path, word, before + place) for place, word in enumerate(words)], np.float64)
+
+
+def _whole(word: bytes) -> bool:
+    if b"_" in word:
+        raise ValueError
+    return True
+
+
+def _number(path: Path, word: bytes, place: int) -> float:
+    try:
+        number = float(word) if b"_" not in word else math.nan
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(f"{path}: number {place + 1} after n must be a finite number, not {_shown(word)}")
+    return number
+
+
+def main(path: Path, seconds: float, seed: int, as_json: bool) -> None:
+    """The command: checks its options, reads, solves, prints one JSON object or a few lines."""
+    if not 0 < seconds <= _MOST_SECONDS:
+        raise InputError(f"--seconds must be above 0 and at most {_MOST_SECONDS:g}, not {seconds:g}")
+    if not 0 <= seed <= _MOST_SEED:
+        raise InputError(f"--seed must be from 0 to {_MOST_SEED}, not {seed}")
+    instance = read(path)
+    from lightfabric.placement.qap import solve
+
+    try:
+        solution = solve(instance.flow, instance.distance, seconds=seconds, seed=seed)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    result = columns(instance, solution)
+    if as_json:
+        print_json(result)
+    else:
+        print(_text(result))
+
+
+def columns(instance: Instance, solution: "Solution") -> dict[str, Any]:
+    """What is printed: ``gap`` is how far the value may be above the least, as a share of it."""
+    value, bound = solution.value, solution.lower_bound
+    return {
+        "name": instance.name,
+        "n": len(instance.flow),
+        "value": value,
+        "lower_bound": bound,
+        "gap": (value - bound) / max(abs(value), abs(bound)) if value != bound else 0.0,
+        "seconds": solution.seconds,
+        "moves": solution.moves,
+        "permutation": solution.permutation.tolist(),
+    }
+
+
+def _text(result: dict[str, Any]) -> str:
+    head = f"{result['name']}, n = {result['n']}: value {result['value']}, at least {result['lower_bound']}"
+    work = f"{result['moves']} swaps in {result['seconds']:.2f} CPU-seconds"
+    return f"{head} ({100 * result['gap']:.2f} % below), {work}\n{' '.join(map(str, result['permutation']))}"
