@@ -18,7 +18,7 @@ from lightfabric.flows.report import InputError, RunError, print_json, say
 if TYPE_CHECKING:
     from lightfabric.model.experiment import Network
 
-ALL_REDUCE, ACCURACY, SEARCH = "allreduce", "accuracy", "search"
+ALL_REDUCE, ACCURACY, SEARCH, MAPPING = "allreduce", "accuracy", "search", "mapping"
 RING_LOADS = (0.2, 0.01)
 """Flits per client and cycle: dense, and as sparse as a well placed training job."""
 SIZES, SIZE_HOPS = (8, 32, 64), 1_000_000
@@ -114,7 +114,7 @@ BENCHES: dict[str, tuple[str, Callable[[int], float], int, int]] = {
 
 def main(name: str | None, as_json: bool) -> None:
     """The command: measures one bench or all."""
-    names = [*BENCHES, ALL_REDUCE, SEARCH, ACCURACY]
+    names = [*BENCHES, ALL_REDUCE, SEARCH, MAPPING, ACCURACY]
     if name not in (None, *names):
         raise InputError(f"NAME must be one of {', '.join(names)}, not {name!r}")
     results = [_result(entry) for entry in (names if name is None else [name])]
@@ -133,6 +133,11 @@ def _result(name: str) -> dict[str, Any]:
         return allreduce.measure()
     if name == SEARCH:
         return {"bench": name} | search_of_the_whole_space()
+    if name == MAPPING:
+        from lightfabric.flows import order
+
+        say("measuring orders of ranks on a ring")
+        return {"bench": name, "orders": order.measure()}
     if name == ACCURACY:
         return {"bench": name, "sources": accuracy.measure()}
     unit, measure, size, reference_size = BENCHES[name]
@@ -155,6 +160,11 @@ def _print(result: dict[str, Any]) -> None:
         print(
             "{bench} of {bytes} bytes on {gpus} GPUs, {fabric}: {cycles:.0f} cycles, closed form {closed_form_cycles:.0f}; "
             "{flits} flits in {cpu_s:.3g} CPU-seconds".format(**result, **row)
+        )
+    for row in result.get("orders", []):
+        print(
+            "{bench} of {job} on {gpus} GPUs: {ratio:.3f} of the {unit} of the best structured order, {ours:.4g}, where "
+            "{lower_bound:.4g} is a lower bound".format(**result, **row)
         )
     for row in result.get("sources", []):
         print(

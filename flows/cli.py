@@ -290,7 +290,7 @@ def verify(
 @app.command()
 def bench(
     name: Annotated[
-        str | None, typer.Argument(help="fluid, kernel, allreduce, search or accuracy; all if left out.")
+        str | None, typer.Argument(help="fluid, kernel, allreduce, search, mapping or accuracy; all if left out.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
