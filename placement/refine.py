@@ -1,4 +1,4 @@
-"""Orders of ranks on a ring beyond the structured ones: exchanges of two ranks that unload the fullest segment."""
+"""Orders of ranks on a ring beyond the structured ones: of less load on the fullest segment, or of fewer byte-hops."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from numba import njit  # pyright: ignore[reportMissingTypeStubs, reportUnknownV
 from numpy.typing import NDArray
 
 from lightfabric.placement.mapping import Traffic
+from lightfabric.placement.qap import solve
 
 
 def refined(
@@ -24,6 +25,16 @@ def refined(
     draws = generator.integers(0, gpus, (iterations, 2))
     _exchange(order, flows.source.astype(np.int64), flows.destination.astype(np.int64), flows.size_bytes, start, flow, draws)
     return order.astype(np.int32)
+
+
+def nearer(flows: Traffic, gpu_of_rank: NDArray[np.int32], iterations: int, seed: int = 1) -> NDArray[np.int32]:
+    """An order with no more byte-hops on a ring than ``gpu_of_rank``: a quadratic assignment problem, see ``qap.solve``."""
+    gpus = len(gpu_of_rank)
+    sent = np.zeros((gpus, gpus), np.int64)
+    np.add.at(sent, (flows.source, flows.destination), flows.size_bytes)
+    apart = np.abs(np.subtract.outer(np.arange(gpus), np.arange(gpus)))
+    solution = solve(sent + sent.T, np.minimum(apart, gpus - apart), iterations=iterations, seed=seed, starts=[gpu_of_rank])
+    return solution.permutation.astype(np.int32)
 
 
 def _incident(flows: Traffic, gpus: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
