@@ -1,5 +1,6 @@
 """``lightfabric place``: how a job is cut and where its ranks run, without simulating it."""
 
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lightfabric.flows import exchange
 from lightfabric.flows.load import load_spec
 from lightfabric.flows.report import InputError, print_json, say, written_whole
+from lightfabric.flows.result import folder
 from lightfabric.flows.study import GIB, check, efficiency, plan_columns
 from lightfabric.model.spec import FabricSpec, SipOcsSpec, SipRingSpec, Spec
 from lightfabric.placement.search import MOST_GPUS
@@ -34,7 +36,11 @@ def main(
         raise InputError(f"--export must be with one --fabric of {', '.join(kind.name for kind in spec.fabrics)}, not none")
     if export is not None:
         exchange.require(export)
-    source = str(path or spec.name)
+    with folder(out, [_figure_name(kind) for kind in spec.fabrics]) if out else nullcontext():
+        _run(spec, str(path or spec.name), as_json, export, out)
+
+
+def _run(spec: Spec, source: str, as_json: bool, export: Path | None, out: Path | None) -> None:
     count = max(count for count, reason in check(spec, source, at=max).items() if not reason)
     from lightfabric.flows.timing_store import measured_timing
 
@@ -144,16 +150,18 @@ def _print_options(title: str, front: list["Option"]) -> None:
     console.print(table)
 
 
+def _figure_name(fabric: FabricSpec) -> str:
+    return f"traffic-{fabric.name.replace(' ', '-').replace('/', '-')}.png"
+
+
 def _draw(out: Path, spec: Spec, placed: list["Placement"]) -> None:
     """A figure for each fabric: bytes from GPU to GPU, and what crosses each segment of a ring of all."""
     from lightfabric.flows.figure import draw_traffic
 
-    out.mkdir(parents=True, exist_ok=True)
     for kind, found in zip(spec.fabrics, placed, strict=True):
-        path = out / f"traffic-{kind.name.replace(' ', '-').replace('/', '-')}.png"
-        with written_whole(path) as beside:
+        with written_whole(out / _figure_name(kind)) as beside:
             draw_traffic(f"{spec.name}, {kind.name}", found.traffic, found.plan.gpus, beside)
-        say(f"{path}: traffic between GPUs")
+        say(f"{out / _figure_name(kind)}: traffic between GPUs")
 
 
 _LISTS = ("gpus_by_degree", "bytes_by_distance", "gpu_of_rank")

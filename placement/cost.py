@@ -190,5 +190,5 @@ def _ends_seconds(plan: Plan, stage: int, chunk: int, logits: float, lookup: flo
 
 def optimiser_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int) -> float:
     """One Adam step on the parameters of a rank, or its share of them."""
-    parameters = rank_parameters(job.model, plan, stage) / (plan.dp if plan.zero else 1)
+    parameters = rank_parameters(job.model, plan, stage) / (plan.replicas if plan.zero else 1)
     return float(adam_seconds(cases(job, accelerator, [plan]), calibration(), parameters)[0])

@@ -85,7 +85,7 @@ def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_byt
         pipeline=(p - 1) * (2 * transfer + (m - 1) * waits / p),
         bubble=_bubble_seconds(cases, np.minimum(first, last) + tensor, by_weights),
         data=_data_seconds(cases, network, gradient_bytes, forward, backward) + _tie_seconds(cases, network, gradient_bytes),
-        optimiser=adam_seconds(cases, fitted, parameters / np.where(cases.zero > 0, cases.dp, 1)),
+        optimiser=adam_seconds(cases, fitted, parameters / np.where(cases.zero > 0, cases.dp * cases.cp, 1)),
     )
 
 

@@ -2,15 +2,17 @@
 
 import contextlib
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightfabric.flows import measurement, predict
+from lightfabric.flows import measurement, place, predict, timing_store
 from lightfabric.flows.report import InputError
 from lightfabric.model.spec import ACCELERATORS, JobSpec
+from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 from lightfabric.placement.preset import MODELS
 from lightfabric.placement.search import Rates, pareto, whole_space
 
@@ -137,3 +139,24 @@ def test_the_front_is_what_nothing_dominates(points):
     found = {tuple(table[index]) for index in pareto(*table.T)}
     dominated = {p for p in points for q in points if q != p and all(a <= b for a, b in zip(q, p, strict=True))}
     assert found == set(points) - dominated
+
+
+def test_place_says_what_it_chose_and_what_else_there_is(tmp_path, monkeypatch, capsys):
+    timing = Timing(
+        *(kind(**dict.fromkeys((entry.name for entry in fields(kind)), 5)) for kind in (LinkTiming, SwitchTiming, ClientTiming)),
+        "0" * 16, "0" * 16, "invented",
+    )  # fmt: skip
+    monkeypatch.setattr(timing_store, "measured_timing", lambda *_: timing)
+    monkeypatch.setattr(place, "efficiency", lambda *_: 0.9)
+    place.main(None, 64, "SiP-Ring", as_json=True, out=tmp_path / "figures")
+    (placement,) = json.loads(capsys.readouterr().out)["placements"]
+    assert placement["dp"] * placement["tp"] * placement["pp"] == 64
+    assert placement["byte_hops"] >= placement["byte_hops_bound"]
+    assert placement["lane_bytes"] >= placement["lane_bytes_bound"]
+    assert [option["predicted_s"] for option in placement["fastest"]] == sorted(
+        o["predicted_s"] for o in placement["fastest"]
+    )
+    assert placement["pareto"][0] == placement["fastest"][0]
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["traffic-SiP-Ring.png"]
+    place.main(None, 64, "SiP-Ring", as_json=False)
+    assert "no other beats" in capsys.readouterr().out
