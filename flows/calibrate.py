@@ -44,8 +44,9 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "transfer_seconds": (5e-6, 5e-4),
 }
 """Gradient, fp32 weight and both moments are 26 bytes per parameter at least. 0.92 of HBM2e's peak is what copies reach."""
-ASSUMED = {"network_efficiency": 0.8}
-"""No row measures it: payload of an InfiniBand NIC under NCCL, headers and imbalance taken off."""
+ASSUMED = {"network_efficiency": 0.8, "sharded_slowdown": 1.12}
+"""No row measures these: payload of an InfiniBand NIC under NCCL, headers and imbalance taken off; NCCL's share of the
+multiprocessors while it gathers, 12 to 16 of 108."""
 
 Values = NDArray[np.float64]
 

@@ -117,9 +117,11 @@ class _Line:
 def _accelerator(line: _Line) -> AcceleratorSpec:
     text = line.text("accel").lower()
     for name, accelerator in ACCELERATORS.items():
-        if text.startswith(name):
+        if name in text:
             return accelerator
-    raise InputError(f"{line.place}: accel must begin with {' or '.join(ACCELERATORS)}, not {line.text('accel')[:60]!r}")
+    raise InputError(
+        f"{line.place}: accel must have {' or '.join(ACCELERATORS)} in its name, not {line.text('accel')[:60]!r}"
+    )
 
 
 def _layers(line: _Line) -> int:
@@ -142,10 +144,18 @@ def _heads(line: _Line) -> int:
     return min(fitting, key=lambda heads: abs(heads - hidden / HEAD_WIDTH))
 
 
+def _letters(text: str) -> str:
+    return "".join(letter for letter in text.lower() if letter.isalnum())
+
+
 @cache
-def _published(layers: int, hidden: int, ffn: int) -> ModelSpec | None:
-    alike = (model for model in MODELS.values() if (model.layers, model.hidden, model.ffn_width) == (layers, hidden, ffn))
-    return next(alike, None)
+def _published(layers: int, hidden: int, ffn: int, name: str, routed: bool) -> ModelSpec | None:
+    """The published model of a shape; of several that of this name, else one with experts or without."""
+    alike = {
+        key: model for key, model in MODELS.items() if (model.layers, model.hidden, model.ffn_width) == (layers, hidden, ffn)
+    }
+    named = [model for key, model in alike.items() if _letters(key) in _letters(name)]
+    return next(iter(named or [model for model in alike.values() if (model.experts > 0) == routed]), None)
 
 
 def _model(line: _Line) -> ModelSpec:
@@ -153,7 +163,7 @@ def _model(line: _Line) -> ModelSpec:
     layers, hidden = _layers(line), line.count("hidden")
     ffn = line.count("ffn", 4 * hidden)
     sequence, vocabulary = line.count("seq"), line.count("vocab")
-    published = _published(layers, hidden, ffn)
+    published = _published(layers, hidden, ffn, line.text("model"), line.count("ep", 1) > 1)
     try:
         if published is not None and line.count("heads", published.heads) == published.heads:
             return replace(published, sequence=sequence, vocabulary=vocabulary)

@@ -43,6 +43,8 @@ class Calibration:
     """Of a transfer between stages, however small."""
     network_efficiency: float
     """Payload rate between islands."""
+    sharded_slowdown: float
+    """Of passes whose weights are gathered (ZeRO 3): the gathering kernels take multiprocessors, and nothing is fused."""
     reserved_gib: float
     """What a run takes beside the classes of ``memory``: context, buffers of collectives, fragments."""
 

@@ -80,8 +80,8 @@ class Cases:
 
     @property
     def micro_batches(self) -> Column:
-        """Micro-batches that one replica works off per iteration."""
-        return self.batch // (self.dp * self.micro_batch)
+        """Micro-batches that one replica works off per iteration, the mean if they do not divide."""
+        return self.batch / (self.dp * self.micro_batch)
 
     @property
     def stage_layers(self) -> Column:

@@ -67,7 +67,8 @@ def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_byt
     in a loop of sum(w) + 2 (k - 1) c, so the last stage alone or all stages together set the pace. Interleaved, a stage has
     passes of another chunk to run while it waits: v max(0, 2 c - w / v) takes the place of max(0, 2 c - d).
     """
-    forward, by_inputs, by_weights = (seconds * cases.stage_layers for seconds in layer_seconds(cases, fitted))
+    layers = cases.stage_layers * np.where(cases.zero == 3, fitted.sharded_slowdown, 1.0)
+    forward, by_inputs, by_weights = (seconds * layers for seconds in layer_seconds(cases, fitted))
     backward = by_inputs + by_weights
     tensor = _tensor_seconds(cases, network) * cases.stage_layers
     logits, lookup, alone = sum(logit_seconds(cases, fitted)), 2 * lookup_seconds(cases, fitted), cases.pp == 1

@@ -157,6 +157,16 @@ def test_published_steps_that_no_constant_was_fitted_to_are_predicted(published)
     assert np.abs(error).max() < 0.12
 
 
+def test_gathered_weights_stop_paying_with_little_work_per_gpu():
+    """Narayanan 2021, table 2, ZeRO 3 without other parallelism: 144, 88 and 44 Tflop/s on 384, 768 and 1536 A100."""
+    rows = [
+        of_rate(row("175B", 96, 12288, 96, 1, 1, gpus, 1536, 1536 // gpus, "", zero=3), rate)
+        for gpus, rate in ((384, 144), (768, 88), (1536, 44))
+    ]
+    runs = measurement.runs([(entry["model"], entry) for entry in rows])
+    assert measurement.predicted(runs, FITTED).total / runs.step_seconds == pytest.approx([1, 0.9, 0.8], abs=0.1)
+
+
 def test_llama_3_on_h100_is_predicted_from_constants_of_the_a100():
     """A. Grattafiori et al., "The Llama 3 Herd of Models" (2024), table 4: 430, 400 and 380 Tflop/s, interleaved."""
     table = {"ffn": 53248, "vocab": 128256, "accel": "H100", "precision": "bf16", "recompute": "none", "zero": 1}

@@ -55,7 +55,7 @@ def test_a_table_is_printed_for_people(tmp_path, capsys):
         ("hidden", "", "hidden must be a number from 1 to 1.09951e+12, not ''"),
         ("hidden", "nan", "hidden must be a number from 1 to 1.09951e+12, not 'nan'"),
         ("heads", "15", "ModelSpec.heads must be a divisor of hidden (1024), not 15"),
-        ("accel", "V100", "accel must begin with a100 or h100, not 'V100'"),
+        ("accel", "V100", "accel must have a100 or h100 in its name, not 'V100'"),
         ("recompute", "some", "recompute must be one of none, selective, full, not 'some'"),
         ("zero", "4", "zero must be from 0 to 3, not 4"),
         ("gbs", "4", "gbs must be at least dp * mbs (8), not 4"),
@@ -101,6 +101,13 @@ def test_a_row_of_a_published_shape_is_that_model():
     row |= {"layers": "80", "hidden": "8192", "heads": "", "ffn": "28672", "accel": "H100 SXM"}
     cases = measurement.runs([("row", row)]).cases
     assert (cases.heads[0], cases.kv_heads[0], bool(cases.gated[0]), bool(cases.flash[0])) == (64, 8, True, True)
+
+
+def test_of_models_of_one_shape_the_name_or_the_experts_decide():
+    row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True))
+    row |= {"layers": "32", "hidden": "4096", "heads": "32", "ffn": "14336", "accel": "DGX H100", "vocab": "32000"}
+    rows = [row | {"model": name, "ep": ep} for name, ep in (("Llama-3 8B", "1"), ("Mixtral 8x7B", "1"), ("", "2"))]
+    assert measurement.runs([("row", entry) for entry in rows]).cases.experts.tolist() == [0, 8, 8]
 
 
 def test_depth_follows_from_parameters_in_multiples_of_the_stages():
