@@ -7,12 +7,9 @@ from numpy.typing import NDArray
 
 from lightfabric.model.spec import JobSpec
 from lightfabric.placement.layered import Layer
-from lightfabric.placement.mapping import DATA, EXCHANGE, Traffic, traffic
+from lightfabric.placement.mapping import DATA, EXCHANGE, Traffic, exchanged_bytes, traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.workload import exchange_bytes, micro_batches, ring_bytes, routed_layers
-
-_ALL_TO_ALLS = 4
-"""Of a routed layer and micro-batch: tokens to experts and back, and their gradients."""
+from lightfabric.placement.workload import ring_bytes
 
 
 def zipf(experts: int, exponent: float) -> NDArray[np.float64]:
@@ -39,14 +36,16 @@ def expert_traffic(job: JobSpec, plan: Plan, popularity: NDArray[np.float64]) ->
         raise ValueError(f"Plan.ep must be a divisor of the experts ({job.model.experts}) above 1, and cp 1, not {plan}")
     share = popularity.reshape(plan.ep, -1).sum(axis=1) * plan.ep
     rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp // plan.ep, plan.ep, plan.pp, plan.tp)
-    routed = np.array([routed_layers(job.model, plan, stage) for stage in range(plan.pp)])
-    sent = exchange_bytes(job, plan) * micro_batches(job, plan) * _ALL_TO_ALLS / 2 * routed[:, None]
+    sent = exchanged_bytes(job, plan)[:, None] / 2
     source, destination = np.broadcast_arrays(rank[:, :, None], rank[:, None, :])
     # A rank sends tokens to a busy rank's experts, and gets as much back from them.
     size = np.rint(sent * (share[:, None] + share[None, :])[None, :, :, None, None])
     talks = source != destination
     exchanged = np.broadcast_to(size, source.shape)[talks].astype(np.int64)
-    return _joined(traffic(job, plan), source[talks], destination[talks], exchanged)
+    even = traffic(job, plan)
+    others = even.part != EXCHANGE
+    rest = Traffic(even.source[others], even.destination[others], even.size_bytes[others], even.part[others])
+    return _joined(rest, source[talks], destination[talks], exchanged)
 
 
 def recommender_traffic(layers: Sequence[Layer], gpus: int, batch: int, value_bytes: int = 4) -> Traffic:

@@ -6,7 +6,7 @@ Structured orders are where every search starts: random ones were up to 14 % wor
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import permutations, product
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,11 @@ from lightfabric.model.spec import (
 )
 from lightfabric.placement.workload import (
     Plan,
+    backward_exchanges,
     backward_reduces,
+    exchange_bytes,
+    expert_gradient_bytes,
+    forward_exchanges,
     forward_reduces,
     gradient_bytes,
     micro_batches,
@@ -81,7 +85,11 @@ def pair_bytes(job: JobSpec, plan: Plan) -> tuple[int, int, int]:
 
 
 def traffic(job: JobSpec, plan: Plan) -> Traffic:
-    """Bytes between ranks in one iteration: rings over tp and dp, both ways along the stages, round them if interleaved."""
+    """Bytes between ranks in one iteration: rings over tp and dp, both ways along the stages, round them if interleaved.
+
+    With ep also all-to-alls among ep replicas next to each other, each rank's tokens going to all experts alike, and rings
+    over the replicas that hold the same experts.
+    """
     tensor, pipeline, _ = pair_bytes(job, plan)
     rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp, plan.pp, plan.tp)
     data = [ring_bytes(gradient_bytes(job, plan, stage), plan.dp) for stage in range(plan.pp)]
@@ -93,10 +101,26 @@ def traffic(job: JobSpec, plan: Plan) -> Traffic:
         _entries(PIPELINE, rank[:, 1:], rank[:, :-1], pipeline),
         _entries(PIPELINE, rank[:, 0], rank[:, -1], again),
         _entries(DATA, rank, np.roll(rank, -1, axis=0), np.array(data).reshape(1, -1, 1)),
+        *(_expert_entries(job, plan, rank) if plan.ep > 1 else ()),
     ]
     source, destination, size, part = (np.concatenate(column) for column in zip(*entries, strict=True))
     talks = (size > 0) & (source != destination)
     return Traffic(source[talks], destination[talks], size[talks], part[talks])
+
+
+def exchanged_bytes(job: JobSpec, plan: Plan) -> NDArray[np.int64]:
+    """``[stage]``: bytes of one iteration from a rank to each of its ep."""
+    each = micro_batches(job, plan) * exchange_bytes(job, plan)
+    passes = (forward_exchanges, backward_exchanges)
+    return np.array([sum(count(job.model, plan, stage) for count in passes) * each for stage in range(plan.pp)], np.int64)
+
+
+def _expert_entries(job: JobSpec, plan: Plan, rank: NDArray[np.int32]) -> Iterator[tuple[NDArray[Any], ...]]:
+    block = rank.reshape(plan.dp // plan.ep, plan.ep, plan.pp, plan.tp)
+    source, destination = np.broadcast_arrays(block[:, :, None], block[:, None])
+    yield _entries(EXCHANGE, source, destination, exchanged_bytes(job, plan)[:, None])
+    rings = [ring_bytes(expert_gradient_bytes(job, plan, stage), plan.dp // plan.ep) for stage in range(plan.pp)]
+    yield _entries(DATA, block, np.roll(block, -1, axis=0), np.array(rings)[:, None])
 
 
 def _entries(

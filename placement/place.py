@@ -27,6 +27,7 @@ from lightfabric.placement.case import Cases
 from lightfabric.placement.circuit import assign
 from lightfabric.placement.mapping import (
     DATA,
+    EXCHANGE,
     PIPELINE,
     TENSOR,
     Dimension,
@@ -45,7 +46,7 @@ from lightfabric.placement.workload import Memory, Plan, peak_memory
 DIMENSIONS: tuple[Dimension, ...] = ("tp", "pp", "dp")
 MOST_RELAYS = 1 << 21
 DEGREES_TRIED = 3
-"""Different (dp, tp, pp) that get an order and circuits; the estimate that ranks them is close."""
+"""Different (dp, tp, pp, ep) that get an order and circuits; the estimate that ranks them is close."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,11 @@ def options(
 
 
 def _best_by_degrees(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
-    seen: set[tuple[int, int, int]] = set()
+    seen: set[tuple[int, ...]] = set()
     for entry in ranked:
-        if entry.plan.degrees not in seen:
-            seen.add(entry.plan.degrees)
+        degrees = (*entry.plan.degrees, entry.plan.ep)
+        if degrees not in seen:
+            seen.add(degrees)
             yield entry
 
 
@@ -226,27 +228,35 @@ def _summed(placed: Traffic, weight: NDArray[np.int64]) -> dict[Pair, int]:
 def _electrical_rates(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, placed: Traffic) -> Rates:
     """Rate of each part alone. A rank sends to one pipeline neighbour at a time: forward and backward alternate."""
     rates: list[float] = []
-    for part in (TENSOR, PIPELINE, DATA):
+    for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
         flows = placed.of(part)
         if part == PIPELINE:
             half = len(flows.source) // 2
             flows = Traffic(flows.source[:half], flows.destination[:half], flows.size_bytes[:half], flows.part[:half])
         seconds = bottleneck_seconds(fabric, chiplet, efficiency, flows, plan.gpus)
-        rates.append(int(flows.size_bytes.max()) / seconds if seconds else inf)
+        rates.append(_most_sent(flows) / seconds if seconds else inf)
     return Rates(*rates)
+
+
+def _most_sent(flows: Traffic) -> int:
+    """To a neighbour; of an all-to-all to all together."""
+    if len(flows.part) and flows.part[0] == EXCHANGE:
+        return int(np.bincount(flows.source, flows.size_bytes).max())
+    return int(flows.size_bytes.max())
 
 
 def _circuit_rates(circuits: Circuits, lane_bytes_per_s: float, placed: Traffic) -> Rates:
     """Rate of each part alone on its circuits: what the slowest of its pairs gets, shared with pairs relayed over it."""
     rates: list[float] = []
-    for part in (TENSOR, PIPELINE, DATA):
+    for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
         demand = _summed(placed.of(part), placed.of(part).size_bytes)
         load: dict[Pair, int] = {}
         for pair, size in demand.items():
             for leg in pairwise(circuits.stops[pair]):
                 load[leg] = load.get(leg, 0) + size
         seconds = max((size / (circuits.lanes[leg] * lane_bytes_per_s) for leg, size in load.items()), default=0.0)
-        rates.append(max(demand.values()) / seconds if seconds else inf)
+        sent = _most_sent(placed.of(part)) if part == EXCHANGE else max(demand.values(), default=0)
+        rates.append(sent / seconds if seconds else inf)
     return Rates(*rates)
 
 

@@ -36,17 +36,22 @@ class DoesNotFit(ValueError):  # noqa: N818
 
 @dataclass(frozen=True)
 class Rates:
-    """Payload bytes/s, or arrays of them, at which a rank sends to its next tensor, pipeline and data neighbour."""
+    """Payload bytes/s, or arrays of them, at which a rank sends to its next tensor, pipeline and data neighbour.
+
+    ``expert`` is that to all ranks that it exchanges tokens with together, ``data`` if None.
+    """
 
     tensor: Any
     pipeline: Any
     data: Any
+    expert: Any = None
 
     @property
     def network(self) -> Network:
-        """Rates alone: what a fabric adds to each message is simulated. Context and experts share the rate of data."""
-        tensor, pipeline, data = (np.asarray(rate, np.float64) for rate in (self.tensor, self.pipeline, self.data))
-        return Network(tensor, data, data, data, data, pipeline)
+        """Rates alone: what a fabric adds to each message is simulated. Context has the rate of data."""
+        rates = (self.tensor, self.pipeline, self.data, self.data if self.expert is None else self.expert)
+        tensor, pipeline, data, expert = (np.asarray(rate, np.float64) for rate in rates)
+        return Network(tensor, data, expert, data, data, pipeline)
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,12 @@ class Space:
     recompute: tuple[Recompute, ...] = RECOMPUTATIONS
     most_virtual_stages: int = 16
     most_cp: int = 1
-    most_ep: int = 1
+    most_ep: int = 64
     uneven: bool = False
     """Whether the first stages may have a layer more."""
 
 
-WHOLE = Space((0, 1, 2, 3), ("selective", "full"), most_cp=16, most_ep=64, uneven=True)
+WHOLE = Space((0, 1, 2, 3), ("selective", "full"), most_cp=16, uneven=True)
 """Flash attention keeps what selective recomputation does, and takes no longer than with nothing recomputed."""
 
 

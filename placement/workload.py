@@ -253,7 +253,9 @@ def gradient_bytes(job: JobSpec, plan: Plan, stage: int) -> int:
 
 def expert_gradient_bytes(job: JobSpec, plan: Plan, stage: int) -> int:
     """Bytes per member of the all-reduce of experts cut by ``ep``, among dp x cp / ep ranks."""
-    return rank_expert_parameters(job.model, plan, stage) * state_bytes(job.precision)[1] * (plan.replicas > plan.ep)
+    weight, gradient, _ = state_bytes(job.precision)
+    each = (gradient + weight) // 2 if plan.zero else gradient
+    return rank_expert_parameters(job.model, plan, stage) * each * (plan.replicas > plan.ep)
 
 
 def exchange_bytes(job: JobSpec, plan: Plan) -> int:
@@ -264,6 +266,16 @@ def exchange_bytes(job: JobSpec, plan: Plan) -> int:
     model = job.model
     values = rank_tokens(job, plan) * model.experts_per_token * model.hidden
     return values * value_bytes(job.precision) // (plan.tp * plan.ep) * (plan.ep > 1)
+
+
+def forward_exchanges(model: ModelSpec, plan: Plan, stage: int) -> int:
+    """All-to-alls of a stage per forward pass: tokens to their experts and back in each routed layer; none if ep is 1."""
+    return 2 * (routed_layers(model, plan, stage) // plan.virtual_stages) * plan.virtual_stages * (plan.ep > 1)
+
+
+def backward_exchanges(model: ModelSpec, plan: Plan, stage: int) -> int:
+    """All-to-alls of a stage per backward pass, with those of a full recomputation."""
+    return forward_exchanges(model, plan, stage) * (2 if plan.recompute == "full" else 1)
 
 
 def ring_bytes(total: int, members: int) -> int:

@@ -14,10 +14,12 @@ from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
 from lightfabric.model.task import Kind
 from lightfabric.placement.cost import backward_seconds, forward_seconds, optimiser_seconds
 from lightfabric.placement.graph import backward_steps, forward_steps, pass_steps, task_graph
+from lightfabric.placement.mapping import traffic
 from lightfabric.placement.search import Rates, iteration_seconds
 from lightfabric.placement.workload import (
     Plan,
     backward_reduces,
+    exchange_bytes,
     forward_reduces,
     gradient_bytes,
     micro_batches,
@@ -53,6 +55,47 @@ def schedule(graph, transfer_ps=0):
             if not waiting[after]:
                 ready.append(after)
     return finish_ps
+
+
+EXPERTS = JobSpec(
+    ModelSpec(
+        layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024, kv_heads=4, gated=True, experts=8, experts_per_token=2,
+    ), batch=16,
+)  # fmt: skip
+EXPERT_PLANS = [
+    Plan(4, 1, 1, 1, ep=4), Plan(8, 2, 2, 1, ep=4), Plan(4, 2, 2, 1, ep=2, virtual_stages=2, zero=1),
+    Plan(8, 1, 2, 1, "full", ep=2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plan", EXPERT_PLANS)
+def test_tokens_go_to_their_experts_and_back(plan):
+    """Two all-to-alls per layer and pass, four if the forward pass is run again [Lepikhin 2020]; bytes as in the traffic."""
+    graph = task_graph(EXPERTS, H100, plan)
+    graph.verify()
+    exchanges = graph.kind == Kind.TRANSFER
+    exchanges &= np.abs(graph.device - graph.peer) % (plan.pp * plan.tp) == 0
+    passes = micro_batches(EXPERTS, plan) * (6 if plan.recompute == "full" else 4) * EXPERTS.model.layers
+    pairs = plan.gpus * (plan.ep - 1) // plan.pp
+    assert graph.work[exchanges].sum() == passes * pairs * exchange_bytes(EXPERTS, plan)
+    flows, summed = traffic(EXPERTS, plan), {}
+    for pair, size in zip(
+        zip(flows.source.tolist(), flows.destination.tolist(), strict=True), flows.size_bytes, strict=True
+    ):
+        summed[pair] = summed.get(pair, 0) + int(size)
+    assert summed == graph.demand_bytes()
+
+
+@pytest.mark.parametrize("plan", EXPERT_PLANS)
+def test_an_exchange_ends_when_all_tokens_are_there(plan):
+    graph = task_graph(EXPERTS, H100, plan)
+    before = np.repeat(np.arange(len(graph)), np.diff(graph.successor_start))
+    ends = graph.kind == Kind.BARRIER
+    assert ends.sum() == plan.gpus // plan.ep * 2 * micro_batches(EXPERTS, plan) * plan.virtual_stages
+    arrivals = np.bincount(graph.successors, minlength=len(graph))[ends]
+    assert set(arrivals.tolist()) == {plan.ep * (plan.ep - 1)}
+    assert (np.diff(graph.successor_start)[ends] > 0).all()
+    assert (graph.kind[before[np.isin(graph.successors, np.flatnonzero(ends))]] == Kind.TRANSFER).all()
 
 
 @pytest.mark.parametrize("plan", PLANS)
