@@ -242,7 +242,7 @@ def _most_sent(flows: Traffic) -> int:
     """To a neighbour; of an all-to-all to all together."""
     if len(flows.part) and flows.part[0] == EXCHANGE:
         return int(np.bincount(flows.source, flows.size_bytes).max())
-    return int(flows.size_bytes.max())
+    return int(flows.size_bytes.max(initial=0))
 
 
 def _circuit_rates(circuits: Circuits, lane_bytes_per_s: float, placed: Traffic) -> Rates:
