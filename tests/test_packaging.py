@@ -43,14 +43,14 @@ def test_a_wheel_behaves_as_the_editable_install(tmp_path):
     ).stdout.strip()
     # The dependencies of this environment, without its editable lightfabric.
     Path(site, "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+    commands = (python.with_name("lightfabric"), Path(sys.executable).with_name("lightfabric"))
+    job = ["place", source / "examples" / "small.toml", "--gpus", "16", "--json"]
     wheels, editables = (
-        json.loads(
-            subprocess.run(
-                [command, "place", "--gpus", "64", "--json"], check=True, capture_output=True, cwd=tmp_path, timeout=300
-            ).stdout
-        )
-        for command in (python.with_name("lightfabric"), Path(sys.executable).with_name("lightfabric"))
+        json.loads(subprocess.run([command, *job], check=True, capture_output=True, cwd=tmp_path, timeout=300).stdout)
+        for command in commands
     )
+    # The example that is in the package.
+    subprocess.run([commands[0], "verilog", "switch", "-o", tmp_path / "switch.v"], check=True, timeout=300)
     where = subprocess.run(
         [python, "-c", "import lightfabric.flows as f; print(f.__file__)"], check=True, capture_output=True, text=True
     ).stdout
