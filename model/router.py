@@ -19,14 +19,12 @@ from lightfabric.model.channel import (
     arrivals,
     forward,
     has_space,
-    head_flit,
-    head_slot,
     holds_packet,
     peek,
-    tail_slot,
     wake_at,
 )
-from lightfabric.model.compiled import Records, compiled, from_, look_up, page, record, touch
+from lightfabric.model.compiled import Records, compiled, from_, look_up, record
+from lightfabric.model.glimpse import GLIMPSE, LOOK_AHEAD, MANY, look_ahead
 
 Allocator = Literal["islip", "wavefront"]
 Switching = Literal["cut-through", "store-and-forward"]
@@ -61,14 +59,6 @@ inputs that want it. See :class:`Router` for the last three."""
 _SETS = record(inputs="i8", filled="i8", heads="i8", routed="i8", active="i8")
 """Of 64 queues: those that there are, with a flit, with a head that has just come, with a packet that waits for a virtual
 channel, with one that has it."""
-
-
-_GLIMPSE = record(queue="i4", taken="i4", given="i4", route_start="i4", is_active="?")
-"""A queue that is looked at before its router is stepped. Each router has one; those of the first form a ring."""
-GLIMPSES, LOOK_AHEAD = 16, 8
-"""Of the ring, a power of two, and how many routers ahead it begins."""
-MANY = 128
-"""Routers awake from which the caches near the processor do not hold them. Where they do, to look ahead costs a fifth."""
 
 
 def way(port: int, crosses: bool = False) -> int:
@@ -332,50 +322,6 @@ def _random(me: Records) -> int:
 
 
 @compiled
-def _look_ahead(
-    now: int, me: Records, index: int, i: Records, memories: Records, glimpses: Records, channels: Channels, seen: int
-) -> int:
-    """Fetch what the queues with a flit need into the cache, in three steps as each tells where the next is.
-
-    The later steps are for queues seen a while before, when what they read has come. ``seen`` queues in this cycle.
-    """
-    queues, sets = memories[0], memories[5]
-    for word in range(me.words):
-        here = sets[me.sets_start + word]
-        left = (here.filled | arrivals(now, channels, me.first_word + word)) & here.inputs
-        while left != 0:
-            number = lowest(left)
-            left &= left - 1
-            glimpse = glimpses[seen & GLIMPSES - 1]
-            glimpse.queue, glimpse.taken = me.queues_start + 64 * word + number, i[index, 64 * word + number]
-            glimpse.route_start, glimpse.is_active = me.route_start, here.active >> number & 1
-            touch(queues, glimpse.queue)
-            touch(channels.fifo, glimpse.taken)
-            _look_at_fifos(glimpses[seen + GLIMPSES // 2 & GLIMPSES - 1], queues, channels)
-            _look_at_places(glimpses[seen + 1 & GLIMPSES - 1], memories[2][0], channels)
-            seen += 1
-    return seen
-
-
-@compiled
-def _look_at_fifos(glimpse: Records, queues: Records, channels: Channels) -> None:
-    """Fetch the place of the flit, and the Fifo that it goes to if that is known."""
-    touch(channels.slot, head_slot(channels, glimpse.taken))
-    glimpse.given = queues[glimpse.queue].given if glimpse.is_active else glimpse.taken
-    touch(channels.fifo, glimpse.given)
-
-
-@compiled
-def _look_at_places(glimpse: Records, route: Records, channels: Channels) -> None:
-    """Fetch the place that the flit goes to, or the route of a head."""
-    if glimpse.is_active:
-        touch(channels.slot, tail_slot(channels, glimpse.given))
-    else:
-        flit = channels.flit[head_flit(channels, glimpse.taken)]
-        touch(route, glimpse.route_start + page(flit.destination))
-
-
-@compiled
 def _step_router(now: int, awake: Records, state: Records, memories: Records, ports: Records, channels: Channels) -> None:
     """The stages from the last to the first: no flit goes through two in a cycle."""
     i, o = ports
@@ -385,7 +331,7 @@ def _step_router(now: int, awake: Records, state: Records, memories: Records, po
         index = awake[turn]
         if turn + ahead < awake.shape[0]:
             other = awake[turn + ahead]
-            seen = _look_ahead(now, state[other], other, i, memories, glimpses, channels, seen)
+            seen = look_ahead(now, state[other], other, i, memories, glimpses, channels, seen)
         me = state[index]
         memory = (
             from_(queues, me.queues_start),
@@ -436,7 +382,7 @@ class Router(
     requests = Memory("i2")
     wanting = Memory("i2")
     sets = Memory(_SETS)
-    glimpses = Memory(_GLIMPSE)
+    glimpses = Memory(GLIMPSE)
 
     def __init__(
         self,
@@ -482,7 +428,7 @@ class Router(
                 "requests": np.zeros(max(ports * ports, ports * channels)),
                 "wanting": np.zeros(ports * channels),
                 "sets": sets,
-                "glimpses": np.zeros(1, _GLIMPSE),
+                "glimpses": np.zeros(1, GLIMPSE),
             },
             widths={"i": ports * channels, "o": ports * channels},
         )

@@ -23,7 +23,7 @@ MOST_SEQUENCES = 64
 """Largest micro-batch tried; larger ones change a GEMM's efficiency no more."""
 MOST_GPUS = 1 << 17
 MEMORY_SLACK = 0.9
-"""What ``memory`` counts of a plan is at least this share less than ``workload.peak_memory``; a test compares them."""
+"""``memory`` times this is never above ``workload.peak_memory``, which counts exactly; a test compares them."""
 
 
 class DoesNotFit(ValueError):  # noqa: N818

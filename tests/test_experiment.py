@@ -216,6 +216,13 @@ def test_hot_spot_traffic_goes_to_node_0():
     assert share == pytest.approx(0.1 + 0.9 / 16, abs=4 * (0.16 * 0.84 / sum(arrived)) ** 0.5)
 
 
+def compiled_and_interpreted(code):
+    """What the code prints."""
+    settings = [os.environ | {"NUMBA_DISABLE_JIT": off} for off in "01"]
+    command = [sys.executable, "-c", code]
+    return [subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout for env in settings]
+
+
 def test_without_numba_the_same_happens():
     code = (
         "from lightfabric.model.experiment import Network; from lightfabric.model.topology import topology; "
@@ -224,41 +231,23 @@ def test_without_numba_the_same_happens():
         "made = Network(topology('crossbar', 8, 1), traffic, 8, 4, 5); "
         "result = made.run(400); print(result.latency_cycles, result.flit_hops)"
     )
-    seen = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"NUMBA_DISABLE_JIT": off},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for off in "01"
-    ]
+    seen = compiled_and_interpreted(code)
     assert seen[0] == seen[1]
 
 
 def test_looking_ahead_changes_nothing_and_looks_at_what_there_is():
     """Interpreted, where routers look ahead at once; compiled, so few do not."""
     code = (
-        "import numba; from lightfabric.model import router; from lightfabric.model.experiment import Network; "
+        "import numba; from lightfabric.model import glimpse, router; from lightfabric.model.experiment import Network; "
         "from lightfabric.model.topology import topology; from lightfabric.model.traffic import Traffic\n"
         "looked = []\n"
         "def touch(array, place): looked.append(0 <= place < len(array))\n"
-        "if numba.config.DISABLE_JIT: router.MANY, router.touch = router.GLIMPSES, touch\n"
+        "if numba.config.DISABLE_JIT: router.MANY, glimpse.touch = glimpse.GLIMPSES, touch\n"
         "made = Network(topology('torus', 4, 2), Traffic(0.7, 2), 4, 4, 5); made.system.run(25)\n"
         "fifo = made.system.channels.fifo; print(made.flit_hops, fifo['head'].tolist(), fifo['tail'].tolist())\n"
         "print(len(looked) > 1_000 if looked else True, all(looked))"
     )
-    seen = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env=os.environ | {"NUMBA_DISABLE_JIT": off},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for off in "01"
-    ]
+    seen = compiled_and_interpreted(code)
     assert seen[0] == seen[1]
     assert seen[0].endswith("True True\n")
 

@@ -250,7 +250,6 @@ def _pairs(job, plan):
             yield (here, here + (other - p) * plan.tp), count * transfer_bytes(job, plan)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="the peak of memory is asked of the resource module")
 def test_gpt3_on_1024_ranks_fits_2_gib():
     code = """if True:
         import resource
