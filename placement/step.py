@@ -111,9 +111,10 @@ def rank_parameters(cases: Cases) -> tuple[Any, Any]:
 
 
 def sent_bytes(cases: Cases) -> tuple[Any, Any, Any]:
-    """Bytes of one iteration from a rank to its next neighbour: tensor, pipeline, data; gradients are in fp32.
+    """Bytes of one iteration from a rank to its next neighbour: tensor, pipeline, data.
 
-    Keys and values that cp gathers count as data, and tokens that go to experts.
+    Data are gradients in fp32 both ways, or with ZeRO one way and weights the other; keys and values that cp gathers, and
+    tokens that go to experts.
     """
     activations = cases.tokens * cases.hidden * cases.value_bytes
     passes = cases.micro_batches * cases.stage_layers * np.where(cases.recompute == FULL, 6, 4)
@@ -122,7 +123,8 @@ def sent_bytes(cases: Cases) -> tuple[Any, Any, Any]:
     keys = (cases.cp - 1) * passes * 2 * cases.kv_heads * cases.head_width * cases.tokens * cases.value_bytes / cases.tp
     routed = (cases.ep - 1) / cases.ep * passes * activations * cases.sparse_share * cases.experts_per_token / cases.tp
     replicas = cases.dp * cases.cp
-    gradients = 2 * (replicas - 1) / replicas * sum(rank_parameters(cases)) * 4
+    each = np.where(cases.zero > 0, 4 + cases.value_bytes, 8)
+    gradients = (replicas - 1) / replicas * sum(rank_parameters(cases)) * each
     return tensor, pipeline, gradients + 0.75 * keys + routed
 
 

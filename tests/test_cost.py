@@ -15,9 +15,11 @@ from lightfabric.placement.calibration import calibration
 from lightfabric.placement.case import cases
 from lightfabric.placement.cost import backward_seconds, forward_seconds, layer_seconds, layer_weights
 from lightfabric.placement.gemm import TILES, gemm_seconds
+from lightfabric.placement.mapping import pair_bytes
 from lightfabric.placement.memory import memories
 from lightfabric.placement.preset import MODELS
 from lightfabric.placement.search import MEMORY_SLACK, WHOLE, Rates, gradient_bytes, iteration_seconds, plans
+from lightfabric.placement.step import sent_bytes
 from lightfabric.placement.workload import Plan, iteration_flops, parameters, peak_memory
 
 A100, H100 = ACCELERATORS["a100"], ACCELERATORS["h100"]
@@ -101,6 +103,16 @@ def test_memory_of_all_plans_at_once_is_near_the_exact_one(name, gpus):
     assert len(every) > 30
     assert (MEMORY_SLACK * quick <= exact).all()
     assert np.median(quick / exact) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("zero", [0, 1])
+def test_gradients_take_the_bytes_of_the_traffic(zero):
+    """An all-reduce of fp32 sums; with ZeRO a reduce-scatter of them and an all-gather of weights, three quarters of it."""
+    plan, rate = Plan(8, 4, 8, 1, zero=zero), 1e9
+    bytes_of_rank = pair_bytes(GPT3, plan)[2]
+    assert iteration_seconds(GPT3, H100, plan, Rates(rate, rate, rate)).data * rate == pytest.approx(bytes_of_rank, rel=0.01)
+    sent = sent_bytes(cases(GPT3, H100, [plan]))
+    assert [float(part[0]) for part in sent] == pytest.approx(pair_bytes(GPT3, plan), rel=0.01)
 
 
 def test_slower_links_and_fewer_flops_never_help():
