@@ -136,12 +136,19 @@ def place(
         typer.Option(help="Folder for the task graph as Chakra traces, or a file .goal for a program of LogGOPSim."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for figures of the traffic between GPUs.")] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="What is least: predicted-time; simulated-time, as study chooses; or of the order of ranks, which is then "
+            "searched for it: bottleneck, byte-hops, wavelengths."
+        ),
+    ] = "predicted-time",
     as_json: AsJson = False,
 ) -> None:
     """Parallelism, order of ranks, sparsity, locality and lower bounds."""
     from lightfabric.flows import place as flow
 
-    flow.main(spec, gpus, fabric, as_json, export, out)
+    flow.main(spec, gpus, fabric, as_json, export, out, objective)
 
 
 @app.command()

@@ -9,13 +9,20 @@ from lightfabric.flows import exchange
 from lightfabric.flows.load import load_spec
 from lightfabric.flows.report import InputError, print_json, say, written_whole
 from lightfabric.flows.result import folder
-from lightfabric.flows.study import GIB, check, efficiency, plan_columns
+from lightfabric.flows.study import GIB, check, efficiency, fastest, plan_columns
 from lightfabric.model.spec import FabricSpec, SipOcsSpec, SipRingSpec, Spec
+from lightfabric.model.timing import Timing
+from lightfabric.placement.order import OBJECTIVES as ORDER_OBJECTIVES
+from lightfabric.placement.order import Objective
 from lightfabric.placement.search import MOST_GPUS
 
 if TYPE_CHECKING:
     from lightfabric.placement.place import Placement
     from lightfabric.placement.search import Option
+
+OBJECTIVES = ("predicted-time", "simulated-time", *ORDER_OBJECTIVES)
+"""What is least: the iteration, as predicted or by the fluid model; or what the order of ranks keeps low."""
+_OF_ORDER: dict[str, Objective] = {known: known for known in ORDER_OBJECTIVES}
 
 
 def main(
@@ -25,22 +32,26 @@ def main(
     as_json: bool,
     export: Path | None = None,
     out: Path | None = None,
+    objective: str = "predicted-time",
 ) -> None:
     """The command: places the job on ``gpus`` GPUs of one fabric or all, and prints why it is so.
 
-    ``export`` is where the task graph on the GPUs of the only fabric is written: a GOAL program if its name ends in .goal,
-    else a folder of Chakra traces. ``out`` is a folder for figures of the traffic, one per fabric.
+    ``objective`` is one of ``OBJECTIVES``. ``export`` is where the task graph on the GPUs of the only fabric is written: a
+    GOAL program if its name ends in .goal, else a folder of Chakra traces. ``out`` is a folder for figures of the traffic,
+    one per fabric.
     """
     spec = _chosen(load_spec(path), gpus, fabric)
+    if objective not in OBJECTIVES:
+        raise InputError(f"--objective must be one of {', '.join(OBJECTIVES)}, not {objective!r}")
     if export is not None and len(spec.fabrics) > 1:
         raise InputError(f"--export must be with one --fabric of {', '.join(kind.name for kind in spec.fabrics)}, not none")
     if export is not None:
         exchange.require(export)
     with folder(out, [_figure_name(kind) for kind in spec.fabrics]) if out else nullcontext():
-        _run(spec, str(path or spec.name), as_json, export, out)
+        _run(spec, str(path or spec.name), as_json, export, out, objective)
 
 
-def _run(spec: Spec, source: str, as_json: bool, export: Path | None, out: Path | None) -> None:
+def _run(spec: Spec, source: str, as_json: bool, export: Path | None, out: Path | None, objective: str) -> None:
     count = max(count for count, reason in check(spec, source, at=max).items() if not reason)
     from lightfabric.flows.timing_store import measured_timing
 
@@ -48,8 +59,11 @@ def _run(spec: Spec, source: str, as_json: bool, export: Path | None, out: Path 
     from lightfabric.placement.place import options
 
     share = efficiency(spec, timing)
-    placed = [_place(spec, kind, count, share) for kind in spec.fabrics]
-    placements = [_columns(spec, kind, found) for kind, found in zip(spec.fabrics, placed, strict=True)]
+    found = [_place(spec, kind, count, timing, share, objective) for kind in spec.fabrics]
+    placed = [placement for placement, _ in found]
+    placements = [
+        _columns(spec, kind, *placement_and_time) for kind, placement_and_time in zip(spec.fabrics, found, strict=True)
+    ]
     tried = [options(spec.job, spec.accelerator, kind, spec.chiplet, count, share) for kind in spec.fabrics]
     if out is not None:
         _draw(out, spec, placed)
@@ -74,11 +88,18 @@ def _chosen(spec: Spec, gpus: int | None, fabric: str | None) -> Spec:
     return replace(spec, fabrics=fabrics, gpus=spec.gpus if gpus is None else (gpus,))
 
 
-def _place(spec: Spec, fabric: FabricSpec, gpus: int, share: float) -> "Placement":
+def _place(
+    spec: Spec, fabric: FabricSpec, gpus: int, timing: Timing, share: float, objective: str
+) -> tuple["Placement", float | None]:
+    """The placement, and the simulated iteration in seconds if that is the objective."""
     from lightfabric.placement.place import place
 
     try:
-        return place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=share)
+        if objective == "simulated-time":
+            placed, _, schedule = fastest(spec, fabric, gpus, timing, share)
+            return placed, schedule.makespan_ps / 1e12
+        arguments = spec.job, spec.accelerator, fabric, spec.chiplet, gpus
+        return place(*arguments, efficiency=share, objective=_OF_ORDER.get(objective)), None
     except ValueError as error:
         raise InputError(f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}") from None
 
@@ -89,9 +110,10 @@ def _export(path: Path, spec: Spec, placed: "Placement") -> None:
     exchange.write(path, task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank))
 
 
-def _columns(spec: Spec, fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
+def _columns(spec: Spec, fabric: FabricSpec, placed: "Placement", simulated_s: float | None = None) -> dict[str, Any]:
     distance = placed.bytes_by_distance
     return {"fabric": fabric.name} | plan_columns(placed) | {
+        "simulated_total_s": simulated_s,
         "order_s": placed.order.seconds,
         "order_bound_s": placed.order.bound_seconds,
         "byte_hops": placed.order.byte_hops,

@@ -2,7 +2,7 @@
 
 CODE FLOW: ``check`` finds what cannot work before anything slow; the RTL is measured, or its timing taken from the cache,
 while a worker loads the model; ``simulate`` then runs once per GPU count and fabric, in as many processes as there
-are cores; the rows become a table, results.csv, a figure and manifest.json.
+are cores, and keeps the placement that is fastest there; the rows become a table, results.csv, a figure and manifest.json.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,6 +22,7 @@ from lightfabric.placement.search import DoesNotFit, Rates, least_memory_bytes, 
 if TYPE_CHECKING:
     from lightfabric.model.network import Circuits
     from lightfabric.model.task import Schedule, TaskGraph
+    from lightfabric.placement.place import Placement
 
 Row = dict[str, Any]
 """One GPU count on one fabric: a value per column of results.csv."""
@@ -111,18 +112,15 @@ def _cell_name(gpus: int, fabric: FabricSpec) -> str:
 
 def simulate(job: Job) -> Cell:
     """Placement, task graph and model of one cell; a fabric that cannot serve gives a row without times."""
-    from lightfabric.placement.graph import task_graph
-    from lightfabric.placement.place import place
-
     spec, gpus = job.spec, job.gpus
     row = _row(job)
     try:
-        placed = place(spec.job, spec.accelerator, job.fabric, spec.chiplet, gpus, efficiency=job.efficiency)
+        placed, graph, schedule = fastest(spec, job.fabric, gpus, job.timing, job.efficiency)
     except ValueError as error:
         return row | {"fits": False, "reason": str(error)}, None
-    graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
-    run = _run_flits if job.fidelity == "cycle" else _run_fluid
-    schedule, detail = run(job, graph, placed.circuits)
+    detail = None
+    if job.fidelity == "cycle":
+        schedule, detail = _run_flits(job, graph, placed.circuits)
     seconds = schedule.makespan_ps / 1e12
     return row | plan_columns(placed) | {
         "tasks": len(graph),
@@ -133,11 +131,36 @@ def simulate(job: Job) -> Cell:
     }, detail  # fmt: skip
 
 
-def _run_fluid(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", None]:
-    from lightfabric.model import fluid, network
+def fastest(
+    spec: Spec, fabric: FabricSpec, gpus: int, timing: Timing, share: float
+) -> tuple["Placement", "TaskGraph", "Schedule"]:
+    """The placement with the shortest simulated iteration, its task graph on the GPUs, and the schedule of the fluid model.
 
-    fabric = network.build(job.fabric, job.spec.chiplet, job.timing, job.gpus, graph.demand_bytes(), circuits)
-    return fluid.run(graph, fabric), None
+    Candidates are simulated, the fastest predicted first, until no prediction is below the shortest: a prediction leaves
+    out that parts compete for links. ValueError if the fabric cannot serve.
+    """
+    from lightfabric.placement.place import candidates
+
+    best = None
+    for placed in candidates(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=share):
+        if best is not None and placed.seconds.total * 1e12 >= best[2].makespan_ps:
+            break
+        tried = _run_fluid(spec, fabric, timing, placed)
+        if best is None or tried[2].makespan_ps < best[2].makespan_ps:
+            best = tried
+    assert best is not None, "there is a candidate, or an error"
+    return best
+
+
+def _run_fluid(
+    spec: Spec, fabric: FabricSpec, timing: Timing, placed: "Placement"
+) -> tuple["Placement", "TaskGraph", "Schedule"]:
+    from lightfabric.model import fluid, network
+    from lightfabric.placement.graph import task_graph
+
+    graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
+    built = network.build(fabric, spec.chiplet, timing, placed.plan.gpus, graph.demand_bytes(), placed.circuits)
+    return placed, graph, fluid.run(graph, built)
 
 
 def _run_flits(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:

@@ -58,23 +58,6 @@ class Traffic:
         return Traffic(self.source[chosen], self.destination[chosen], self.size_bytes[chosen], self.part[chosen])
 
 
-@dataclass(frozen=True)
-class Order:
-    """Rank r runs on GPU ``gpu_of_rank[r]``; ``name`` lists the dimensions from the innermost.
-
-    ``seconds`` moves the whole iteration's bytes through the fabric's bottleneck, all at once; no order can be below
-    ``bound_seconds``, the busiest GPU's bytes at the GPU's full rate. ``byte_hops`` are bytes times ring segments, and no
-    order can be below ``bound_byte_hops``.
-    """
-
-    name: str
-    gpu_of_rank: NDArray[np.int32]
-    seconds: float
-    bound_seconds: float
-    byte_hops: int
-    bound_byte_hops: int
-
-
 def pair_bytes(job: JobSpec, plan: Plan) -> tuple[int, int, int]:
     """Bytes of one iteration from a rank of the first stage to each neighbour: tensor, pipeline, data."""
     count = micro_batches(job, plan)
@@ -240,6 +223,14 @@ def bottleneck_seconds(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: flo
     return _busiest(flows, everything, gpus) / rate
 
 
+def bound_bottleneck_seconds(
+    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, flows: Traffic, gpus: int
+) -> float:
+    """What no order can be below: the busiest GPU's bytes at the GPU's full rate."""
+    everything = np.ones(len(flows.source), bool)
+    return _busiest(flows, everything, gpus) / gpu_bytes_per_s(fabric, chiplet, efficiency)
+
+
 def byte_hops(flows: Traffic, gpus: int) -> int:
     """Bytes times ring segments, summed over all pairs."""
     return int((np.abs(ring_steps(flows.source, flows.destination, gpus)) * flows.size_bytes).sum())
@@ -260,20 +251,3 @@ def bound_byte_hops(flows: Traffic, gpus: int) -> int:
     first = np.searchsorted(end[order], end[order])
     distance = (np.arange(len(order)) - first) // 2 + 1
     return -(-int((both[order] * distance).sum()) // 2)
-
-
-def best_order(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, flows: Traffic) -> Order:
-    """The order with the least bottleneck, then the fewest byte-hops, then the shortest longest hop. O(orders x pairs)."""
-
-    def cost(order: tuple[str, NDArray[np.int32]]) -> tuple[float, int, int]:
-        placed = flows.placed(order[1])
-        steps = ring_steps(placed.source, placed.destination, plan.gpus)
-        longest = int(np.abs(steps).max(initial=0))
-        seconds = bottleneck_seconds(fabric, chiplet, efficiency, placed, plan.gpus)
-        return seconds, byte_hops(placed, plan.gpus), longest
-
-    everything = np.ones(len(flows.source), bool)
-    bound = _busiest(flows, everything, plan.gpus) / gpu_bytes_per_s(fabric, chiplet, efficiency)
-    candidates = orders(plan, folds=isinstance(fabric, SipRingSpec))
-    (seconds, hops, _), name, gpu_of_rank = min(((cost(order), *order) for order in candidates), key=lambda entry: entry[0])
-    return Order(name, gpu_of_rank, seconds, bound, hops, bound_byte_hops(flows, plan.gpus))

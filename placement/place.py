@@ -1,7 +1,7 @@
 """Placement of a job on a fabric: parallelism, ranks onto GPUs and optical circuits, chosen together.
 
-CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabric; the best few different (dp, tp, pp)
-get their best order of ranks and, on optical fabrics, circuits; the rates that these circuits really give decide.
+CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabric; the best few that differ get their best
+order of ranks and, on optical fabrics, circuits; the rates that these circuits really give decide.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,22 +31,21 @@ from lightfabric.placement.mapping import (
     PIPELINE,
     TENSOR,
     Dimension,
-    Order,
     Traffic,
-    best_order,
     bottleneck_seconds,
     gpu_bytes_per_s,
     ring_steps,
     traffic,
 )
+from lightfabric.placement.order import Objective, Order, best_order, searched_order
 from lightfabric.placement.search import Option, Ranked, Rates, Seconds, iteration_seconds, search, whole_space
 from lightfabric.placement.step import sent_bytes
 from lightfabric.placement.workload import Memory, Plan, peak_memory
 
 DIMENSIONS: tuple[Dimension, ...] = ("tp", "pp", "dp")
 MOST_RELAYS = 1 << 21
-DEGREES_TRIED = 3
-"""Different (dp, tp, pp, ep) that get an order and circuits; the estimate that ranks them is close."""
+PLANS_TRIED = 6
+"""Plans of different degrees or virtual stages that get an order and circuits; the estimate that ranks them is close."""
 
 
 @dataclass(frozen=True)
@@ -83,26 +82,42 @@ def place(
     gpus: int,
     *,
     efficiency: float,
+    objective: Objective | None = None,
 ) -> Placement:
-    """The placement with the least predicted iteration time.
+    """The placement with the least predicted iteration time: the first of ``candidates``."""
+    return candidates(job, accelerator, fabric, chiplet, gpus, efficiency=efficiency, objective=objective)[0]
 
-    ``efficiency`` is payload rate over raw line rate as measured, and applies to every link of every fabric. DoesNotFit
-    if no plan fits the memory; ValueError with the reason of the best plan if the fabric can serve none.
+
+def candidates(
+    job: JobSpec,
+    accelerator: AcceleratorSpec,
+    fabric: FabricSpec,
+    chiplet: ChipletSpec,
+    gpus: int,
+    *,
+    efficiency: float,
+    objective: Objective | None = None,
+) -> list[Placement]:
+    """Placements of the best few plans, that with the least predicted iteration time first.
+
+    ``efficiency`` is payload rate over raw line rate as measured, and applies to every link of every fabric. With an
+    ``objective`` ranks are ordered for it alone, by a search that begins at the best structured order. DoesNotFit if no plan
+    fits the memory; ValueError with the reason of the best plan if the fabric can serve none.
     """
     bytes_per_s = gpu_bytes_per_s(fabric, chiplet, efficiency)
     ranked = search(job, accelerator, gpus, partial(estimated_rates, fabric, efficiency, bytes_per_s))
     found: list[Placement] = []
     reason = ""
-    for entry in _best_by_degrees(ranked):
+    for entry in _different(ranked):
         try:
-            found.append(_placed(job, accelerator, fabric, chiplet, efficiency, entry.plan))
+            found.append(_placed(job, accelerator, fabric, chiplet, efficiency, entry.plan, objective))
         except ValueError as error:
             reason = reason or str(error)
-        if len(found) == DEGREES_TRIED:
+        if len(found) == PLANS_TRIED:
             break
     if not found:
         raise ValueError(f"{fabric.name} cannot serve {gpus} GPUs: {reason}")
-    return min(found, key=lambda placement: placement.seconds.total)
+    return sorted(found, key=lambda placement: placement.seconds.total)
 
 
 def options(
@@ -116,12 +131,13 @@ def options(
     return whole_space(job, accelerator, gpus, partial(estimated_rates, fabric, efficiency, bytes_per_s))
 
 
-def _best_by_degrees(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
+def _different(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
+    """The best of each (dp, tp, pp, ep, virtual stages)."""
     seen: set[tuple[int, ...]] = set()
     for entry in ranked:
-        degrees = (*entry.plan.degrees, entry.plan.ep)
-        if degrees not in seen:
-            seen.add(degrees)
+        key = (*entry.plan.degrees, entry.plan.ep, entry.plan.virtual_stages)
+        if key not in seen:
+            seen.add(key)
             yield entry
 
 
@@ -169,10 +185,18 @@ def _shared_rates(sizes: tuple[NDArray[np.float64], ...], bytes_per_s: float) ->
 
 
 def _placed(
-    job: JobSpec, accelerator: AcceleratorSpec, fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan
+    job: JobSpec,
+    accelerator: AcceleratorSpec,
+    fabric: FabricSpec,
+    chiplet: ChipletSpec,
+    efficiency: float,
+    plan: Plan,
+    objective: Objective | None,
 ) -> Placement:
     flows = traffic(job, plan)
-    order = best_order(fabric, chiplet, efficiency, plan, flows)
+    order = best_order(fabric, chiplet, efficiency, plan, flows, objective or "bottleneck")
+    if objective is not None:
+        order = searched_order(fabric, chiplet, efficiency, flows, order, objective)
     placed = flows.placed(order.gpu_of_rank)
     options = _rate_options(fabric, chiplet, efficiency, plan, placed)
     predicted = [(iteration_seconds(job, accelerator, plan, rates), rates, circuits) for rates, circuits in options]

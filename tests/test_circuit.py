@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from lightfabric.model.network import Circuits
 from lightfabric.model.spec import ChipletSpec, JobSpec, ModelSpec, SipOcsSpec, SipRingSpec
 from lightfabric.placement.circuit import assign, permutations
-from lightfabric.placement.mapping import best_order, ring_steps, traffic
+from lightfabric.placement.mapping import ring_steps, traffic
+from lightfabric.placement.order import best_order
 from lightfabric.placement.workload import Plan
 
 OCS = SipOcsSpec("ocs", "sip-ocs")

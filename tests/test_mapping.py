@@ -25,7 +25,6 @@ from lightfabric.placement.circuit import permutations
 from lightfabric.placement.graph import task_graph
 from lightfabric.placement.mapping import (
     Traffic,
-    best_order,
     bottleneck_seconds,
     fold,
     orders,
@@ -35,6 +34,7 @@ from lightfabric.placement.mapping import (
     strides,
     traffic,
 )
+from lightfabric.placement.order import best_order
 from lightfabric.placement.place import place
 from lightfabric.placement.search import DoesNotFit
 from lightfabric.placement.workload import Plan

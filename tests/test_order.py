@@ -1,0 +1,74 @@
+"""Orders of ranks by objective: never worse than any structured order, by costs that are counted here flow by flow."""
+
+import numpy as np
+import pytest
+
+from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, JobSpec, ModelSpec, SipRingSpec
+from lightfabric.placement.mapping import bound_byte_hops, orders, traffic
+from lightfabric.placement.order import OBJECTIVES, best_order, searched_order
+from lightfabric.placement.place import candidates, place
+from lightfabric.placement.plan import Plan
+
+RING, SWITCH = SipRingSpec("ring", "sip-ring"), ElectricalSwitchSpec("switch", "electrical-switch", 4096.0)
+JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024, experts=8, experts_per_token=2), 64)
+PLANS = [Plan(4, 2, 2, 1), Plan(8, 1, 2, 1, ep=8), Plan(4, 1, 4, 1, ep=4), Plan(2, 4, 2, 1), Plan(16, 1, 1, 1, ep=8)]
+
+
+def naive_cost(objective, flows, gpu_of_rank):
+    """Every flow walks its ring segments, the shorter way, of two equal ways the one ``ring_steps`` names."""
+    gpus = len(gpu_of_rank)
+    load, pairs, hops = np.zeros((2, gpus)), np.zeros((2, gpus)), 0
+    seen = set()
+    for source, destination, size in zip(flows.source, flows.destination, flows.size_bytes, strict=True):
+        a, b = int(gpu_of_rank[source]), int(gpu_of_rank[destination])
+        ahead = (b - a) % gpus
+        backward = 2 * ahead > gpus or (2 * ahead == gpus and a % 2 == 1)
+        first, length = (b, gpus - ahead) if backward else (a, ahead)
+        crossed = [(first + k) % gpus for k in range(length)]
+        hops += length * int(size)
+        load[int(backward), crossed] += size
+        if (a, b) not in seen:
+            pairs[int(backward), crossed] += 1
+        seen.add((a, b))
+    return {"bottleneck": load.max(), "byte-hops": hops, "wavelengths": pairs.max()}[objective]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("plan", PLANS, ids=str)
+def test_no_structured_order_has_less_of_the_objective(plan, objective):
+    flows = traffic(JOB, plan)
+    best = best_order(RING, ChipletSpec(), 0.8, plan, flows, objective)
+    structured = min(naive_cost(objective, flows, order) for _, order in orders(plan, folds=True))
+    assert naive_cost(objective, flows, best.gpu_of_rank) == structured
+    found = searched_order(RING, ChipletSpec(), 0.8, flows, best, objective)
+    assert sorted(found.gpu_of_rank.tolist()) == list(range(plan.gpus))
+    assert naive_cost(objective, flows, found.gpu_of_rank) <= structured
+    assert (found is best) == (naive_cost(objective, flows, found.gpu_of_rank) == structured)
+    assert found.byte_hops == naive_cost("byte-hops", flows, found.gpu_of_rank) >= bound_byte_hops(flows, plan.gpus)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_search_finds_what_no_structured_order_has(objective):
+    flows = [traffic(JOB, plan) for plan in PLANS]
+    best = [best_order(RING, ChipletSpec(), 0.8, plan, each, objective) for plan, each in zip(PLANS, flows, strict=True)]
+    found = [searched_order(RING, ChipletSpec(), 0.8, *pair, objective) for pair in zip(flows, best, strict=True)]
+    assert any(searched is not structured for searched, structured in zip(found, best, strict=True))
+
+
+def test_behind_a_switch_only_byte_hops_depend_on_the_order():
+    flows = traffic(JOB, PLANS[0])
+    start = best_order(SWITCH, ChipletSpec(), 0.8, PLANS[0], flows)
+    assert searched_order(SWITCH, ChipletSpec(), 0.8, flows, start, "bottleneck") is start
+
+
+@pytest.mark.parametrize("objective", [None, *OBJECTIVES])
+def test_candidates_differ_and_the_fastest_predicted_is_placed(objective):
+    arguments = JOB, ACCELERATORS["h100"], RING, ChipletSpec(), 16
+    found = candidates(*arguments, efficiency=0.8, objective=objective)
+    predicted = [placement.seconds.total for placement in found]
+    assert len(found) > 1
+    assert predicted == sorted(predicted)
+    keys = {(*placement.plan.degrees, placement.plan.ep, placement.plan.virtual_stages) for placement in found}
+    assert len(keys) == len(found)
+    first = place(*arguments, efficiency=0.8, objective=objective)
+    assert (first.plan, first.gpu_of_rank.tolist()) == (found[0].plan, found[0].gpu_of_rank.tolist())
