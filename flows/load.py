@@ -31,7 +31,7 @@ MOST_DEPTH = 4
 MOST_SENTENCE = 240
 
 LEAST, MOST = 1e-6, 1e12
-"""Of a value with a unit: sums and products of such values neither overflow nor vanish."""
+"""Of a value that is not 0: sums and products of such values neither overflow nor vanish."""
 
 _FABRICS: dict[str, type] = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in get_args(FabricSpec)}
 _TABLES: dict[str, type] = {
@@ -176,7 +176,7 @@ def _check_magnitudes(location: Location, value: object) -> None:
     elif isinstance(value, tuple):
         for index, entry in enumerate(value):
             _check_magnitudes((*location, index), entry)
-    elif isinstance(value, float) and not LEAST <= value <= MOST:
+    elif isinstance(value, float) and value and not LEAST <= value <= MOST:
         raise _WrongError(f"{_dotted(location)} must be from {LEAST:g} to {MOST:g}, not {value!r}")
 
 

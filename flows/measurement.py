@@ -220,7 +220,8 @@ def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
         precision = line.choice("precision", (*get_args(Precision), "bf16/fp16"), "bf16")
         plan = _plan(line, model.heads)
         values = accelerator_values(accelerator, "fp16" if precision == "bf16/fp16" else precision)
-        columns.append(model_values(model) | values | plan | _software(line, accelerator, model.tied, plan))
+        software = _software(line, accelerator, model.tied, plan)
+        columns.append(model_values(model) | values | plan | software | {"expert_load": 1.0})
         links.append((ISLAND_BYTES_PER_S[accelerator.name], _nic_bytes_per_s(line, accelerator)))
     table = Cases(**{name: np.array([column[name] for column in columns]) for name in columns[0]})
     rows = [row for _, row in lines]

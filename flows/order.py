@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from lightfabric.model.spec import JobSpec
 from lightfabric.placement import layered
-from lightfabric.placement.exchange import expert_traffic, recommender_traffic, zipf
+from lightfabric.placement.exchange import expert_traffic, recommender_traffic
 from lightfabric.placement.mapping import Traffic, bound_byte_hops, byte_hops, orders, ring_steps, segment_load, traffic
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.preset import MODELS
 from lightfabric.placement.refine import nearer, refined
+from lightfabric.placement.routing import zipf
 
 GPT = ((1, 8, 8), (2, 8, 4), (4, 4, 16), (8, 8, 8))
 """(dp, tp, pp) of GPT-3."""

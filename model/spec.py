@@ -352,16 +352,22 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One training job. ``batch`` is the global batch in sequences."""
+    """One training job. ``batch`` is the global batch in sequences.
+
+    The k-th most popular expert gets tokens in proportion to 1 / k ** ``expert_skew``; 0 is even.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
 
     model: ModelSpec
     batch: int
     precision: Precision = "bf16"
+    expert_skew: float = 0.0
 
     def __post_init__(self) -> None:
         _require_between(self, 1, 1 << 20, "batch")
+        _require_between(self, 0, 4, "expert_skew")
+        _require(self, "expert_skew", not self.expert_skew or self.model.experts > 0, "0 for a model without experts")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec, ModelSpec
-from lightfabric.placement.workload import Plan, Recompute, value_bytes
+from lightfabric.placement.workload import Plan, Recompute, busiest_load, value_bytes
 
 Column = NDArray[Any]
 RECOMPUTATIONS: tuple[Recompute, ...] = ("none", "selective", "full")
@@ -26,7 +26,7 @@ class Cases:
     whether norms and dropout are cut by sequence, ``overlaps`` whether gradients are reduced behind the backward pass,
     ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline. ``recompute`` and
     ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``; ``peak_flops`` is what large products were seen to
-    reach.
+    reach. ``expert_load`` are the tokens of the busiest rank's experts over those of even routing.
     """
 
     layers: Column
@@ -66,6 +66,7 @@ class Cases:
     micro_batch: Column
     recompute: Column
     zero: Column
+    expert_load: Column
 
     def __len__(self) -> int:
         return len(self.layers)
@@ -92,6 +93,11 @@ class Cases:
     def sparse_share(self) -> Column:
         """Share of the layers that are a mixture of experts."""
         return np.where(self.experts > 0, (self.layers - self.dense_layers) / self.layers, 0.0)
+
+    @property
+    def routed_per_token(self) -> Column:
+        """Tokens that pass the experts of the busiest rank, over the tokens of a rank."""
+        return self.experts_per_token * self.expert_load
 
     @property
     def qkv_width(self) -> Column:
@@ -127,7 +133,13 @@ def cut(job: JobSpec, accelerator: AcceleratorSpec, plans: dict[str, Column]) ->
         "sums_embedding": False,
         "schedule": ONE_F_ONE_B,
     }
-    return Cases(**plans, **{name: np.broadcast_to(value, count) for name, value in constants.items()})
+    others = {name: np.broadcast_to(value, count) for name, value in constants.items()}
+    return Cases(**plans, **others, expert_load=_busiest(job, plans["ep"]))
+
+
+def _busiest(job: JobSpec, ep: Column) -> Column:
+    degrees, of_plan = np.unique(ep, return_inverse=True)
+    return np.array([busiest_load(job, degree) for degree in degrees.tolist()])[of_plan]
 
 
 def plan_of(cases: Cases, index: int) -> Plan:

@@ -19,6 +19,8 @@ FLASH_FORWARD, FLASH_BACKWARD = 0.85, 0.72
 """Rate of flash attention against large matrix products: 230 and 195 Tflop/s on an A100 [Dao 2023, figures 4 and 5]."""
 FORWARD_KERNELS, BACKWARD_KERNELS = 12, 20
 """Launches of a layer that are no matrix products."""
+EXPERT_ROWS = 64
+"""Tokens of an expert are padded to a multiple of this, as in MegaBlocks [Gale 2022, 5.1], where it is 128."""
 
 Shapes = list[tuple[Any, Any, Any, Any]]
 """(rows, outputs, inputs, count) of the products of a part of a layer, ``[case]`` each."""
@@ -51,9 +53,10 @@ def dense_shapes(cases: Cases, width: Any) -> Shapes:
 
 
 def expert_shapes(cases: Cases) -> Shapes:
-    """Products of a rank's experts, evenly loaded, of those that all tokens take, and of the router."""
+    """Products of the experts of the busiest rank, padded to whole cache lines, of those of all tokens, of the router."""
     local = np.maximum(cases.experts // cases.ep, 1)
-    rows, wide = cases.tokens * cases.experts_per_token / local, cases.expert_ffn // cases.tp
+    rows = np.ceil(cases.tokens * cases.routed_per_token / local / EXPERT_ROWS) * EXPERT_ROWS
+    wide = cases.expert_ffn // cases.tp
     routed = [(rows, (1 + cases.gated) * wide, cases.hidden, local), (rows, cases.hidden, wide, local)]
     router = (cases.tokens, cases.experts, cases.hidden, 1)
     return [*routed, *dense_shapes(cases, cases.shared_experts * cases.expert_ffn), router]
@@ -92,10 +95,10 @@ def _elementwise(cases: Cases, fitted: Calibration) -> Passes:
     """Two norms (read, write), two dropouts with residual sum (two reads, a write), the moving of heads, the activation."""
     whole = cases.tokens * cases.hidden / np.where(cases.sharded, cases.tp, 1)
     heads = cases.tokens * (cases.qkv_width + cases.heads * cases.head_width) / cases.tp
-    active = cases.experts_per_token + cases.shared_experts
+    active = cases.routed_per_token + cases.shared_experts
     width = cases.ffn + cases.sparse_share * (active * cases.expert_ffn - cases.ffn)
     wide = cases.tokens * width / cases.tp
-    moved = cases.sparse_share * 4 * cases.experts_per_token * cases.tokens * cases.hidden / cases.tp
+    moved = cases.sparse_share * 4 * cases.routed_per_token * cases.tokens * cases.hidden / cases.tp
     forward = 10 * whole + 2 * heads + (2 + cases.gated) * wide + moved
     backward = 14 * whole + 2 * heads + (3 + 2 * cases.gated) * wide + moved
     first, second = (

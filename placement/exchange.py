@@ -7,23 +7,9 @@ from numpy.typing import NDArray
 
 from lightfabric.model.spec import JobSpec
 from lightfabric.placement.layered import Layer
-from lightfabric.placement.mapping import DATA, EXCHANGE, Traffic, exchanged_bytes, traffic
+from lightfabric.placement.mapping import DATA, EXCHANGE, Traffic, traffic
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload import ring_bytes
-
-
-def zipf(experts: int, exponent: float) -> NDArray[np.float64]:
-    """Share of the tokens that each expert gets, the k-th in proportion to 1 / k ** exponent; 0 is even.
-
-    Measured popularity is about as skewed as exponents of 0.5 to 1 [He et al., "FasterMoE" (PPoPP 2022), figure 4].
-
-    Examples:
-        >>> zipf(4, 1.0).round(2).tolist()
-        [0.48, 0.24, 0.16, 0.12]
-
-    """
-    share = np.arange(1, experts + 1) ** -float(exponent)
-    return share / share.sum()
 
 
 def expert_traffic(job: JobSpec, plan: Plan, popularity: NDArray[np.float64]) -> Traffic:
@@ -34,18 +20,7 @@ def expert_traffic(job: JobSpec, plan: Plan, popularity: NDArray[np.float64]) ->
     """
     if plan.ep == 1 or plan.cp > 1 or job.model.experts % plan.ep:
         raise ValueError(f"Plan.ep must be a divisor of the experts ({job.model.experts}) above 1, and cp 1, not {plan}")
-    share = popularity.reshape(plan.ep, -1).sum(axis=1) * plan.ep
-    rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp // plan.ep, plan.ep, plan.pp, plan.tp)
-    sent = exchanged_bytes(job, plan)[:, None] / 2
-    source, destination = np.broadcast_arrays(rank[:, :, None], rank[:, None, :])
-    # A rank sends tokens to a busy rank's experts, and gets as much back from them.
-    size = np.rint(sent * (share[:, None] + share[None, :])[None, :, :, None, None])
-    talks = source != destination
-    exchanged = np.broadcast_to(size, source.shape)[talks].astype(np.int64)
-    even = traffic(job, plan)
-    others = even.part != EXCHANGE
-    rest = Traffic(even.source[others], even.destination[others], even.size_bytes[others], even.part[others])
-    return _joined(rest, source[talks], destination[talks], exchanged)
+    return traffic(job, plan, popularity.reshape(plan.ep, -1).sum(axis=1) * plan.ep)
 
 
 def recommender_traffic(layers: Sequence[Layer], gpus: int, batch: int, value_bytes: int = 4) -> Traffic:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from lightfabric.model.spec import AcceleratorSpec, JobSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.cost import backward_seconds, forward_seconds, optimiser_seconds
+from lightfabric.placement.mapping import dispatched_bytes
 from lightfabric.placement.workload import (
     Plan,
     backward_exchanges,
     backward_reduces,
-    exchange_bytes,
     expert_gradient_bytes,
     forward_exchanges,
     forward_reduces,
@@ -194,25 +194,38 @@ def _add_steps(
 
 
 def _add_exchanges(builder: _Builder, job: JobSpec, plan: Plan, rank: Ids, ready: Ids, is_forward: NDArray[np.bool_]) -> Ids:
-    """The all-to-alls of every step, if ep is above 1: one transfer for all of its stage's, and a barrier that ends them."""
+    """The all-to-alls of every step, if ep is above 1: one transfer for all of its stage's, and a barrier that ends them.
+
+    If experts are not alike, one for all to the experts and then one for all back: other ranks have more to send.
+    """
     if plan.ep == 1:
         return ready
-    source, destination = np.nonzero(~np.eye(plan.ep, dtype=bool))
-    block = rank.reshape(-1, plan.ep, plan.pp, 1, plan.tp)
-    shape = (plan.dp // plan.ep, len(source), *is_forward.shape, plan.tp)
     counts = [
         np.array([count(job.model, plan, stage) for stage in range(plan.pp)])[:, None] // plan.virtual_stages
         for count in (forward_exchanges, backward_exchanges)
     ]
-    operations = np.where(is_forward, *counts)[:, :, None]
-    work = operations * exchange_bytes(job, plan)
-    device = np.broadcast_to(block[:, source], shape)
-    sent = builder.add(Kind.TRANSFER, device, work, block[:, destination], np.maximum(operations, 1))
-    before = np.broadcast_to(ready, (*ready.shape[:-1], plan.tp)).reshape(-1, plan.ep, *is_forward.shape, plan.tp)
-    builder.link(before[:, source], sent)
-    end = builder.add(Kind.BARRIER, np.full((len(block), 1, *is_forward.shape, plan.tp), -1, np.int32), 0)
-    builder.link(sent, end)
-    return np.broadcast_to(end, before.shape).reshape(plan.dp, *is_forward.shape, plan.tp)
+    operations, sent = np.where(is_forward, *counts)[:, :, None], dispatched_bytes(job, plan)
+    if not job.expert_skew:
+        return _add_exchange(builder, plan, rank, ready, operations, sent)
+    there = _add_exchange(builder, plan, rank, ready, operations // 2, sent)
+    return _add_exchange(builder, plan, rank, there, operations // 2, sent.T)
+
+
+def _add_exchange(
+    builder: _Builder, plan: Plan, rank: Ids, ready: Ids, operations: NDArray[np.int64], sent: NDArray[np.int64]
+) -> Ids:
+    """``operations[stage, step, 1]`` all-to-alls of ``sent[source, destination]`` bytes as one."""
+    source, destination = np.nonzero(~np.eye(plan.ep, dtype=bool))
+    block = rank.reshape(-1, plan.ep, plan.pp, 1, plan.tp)
+    steps = operations.shape[1]
+    device = np.broadcast_to(block[:, source], (len(block), len(source), plan.pp, steps, plan.tp))
+    work = sent[source, destination][:, None, None, None] * operations
+    tasks = builder.add(Kind.TRANSFER, device, work, block[:, destination], np.maximum(operations, 1))
+    before = np.broadcast_to(ready, (*ready.shape[:-1], plan.tp)).reshape(-1, plan.ep, plan.pp, steps, plan.tp)
+    builder.link(before[:, source], tasks)
+    end = builder.add(Kind.BARRIER, np.full((len(block), 1, plan.pp, steps, plan.tp), -1, np.int32), 0)
+    builder.link(tasks, end)
+    return np.broadcast_to(end, before.shape).reshape(plan.dp, plan.pp, steps, plan.tp)
 
 
 def _add_transfers(builder: _Builder, size_bytes: int, source: Ids, destination: Ids, before: Ids, after: Ids) -> None:

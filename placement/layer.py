@@ -7,6 +7,7 @@ default: in a mixture of experts the leading ones are dense.
 """
 
 from functools import lru_cache
+from math import ceil
 
 from lightfabric.model.spec import ModelSpec
 
@@ -78,21 +79,22 @@ def token_weights(model: ModelSpec, layer: int = -1) -> int:
 
 
 @lru_cache(maxsize=4096)
-def kept_values(model: ModelSpec, tp: int, layer: int = -1) -> int:
+def kept_values(model: ModelSpec, tp: int, layer: int = -1, expert_load: float = 1.0) -> int:
     """Values of a token that one of ``tp`` ranks keeps of a layer for the backward pass, without the attention core.
 
     Inputs of norms and products [Korthikanti 2022, section 4.1], 8 h + 2 f of a GPT, cut in the sequence or in the
-    width; of an expert its input, what is between its matrices, and the output that the router weighs.
+    width; of an expert its input, what is between its matrices, and the output that the router weighs, of ``expert_load``
+    times the tokens of even routing.
     """
     latent = 2 * ((model.query_rank or 0) + (model.kv_rank or 0))
     attention = 2 * model.hidden + model.query_width + model.attention_width + latent
-    cut = attention + 2 * model.hidden + _kept_between(model, layer)
+    cut = attention + 2 * model.hidden + _kept_between(model, layer, expert_load)
     return cut // tp + kv_values(model, tp)
 
 
-def _kept_between(model: ModelSpec, layer: int) -> int:
+def _kept_between(model: ModelSpec, layer: int, expert_load: float) -> int:
     if not model.is_routed(layer):
         return _matrices(model) * model.ffn_width
     between = _matrices(model) * model.expert_width
-    routed = model.experts_per_token * (2 * model.hidden + between)
+    routed = ceil(expert_load * model.experts_per_token * (2 * model.hidden + between))
     return model.experts + routed + model.shared_experts * between

@@ -61,7 +61,7 @@ def layer_activation_bytes(cases: Cases) -> tuple[Any, Any]:
     """
     e, t = cases.value_bytes, cases.tp
     cut = np.where(cases.sharded, t, 1)
-    active = cases.experts_per_token + cases.shared_experts
+    active = cases.routed_per_token + cases.shared_experts
     width = cases.ffn + cases.sparse_share * (active * cases.expert_ffn - cases.ffn)
     heads = cases.qkv_width + cases.heads * cases.head_width
     outside = (4 * e + 2) * cases.hidden / cut + e * (heads + (2 + cases.gated) * width) / t

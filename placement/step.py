@@ -132,13 +132,14 @@ def _tensor_seconds(cases: Cases, network: Network) -> Seconds:
     """Communication inside a layer's passes.
 
     Two all-reduces of activations per pass, again when it is computed again [Shoeybi 2019]; keys and values gathered over
-    cp forward and backward, their gradients scattered; tokens to their experts and back, twice.
+    cp forward and backward, their gradients scattered; tokens to their experts and back, twice, in the time of the busiest
+    rank.
     """
     size_bytes, again = cases.tokens * cases.hidden * cases.value_bytes, np.where(cases.recompute == FULL, 1, 0)
     tensor = (4 + 2 * again) * network.pass_seconds(network.tensor, size_bytes, cases.tp, passes=2)
     keys = 2 * cases.kv_heads * cases.head_width * cases.micro_batch * cases.sequence * cases.value_bytes / cases.tp
     context = (3 + again) * network.pass_seconds(network.context, keys, cases.cp)
-    routed = size_bytes * cases.experts_per_token / cases.tp
+    routed = size_bytes * cases.routed_per_token / cases.tp
     expert = cases.sparse_share * (4 + 2 * again) * network.pass_seconds(network.expert, routed, cases.ep)
     return tensor + context + expert
 

@@ -1,7 +1,7 @@
 """A transformer by its shape: parameters, flops, memory and bytes to communicate, all integers.
 
 Training is Megatron's: tensor parallelism with sequence parallelism inside a stage, a 1F1B pipeline of stages, data
-parallel replicas, mixed-precision Adam. Tokens go to experts evenly.
+parallel replicas, mixed-precision Adam. Tokens go to experts evenly, or as skewed as the job says.
 
 Sources: D. Narayanan et al., "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM" (SC 2021);
 V. Korthikanti et al., "Reducing Activation Recomputation in Large Transformer Models" (2022); S. Rajbhandari et al.,
@@ -21,6 +21,7 @@ from lightfabric.placement.plan import (
     routed_layers,
     stage_layers,
 )
+from lightfabric.placement.routing import expert_loads
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,13 @@ def iteration_flops(job: JobSpec, recompute: Recompute) -> int:
     return 3 * layers + again + 3 * logit_flops(model, batch)
 
 
+def busiest_load(job: JobSpec, ep: int) -> float:
+    """Tokens for the experts of the busiest of ``ep`` ranks over those of even routing."""
+    if not job.expert_skew or ep == 1:
+        return 1.0
+    return max(expert_loads(job.model.experts, job.expert_skew, ep))
+
+
 def activation_bytes(job: JobSpec, plan: Plan, recompute: Recompute, layer: int = -1) -> int:
     """Bytes that a rank keeps per layer and micro-batch for the backward pass [Korthikanti 2022, table 2].
 
@@ -151,7 +159,10 @@ def activation_bytes(job: JobSpec, plan: Plan, recompute: Recompute, layer: int 
     model, e, tokens = job.model, value_bytes(job.precision), rank_tokens(job, plan)
     if recompute == "full":
         return tokens * model.hidden * e // plan.tp
-    outside = tokens * e * kept_values(model, plan.tp, layer) + tokens * 2 * model.hidden * model.dropout // plan.tp
+    outside = (
+        tokens * e * kept_values(model, plan.tp, layer, busiest_load(job, plan.ep))
+        + tokens * 2 * model.hidden * model.dropout // plan.tp
+    )
     per_score = 2 * e + 1 if model.dropout else e
     core = tokens * model.sequence * model.heads * per_score if recompute == "none" else 0
     return outside + core // plan.tp

@@ -87,6 +87,28 @@ def test_tokens_go_to_their_experts_and_back(plan):
 
 
 @pytest.mark.parametrize("plan", EXPERT_PLANS)
+def test_tokens_of_popular_experts_go_there_first_and_then_back(plan):
+    """Two phases per pass: what a rank gets of the first it sends in the second; together the traffic."""
+    job = replace(EXPERTS, expert_skew=1.0)
+    graph = task_graph(job, H100, plan)
+    graph.verify()
+    flows = traffic(job, plan)
+    keys = zip(flows.source.tolist(), flows.destination.tolist(), strict=True)
+    summed = {}
+    for pair, size in zip(keys, flows.size_bytes.tolist(), strict=True):
+        summed[pair] = summed.get(pair, 0) + size
+    assert summed == graph.demand_bytes()
+    barriers = np.count_nonzero(graph.kind == Kind.BARRIER)
+    assert barriers == 2 * plan.gpus // plan.ep * 2 * micro_batches(job, plan) * plan.virtual_stages
+    second = plan.pp * plan.tp  # of the ep group of rank 0
+    sent = graph.kind == Kind.TRANSFER
+    to_first = sent & (graph.device == second) & (graph.peer == 0)
+    from_first = sent & (graph.device == 0) & (graph.peer == second)
+    assert sorted(graph.work[to_first].tolist()) == sorted(graph.work[from_first].tolist())
+    assert len(set(graph.work[to_first].tolist())) > 1
+
+
+@pytest.mark.parametrize("plan", EXPERT_PLANS)
 def test_an_exchange_ends_when_all_tokens_are_there(plan):
     graph = task_graph(EXPERTS, H100, plan)
     before = np.repeat(np.arange(len(graph)), np.diff(graph.successor_start))
