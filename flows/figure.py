@@ -12,8 +12,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+from numpy.typing import NDArray
 
-from lightfabric.placement.mapping import Traffic, ring_steps, segment_load
+from lightfabric.placement.mapping import Traffic, ring_load
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Told apart by all common kinds of colour vision (Okabe and Ito, Color Universal Design, 2008)."""
@@ -99,28 +100,47 @@ def draw_links(name: str, links: Sequence[tuple[int, int, float]], columns: int 
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
-def draw_traffic(name: str, flows: Traffic, gpus: int, path: Path) -> None:
-    """Draw the bytes from each GPU to each other, and below what crosses each segment of a ring of all, either way."""
+def draw_traffic(name: str, flows: Traffic, placed: Mapping[str, NDArray[np.int32]], path: Path) -> None:
+    """Draw the bytes from each GPU to each other, and below the rank on each GPU and what crosses each ring segment.
+
+    ``placed[dimension][gpu]`` is where the GPU's rank is along a dimension of parallelism.
+    """
+    gpus = len(next(iter(placed.values())))
     megabytes = np.zeros((gpus, gpus))
     np.add.at(megabytes, (flows.source, flows.destination), flows.size_bytes / 1e6)
-    load = segment_load(flows.source, ring_steps(flows.source, flows.destination, gpus), flows.size_bytes, gpus) / 1e9
     with rc_context(STYLE):
-        figure = Figure((INCHES[0], 8.4), layout="constrained")
-        above, below = figure.subplots(2, height_ratios=[4, 1])
+        figure = Figure((INCHES[0], 9.4), layout="constrained")
+        above, ranks, below = figure.subplots(3, height_ratios=[10, 1, 2.5])
         shown = np.ma.masked_equal(megabytes, 0)
         image = above.imshow(shown, norm=LogNorm() if shown.count() else None, cmap="viridis_r", interpolation="nearest")
         above.set_xlabel("to GPU")
         above.set_ylabel("from GPU")
         above.set_title(plain(f"{name}: bytes per iteration"), loc="left", fontsize=11)
         figure.colorbar(image, ax=above, label="MB")
-        for direction, label in enumerate(("forward", "backward")):
-            below.step(range(gpus), load[direction], "-:"[direction], where="post", color=COLOURS[direction], label=label)
-        below.set_xlim(0, gpus - 1)
-        below.set_ylim(0)
-        below.set_xlabel("ring segment, between GPU k and k + 1")
-        below.set_ylabel("GB")
-        below.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
+        _ranks(ranks, placed)
+        _segments(below, flows, gpus)
         figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
+def _ranks(axes: Axes, placed: Mapping[str, NDArray[np.int32]]) -> None:
+    """A row per dimension, from 0, dark, to its last."""
+    lasts = {name: int(position.max()) for name, position in placed.items() if position.any()}
+    axes.imshow(
+        [placed[name] / last for name, last in lasts.items()], aspect="auto", cmap="cividis", interpolation="nearest"
+    )
+    axes.set_yticks(range(len(lasts)), [f"{name} 0-{last}" for name, last in lasts.items()])
+    axes.set_xlabel("rank on each GPU, from the first of a dimension (dark) to its last (bright)")
+
+
+def _segments(axes: Axes, flows: Traffic, gpus: int) -> None:
+    load = ring_load(flows, gpus) / 1e9
+    for direction, label in enumerate(("forward", "backward")):
+        axes.step(range(gpus), load[direction], "-:"[direction], where="post", color=COLOURS[direction], label=label)
+    axes.set_xlim(-0.5, gpus - 0.5)
+    axes.set_ylim(0)
+    axes.set_xlabel("ring segment, between GPU k and k + 1")
+    axes.set_ylabel("GB")
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
 
 
 def _matrix(axes: Axes, links: Sequence[tuple[int, int, float]]) -> ScalarMappable:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lightfabric.model.spec import JobSpec
 from lightfabric.placement import layered
 from lightfabric.placement.exchange import expert_traffic, recommender_traffic
-from lightfabric.placement.mapping import Traffic, bound_byte_hops, byte_hops, orders, ring_steps, segment_load, traffic
+from lightfabric.placement.mapping import Traffic, bound_byte_hops, byte_hops, orders, ring_load, traffic
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.preset import MODELS
 from lightfabric.placement.refine import nearer, refined
@@ -62,9 +62,7 @@ def _fullest(name: str, flows: Traffic, plan: Plan) -> dict[str, Any]:
 
 
 def _load(flows: Traffic, order: NDArray[np.int32]) -> int:
-    placed = flows.placed(order)
-    steps = ring_steps(placed.source, placed.destination, len(order))
-    return int(segment_load(placed.source, steps, placed.size_bytes, len(order)).max())
+    return int(ring_load(flows.placed(order), len(order)).max())
 
 
 def _row(job: str, gpus: int, unit: str, structured: int, ours: int, bound: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lightfabric.flows.result import folder
 from lightfabric.flows.study import GIB, check, efficiency, fastest, plan_columns
 from lightfabric.model.spec import FabricSpec, SipOcsSpec, SipRingSpec, Spec
 from lightfabric.model.timing import Timing
+from lightfabric.placement.mapping import coordinates, degrees, ring_load
 from lightfabric.placement.order import OBJECTIVES as ORDER_OBJECTIVES
 from lightfabric.placement.order import Objective
 from lightfabric.placement.search import MOST_GPUS
@@ -121,6 +122,8 @@ def _columns(spec: Spec, fabric: FabricSpec, placed: "Placement", simulated_s: f
         "circuits": None if placed.circuits is None else len(placed.circuits.lanes),
         **_lane_columns(spec, fabric, placed),
         "gpus_by_degree": placed.gpus_by_degree.tolist(),
+        "degree_of_gpu": degrees(placed.traffic, placed.plan.gpus).tolist(),
+        "segment_bytes": ring_load(placed.traffic, placed.plan.gpus).tolist(),
         "bytes_by_distance": distance.tolist(),
         "mean_distance_gpus": float(distance @ range(len(distance))) / max(1, int(distance.sum())),
         "gpu_of_rank": placed.gpu_of_rank.tolist(),
@@ -177,16 +180,16 @@ def _figure_name(fabric: FabricSpec) -> str:
 
 
 def _draw(out: Path, spec: Spec, placed: list["Placement"]) -> None:
-    """A figure for each fabric: bytes from GPU to GPU, and what crosses each segment of a ring of all."""
+    """A figure for each fabric: bytes from GPU to GPU, ranks on GPUs, and what crosses each segment of a ring of all."""
     from lightfabric.flows.figure import draw_traffic
 
     for kind, found in zip(spec.fabrics, placed, strict=True):
         with written_whole(out / _figure_name(kind)) as beside:
-            draw_traffic(f"{spec.name}, {kind.name}", found.traffic, found.plan.gpus, beside)
+            draw_traffic(f"{spec.name}, {kind.name}", found.traffic, coordinates(found.plan, found.gpu_of_rank), beside)
         say(f"{out / _figure_name(kind)}: traffic between GPUs")
 
 
-_LISTS = ("gpus_by_degree", "bytes_by_distance", "gpu_of_rank")
+_LISTS = ("gpus_by_degree", "degree_of_gpu", "segment_bytes", "bytes_by_distance", "gpu_of_rank")
 _NOTES = {
     "order_s": "all bytes through the bottleneck at once",
     "order_bound_s": "no order of ranks can be below",

@@ -172,6 +172,18 @@ def _gpu_of_rank(plan: Plan, step: dict[Dimension, int], folded: set[Dimension])
     return (axes[0][:, None, None] + axes[1][:, None] + axes[2]).ravel().astype(np.int32)
 
 
+def coordinates(plan: Plan, gpu_of_rank: NDArray[np.int32]) -> dict[str, NDArray[np.int32]]:
+    """``[dimension][gpu]``: where the GPU's rank is along each dimension, for plans without cp.
+
+    Examples:
+        >>> coordinates(Plan(1, 2, 2, 1), np.array([2, 0, 1, 3], np.int32))["pp"].tolist()
+        [0, 1, 0, 1]
+
+    """
+    rank = np.argsort(gpu_of_rank).astype(np.int32)
+    return {"tp": rank % plan.tp, "pp": rank // plan.tp % plan.pp, "dp": rank // (plan.tp * plan.pp)}
+
+
 def ring_steps(source: NDArray[np.int32], destination: NDArray[np.int32], gpus: int) -> NDArray[np.int64]:
     """Segments from source to destination the shorter way round, negative if backward; opposite GPUs go either way.
 
@@ -194,6 +206,17 @@ def segment_load(
     np.subtract.at(change, (backward, first + np.abs(steps)), amount)
     twice_round = np.cumsum(change, axis=1)[:, : 2 * gpus]
     return twice_round[:, :gpus] + twice_round[:, gpus:]
+
+
+def ring_load(flows: Traffic, gpus: int) -> NDArray[np.int64]:
+    """Bytes that cross each segment of a ring of all GPUs, ``[direction, segment]``; flows go the shorter way."""
+    return segment_load(flows.source, ring_steps(flows.source, flows.destination, gpus), flows.size_bytes, gpus)
+
+
+def degrees(flows: Traffic, gpus: int) -> NDArray[np.int64]:
+    """To how many others each GPU sends."""
+    pairs = np.unique(flows.source.astype(np.int64) * gpus + flows.destination)
+    return np.bincount(pairs // gpus, minlength=gpus)
 
 
 def gpu_bytes_per_s(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float) -> float:
@@ -230,8 +253,7 @@ def bottleneck_seconds(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: flo
     everything = np.ones(len(flows.source), bool)
     rate = gpu_bytes_per_s(fabric, chiplet, efficiency)
     if isinstance(fabric, SipRingSpec):
-        steps = ring_steps(flows.source, flows.destination, gpus)
-        return float(segment_load(flows.source, steps, flows.size_bytes, gpus).max()) / (rate / 2)
+        return float(ring_load(flows, gpus).max()) / (rate / 2)
     if isinstance(fabric, ElectricalClusterSpec):
         leaves = flows.source // fabric.island_gpus != flows.destination // fabric.island_gpus
         nic = _busiest(flows, leaves, gpus) / (fabric.nic_gbps * 1e9 / 8 * efficiency)

@@ -15,8 +15,8 @@ from lightfabric.placement.mapping import (
     bound_byte_hops,
     byte_hops,
     orders,
+    ring_load,
     ring_steps,
-    segment_load,
 )
 from lightfabric.placement.plan import Plan
 
@@ -103,9 +103,7 @@ def _cost(
 
 def pairs_over_a_segment(placed: Traffic, gpus: int) -> int:
     """Pairs of GPUs that talk across the fullest segment of a ring: no fewer wavelengths give each its own."""
-    pairs = _pairs(placed, gpus)
-    steps = ring_steps(pairs.source, pairs.destination, gpus)
-    return int(segment_load(pairs.source, steps, pairs.size_bytes, gpus).max(initial=0))
+    return int(ring_load(_pairs(placed, gpus), gpus).max(initial=0))
 
 
 def _pairs(flows: Traffic, gpus: int) -> Traffic:

@@ -33,6 +33,7 @@ from lightfabric.placement.mapping import (
     Dimension,
     Traffic,
     bottleneck_seconds,
+    degrees,
     gpu_bytes_per_s,
     ring_steps,
     traffic,
@@ -208,7 +209,7 @@ def _placed(
         seconds=seconds,
         rates=rates,
         circuits=circuits,
-        gpus_by_degree=_gpus_by_degree(placed, plan.gpus),
+        gpus_by_degree=np.bincount(degrees(placed, plan.gpus)),
         bytes_by_distance=_bytes_by_distance(placed, plan.gpus),
         compute_bound_seconds=seconds.compute + seconds.optimiser,
         traffic=placed,
@@ -282,11 +283,6 @@ def _circuit_rates(circuits: Circuits, lane_bytes_per_s: float, placed: Traffic)
         sent = _most_sent(placed.of(part)) if part == EXCHANGE else max(demand.values(), default=0)
         rates.append(sent / seconds if seconds else inf)
     return Rates(*rates)
-
-
-def _gpus_by_degree(placed: Traffic, gpus: int) -> NDArray[np.int64]:
-    pairs = np.unique(placed.source.astype(np.int64) * gpus + placed.destination)
-    return np.bincount(np.bincount(pairs // gpus, minlength=gpus))
 
 
 def _bytes_by_distance(placed: Traffic, gpus: int) -> NDArray[np.int64]:
