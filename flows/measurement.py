@@ -197,10 +197,13 @@ def _plan(line: _Line, heads: int) -> dict[str, int]:
 def _software(line: _Line, accelerator: AcceleratorSpec, tied: bool, plan: dict[str, int]) -> dict[str, bool]:
     """What kernels a run had, which no table states: on an A100 in fp16 attention was plain until nothing was recomputed."""
     recent = accelerator.name != "a100" or line.text("precision").lower() in ("bf16", "fp8")
-    kept = plan["recompute"] == NONE
+    kept, both = plan["recompute"] == NONE, line.text("precision").lower() == "bf16/fp16"
     sharded = recent or plan["recompute"] != FULL
-    return {"flash": recent or kept, "sharded": sharded, "overlaps": sharded, "sums_embedding": tied}
+    return {"flash": recent or kept, "sharded": sharded, "overlaps": sharded, "sums_embedding": tied, "deepspeed": both}
 
+
+_OTHERS = {"first_layers": 0, "last_layers": 0, "expert_load": 1.0}
+"""What no table says: layers and tokens are dealt out evenly."""
 
 _NODE_GBPS = re.compile(r"(\d+(?:\.\d+)?) Gb/s per node")
 
@@ -221,7 +224,7 @@ def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
         plan = _plan(line, model.heads)
         values = accelerator_values(accelerator, "fp16" if precision == "bf16/fp16" else precision)
         software = _software(line, accelerator, model.tied, plan)
-        columns.append(model_values(model) | values | plan | software | {"expert_load": 1.0})
+        columns.append(model_values(model) | values | plan | software | _OTHERS)
         links.append((ISLAND_BYTES_PER_S[accelerator.name], _nic_bytes_per_s(line, accelerator)))
     table = Cases(**{name: np.array([column[name] for column in columns]) for name in columns[0]})
     rows = [row for _, row in lines]

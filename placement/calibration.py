@@ -45,6 +45,8 @@ class Calibration:
     """Payload rate between islands."""
     sharded_slowdown: float
     """Of passes whose weights are gathered (ZeRO 3): the gathering kernels take multiprocessors, and nothing is fused."""
+    deepspeed_slowdown: float
+    """Of passes in BigScience's Megatron-DeepSpeed of 2022 against Megatron-LM: another optimiser, biases in the scores."""
     reserved_gib: float
     """What a run takes beside the classes of ``memory``: context, buffers of collectives, fragments."""
 

@@ -24,9 +24,10 @@ class Cases:
 
     Where ``kv_rank`` is 0 attention is not latent. ``flash`` says whether attention is one kernel or several, ``sharded``
     whether norms and dropout are cut by sequence, ``overlaps`` whether gradients are reduced behind the backward pass,
-    ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline. ``recompute`` and
-    ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``; ``peak_flops`` is what large products were seen to
-    reach. ``expert_load`` are the tokens of the busiest rank's experts over those of even routing.
+    ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline, ``deepspeed`` whether
+    Megatron-DeepSpeed of 2022 ran it. ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``;
+    ``peak_flops`` is what large products were seen to reach. ``expert_load`` are the tokens of the busiest rank's experts
+    over those of even routing.
     """
 
     layers: Column
@@ -53,6 +54,7 @@ class Cases:
     sharded: Column
     overlaps: Column
     sums_embedding: Column
+    deepspeed: Column
     schedule: Column
     peak_flops: Column
     memory_bytes_per_s: Column
@@ -66,6 +68,8 @@ class Cases:
     micro_batch: Column
     recompute: Column
     zero: Column
+    first_layers: Column
+    last_layers: Column
     expert_load: Column
 
     def __len__(self) -> int:
@@ -85,9 +89,18 @@ class Cases:
         return self.batch / (self.dp * self.micro_batch)
 
     @property
+    def layers_at(self) -> tuple[Column, Column, Column]:
+        """Layers of the first stage, of the fullest between, 0 if there is none, and of the last."""
+        each, left = np.divmod(self.layers, self.pp)
+        given = self.first_layers > 0
+        first = np.where(given, self.first_layers, each + (left > 0))
+        last = np.where(given, self.last_layers, each)
+        return first, -(-(self.layers - first - last) // np.maximum(self.pp - 2, 1)) * (self.pp > 2), last
+
+    @property
     def stage_layers(self) -> Column:
         """Layers of the fullest stage."""
-        return -(-self.layers // self.pp)
+        return np.maximum.reduce(self.layers_at)
 
     @property
     def sparse_share(self) -> Column:
@@ -110,7 +123,9 @@ class Cases:
         return -(-self.vocabulary // (128 * self.tp)) * 128
 
 
-OF_PLAN = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "micro_batch", "zero", "recompute")
+OF_PLAN = (
+    "dp", "tp", "pp", "virtual_stages", "cp", "ep", "micro_batch", "zero", "first_layers", "last_layers", "recompute",
+)  # fmt: skip
 """The columns that a plan decides."""
 
 
@@ -131,6 +146,7 @@ def cut(job: JobSpec, accelerator: AcceleratorSpec, plans: dict[str, Column]) ->
         "sharded": True,
         "overlaps": False,
         "sums_embedding": False,
+        "deepspeed": False,
         "schedule": ONE_F_ONE_B,
     }
     others = {name: np.broadcast_to(value, count) for name, value in constants.items()}

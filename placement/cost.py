@@ -13,6 +13,7 @@ from lightfabric.model.spec import AcceleratorSpec, JobSpec
 from lightfabric.placement.calibration import Calibration, calibration
 from lightfabric.placement.case import FULL, SELECTIVE, Cases, cases
 from lightfabric.placement.gemm import Seconds, gemm_seconds, memory_seconds
+from lightfabric.placement.plan import stage_layers
 from lightfabric.placement.workload import Plan, rank_parameters
 
 FLASH_FORWARD, FLASH_BACKWARD = 0.85, 0.72
@@ -167,23 +168,27 @@ def adam_seconds(cases: Cases, fitted: Calibration, parameters: Any) -> Seconds:
 
 @lru_cache(maxsize=4096)
 def _stage_passes(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan) -> tuple[float, ...]:
-    """Layers forward and backward, output layer forward and backward, lookup."""
+    """A layer forward and backward, output layer forward and backward, lookup."""
     one, fitted = cases(job, accelerator, [plan]), calibration()
     layer, logits = layer_seconds(one, fitted), logit_seconds(one, fitted)
-    passes = (layer[0] * one.stage_layers, (layer[1] + layer[2]) * one.stage_layers, *logits, lookup_seconds(one, fitted))
+    passes = (layer[0], layer[1] + layer[2], *logits, lookup_seconds(one, fitted))
     return tuple(float(seconds[0]) for seconds in passes)
 
 
 def forward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int, chunk: int = 0) -> float:
     """Computation of a forward pass of one micro-batch through a stage's chunk of layers, all of them if it has one."""
     forward, _, logits, _, lookup = _stage_passes(accelerator, job, plan)
-    return forward / plan.virtual_stages + _ends_seconds(plan, stage, chunk, logits, lookup)
+    return forward * stage_layers(job.model, plan, stage) / plan.virtual_stages + _ends_seconds(
+        plan, stage, chunk, logits, lookup
+    )
 
 
 def backward_seconds(accelerator: AcceleratorSpec, job: JobSpec, plan: Plan, stage: int, chunk: int = 0) -> float:
     """Computation of the backward pass, with what it recomputes."""
     _, backward, _, logits, lookup = _stage_passes(accelerator, job, plan)
-    return backward / plan.virtual_stages + _ends_seconds(plan, stage, chunk, logits, lookup)
+    return backward * stage_layers(job.model, plan, stage) / plan.virtual_stages + _ends_seconds(
+        plan, stage, chunk, logits, lookup
+    )
 
 
 def _ends_seconds(plan: Plan, stage: int, chunk: int, logits: float, lookup: float) -> float:

@@ -4,13 +4,14 @@ Every array is built by broadcasting over the coordinates (replica, stage, step,
 backward pass of one micro-batch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.spec import AcceleratorSpec, JobSpec
+from lightfabric.model.spec import AcceleratorSpec, JobSpec, ModelSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.cost import backward_seconds, forward_seconds, optimiser_seconds
 from lightfabric.placement.mapping import dispatched_bytes
@@ -186,11 +187,16 @@ def _add_steps(
     if plan.tp == 1:
         return start, _add_exchanges(builder, job, plan, rank, start, is_forward)
     group = np.arange(plan.dp * plan.pp).reshape(plan.dp, plan.pp, 1, 1)
-    of_stage = np.where(is_forward, forward_reduces(job.model, plan), backward_reduces(job.model, plan))[:, :, None]
-    reduces = of_stage // plan.virtual_stages
+    of_stage = (_by_stage(count, job, plan) for count in (forward_reduces, backward_reduces))
+    reduces = np.where(is_forward, *of_stage)[:, :, None] // plan.virtual_stages
     end = builder.add(Kind.ALL_REDUCE, device[..., :1], reduces * reduce_bytes(job, plan), group, reduces)
     builder.link(start, end)
     return start, _add_exchanges(builder, job, plan, rank, end, is_forward)
+
+
+def _by_stage(count: Callable[[ModelSpec, Plan, int], int], job: JobSpec, plan: Plan) -> NDArray[np.int64]:
+    """``[stage, 1]``."""
+    return np.array([count(job.model, plan, stage) for stage in range(plan.pp)], np.int64)[:, None]
 
 
 def _add_exchanges(builder: _Builder, job: JobSpec, plan: Plan, rank: Ids, ready: Ids, is_forward: NDArray[np.bool_]) -> Ids:
@@ -200,10 +206,7 @@ def _add_exchanges(builder: _Builder, job: JobSpec, plan: Plan, rank: Ids, ready
     """
     if plan.ep == 1:
         return ready
-    counts = [
-        np.array([count(job.model, plan, stage) for stage in range(plan.pp)])[:, None] // plan.virtual_stages
-        for count in (forward_exchanges, backward_exchanges)
-    ]
+    counts = [_by_stage(count, job, plan) // plan.virtual_stages for count in (forward_exchanges, backward_exchanges)]
     operations, sent = np.where(is_forward, *counts)[:, :, None], dispatched_bytes(job, plan)
     if not job.expert_skew:
         return _add_exchange(builder, plan, rank, ready, operations, sent)

@@ -59,13 +59,13 @@ class Traffic:
         return Traffic(self.source[chosen], self.destination[chosen], self.size_bytes[chosen], self.part[chosen])
 
 
-def pair_bytes(job: JobSpec, plan: Plan) -> tuple[int, int, int]:
-    """Bytes of one iteration from a rank of the first stage to each neighbour: tensor, pipeline, data."""
+def pair_bytes(job: JobSpec, plan: Plan, stage: int = 0) -> tuple[int, int, int]:
+    """Bytes of one iteration from a rank of a stage to each neighbour: tensor, pipeline, data."""
     count = micro_batches(job, plan)
-    reduces = forward_reduces(job.model, plan) + backward_reduces(job.model, plan)
+    reduces = forward_reduces(job.model, plan, stage) + backward_reduces(job.model, plan, stage)
     tensor = ring_bytes(count * reduces * reduce_bytes(job, plan), plan.tp)
     pipeline = count * plan.virtual_stages * transfer_bytes(job, plan) * (plan.pp > 1)
-    return tensor, pipeline, ring_bytes(gradient_bytes(job, plan, 0), plan.dp)
+    return tensor, pipeline, ring_bytes(gradient_bytes(job, plan, stage), plan.dp)
 
 
 def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] | None = None) -> Traffic:
@@ -74,17 +74,16 @@ def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] | None = None) -> T
     With ep also all-to-alls among ep replicas next to each other, and rings over the replicas that hold the same experts.
     ``loads`` of experts are those of the job if left out.
     """
-    tensor, pipeline, _ = pair_bytes(job, plan)
     rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp, plan.pp, plan.tp)
-    data = [ring_bytes(gradient_bytes(job, plan, stage), plan.dp) for stage in range(plan.pp)]
+    tensor, (pipeline, *_), data = np.array([pair_bytes(job, plan, stage) for stage in range(plan.pp)], np.int64).T
     again = pipeline // plan.virtual_stages * (plan.virtual_stages - 1)
     entries = [
-        _entries(TENSOR, rank, np.roll(rank, -1, axis=2), tensor),
+        _entries(TENSOR, rank, np.roll(rank, -1, axis=2), tensor[:, None]),
         _entries(PIPELINE, rank[:, :-1], rank[:, 1:], pipeline),
         _entries(PIPELINE, rank[:, -1], rank[:, 0], again),
         _entries(PIPELINE, rank[:, 1:], rank[:, :-1], pipeline),
         _entries(PIPELINE, rank[:, 0], rank[:, -1], again),
-        _entries(DATA, rank, np.roll(rank, -1, axis=0), np.array(data).reshape(1, -1, 1)),
+        _entries(DATA, rank, np.roll(rank, -1, axis=0), data[:, None]),
         *(_expert_entries(job, plan, rank, loads) if plan.ep > 1 else ()),
     ]
     source, destination, size, part = (np.concatenate(column) for column in zip(*entries, strict=True))

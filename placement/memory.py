@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from lightfabric.placement.case import FULL, GPIPE, NONE, Cases
-from lightfabric.placement.step import rank_parameters
+from lightfabric.placement.step import stage_parameters
 
 
 @dataclass(frozen=True)
@@ -26,30 +26,50 @@ class Memories:
 
 
 def memories(cases: Cases, gradient_bytes: Any) -> Memories:
-    """Memory of the first stage, which has most micro-batches in flight, or of the last, if logits make it fuller.
+    """Memory of the fullest stage: the first, which has most micro-batches in flight, the second, or the last with logits.
 
     ``gradient_bytes`` are those of a parameter; ZeRO 1, 2 and 3 cut optimiser, gradients and weights by dp.
     """
-    dense, experts = rank_parameters(cases)
+    kept, working = layer_activation_bytes(cases)
+    logits = 4 * cases.tokens * (cases.vocabulary_shard + cases.hidden / cases.tp)
+    own = (np.where(cases.pp == 1, logits, 0), 0, logits)
+    stages = [
+        _memories(cases, gradient_bytes, parameters, kept * chunks, np.maximum(working - kept, 0) + output)
+        for parameters, chunks, output in zip(stage_parameters(cases), _layers_in_flight(cases), own, strict=True)
+    ]
+    fullest = np.argmax(np.stack(np.broadcast_arrays(*(stage.total for stage in stages))), axis=0)
+    names = [entry.name for entry in fields(Memories)]
+    columns = {name: np.broadcast_arrays(*(getattr(stage, name) for stage in stages)) for name in names}
+    return Memories(**{name: np.choose(fullest, column) for name, column in columns.items()})
+
+
+def _layers_in_flight(cases: Cases) -> tuple[Any, Any, Any]:
+    """Layers of first, second and last stage, times the micro-batches that each holds at most."""
+    m, p, v = cases.micro_batches, cases.pp, cases.virtual_stages
+    every = cases.schedule == GPIPE
+    first, middle, last = cases.layers_at
+    in_flight = np.where(every, m, np.where(v > 1, p + (p - 1) / v, p))
+    return (
+        first * np.minimum(m, in_flight),
+        middle * np.minimum(m, np.where(every, m, in_flight - 1)),
+        last * np.minimum(m, np.where(every, m, 2 - 1 / v)),
+    )
+
+
+def _memories(cases: Cases, gradient_bytes: Any, parameters: tuple[Any, Any], activations: Any, buffers: Any) -> Memories:
+    dense, experts = parameters
     replicas, sparse_replicas = cases.dp * cases.cp, np.maximum(cases.dp * cases.cp // cases.ep, 1)
 
     def held(each: Any, stage: int) -> Any:
         cut = cases.zero >= stage
         return each * (dense / np.where(cut, replicas, 1) + experts / np.where(cut, sparse_replicas, 1))
 
-    kept, working = layer_activation_bytes(cases)
-    m, p, v = cases.micro_batches, cases.pp, cases.virtual_stages
-    in_flight = np.where(cases.schedule == GPIPE, m, np.where(v > 1, p + (p - 1) / v, p))
-    first = kept * cases.stage_layers * np.minimum(m, in_flight)
-    last = kept * cases.stage_layers * np.minimum(m, 2 - 1 / v)
-    logits = 4 * cases.tokens * (cases.vocabulary_shard + cases.hidden / cases.tp)
-    is_last = (p == 1) | (last + logits > first)
     return Memories(
         weights=held(cases.value_bytes, 3),
         gradients=held(gradient_bytes, 2),
         optimiser=held(np.where(cases.value_bytes == 4, 8, 12), 1),
-        activations=np.where(is_last, last, first),
-        buffers=np.maximum(working - kept, 0) + np.where(is_last, logits, 0),
+        activations=activations,
+        buffers=buffers,
     )
 
 

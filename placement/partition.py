@@ -1,7 +1,13 @@
-"""Stages of unequal layers: where to cut a pipeline so that its slowest stage is as fast as can be."""
+"""Where to cut a pipeline so that its slowest stage is as fast as can be: layers that differ, or alike but for the ends."""
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lightfabric.placement.calibration import Calibration
+from lightfabric.placement.case import Cases, Column
+from lightfabric.placement.cost import layer_seconds, logit_seconds, lookup_seconds
 
 
 def cuts(seconds: NDArray[np.float64], stages: int) -> NDArray[np.int64]:
@@ -51,3 +57,45 @@ def _balance(slowest: NDArray[np.float64], total: NDArray[np.float64], stage: in
 def slowest_stage(seconds: NDArray[np.float64], starts: NDArray[np.int64]) -> float:
     """Sum of the slowest stage of a cut."""
     return float(np.add.reduceat(seconds, starts[:-1]).max())
+
+
+def balanced(even: Cases, fitted: Calibration) -> Cases:
+    """Those of the cases whose slowest stage computes less with other stages, with the layers of first and last that do it.
+
+    ``even`` have all layers dealt out alike; the output layer then makes the last stage slowest, if the embedding does not
+    the first. Interleaved pipelines are left out.
+    """
+    chosen = even[(even.pp > 1) & (even.virtual_stages == 1) & (even.layers > even.pp)]
+    layer = sum(layer_seconds(chosen, fitted))
+    forward, backward = logit_seconds(chosen, fitted)
+    first_end, last_end = 2 * lookup_seconds(chosen, fitted) / layer, (forward + backward) / layer
+    first, last, slowest = end_layers(chosen.layers, chosen.pp, first_end, last_end)
+    before, middle, after = chosen.layers_at
+    better = slowest < np.maximum.reduce([before + first_end, middle, after + last_end]) - 1e-9
+    return replace(chosen, first_layers=first, last_layers=last)[better]
+
+
+def end_layers(layers: Column, stages: Column, first_end: Column, last_end: Column) -> tuple[Column, Column, Column]:
+    """Layers of the first and the last stage, and the slowest stage's time, such that this is least.
+
+    Layers all take a time of 1, the first stage ``first_end`` more, the last ``last_end``; there are two stages or more,
+    each of a layer or more. The slowest stage takes a whole number of layers, or that and what one end adds: of these
+    times the least in which the stages together have time for all layers, which is less than 1 above their mean.
+    """
+    mean = (layers + first_end + last_end) / stages
+    best = (np.zeros_like(layers), np.zeros_like(layers), np.full(layers.shape, np.inf))
+    for end in (np.zeros_like(first_end), first_end, last_end):
+        least = np.ceil(np.maximum(mean - end, 1) - 1e-9)
+        for time in (least + end, least + 1 + end):
+            first, last = (np.floor(time - own + 1e-9).astype(np.int64) for own in (first_end, last_end))
+            between = np.floor(time + 1e-9) * (stages - 2)
+            fits = (first >= 1) & (last >= 1) & (first + between + last >= layers) & (time < best[2])
+            best = tuple(np.where(fits, new, old) for new, old in zip((first, last, time), best, strict=True))
+    return *_without_spare(layers, stages, best[0], best[1]), best[2]
+
+
+def _without_spare(layers: Column, stages: Column, first: Column, last: Column) -> tuple[Column, Column]:
+    """Take layers that are too many for the stages between to have one each from the last stage, then from the first."""
+    spare = np.maximum(first + last + np.maximum(stages - 2, 0) - layers, 0)
+    less = np.minimum(spare, last - 1)
+    return first - (spare - less), last - less

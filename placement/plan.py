@@ -16,6 +16,8 @@ class Plan:
     Rank (d, p, c, t), counted from 0, is ``((d * pp + p) * cp + c) * tp + t``. ``cp`` ranks share the tokens of a sequence.
     ``ep`` of the dp x cp ranks that hold the same matrices share the experts. A stage has ``virtual_stages`` chunks of
     layers, pp chunks apart. ``zero`` cuts dp x cp ways: 1 the optimiser's state, 2 gradients too, 3 weights too.
+    ``first_layers`` and ``last_layers`` are those of the first and the last stage, the rest dealt out to the stages between,
+    the left-over to the last of them; 0 deals out all layers, the left-over to the first stages.
     """
 
     dp: int
@@ -27,12 +29,20 @@ class Plan:
     cp: int = 1
     virtual_stages: int = 1
     zero: int = 0
+    first_layers: int = 0
+    last_layers: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.zero <= 3:
             raise ValueError(f"Plan.zero must be from 0 to 3, not {self.zero!r}")
         if self.dp * self.cp % self.ep:
             raise ValueError(f"Plan.ep must be a divisor of dp * cp ({self.dp * self.cp}), not {self.ep!r}")
+        given = self.first_layers > 0, self.last_layers > 0
+        if any(given) and not (all(given) and self.pp > 1 and self.virtual_stages == 1):
+            must_be = "both 0, or both above 0 with pp above 1 and virtual_stages 1"
+            raise ValueError(
+                f"Plan.first_layers and last_layers must be {must_be}, not {self.first_layers}, {self.last_layers}"
+            )
 
     @property
     def gpus(self) -> int:
@@ -60,8 +70,12 @@ def rank_tokens(job: JobSpec, plan: Plan) -> int:
     return plan.micro_batch * job.model.sequence // plan.cp
 
 
-def _layers_before(model: ModelSpec, chunks: int, chunk: int) -> int:
-    """Layers in the chunks before one; those that are left over go one each to the first chunks."""
+def _layers_before(model: ModelSpec, plan: Plan, chunk: int) -> int:
+    """Layers in the chunks before one."""
+    chunks = plan.pp * plan.virtual_stages
+    if plan.first_layers and 0 < chunk < chunks:
+        between = model.layers - plan.first_layers - plan.last_layers
+        return plan.first_layers + (between * (chunk - 1) // (plan.pp - 2) if plan.pp > 2 else 0)
     return chunk * (model.layers // chunks) + min(chunk, model.layers % chunks)
 
 
@@ -69,13 +83,13 @@ def _layers_from(model: ModelSpec, plan: Plan, stage: int, first: int) -> int:
     """Layers of a stage, without those before layer ``first``."""
     chunks, count = plan.pp * plan.virtual_stages, 0
     for chunk in range(stage, chunks, plan.pp):
-        end = _layers_before(model, chunks, chunk + 1)
-        count += max(0, end - max(first, _layers_before(model, chunks, chunk)))
+        end = _layers_before(model, plan, chunk + 1)
+        count += max(0, end - max(first, _layers_before(model, plan, chunk)))
     return count
 
 
 def stage_layers(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
-    """Transformer layers of a stage; if pp x virtual_stages does not divide the layers, the first chunks have one more."""
+    """Transformer layers of a stage."""
     return _layers_from(model, plan, stage, 0)
 
 

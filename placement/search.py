@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec
 from lightfabric.placement.calibration import calibration
-from lightfabric.placement.case import OF_PLAN, RECOMPUTATIONS, Cases, cases, cut, plan_of
+from lightfabric.placement.case import RECOMPUTATIONS, Cases, cases, cut, plan_of
 from lightfabric.placement.memory import memories
+from lightfabric.placement.partition import balanced
 from lightfabric.placement.step import Network, Parts, sent_bytes, step_parts
 from lightfabric.placement.workload import Plan, Recompute, peak_memory, state_bytes
 
@@ -91,11 +92,9 @@ class Space:
     most_virtual_stages: int = 16
     most_cp: int = 1
     most_ep: int = 64
-    uneven: bool = False
-    """Whether the first stages may have a layer more."""
 
 
-WHOLE = Space((0, 1, 2, 3), ("selective", "full"), most_cp=16, uneven=True)
+WHOLE = Space((0, 1, 2, 3), ("selective", "full"), most_cp=16)
 """Flash attention keeps what selective recomputation does, and takes no longer than with nothing recomputed."""
 
 
@@ -104,7 +103,7 @@ def _divisors(number: int, bound: int) -> list[int]:
 
 
 def degrees(job: JobSpec, gpus: int, space: Space = Space()) -> Iterator[tuple[int, int, int, int]]:
-    """(dp, tp, pp, cp) of product ``gpus``: tp divides heads, widths and sequence / cp, pp the layers, dp the batch."""
+    """(dp, tp, pp, cp) of product ``gpus``: tp divides heads, widths and sequence / cp, dp the batch; pp has layers."""
     model = job.model
     for cp in _divisors(gpus, space.most_cp):
         for tp in _divisors(gpus // cp, model.heads):
@@ -112,7 +111,7 @@ def degrees(job: JobSpec, gpus: int, space: Space = Space()) -> Iterator[tuple[i
                 continue
             for pp in _divisors(gpus // (cp * tp), model.layers):
                 dp = gpus // (cp * tp * pp)
-                if (space.uneven or model.layers % pp == 0) and job.batch % dp == 0:
+                if job.batch % dp == 0:
                     yield dp, tp, pp, cp
 
 
@@ -131,8 +130,14 @@ def _expert_degrees(job: JobSpec, space: Space, dp: int, cp: int) -> list[int]:
     return [ep for ep in _divisors(job.model.experts or 1, space.most_ep) if (dp * cp) % ep == 0]
 
 
+_TRIED = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "micro_batch", "zero", "recompute")
+
+
 def table(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space) -> Cases:
-    """Every plan of the space on exactly ``gpus`` GPUs, whether it fits or not. Micro-batches are powers of two."""
+    """Every plan of the space on exactly ``gpus`` GPUs, whether it fits or not. Micro-batches are powers of two.
+
+    A pipeline without interleaving is there with even stages, and with the stages that are fastest, if they are others.
+    """
     cuts = [
         (dp, tp, pp, v, cp, ep, micro_batch)
         for dp, tp, pp, cp in degrees(job, gpus, space)
@@ -141,8 +146,11 @@ def table(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space) -
     ways = np.array(list(product(space.zero, map(RECOMPUTATIONS.index, space.recompute))), np.int64)
     cut_columns = np.repeat(np.array(cuts, np.int64).reshape(-1, 7), len(ways), axis=0).T
     way_columns = np.tile(ways, (len(cuts), 1)).T
-    every = cut(job, accelerator, dict(zip(OF_PLAN, (*cut_columns, *way_columns), strict=True)))
-    return every[(every.zero < 2) | (every.pp == 1)]
+    columns = dict(zip(_TRIED, (*cut_columns, *way_columns), strict=True))
+    even = cut(job, accelerator, columns | {name: np.zeros_like(columns["pp"]) for name in ("first_layers", "last_layers")})
+    even = even[(even.zero < 2) | (even.pp == 1)]
+    uneven = balanced(even, calibration())
+    return Cases(**{name: np.concatenate((column, getattr(uneven, name))) for name, column in vars(even).items()})
 
 
 def plans(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space = Space()) -> Iterator[Plan]:
@@ -275,7 +283,7 @@ def _does_not_fit(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: 
     fits = _least_gpus(job, room, space)
     advice = f"{fits} GPUs are enough" if fits else f"no power of two up to {MOST_GPUS} is enough"
     if needed is None:
-        return DoesNotFit(f"no dp * tp * pp = {gpus} divides batch, heads and layers; {advice}", fits)
+        return DoesNotFit(f"no dp * tp * pp = {gpus} divides batch and heads and has a layer for each stage; {advice}", fits)
     gib = 1 << 30
     return DoesNotFit(
         f"memory on {gpus} GPUs is short by {(needed - room) / gib:.1f} GiB per GPU: "

@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.placement.calibration import Calibration
-from lightfabric.placement.case import DUALPIPE, FULL, ZERO_BUBBLE, Cases
-from lightfabric.placement.cost import adam_seconds, layer_seconds, layer_weights, logit_seconds, lookup_seconds
+from lightfabric.placement.case import DUALPIPE, FULL, Cases
+from lightfabric.placement.cost import adam_seconds, layer_seconds, layer_weights
 from lightfabric.placement.gemm import Seconds
+from lightfabric.placement.pipeline import bubble_seconds, stages, wait_seconds
 
 Rate = NDArray[np.float64]
 
@@ -61,53 +62,42 @@ class Parts:
 def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_bytes: Any) -> Parts:
     """Predicted step of a 1F1B pipeline, interleaved where ``virtual_stages`` exceeds 1.
 
-    With w both passes of a stage on a micro-batch, c one transfer and d by how much the last stage, with the output layer,
-    is slower than the first, m micro-batches on p stages of v parts take
-    m max(w) + (p - 1) (w / v + 2 c + (m - 1) max(0, 2 c - d) / p): in steady state the last k stages hold k micro-batches
-    in a loop of sum(w) + 2 (k - 1) c, so the last stage alone or all stages together set the pace. Interleaved, a stage has
-    passes of another chunk to run while it waits: v max(0, 2 c - w / v) takes the place of max(0, 2 c - d).
+    With W both passes of a micro-batch through all stages, w through the slowest, and c one transfer, m micro-batches on p
+    stages of v parts take m w + (W - w) / v + 2 (p - 1) c and m - 1 times ``wait_seconds``.
     """
-    layers = cases.stage_layers * np.where(cases.zero == 3, fitted.sharded_slowdown, 1.0)
-    forward, by_inputs, by_weights = (seconds * layers for seconds in layer_seconds(cases, fitted))
-    backward = by_inputs + by_weights
-    tensor = _tensor_seconds(cases, network) * cases.stage_layers
-    logits, lookup, alone = sum(logit_seconds(cases, fitted)), 2 * lookup_seconds(cases, fitted), cases.pp == 1
-    first = forward + backward + lookup + np.where(alone, logits, 0)
-    last = forward + backward + logits + np.where(alone, lookup, 0)
-    m, p, v = cases.micro_batches, cases.pp, cases.virtual_stages
+    slower = np.where(cases.zero == 3, fitted.sharded_slowdown, 1.0)
+    slower = slower * np.where(cases.deepspeed, fitted.deepspeed_slowdown, 1.0)
+    layer = [seconds * slower for seconds in layer_seconds(cases, fitted)]
+    forward, by_inputs, by_weights = (seconds * cases.stage_layers for seconds in layer)
+    passes = np.sum(layer, axis=0)
+    through = stages(cases, fitted, passes, _tensor_seconds(cases, network, passes))
     size_bytes = cases.tokens * cases.hidden * cases.value_bytes / cases.tp
     transfer = size_bytes / network.pipeline + network.transfer_seconds
-    hidden = np.where(v > 1, (first + tensor) / v, np.abs(last - first))
-    waits = v * np.maximum(0, 2 * transfer - hidden)
+    m = cases.micro_batches
     parameters = sum(rank_parameters(cases))
     return Parts(
-        compute=m * np.maximum(first, last),
-        tensor=m * tensor,
-        pipeline=(p - 1) * (2 * transfer + (m - 1) * waits / p),
-        bubble=_bubble_seconds(cases, np.minimum(first, last) + tensor, by_weights),
-        data=_data_seconds(cases, network, gradient_bytes, forward, backward) + _tie_seconds(cases, network, gradient_bytes),
+        compute=m * through.compute,
+        tensor=m * through.tensor,
+        pipeline=2 * (cases.pp - 1) * transfer + (m - 1) * wait_seconds(cases, through, transfer),
+        bubble=bubble_seconds(cases, through, by_weights),
+        data=_data_seconds(cases, network, gradient_bytes, forward, by_inputs + by_weights)
+        + _tie_seconds(cases, network, gradient_bytes),
         optimiser=adam_seconds(cases, fitted, parameters / np.where(cases.zero > 0, cases.dp * cases.cp, 1)),
     )
 
 
-def _bubble_seconds(cases: Cases, passes: Seconds, by_weights: Seconds) -> Seconds:
-    """Time in which a stage waits to begin and to end, if both passes of a micro-batch take ``passes``.
-
-    GPipe's and 1F1B's are the same. Zero-bubble (ZB-H1) fills it with the backward passes by weights [Qi 2023, table 1];
-    DualPipe feeds half as many stages from either end and runs a forward beside a backward pass, which is two thirds of
-    both [DeepSeek-V3, table 2].
-    """
-    p = cases.pp
-    zero_bubble = (p - 1) * np.maximum(passes - 2 * by_weights, 0)
-    dualpipe = np.maximum(p / 2 - 1, 0) * np.maximum(passes * 5 / 3 - 3 * by_weights, 0)
-    plain = (p - 1) / cases.virtual_stages * passes
-    return np.select([cases.schedule == ZERO_BUBBLE, cases.schedule == DUALPIPE], [zero_bubble, dualpipe], plain)
+def stage_parameters(cases: Cases) -> list[tuple[Any, Any]]:
+    """Of ranks of the first stage, the fullest between and the last: layers and embedding, experts. Norms are left out."""
+    dense, experts = layer_weights(cases)
+    words = cases.vocabulary_shard * cases.hidden
+    ends = (words, 0, words)
+    return [(layers * dense + end, layers * experts) for layers, end in zip(cases.layers_at, ends, strict=True)]
 
 
 def rank_parameters(cases: Cases) -> tuple[Any, Any]:
-    """Parameters of a rank of the first stage: layers and embedding, experts. Norms and biases are left out."""
-    dense, experts = layer_weights(cases)
-    return cases.stage_layers * dense + cases.vocabulary_shard * cases.hidden, cases.stage_layers * experts
+    """Most that a rank of any stage has: layers and embedding, experts."""
+    dense, experts = zip(*stage_parameters(cases), strict=True)
+    return np.maximum.reduce(dense), np.maximum.reduce(experts)
 
 
 def sent_bytes(cases: Cases) -> tuple[Any, Any, Any]:
@@ -128,12 +118,12 @@ def sent_bytes(cases: Cases) -> tuple[Any, Any, Any]:
     return tensor, pipeline, gradients + 0.75 * keys + routed
 
 
-def _tensor_seconds(cases: Cases, network: Network) -> Seconds:
+def _tensor_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
     """Communication inside a layer's passes.
 
     Two all-reduces of activations per pass, again when it is computed again [Shoeybi 2019]; keys and values gathered over
     cp forward and backward, their gradients scattered; tokens to their experts and back, twice, in the time of the busiest
-    rank.
+    rank. DualPipe hides the latter behind the ``passes`` of a layer in the other direction [DeepSeek-V3, 3.2.1].
     """
     size_bytes, again = cases.tokens * cases.hidden * cases.value_bytes, np.where(cases.recompute == FULL, 1, 0)
     tensor = (4 + 2 * again) * network.pass_seconds(network.tensor, size_bytes, cases.tp, passes=2)
@@ -141,7 +131,7 @@ def _tensor_seconds(cases: Cases, network: Network) -> Seconds:
     context = (3 + again) * network.pass_seconds(network.context, keys, cases.cp)
     routed = size_bytes * cases.routed_per_token / cases.tp
     expert = cases.sparse_share * (4 + 2 * again) * network.pass_seconds(network.expert, routed, cases.ep)
-    return tensor + context + expert
+    return tensor + context + np.where(cases.schedule == DUALPIPE, np.maximum(expert - passes, 0), expert)
 
 
 def _data_seconds(cases: Cases, network: Network, gradient_bytes: Any, forward: Seconds, backward: Seconds) -> Seconds:

@@ -222,23 +222,23 @@ def stage_memory(job: JobSpec, plan: Plan, stage: int) -> Memory:
 
 
 def peak_memory(job: JobSpec, plan: Plan) -> Memory:
-    """Memory of the fullest GPU: on the first stage (most in flight), the last (logits), or after leading dense layers."""
-    stages = range(plan.pp) if job.model.dense_layers else {0, plan.pp - 1}
+    """Memory of the fullest GPU: on the first stage (most in flight), the last (logits), or between, where layers differ."""
+    stages = range(plan.pp) if job.model.dense_layers or plan.first_layers else {0, plan.pp - 1}
     return max((stage_memory(job, plan, stage) for stage in stages), key=lambda memory: memory.total)
 
 
-def forward_reduces(model: ModelSpec, plan: Plan) -> int:
+def forward_reduces(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
     """Tensor-parallel all-reduces of a stage per forward pass: two per layer [Shoeybi 2019], none if tp is 1.
 
     A reduce-scatter and an all-gather of sequence parallelism count as one all-reduce: the same bytes. Those of the
     embedding and the loss, one per iteration end, are left out.
     """
-    return 2 * stage_layers(model, plan) * (plan.tp > 1)
+    return 2 * stage_layers(model, plan, stage) * (plan.tp > 1)
 
 
-def backward_reduces(model: ModelSpec, plan: Plan) -> int:
+def backward_reduces(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
     """Tensor-parallel all-reduces of a stage per backward pass, with those of a full recomputation."""
-    return forward_reduces(model, plan) * (2 if plan.recompute == "full" else 1)
+    return forward_reduces(model, plan, stage) * (2 if plan.recompute == "full" else 1)
 
 
 def reduce_bytes(job: JobSpec, plan: Plan) -> int:

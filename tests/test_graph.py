@@ -34,6 +34,7 @@ PLANS = [
     Plan(1, 1, 1, 1), Plan(2, 1, 1, 2), Plan(1, 4, 1, 1), Plan(1, 1, 4, 1), Plan(2, 2, 2, 2), Plan(1, 2, 8, 4, "full"),
     Plan(4, 2, 4, 1, "selective"), Plan(2, 4, 8, 8, "full"), Plan(2, 2, 2, 1, virtual_stages=4),
     Plan(1, 1, 4, 2, virtual_stages=2), Plan(2, 1, 4, 1, zero=1),
+    Plan(2, 2, 4, 1, first_layers=3, last_layers=1), Plan(1, 2, 2, 1, first_layers=5, last_layers=3), Plan(2, 1, 3, 1),
 ]  # fmt: skip
 
 
@@ -135,9 +136,9 @@ def test_totals_are_those_of_the_workload(plan):
     count, reduce_ = micro_batches(JOB, plan), graph.kind == Kind.ALL_REDUCE
     data = reduce_ & (graph.peer >= plan.dp * plan.pp)
     tensor = reduce_ & ~data
-    reduces = forward_reduces(JOB.model, plan) + backward_reduces(JOB.model, plan)
-    assert graph.operations[tensor].sum() == plan.dp * plan.pp * count * reduces
-    assert graph.work[tensor].sum() == plan.dp * plan.pp * count * reduces * reduce_bytes(JOB, plan)
+    reduces = sum(reduces(JOB.model, plan, s) for reduces in (forward_reduces, backward_reduces) for s in range(plan.pp))
+    assert graph.operations[tensor].sum() == plan.dp * count * reduces
+    assert graph.work[tensor].sum() == plan.dp * count * reduces * reduce_bytes(JOB, plan)
     moved = 2 * plan.dp * (plan.pp * plan.virtual_stages - 1) * plan.tp * count * transfer_bytes(JOB, plan)
     assert graph.work[graph.kind == Kind.TRANSFER].sum() == moved
     assert graph.work[data].sum() == plan.tp * sum(gradient_bytes(JOB, plan, stage) for stage in range(plan.pp))
@@ -216,6 +217,8 @@ def test_chunks_need_1f1b_and_groups_of_micro_batches(order, count):
 CLOSE = [
     Plan(1, 1, 2, 1), Plan(1, 1, 4, 1), Plan(1, 1, 8, 1), Plan(1, 1, 4, 2), Plan(2, 1, 4, 1),
     Plan(1, 1, 2, 1, virtual_stages=2), Plan(1, 1, 4, 1, virtual_stages=2), Plan(1, 1, 2, 1, virtual_stages=4),
+    Plan(1, 1, 4, 1, first_layers=3, last_layers=1), Plan(1, 1, 2, 1, first_layers=5, last_layers=3), Plan(1, 1, 3, 1),
+    Plan(1, 1, 4, 1, first_layers=1, last_layers=3),
 ]  # fmt: skip
 
 

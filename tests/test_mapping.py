@@ -45,7 +45,11 @@ SWITCH = ElectricalSwitchSpec("switch", "electrical-switch", 4096.0)
 CLUSTER = ElectricalClusterSpec("cluster", "electrical-cluster", 3600.0, 400.0)
 RING, OCS = SipRingSpec("ring", "sip-ring"), SipOcsSpec("ocs", "sip-ocs")
 PLANS = [Plan(4, 2, 4, 1), Plan(8, 4, 1, 2), Plan(1, 8, 4, 1), Plan(16, 1, 1, 1), Plan(1, 1, 8, 1), Plan(2, 8, 2, 2)]
-PLANS += [Plan(2, 2, 4, 1, virtual_stages=2), Plan(2, 2, 2, 1, zero=1, virtual_stages=4)]
+PLANS += [
+    Plan(2, 2, 4, 1, first_layers=2, last_layers=1),
+    Plan(2, 2, 4, 1, virtual_stages=2),
+    Plan(2, 2, 2, 1, zero=1, virtual_stages=4),
+]
 
 
 @pytest.mark.parametrize("plan", PLANS)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightfabric.placement.partition import cuts, slowest_stage
+from lightfabric.placement.partition import cuts, end_layers, slowest_stage
 
 
 def every_cut(layers, stages):
@@ -23,6 +23,23 @@ def test_no_cut_is_better(times, data):
     assert found[-1] == len(times)
     assert (np.diff(found) > 0).all()
     assert slowest_stage(seconds, found) == min(slowest_stage(seconds, cut) for cut in every_cut(len(times), stages))
+
+
+@given(st.integers(2, 9), st.integers(1, 40), st.floats(0, 4), st.floats(0, 12))
+def test_ends_of_equal_layers_are_as_good_as_the_best_cut(stages, more, first_end, last_end):
+    layers = stages + more
+    columns = (np.array([value]) for value in (layers, stages, first_end, last_end))
+    first, last, slowest = (int(column[0]) if index < 2 else column[0] for index, column in enumerate(end_layers(*columns)))
+    between = layers - first - last
+    assert min(first, last) >= 1
+    assert between >= stages - 2
+    assert stages > 2 or between == 0
+    seconds = np.ones(layers)
+    seconds[0] += first_end
+    seconds[-1] += last_end
+    found = max(first + first_end, -(-between // max(stages - 2, 1)), last + last_end)
+    assert found == pytest.approx(slowest)
+    assert found == pytest.approx(slowest_stage(seconds, cuts(seconds, stages)))
 
 
 def test_equal_layers_are_dealt_out_evenly():

@@ -1,10 +1,12 @@
 """Search against enumeration by brute force, and against schedules of small pipelines."""
 
+from dataclasses import replace
 from itertools import product
 
 import pytest
 
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, JobSpec, ModelSpec
+from lightfabric.placement.cost import backward_seconds, forward_seconds
 from lightfabric.placement.search import DoesNotFit, Rates, iteration_seconds, plans, search
 from lightfabric.placement.workload import Plan, peak_memory
 
@@ -18,7 +20,7 @@ def naive_plans(job, gpus):
     counts, micro_batches = range(1, gpus + 1), (1, 2, 4, 8, 16, 32, 64)
     recomputations = ("none", "selective", "full")
     for dp, tp, pp, micro_batch, recompute in product(counts, counts, counts, micro_batches, recomputations):
-        if dp * tp * pp != gpus or job.model.heads % tp or job.model.layers % pp or job.batch % (dp * micro_batch):
+        if dp * tp * pp != gpus or job.model.heads % tp or job.model.layers < pp or job.batch % (dp * micro_batch):
             continue
         if job.model.sequence % tp or job.model.ffn_width % tp:
             continue
@@ -28,19 +30,55 @@ def naive_plans(job, gpus):
                 yield Plan(dp, tp, pp, micro_batch, recompute, virtual_stages=virtual_stages, zero=zero)
 
 
+def slowest_pass(job, plan):
+    """Both passes of a micro-batch through the slowest stage, without communication, by the functions of the task graph."""
+    passes = (forward_seconds, backward_seconds)
+    return max(sum(seconds(H100, job, plan, stage) for seconds in passes) for stage in range(plan.pp))
+
+
+def fastest_uneven(job, plan):
+    """Of all stages that a first, a last and stages between alike make."""
+    ends = product(range(1, job.model.layers), repeat=2)
+    cut = [replace(plan, first_layers=first, last_layers=last) for first, last in ends if _has_rest(job, plan, first, last)]
+    return min(slowest_pass(job, entry) for entry in cut)
+
+
+def _has_rest(job, plan, first, last):
+    rest, between = job.model.layers - first - last, plan.pp - 2
+    return rest >= between if between else rest == 0
+
+
 @pytest.mark.parametrize("gpus", [1, 2, 3, 6, 8, 12, 16, 7])
 def test_plans_are_those_of_brute_force(gpus):
     found = list(plans(SMALL, H100, gpus))
     assert len(found) == len(set(found))
-    assert set(found) == set(naive_plans(SMALL, gpus))
+    even, uneven = ({plan for plan in found if (plan.first_layers > 0) == given} for given in (False, True))
+    assert even == set(naive_plans(SMALL, gpus))
+    assert {replace(plan, first_layers=0, last_layers=0) for plan in uneven} <= even
+
+
+@pytest.mark.parametrize("gpus", [4, 6, 12])
+def test_stages_are_as_fast_as_any(gpus):
+    found = set(plans(SMALL, H100, gpus))
+    uneven = {replace(plan, first_layers=0, last_layers=0): plan for plan in found if plan.first_layers}
+    assert uneven
+    for plan in (entry for entry in found if not entry.first_layers and entry.pp > 1 and entry.virtual_stages == 1):
+        best = fastest_uneven(SMALL, plan)
+        if plan in uneven:
+            assert slowest_pass(SMALL, uneven[plan]) == pytest.approx(best)
+            assert best < slowest_pass(SMALL, plan)
+        else:
+            assert slowest_pass(SMALL, plan) <= best * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("gpus", [2, 8, 12])
 def test_the_first_plan_is_the_fastest_that_fits(gpus):
     tight = AcceleratorSpec("tight", 2.0, 1000.0, 100.0, 100.0, 20.0)
     ranked = list(search(SMALL, tight, gpus, lambda _: EVEN))
-    fitting = [plan for plan in naive_plans(SMALL, gpus) if peak_memory(SMALL, plan).total <= 2 << 30]
-    assert 0 < len(fitting) < len(list(naive_plans(SMALL, gpus)))
+    every = list(plans(SMALL, tight, gpus))
+    assert set(naive_plans(SMALL, gpus)) < set(every)
+    fitting = [plan for plan in every if peak_memory(SMALL, plan).total <= 2 << 30]
+    assert 0 < len(fitting) < len(every)
     assert {entry.plan for entry in ranked} == set(fitting)
     times = [entry.seconds.total for entry in ranked]
     assert times == sorted(times)
@@ -64,8 +102,10 @@ def test_a_job_that_fits_no_number_of_gpus_says_so():
 
 
 def test_a_number_of_gpus_that_divides_nothing_is_refused():
-    with pytest.raises(DoesNotFit, match=r"no dp \* tp \* pp = 7 divides batch, heads and layers; 64 GPUs are enough"):
-        next(search(GPT3, H100, 7, lambda _: EVEN))
+    with pytest.raises(
+        DoesNotFit, match=r"no dp \* tp \* pp = 101 divides batch and heads and has a layer for each stage; 64 GPUs"
+    ):
+        next(search(GPT3, H100, 101, lambda _: EVEN))
 
 
 def test_a_precision_without_a_peak_names_its_field():
