@@ -5,14 +5,14 @@ backward pass of one micro-batch.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec, ModelSpec
 from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.builder import Builder, Ids, picoseconds
 from lightfabric.placement.cost import backward_seconds, forward_seconds, optimiser_seconds
 from lightfabric.placement.mapping import dispatched_bytes
 from lightfabric.placement.workload import (
@@ -28,11 +28,8 @@ from lightfabric.placement.workload import (
     transfer_bytes,
 )
 
-Ids = NDArray[np.int32]
 PipelineSchedule = Literal["1f1b", "gpipe"]
 """In which order a stage runs its passes: alternating after a warm-up, or all forward and then all backward."""
-
-_PICOSECONDS = 1e12
 
 
 def forward_steps(stages: int, count: int, virtual_stages: int = 1) -> NDArray[np.int64]:
@@ -90,48 +87,6 @@ def pass_steps(
     return forward, backward
 
 
-@dataclass
-class _Builder:
-    """Task and edge arrays, appended in the order of task indices."""
-
-    columns: list[tuple[NDArray[Any], ...]] = field(default_factory=list[tuple[NDArray[Any], ...]])
-    edges: list[tuple[Ids, Ids]] = field(default_factory=list[tuple[Ids, Ids]])
-    count: int = 0
-
-    def add(self, kind: Kind, device: Ids, work: object, peer: object = -1, operations: object = 1) -> Ids:
-        """Index of each new task, in the shape of ``device``; the other values are broadcast to it."""
-        values = (int(kind), device, work, peer, operations)
-        self.columns.append(tuple(np.broadcast_to(np.asarray(value), device.shape).ravel() for value in values))
-        index = np.arange(self.count, self.count + device.size, dtype=np.int32).reshape(device.shape)
-        self.count += device.size
-        return index
-
-    def link(self, before: Ids, after: Ids) -> None:
-        """Edges from ``before`` to ``after``, broadcast against each other."""
-        before, after = np.broadcast_arrays(before, after)
-        self.edges.append((before.ravel(), after.ravel()))
-
-    def graph(self, devices: int, groups: list[Ids]) -> TaskGraph:
-        """The finished graph; ``groups`` are arrays of members, one group per row."""
-        kind, device, work, peer, operations = (np.concatenate(column) for column in zip(*self.columns, strict=True))
-        before, after = (np.concatenate(side) for side in zip(*self.edges, strict=True))
-        lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in groups])
-        return TaskGraph(
-            devices, kind.astype(np.int8), device.astype(np.int32), work.astype(np.int64), peer.astype(np.int32),
-            operations.astype(np.int32),
-            _starts(np.bincount(before, minlength=self.count)), after[np.argsort(before, kind="stable")].astype(np.int32),
-            _starts(lengths), np.concatenate([rows.ravel() for rows in groups]).astype(np.int32),
-        )  # fmt: skip
-
-
-def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-
-
-def _picoseconds(seconds: list[float]) -> NDArray[np.int64]:
-    return np.rint(np.array(seconds) * _PICOSECONDS).astype(np.int64)
-
-
 def task_graph(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, schedule: PipelineSchedule = "1f1b") -> TaskGraph:
     """One iteration of ``plan`` over its ranks; groups are the tensor rings, the data rings, those of experts.
 
@@ -144,11 +99,11 @@ def task_graph(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, schedule:
     """
     d, p, t = plan.dp, plan.pp, plan.tp
     rank = np.arange(plan.gpus, dtype=np.int32).reshape(d, p, t)
-    builder = _Builder()
+    builder = Builder()
     ready = _add_passes(builder, job, accelerator, plan, rank, schedule)
     reduces = _add_gradient_reduces(builder, job, plan, rank, ready)
     seconds = [optimiser_seconds(accelerator, job, plan, stage) for stage in range(p)]
-    step = builder.add(Kind.COMPUTE, rank, _picoseconds(seconds)[:, None])
+    step = builder.add(Kind.COMPUTE, rank, picoseconds(seconds)[:, None])
     for reduced in reduces:
         builder.link(reduced, step)
     groups = [rank.reshape(d * p, t), rank.reshape(d, p * t).T]
@@ -158,18 +113,18 @@ def task_graph(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, schedule:
 
 
 def _add_passes(
-    builder: _Builder, job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, rank: Ids, schedule: PipelineSchedule
+    builder: Builder, job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, rank: Ids, schedule: PipelineSchedule
 ) -> Ids:
     """All forward and backward passes; returns what ends the last step, ``[replica, stage, tensor rank or 1]``."""
     forward, backward = pass_steps(schedule, plan.pp, micro_batches(job, plan), plan.virtual_stages)
     chunk, stages = np.divmod(np.arange(plan.pp * plan.virtual_stages), plan.pp)
-    picoseconds = np.zeros((plan.pp, 2 * forward.size // plan.pp), np.int64)
-    is_forward = np.zeros(picoseconds.shape, bool)
+    durations_ps = np.zeros((plan.pp, 2 * forward.size // plan.pp), np.int64)
+    is_forward = np.zeros(durations_ps.shape, bool)
     is_forward[stages[:, None], forward] = True
     for steps, seconds in ((forward, forward_seconds), (backward, backward_seconds)):
         each = [seconds(accelerator, job, plan, *at) for at in zip(stages.tolist(), chunk.tolist(), strict=True)]
-        picoseconds[stages[:, None], steps] = _picoseconds(each)[:, None]
-    start, end = _add_steps(builder, job, plan, rank, picoseconds, is_forward)
+        durations_ps[stages[:, None], steps] = picoseconds(each)[:, None]
+    start, end = _add_steps(builder, job, plan, rank, durations_ps, is_forward)
     builder.link(end[:, :, :-1], start[:, :, 1:])
     size, all_but_last, all_but_first = transfer_bytes(job, plan), np.s_[:, :-1], np.s_[:, 1:]
     for steps, sender, receiver in ((forward, all_but_last, all_but_first), (backward, all_but_first, all_but_last)):
@@ -179,11 +134,11 @@ def _add_passes(
 
 
 def _add_steps(
-    builder: _Builder, job: JobSpec, plan: Plan, rank: Ids, picoseconds: NDArray[np.int64], is_forward: NDArray[np.bool_]
+    builder: Builder, job: JobSpec, plan: Plan, rank: Ids, durations_ps: NDArray[np.int64], is_forward: NDArray[np.bool_]
 ) -> tuple[Ids, Ids]:
     """Computation and tensor all-reduce of every step: what starts and what ends it, ``[replica, stage, step, rank]``."""
     device = np.broadcast_to(rank[:, :, None, :], (plan.dp, *is_forward.shape, plan.tp))
-    start = builder.add(Kind.COMPUTE, device, picoseconds[:, :, None])
+    start = builder.add(Kind.COMPUTE, device, durations_ps[:, :, None])
     if plan.tp == 1:
         return start, _add_exchanges(builder, job, plan, rank, start, is_forward)
     group = np.arange(plan.dp * plan.pp).reshape(plan.dp, plan.pp, 1, 1)
@@ -199,7 +154,7 @@ def _by_stage(count: Callable[[ModelSpec, Plan, int], int], job: JobSpec, plan: 
     return np.array([count(job.model, plan, stage) for stage in range(plan.pp)], np.int64)[:, None]
 
 
-def _add_exchanges(builder: _Builder, job: JobSpec, plan: Plan, rank: Ids, ready: Ids, is_forward: NDArray[np.bool_]) -> Ids:
+def _add_exchanges(builder: Builder, job: JobSpec, plan: Plan, rank: Ids, ready: Ids, is_forward: NDArray[np.bool_]) -> Ids:
     """The all-to-alls of every step, if ep is above 1: one transfer for all of its stage's, and a barrier that ends them.
 
     If experts are not alike, one for all to the experts and then one for all back: other ranks have more to send.
@@ -215,7 +170,7 @@ def _add_exchanges(builder: _Builder, job: JobSpec, plan: Plan, rank: Ids, ready
 
 
 def _add_exchange(
-    builder: _Builder, plan: Plan, rank: Ids, ready: Ids, operations: NDArray[np.int64], sent: NDArray[np.int64]
+    builder: Builder, plan: Plan, rank: Ids, ready: Ids, operations: NDArray[np.int64], sent: NDArray[np.int64]
 ) -> Ids:
     """``operations[stage, step, 1]`` all-to-alls of ``sent[source, destination]`` bytes as one."""
     source, destination = np.nonzero(~np.eye(plan.ep, dtype=bool))
@@ -231,7 +186,7 @@ def _add_exchange(
     return np.broadcast_to(end, before.shape).reshape(plan.dp, plan.pp, steps, plan.tp)
 
 
-def _add_transfers(builder: _Builder, size_bytes: int, source: Ids, destination: Ids, before: Ids, after: Ids) -> None:
+def _add_transfers(builder: Builder, size_bytes: int, source: Ids, destination: Ids, before: Ids, after: Ids) -> None:
     """Transfers between neighbouring stages; ``before``, ``after`` are ``[replica, virtual stage, micro-batch, rank]``."""
     device = np.broadcast_to(source[:, :, None, :], after.shape)
     sent = builder.add(Kind.TRANSFER, device, size_bytes, destination[:, :, None, :])
@@ -239,7 +194,7 @@ def _add_transfers(builder: _Builder, size_bytes: int, source: Ids, destination:
     builder.link(sent, after)
 
 
-def _add_gradient_reduces(builder: _Builder, job: JobSpec, plan: Plan, rank: Ids, ready: Ids) -> list[Ids]:
+def _add_gradient_reduces(builder: Builder, job: JobSpec, plan: Plan, rank: Ids, ready: Ids) -> list[Ids]:
     """One all-reduce per stage and tensor rank, none if dp is 1, and one per expert rank; what the optimiser waits for."""
     if plan.dp == 1:
         return [ready]
