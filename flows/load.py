@@ -20,6 +20,7 @@ from lightfabric.model.spec import (
     FabricSpec,
     JobSpec,
     ModelSpec,
+    NetworkJobSpec,
     Spec,
 )
 from lightfabric.placement.preset import MODELS
@@ -35,7 +36,7 @@ LEAST, MOST = 1e-6, 1e12
 
 _FABRICS: dict[str, type] = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in get_args(FabricSpec)}
 _TABLES: dict[str, type] = {
-    "": Spec, "accelerator": AcceleratorSpec, "chiplet": ChipletSpec, "job": JobSpec, "job.model": ModelSpec,
+    "": Spec, "accelerator": AcceleratorSpec, "chiplet": ChipletSpec, "job.model": ModelSpec,
 }  # fmt: skip
 _MUST_BE = {
     "int_type": "a whole number",
@@ -195,8 +196,15 @@ def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:
     return f"{_dotted(location) or 'the file'} must be {must_be}, not {value}"
 
 
+def _job_type(tables: dict[str, Any]) -> type:
+    job = tables.get("job")
+    return NetworkJobSpec if isinstance(job, dict) and "network" in job else JobSpec
+
+
 def _location(loc: Location, tables: dict[str, Any]) -> Location | None:
-    """Where an error is in the file; None if it is of another kind of fabric than the file's."""
+    """Where an error is in the file; None if it is of another kind of fabric or job than the file's."""
+    if loc[:1] == ("job",) and len(loc) > 1:
+        return loc[:1] + loc[2:] if loc[1] == _job_type(tables).__name__ else None
     if loc[:1] != ("fabrics",) or len(loc) < 3:
         return loc
     kind = _FABRICS[tables["fabrics"][loc[1]]["kind"]]
@@ -220,8 +228,10 @@ def _unknown(location: Location, tables: dict[str, Any]) -> str:
 
 
 def _known(owner: Location, tables: dict[str, Any]) -> list[str]:
-    in_fabric = owner[:1] == ("fabrics",)
-    table = _FABRICS[tables["fabrics"][owner[1]]["kind"]] if in_fabric else _TABLES[_dotted(owner)]
+    if owner[:1] == ("fabrics",):
+        table = _FABRICS[tables["fabrics"][owner[1]]["kind"]]
+    else:
+        table = _job_type(tables) if owner == ("job",) else _TABLES[_dotted(owner)]
     stands_for = {AcceleratorSpec: ["preset"], ModelSpec: list(_STANDS_FOR_MODEL)}.get(table, [])
     return [entry.name for entry in fields(table)] + stands_for
 

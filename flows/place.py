@@ -77,7 +77,8 @@ def _run(spec: Spec, source: str, as_json: bool, export: Path | None, out: Path 
         return
     _print_table(f"{spec.name} on {count} GPUs", placements)
     for kind, (_, front) in zip(spec.fabrics, tried, strict=True):
-        _print_options(f"{kind.name}: of all plans those that no other beats in time, memory and traffic", front)
+        if front:
+            _print_options(f"{kind.name}: of all plans those that no other beats in time, memory and traffic", front)
 
 
 def _chosen(spec: Spec, gpus: int | None, fabric: str | None) -> Spec:

@@ -371,6 +371,31 @@ class JobSpec:
 
 
 @dataclass(frozen=True)
+class NetworkJobSpec:
+    """One training job of a network that is no stack of equal layers. ``batch`` is the global batch in samples.
+
+    The recommender has a table for each of ``table_rows``, of ``table_width`` values a row, MLPerf's if there are none.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    network: Literal["resnet-50", "vgg-16", "transformer-big", "dlrm"]
+    batch: int
+    precision: Precision = "bf16"
+    table_rows: tuple[int, ...] = ()
+    table_width: int = 128
+
+    MOST_TABLES: ClassVar[int] = 1024
+
+    def __post_init__(self) -> None:
+        _require_between(self, 1, 1 << 24, "batch")
+        _require_between(self, 1, 1 << 14, "table_width")
+        in_range = len(self.table_rows) <= self.MOST_TABLES and all(1 <= rows <= 1 << 34 for rows in self.table_rows)
+        _require(self, "table_rows", in_range, f"at most {self.MOST_TABLES} counts from 1 to {1 << 34}")
+        _require(self, "table_rows", not self.table_rows or self.network == "dlrm", "left out but for dlrm")
+
+
+@dataclass(frozen=True)
 class ElectricalSwitchSpec:
     """An ideal electrical switch: every GPU reaches every other at full rate, one switch hop away."""
 
@@ -455,7 +480,7 @@ class Spec:
 
     name: str
     accelerator: AcceleratorSpec
-    job: JobSpec
+    job: JobSpec | NetworkJobSpec
     fabrics: tuple[FabricSpec, ...]
     gpus: tuple[int, ...]
     chiplet: ChipletSpec = field(default_factory=ChipletSpec)

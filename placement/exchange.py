@@ -1,6 +1,7 @@
 """All-to-all traffic: tokens to their experts and back, rows of embedding tables to the samples that need them."""
 
 from collections.abc import Sequence
+from heapq import heapreplace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,26 +24,34 @@ def expert_traffic(job: JobSpec, plan: Plan, popularity: NDArray[np.float64]) ->
     return traffic(job, plan, popularity.reshape(plan.ep, -1).sum(axis=1) * plan.ep)
 
 
-def recommender_traffic(layers: Sequence[Layer], gpus: int, batch: int, value_bytes: int = 4) -> Traffic:
-    """One iteration of a recommender: tables dealt out to GPUs by size, all else on every GPU with gradients in a ring.
+def owned_tables(layers: Sequence[Layer], gpus: int) -> tuple[list[int], list[int]]:
+    """Parameters of the tables on each GPU, and bytes of their rows per sample.
 
-    The owner of tables sends their rows of every sample to the sample's GPU, and gets the gradients back. The largest
-    table goes to the GPU that holds least so far.
+    The largest table goes first, each to the GPU that sends least so far, of several to the one that holds least.
     """
-    tables = sorted((layer for layer in layers if layer.exchange_bytes), key=lambda layer: -layer.parameters)
-    held, sent = np.zeros(gpus), np.zeros(gpus, np.int64)
-    for table in tables:
-        owner = int(np.argmin(held))
+    held, row_bytes, least = [0] * gpus, [0] * gpus, [(0, 0, gpu) for gpu in range(gpus)]
+    for table in sorted((layer for layer in layers if layer.exchange_bytes), key=lambda layer: -layer.parameters):
+        owner = least[0][2]
         held[owner] += table.parameters
-        sent[owner] += table.exchange_bytes * batch // gpus
+        row_bytes[owner] += table.exchange_bytes
+        heapreplace(least, (row_bytes[owner], held[owner], owner))
+    return held, row_bytes
+
+
+def recommender_traffic(layers: Sequence[Layer], gpus: int, batch: int, gradient_bytes: int = 4) -> Traffic:
+    """One iteration: tables dealt out to GPUs, all else on every GPU with gradients in a ring.
+
+    The owner of tables sends their rows of every sample to the sample's GPU, and gets the gradients back.
+    """
+    sent = np.array(owned_tables(layers, gpus)[1], np.int64) * (batch // gpus)
     node = np.arange(gpus, dtype=np.int32)
     shared = sum(layer.parameters for layer in layers if not layer.exchange_bytes)
-    ring = np.full(gpus, ring_bytes(shared * value_bytes, gpus), np.int64)
+    ring = np.full(gpus, ring_bytes(shared * gradient_bytes, gpus), np.int64)
     data = Traffic(node, np.roll(node, -1), ring, np.full(gpus, DATA, np.int8))
     source, destination = (side.ravel() for side in np.meshgrid(node, node, indexing="ij"))
-    size = sent[source] + sent[destination]
-    talks = (source != destination) & (size > 0)
-    return _joined(data, source[talks], destination[talks], size[talks])
+    talks = (source != destination) & (sent[source] > 0)
+    owner, other, size = source[talks], destination[talks], sent[source[talks]]
+    return _joined(data, np.concatenate((owner, other)), np.concatenate((other, owner)), np.concatenate((size, size)))
 
 
 def _joined(flows: Traffic, source: NDArray[np.int32], destination: NDArray[np.int32], size: NDArray[np.int64]) -> Traffic:

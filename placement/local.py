@@ -25,15 +25,15 @@ class Rank:
 def ranks(graph: TaskGraph) -> Iterator[Rank]:
     """Each device in turn.
 
-    Raises ValueError if tasks wait for each other that meet at no device, as barriers do: formats with one program per rank
-    cannot say so. A task meets what it waits for where it starts: a TRANSFER at its source. O(edges x members).
+    What waits for a BARRIER waits for those tasks before it that it meets, as in an all-to-all each rank waits for what it
+    sends and gets. Raises ValueError if tasks wait for each other that meet at no device, or barriers for each other:
+    formats with one program per rank cannot say so. A task meets what it waits for where it starts: a TRANSFER at its
+    source. O(edges x members).
     """
-    if np.any(graph.kind == Kind.BARRIER):
-        task = int(np.argmax(graph.kind == Kind.BARRIER))
-        raise ValueError(f"TaskGraph.kind[{task}] must be at a device to be exported, not a BARRIER")
     tasks, places = _parts(graph)
     starts = ~((graph.kind[tasks] == Kind.TRANSFER) & (places != graph.device[tasks]))
-    after, before, where = _meetings(graph, tasks, places, tasks[starts] * graph.devices + places[starts])
+    met = zip(_meetings(graph, tasks, places, starts), _through_barriers(graph, tasks, places, starts), strict=True)
+    after, before, where = (np.concatenate(both) for both in met)
     order, edge_order = np.lexsort((tasks, places)), np.lexsort((before, after, where))
     bounds = np.searchsorted(places[order], np.arange(graph.devices + 1))
     edge_bounds = np.searchsorted(where[edge_order], np.arange(graph.devices + 1))
@@ -44,7 +44,7 @@ def ranks(graph: TaskGraph) -> Iterator[Rank]:
 
 def _parts(graph: TaskGraph) -> tuple[_Ints, _Ints]:
     """Task and device of every part of a task, by task; a TRANSFER to its own device has one."""
-    simple = np.flatnonzero(graph.kind != Kind.ALL_REDUCE)
+    simple = np.flatnonzero((graph.kind != Kind.ALL_REDUCE) & (graph.kind != Kind.BARRIER))
     moves = np.flatnonzero((graph.kind == Kind.TRANSFER) & (graph.device != graph.peer))
     reduces = np.flatnonzero(graph.kind == Kind.ALL_REDUCE)
     group = graph.peer[reduces]
@@ -61,16 +61,53 @@ def _expanded(start: _Ints, count: _Ints) -> tuple[_Ints, _Ints]:
     return row, start[row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
 
 
-def _meetings(graph: TaskGraph, tasks: _Ints, places: _Ints, starting: _Ints) -> tuple[_Ints, _Ints, _Ints]:
-    """Edges with every device where both ends are: after, before, where."""
-    before = np.repeat(np.arange(len(graph)), np.diff(graph.successor_start))
-    first = np.searchsorted(tasks, np.arange(len(graph) + 1))
-    edge, at = _expanded(first[before], np.diff(first)[before])
-    meets = np.isin(graph.successors[edge].astype(np.int64) * graph.devices + places[at], starting)
+def _edges(graph: TaskGraph) -> tuple[_Ints, _Ints]:
+    """Before and after."""
+    return np.repeat(np.arange(len(graph)), np.diff(graph.successor_start)), graph.successors.astype(np.int64)
+
+
+def _spread(of_edge: _Ints, tasks: _Ints) -> tuple[_Ints, _Ints]:
+    """Every part of the task of every edge: which edge, which part."""
+    return _expanded(np.searchsorted(tasks, of_edge), np.searchsorted(tasks, of_edge + 1) - np.searchsorted(tasks, of_edge))
+
+
+def _meetings(graph: TaskGraph, tasks: _Ints, places: _Ints, starts: NDArray[np.bool_]) -> tuple[_Ints, _Ints, _Ints]:
+    """Edges but those of barriers with every device where both ends are: after, before, where."""
+    before, after = _edges(graph)
+    joins = (graph.kind[before] != Kind.BARRIER) & (graph.kind[after] != Kind.BARRIER)
+    before, after = before[joins], after[joins]
+    edge, at = _spread(before, tasks)
+    meets = np.isin(after[edge] * graph.devices + places[at], tasks[starts] * graph.devices + places[starts])
     edge, at = edge[meets], at[meets]
-    apart = np.bincount(edge, minlength=len(before)) == 0
-    if apart.any():
-        lost = int(np.argmax(apart))
-        pair = f"{before[lost]} and {graph.successors[lost]}"
+    _require_all(np.bincount(edge, minlength=len(before)) > 0, before, after)
+    return after[edge], before[edge], places[at]
+
+
+def _through_barriers(
+    graph: TaskGraph, tasks: _Ints, places: _Ints, starts: NDArray[np.bool_]
+) -> tuple[_Ints, _Ints, _Ints]:
+    """What waits for a barrier, what it waits for at the same device, where."""
+    before, after = _edges(graph)
+    into, out = (graph.kind[end] == Kind.BARRIER for end in (after, before))
+    if (into & out).any():
+        task = int(before[np.argmax(into & out)])
+        raise ValueError(f"TaskGraph.kind[{task}] must be no BARRIER before another to be exported")
+    came, at_came = _spread(before[into], tasks)
+    goes, at_goes = _spread(after[out], tasks)
+    goes, at_goes = goes[starts[at_goes]], at_goes[starts[at_goes]]
+    key_came, key_goes = (
+        end[edge] * graph.devices + places[at]
+        for end, edge, at in ((after[into], came, at_came), (before[out], goes, at_goes))
+    )
+    order = np.argsort(key_came, kind="stable")
+    first, last = (np.searchsorted(key_came[order], key_goes, side=side) for side in ("left", "right"))
+    row, at = _expanded(first, last - first)
+    _require_all(np.bincount(goes[row], minlength=int(out.sum())) > 0, before[out], after[out])
+    return after[out][goes[row]], before[into][came[order][at]], places[at_goes[row]]
+
+
+def _require_all(met: NDArray[np.bool_], before: _Ints, after: _Ints) -> None:
+    if not met.all():
+        lost = int(np.argmin(met))
+        pair = f"{before[lost]} and {after[lost]}"
         raise ValueError(f"TaskGraph.successors must join tasks that meet at a device to be exported, not {pair}")
-    return graph.successors[edge].astype(np.int64), before[edge], places[at]

@@ -42,7 +42,10 @@ _LEAST_TO_FOLD = 4  # folding a ring of three or fewer shortens nothing
 
 @dataclass(frozen=True)
 class Traffic:
-    """One iteration's bytes from node to node, an entry per directed pair and ``part``: TENSOR, PIPELINE, DATA, EXCHANGE."""
+    """One iteration's bytes from node to node, an entry per directed pair and ``part``: TENSOR, PIPELINE, DATA, EXCHANGE.
+
+    What goes to the next stage, and to experts or from tables, comes before what goes back, which is as many entries.
+    """
 
     source: NDArray[np.int32]
     destination: NDArray[np.int32]
@@ -55,7 +58,14 @@ class Traffic:
 
     def of(self, part: int) -> "Traffic":
         """The entries of one part."""
-        chosen = self.part == part
+        return self[self.part == part]
+
+    def at_once(self, part: int) -> "Traffic":
+        """Those of one part that move at the same time: forward and back alternate."""
+        flows = self.of(part)
+        return flows[: len(flows.part) // 2] if part in (PIPELINE, EXCHANGE) else flows
+
+    def __getitem__(self, chosen: Any) -> "Traffic":
         return Traffic(self.source[chosen], self.destination[chosen], self.size_bytes[chosen], self.part[chosen])
 
 
@@ -115,8 +125,8 @@ def _expert_entries(
     block = rank.reshape(plan.dp // plan.ep, plan.ep, plan.pp, plan.tp)
     source, destination = np.broadcast_arrays(block[:, :, None], block[:, None])
     sent = dispatched_bytes(job, plan, loads)
-    both_ways = (sent + sent.T)[:, :, None, None] * (_exchanges(job, plan)[:, None] // 2)
-    yield _entries(EXCHANGE, source, destination, both_ways)
+    for each in (sent, sent.T):
+        yield _entries(EXCHANGE, source, destination, each[:, :, None, None] * (_exchanges(job, plan)[:, None] // 2))
     rings = [ring_bytes(expert_gradient_bytes(job, plan, stage), plan.dp // plan.ep) for stage in range(plan.pp)]
     yield _entries(DATA, block, np.roll(block, -1, axis=0), np.array(rings)[:, None])
 

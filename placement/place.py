@@ -4,7 +4,7 @@ CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabri
 order of ranks and, on optical fabrics, circuits; the rates that these circuits really give decide.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise, permutations
@@ -20,11 +20,13 @@ from lightfabric.model.spec import (
     ElectricalClusterSpec,
     FabricSpec,
     JobSpec,
+    NetworkJobSpec,
     SipOcsSpec,
     SipRingSpec,
 )
 from lightfabric.placement.case import Cases
 from lightfabric.placement.circuit import assign
+from lightfabric.placement.data_parallel import data_parallel_plan, network_memory, network_seconds, network_traffic
 from lightfabric.placement.mapping import (
     DATA,
     EXCHANGE,
@@ -76,7 +78,7 @@ class Placement:
 
 
 def place(
-    job: JobSpec,
+    job: JobSpec | NetworkJobSpec,
     accelerator: AcceleratorSpec,
     fabric: FabricSpec,
     chiplet: ChipletSpec,
@@ -90,7 +92,7 @@ def place(
 
 
 def candidates(
-    job: JobSpec,
+    job: JobSpec | NetworkJobSpec,
     accelerator: AcceleratorSpec,
     fabric: FabricSpec,
     chiplet: ChipletSpec,
@@ -106,12 +108,12 @@ def candidates(
     fits the memory; ValueError with the reason of the best plan if the fabric can serve none.
     """
     bytes_per_s = gpu_bytes_per_s(fabric, chiplet, efficiency)
-    ranked = search(job, accelerator, gpus, partial(estimated_rates, fabric, efficiency, bytes_per_s))
+    rates = partial(estimated_rates, fabric, efficiency, bytes_per_s)
     found: list[Placement] = []
     reason = ""
-    for entry in _different(ranked):
+    for cut in _cuts(job, accelerator, gpus, rates):
         try:
-            found.append(_placed(job, accelerator, fabric, chiplet, efficiency, entry.plan, objective))
+            found.append(_placed(cut, fabric, chiplet, efficiency, objective))
         except ValueError as error:
             reason = reason or str(error)
         if len(found) == PLANS_TRIED:
@@ -121,13 +123,45 @@ def candidates(
     return sorted(found, key=lambda placement: placement.seconds.total)
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """A job as a plan cuts it, its traffic between ranks, and its prediction at given rates."""
+
+    plan: Plan
+    memory: Memory
+    flows: Traffic
+    seconds: Callable[[Rates], Seconds]
+
+
+def _cuts(
+    job: JobSpec | NetworkJobSpec, accelerator: AcceleratorSpec, gpus: int, rates: Callable[[Cases], Rates]
+) -> Iterator[_Cut]:
+    """Of the best plans those that differ, the best first by estimated ``rates``; a network has one plan."""
+    if isinstance(job, NetworkJobSpec):
+        plan = data_parallel_plan(job, accelerator, gpus)
+        predict = partial(network_seconds, job, accelerator, plan)
+        yield _Cut(plan, network_memory(job, plan), network_traffic(job, plan), predict)
+        return
+    for entry in _different(search(job, accelerator, gpus, rates)):
+        plan, predict = entry.plan, partial(iteration_seconds, job, accelerator, entry.plan)
+        yield _Cut(plan, peak_memory(job, plan), traffic(job, plan), predict)
+
+
 def options(
-    job: JobSpec, accelerator: AcceleratorSpec, fabric: FabricSpec, chiplet: ChipletSpec, gpus: int, efficiency: float
+    job: JobSpec | NetworkJobSpec,
+    accelerator: AcceleratorSpec,
+    fabric: FabricSpec,
+    chiplet: ChipletSpec,
+    gpus: int,
+    efficiency: float,
 ) -> tuple[list[Option], list[Option]]:
     """Of all plans there are on a fabric the fastest, and those that nothing beats in time, memory and traffic.
 
-    Times are those of ``estimated_rates``. The task graph does not carry them all: ``place`` chooses among those it does.
+    Of a network none, it has one. Times are those of ``estimated_rates``. The task graph does not carry them all: ``place``
+    chooses among those it does.
     """
+    if isinstance(job, NetworkJobSpec):
+        return [], []
     bytes_per_s = gpu_bytes_per_s(fabric, chiplet, efficiency)
     return whole_space(job, accelerator, gpus, partial(estimated_rates, fabric, efficiency, bytes_per_s))
 
@@ -186,26 +220,20 @@ def _shared_rates(sizes: tuple[NDArray[np.float64], ...], bytes_per_s: float) ->
 
 
 def _placed(
-    job: JobSpec,
-    accelerator: AcceleratorSpec,
-    fabric: FabricSpec,
-    chiplet: ChipletSpec,
-    efficiency: float,
-    plan: Plan,
-    objective: Objective | None,
+    cut: _Cut, fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, objective: Objective | None
 ) -> Placement:
-    flows = traffic(job, plan)
+    plan, flows = cut.plan, cut.flows
     order = best_order(fabric, chiplet, efficiency, plan, flows, objective or "bottleneck")
     if objective is not None:
         order = searched_order(fabric, chiplet, efficiency, flows, order, objective)
     placed = flows.placed(order.gpu_of_rank)
     options = _rate_options(fabric, chiplet, efficiency, plan, placed)
-    predicted = [(iteration_seconds(job, accelerator, plan, rates), rates, circuits) for rates, circuits in options]
+    predicted = [(cut.seconds(rates), rates, circuits) for rates, circuits in options]
     seconds, rates, circuits = min(predicted, key=lambda option: option[0].total)
     return Placement(
         plan=plan,
         order=order,
-        memory=peak_memory(job, plan),
+        memory=cut.memory,
         seconds=seconds,
         rates=rates,
         circuits=circuits,
@@ -251,22 +279,19 @@ def _summed(placed: Traffic, weight: NDArray[np.int64]) -> dict[Pair, int]:
 
 
 def _electrical_rates(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, plan: Plan, placed: Traffic) -> Rates:
-    """Rate of each part alone. A rank sends to one pipeline neighbour at a time: forward and backward alternate."""
+    """Rate of each part alone."""
     rates: list[float] = []
     for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
-        flows = placed.of(part)
-        if part == PIPELINE:
-            half = len(flows.source) // 2
-            flows = Traffic(flows.source[:half], flows.destination[:half], flows.size_bytes[:half], flows.part[:half])
+        flows = placed.at_once(part)
         seconds = bottleneck_seconds(fabric, chiplet, efficiency, flows, plan.gpus)
-        rates.append(_most_sent(flows) / seconds if seconds else inf)
+        rates.append(_most_moved(flows, part) / seconds if seconds else inf)
     return Rates(*rates)
 
 
-def _most_sent(flows: Traffic) -> int:
-    """To a neighbour; of an all-to-all to all together."""
-    if len(flows.part) and flows.part[0] == EXCHANGE:
-        return int(np.bincount(flows.source, flows.size_bytes).max())
+def _most_moved(flows: Traffic, part: int) -> int:
+    """To a neighbour; of an all-to-all to all together, or from all."""
+    if part == EXCHANGE and len(flows.part):
+        return max(int(np.bincount(end, flows.size_bytes).max()) for end in (flows.source, flows.destination))
     return int(flows.size_bytes.max(initial=0))
 
 
@@ -274,14 +299,15 @@ def _circuit_rates(circuits: Circuits, lane_bytes_per_s: float, placed: Traffic)
     """Rate of each part alone on its circuits: what the slowest of its pairs gets, shared with pairs relayed over it."""
     rates: list[float] = []
     for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
-        demand = _summed(placed.of(part), placed.of(part).size_bytes)
+        flows = placed.at_once(part) if part == EXCHANGE else placed.of(part)
+        demand = _summed(flows, flows.size_bytes)
         load: dict[Pair, int] = {}
         for pair, size in demand.items():
             for leg in pairwise(circuits.stops[pair]):
                 load[leg] = load.get(leg, 0) + size
         seconds = max((size / (circuits.lanes[leg] * lane_bytes_per_s) for leg, size in load.items()), default=0.0)
-        sent = _most_sent(placed.of(part)) if part == EXCHANGE else max(demand.values(), default=0)
-        rates.append(sent / seconds if seconds else inf)
+        moved = _most_moved(flows, part) if part == EXCHANGE else max(demand.values(), default=0)
+        rates.append(moved / seconds if seconds else inf)
     return Rates(*rates)
 
 

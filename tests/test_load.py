@@ -132,7 +132,7 @@ def test_a_wrong_field_is_named_with_what_it_must_be_and_what_it_is(path, old, n
     assert text == says or (text.startswith(says) and old in ("[chiplet]", 'name = "small"'))
 
 
-@pytest.mark.parametrize("name", ["small", "prototype", "gpt3-175b"])
+@pytest.mark.parametrize("name", ["small", "prototype", "gpt3-175b", "dlrm"])
 def test_the_examples_are_read(name):
     assert load_spec(None, name).name == name
 

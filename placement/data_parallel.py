@@ -1,0 +1,212 @@
+"""Training of networks that are no stack of equal layers: a replica on every GPU, the tables of a recommender dealt out.
+
+Gradients are reduced in buckets behind the backward pass [Li 2020, "PyTorch Distributed"]. Each GPU owns some tables: it
+looks up the rows of all samples and sends each GPU those of its own, and gets their gradients back.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.spec import AcceleratorSpec, NetworkJobSpec
+from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.builder import Builder, Ids, picoseconds
+from lightfabric.placement.calibration import calibration
+from lightfabric.placement.exchange import owned_tables, recommender_traffic
+from lightfabric.placement.layered import Layer, dlrm, resnet50, transformer_big, vgg16
+from lightfabric.placement.mapping import Traffic
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search import MOST_GPUS, DoesNotFit, Rates, Seconds, memory_bytes
+from lightfabric.placement.workload import Memory, ring_bytes, state_bytes, value_bytes
+
+BUCKET_BYTES = 25 << 20
+"""PyTorch's default."""
+FORWARD_ACCESSES, BACKWARD_ACCESSES = 3, 5
+"""Of an output beside its product: statistics, normalisation (read, write); both are read twice and a gradient written."""
+LOOKUP_ACCESSES, UPDATE_ACCESSES = 2, 3
+"""Of a row, by plain stochastic descent, as in MLPerf's reference."""
+
+
+@lru_cache(maxsize=64)
+def layers_of(job: NetworkJobSpec) -> tuple[Layer, ...]:
+    """The network, layer by layer."""
+    each = value_bytes(job.precision)
+    match job.network:
+        case "resnet-50":
+            return tuple(resnet50(each))
+        case "vgg-16":
+            return tuple(vgg16(each))
+        case "transformer-big":
+            return tuple(transformer_big(value_bytes=each))
+        case "dlrm":
+            rows = {"rows": job.table_rows} if job.table_rows else {}
+            bottom = (13, 512, 256)
+            return tuple(dlrm(**rows, width=job.table_width, bottom=bottom, value_bytes=each))
+
+
+def _replicated(job: NetworkJobSpec) -> list[Layer]:
+    return [layer for layer in layers_of(job) if not layer.exchange_bytes]
+
+
+def network_memory(job: NetworkJobSpec, plan: Plan) -> Memory:
+    """Of the fullest GPU. An output is kept before and after its norm and activation; tables have rows alone."""
+    weight, gradient, optimiser = state_bytes(job.precision)
+    parameters = sum(layer.parameters for layer in _replicated(job))
+    held = max(owned_tables(layers_of(job), plan.gpus)[0], default=0) * value_bytes(job.precision)
+    activations = 2 * plan.micro_batch * sum(layer.activation_bytes for layer in layers_of(job))
+    return Memory(parameters * weight + held, parameters * gradient, parameters * optimiser, activations)
+
+
+def data_parallel_plan(job: NetworkJobSpec, accelerator: AcceleratorSpec, gpus: int) -> Plan:
+    """A replica on each GPU, with the largest micro-batch that fits; DoesNotFit if none does."""
+    if job.batch % gpus:
+        raise DoesNotFit(f"a batch of {job.batch} samples is no multiple of {gpus} GPUs", None)
+    each = job.batch // gpus
+    sizes = [size for size in range(each, 0, -1) if each % size == 0]
+    plans = (Plan(gpus, 1, 1, size) for size in sizes)
+    found = next((plan for plan in plans if _fits(job, accelerator, plan)), None)
+    if found is None:
+        raise _does_not_fit(job, accelerator, gpus)
+    return found
+
+
+def _fits(job: NetworkJobSpec, accelerator: AcceleratorSpec, plan: Plan) -> bool:
+    return network_memory(job, plan).total <= memory_bytes(accelerator)
+
+
+def _does_not_fit(job: NetworkJobSpec, accelerator: AcceleratorSpec, gpus: int) -> DoesNotFit:
+    counts = (1 << power for power in range(MOST_GPUS.bit_length()) if job.batch % (1 << power) == 0)
+    fits = next((count for count in counts if _fits(job, accelerator, Plan(count, 1, 1, 1))), None)
+    advice = f"{fits} GPUs are enough" if fits else "no power of two that divides the batch is enough"
+    needed, room = network_memory(job, Plan(gpus, 1, 1, 1)).total, memory_bytes(accelerator)
+    gib = 1 << 30
+    return DoesNotFit(
+        f"memory on {gpus} GPUs is short by {(needed - room) / gib:.1f} GiB per GPU: "
+        f"the job needs {needed / gib:.1f}, {accelerator.name} has {room / gib:.1f}; {advice}",
+        fits,
+    )
+
+
+def network_traffic(job: NetworkJobSpec, plan: Plan) -> Traffic:
+    """Bytes between ranks in one iteration."""
+    return recommender_traffic(layers_of(job), plan.gpus, job.batch, state_bytes(job.precision)[1])
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Seconds of a micro-batch on a GPU, and the buckets of gradients, the first to be ready first.
+
+    ``lookup[gpu]`` and ``update[gpu]`` are those of the tables that a GPU owns, ``backward`` those up to each bucket.
+    """
+
+    forward: float
+    backward: list[float]
+    bucket_bytes: list[int]
+    lookup: NDArray[np.float64]
+    update: NDArray[np.float64]
+    optimiser: float
+
+
+def _times(job: NetworkJobSpec, accelerator: AcceleratorSpec, plan: Plan) -> _Times:
+    fitted, layers = calibration(), _replicated(job)
+    bytes_per_s = accelerator.memory_gbytes_per_s * 1e9 * fitted.memory_efficiency
+    flops_per_s = accelerator.peak_flops(job.precision) * accelerator.matmul_fraction * fitted.gemm_efficiency
+
+    def product(layer: Layer) -> float:
+        """Input and output are about as large, read and written once."""
+        moved = 2 * layer.activation_bytes * plan.micro_batch + layer.parameters * value_bytes(job.precision)
+        return max(layer.forward_flops * plan.micro_batch / flops_per_s, moved / bytes_per_s) + fitted.kernel_seconds
+
+    def others(layer: Layer, accesses: int) -> float:
+        return accesses * layer.activation_bytes * plan.micro_batch / bytes_per_s
+
+    forward = sum(product(layer) + others(layer, FORWARD_ACCESSES) for layer in layers)
+    backward, buckets = [0.0], [0]
+    for layer in reversed(layers):
+        if buckets[-1] >= BUCKET_BYTES:
+            backward.append(0.0)
+            buckets.append(0)
+        backward[-1] += 2 * product(layer) + others(layer, BACKWARD_ACCESSES)
+        buckets[-1] += layer.parameters * state_bytes(job.precision)[1]
+    rows = np.array(owned_tables(layers_of(job), plan.gpus)[1]) * plan.micro_batch * plan.gpus / bytes_per_s
+    parameters = sum(layer.parameters for layer in layers)
+    optimiser = fitted.optimiser_seconds + fitted.optimiser_bytes * parameters / bytes_per_s
+    return _Times(forward, backward, _whole(buckets, plan.gpus), rows * LOOKUP_ACCESSES, rows * UPDATE_ACCESSES, optimiser)
+
+
+def _whole(buckets: Sequence[int], gpus: int) -> list[int]:
+    """The same sum, all but the last bucket in equal parts for the members of a ring."""
+    parts = [size // gpus * gpus for size in buckets[:-1]]
+    return [*parts, sum(buckets) - sum(parts)]
+
+
+def network_seconds(job: NetworkJobSpec, accelerator: AcceleratorSpec, plan: Plan, rates: Rates) -> Seconds:
+    """Predicted iteration: exchanges are not hidden, gradients are, as far as the last backward pass goes on."""
+    times, passes = _times(job, accelerator, plan), job.batch // (plan.gpus * plan.micro_batch)
+    rows = owned_tables(layers_of(job), plan.gpus)[1]
+    moved = max(max(rows) * (plan.gpus - 1), sum(rows) - min(rows)) * plan.micro_batch
+    now = reduced = 0.0
+    for seconds, size in zip(times.backward, times.bucket_bytes, strict=True):
+        now += seconds
+        reduced = max(now, reduced) + ring_bytes(size, plan.gpus) / rates.data
+    tables = float((times.lookup + times.update).max())
+    return Seconds(
+        compute=passes * (times.forward + sum(times.backward) + tables),
+        tensor=passes * 2 * moved / rates.expert if moved else 0.0,
+        pipeline=0.0,
+        bubble=0.0,
+        data=reduced - now,
+        optimiser=times.optimiser,
+    )
+
+
+def network_graph(job: NetworkJobSpec, accelerator: AcceleratorSpec, plan: Plan) -> TaskGraph:
+    """One iteration; the group is the ring of all GPUs.
+
+    A pass looks up, exchanges rows, computes forward and backward, exchanges gradients of rows and updates tables; in the
+    last one each bucket of gradients is reduced when all GPUs have it. O(passes x GPUs^2) tasks with tables, else O(GPUs).
+    """
+    times, passes = _times(job, accelerator, plan), job.batch // (plan.gpus * plan.micro_batch)
+    builder, gpu = Builder(), np.arange(plan.gpus, dtype=np.int32)
+    sent = np.array(owned_tables(layers_of(job), plan.gpus)[1], np.int64) * plan.micro_batch
+    done, ready = list[Ids](), list[Ids]()
+
+    def compute(seconds: float | NDArray[np.float64]) -> Ids:
+        """On every GPU, after its last computation."""
+        added = builder.add(Kind.COMPUTE, gpu, picoseconds(np.broadcast_to(seconds, plan.gpus).tolist()))
+        if done:
+            builder.link(done[-1], added)
+        done.append(added)
+        return added
+
+    for last in [False] * (passes - 1) + [True]:
+        if sent.any():
+            _exchange(builder, gpu, sent[:, None], compute(times.lookup), done)
+        compute(times.forward)
+        parts = times.backward if last else [sum(times.backward)]
+        ready = [compute(seconds) for seconds in parts]
+        if sent.any():
+            _exchange(builder, gpu, sent[None, :], ready[-1], done)
+            compute(times.update)
+    reduced = [builder.add(Kind.ALL_REDUCE, gpu[:1], size, 0) for size in times.bucket_bytes if plan.gpus > 1]
+    for before, after in zip(ready, reduced, strict=False):
+        builder.link(before, after)
+    step = compute(times.optimiser)
+    for each in reduced:
+        builder.link(each, step)
+    return builder.graph(plan.gpus, [gpu[None, :]])
+
+
+def _exchange(builder: Builder, gpu: Ids, size_bytes: NDArray[np.int64], ready: Ids, done: list[Ids]) -> None:
+    """``size_bytes[source, destination]``, broadcast, from all to all; what is next waits for all of it."""
+    size = np.broadcast_to(size_bytes, (len(gpu), len(gpu)))
+    source, destination = np.nonzero((size > 0) & ~np.eye(len(gpu), dtype=bool))
+    tasks = builder.add(Kind.TRANSFER, gpu[source], size[source, destination], gpu[destination])
+    builder.link(ready[source], tasks)
+    end = builder.add(Kind.BARRIER, np.full(1, -1, np.int32), 0)
+    builder.link(tasks, end)
+    builder.link(ready, end)
+    done.append(np.broadcast_to(end, gpu.shape))

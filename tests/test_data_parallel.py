@@ -1,0 +1,136 @@
+"""Networks on every GPU: bytes and buckets by closed forms, the prediction against the fluid model."""
+
+from dataclasses import replace
+
+import pytest
+
+from lightfabric.model import fluid, network
+from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, NetworkJobSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.task import Kind
+from lightfabric.placement.data_parallel import (
+    BUCKET_BYTES,
+    data_parallel_plan,
+    network_memory,
+    network_seconds,
+    network_traffic,
+)
+from lightfabric.placement.exchange import owned_tables
+from lightfabric.placement.graph import task_graph
+from lightfabric.placement.layered import CRITEO_ROWS, dlrm, resnet50, total, vgg16
+from lightfabric.placement.place import candidates, options
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search import DoesNotFit, Rates
+
+H100 = ACCELERATORS["h100"]
+SMALL = replace(H100, name="small", memory_gib=4.0)
+JOBS = [
+    NetworkJobSpec("resnet-50", 1024), NetworkJobSpec("vgg-16", 256), NetworkJobSpec("transformer-big", 128),
+    NetworkJobSpec("dlrm", 65536, table_rows=(1_000_000, 3, 70_000, 2_000_000, 500_000), table_width=64),
+    NetworkJobSpec("dlrm", 65536, "fp32", (9, 8)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("gpus", [1, 2, 8])
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
+def test_the_graph_moves_the_bytes_of_the_traffic(job, gpus):
+    plan = data_parallel_plan(job, H100, gpus)
+    graph = task_graph(job, H100, plan)
+    graph.verify()
+    flows, summed = network_traffic(job, plan), {}
+    for source, destination, size in zip(
+        flows.source.tolist(), flows.destination.tolist(), flows.size_bytes.tolist(), strict=True
+    ):
+        summed[source, destination] = summed.get((source, destination), 0) + size
+    assert {pair: size for pair, size in summed.items() if size and pair[0] != pair[1]} == graph.demand_bytes()
+
+
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
+def test_several_micro_batches_move_as_many_bytes(job):
+    accumulated = Plan(8, 1, 1, job.batch // 32)
+    graph = task_graph(job, H100, accumulated)
+    graph.verify()
+    assert graph.demand_bytes() == task_graph(job, H100, Plan(8, 1, 1, job.batch // 8)).demand_bytes()
+
+
+def test_gradients_go_in_buckets_of_25_mib_the_last_layers_first():
+    """VGG-16: the classifier's layers, 4 bytes a parameter, have 411, 67 and 16 MB; PyTorch closes a bucket when full."""
+    graph = task_graph(JOBS[1], H100, Plan(8, 1, 1, 32))
+    buckets = graph.work[graph.kind == Kind.ALL_REDUCE].tolist()
+    assert sum(buckets) == 4 * total(vgg16()).parameters
+    assert all(size > BUCKET_BYTES - 8 for size in buckets[:-1])
+    last, middle, first = (4 * layer.parameters for layer in vgg16()[:-4:-1])
+    assert buckets[:2] == [pytest.approx(last + middle, abs=8), pytest.approx(first, abs=8)]
+
+
+@pytest.mark.parametrize("gbps", [100, 4096])
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
+def test_the_prediction_is_the_simulated_iteration(job, gbps):
+    fabric = ElectricalSwitchSpec("switch", "electrical-switch", gbps)
+    placed = candidates(job, H100, fabric, ChipletSpec(), 8, efficiency=1.0)[0]
+    graph = task_graph(job, H100, placed.plan)
+    star = network.star(8, gbps * 1e9 / 8, graph.demand_bytes())
+    assert placed.seconds.total == pytest.approx(fluid.run(graph, star).makespan_ps / 1e12, rel=0.05)
+    assert options(job, H100, fabric, ChipletSpec(), 8, 1.0) == ([], [])
+
+
+@pytest.mark.parametrize("fabric", [SipRingSpec("ring", "sip-ring"), SipOcsSpec("ocs", "sip-ocs")], ids=lambda f: f.kind)
+@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
+def test_networks_are_placed_on_optical_fabrics(job, fabric):
+    placed = candidates(job, H100, fabric, ChipletSpec(ports=4), 8, efficiency=0.9)[0]
+    assert sorted(placed.gpu_of_rank.tolist()) == list(range(8))
+    assert placed.circuits is not None
+    assert set(placed.circuits.stops) == set(task_graph(job, H100, placed.plan).placed(placed.gpu_of_rank).demand_bytes())
+
+
+def test_hidden_gradients_cost_no_more_than_the_wire_and_no_less_than_their_last_bucket():
+    job, plan = JOBS[0], Plan(8, 1, 1, 128)
+    slow, fast, free = (network_seconds(job, H100, plan, Rates(1, 1, rate, 1)) for rate in (1e8, 1e11, 1e30))
+    reduced_bytes = 2 * 7 / 8 * 4 * total(resnet50()).parameters
+    assert free.data == pytest.approx(0, abs=1e-9)
+    assert 0 < fast.data < reduced_bytes / 1e11
+    assert slow.data == pytest.approx(reduced_bytes / 1e8, rel=0.05)
+
+
+def test_the_largest_micro_batch_that_fits_is_taken():
+    job = NetworkJobSpec("vgg-16", 8 * 96)
+    plan = data_parallel_plan(job, SMALL, 8)
+    assert network_memory(job, plan).total <= 4 << 30
+    larger = min(size for size in (24, 32, 48, 96) if size > plan.micro_batch)
+    assert network_memory(job, replace(plan, micro_batch=larger)).total > 4 << 30
+
+
+def test_memory_is_state_tables_and_outputs():
+    """18 bytes a parameter in mixed precision [Narayanan 2021]; rows in half precision without state."""
+    vgg = network_memory(JOBS[1], Plan(8, 1, 1, 32))
+    assert vgg.weights + vgg.gradients + vgg.optimiser == 18 * total(vgg16()).parameters
+    assert vgg.activations == 2 * 32 * total(vgg16(2)).activation_bytes
+    tables = network_memory(NetworkJobSpec("dlrm", 1024), Plan(1, 1, 1, 1024)).weights
+    dense = sum(layer.parameters for layer in dlrm() if not layer.exchange_bytes)
+    assert tables == 2 * (128 * sum(CRITEO_ROWS) + dense)
+
+
+@pytest.mark.parametrize("gpus", [1, 3, 26, 40])
+def test_tables_are_dealt_out_so_that_no_gpu_sends_two_rows_more(gpus):
+    held, row_bytes = owned_tables(dlrm(), gpus)
+    assert sum(held) == 128 * sum(CRITEO_ROWS)
+    assert max(row_bytes) - min(row_bytes) <= 128 * 4
+    assert max(held) <= 128 * (sum(CRITEO_ROWS) / gpus + max(CRITEO_ROWS))
+
+
+@pytest.mark.parametrize(
+    ("job", "gpus", "said", "fits"),
+    [
+        (
+            NetworkJobSpec("dlrm", 1 << 16),
+            2,
+            "memory on 2 GPUs is short by 21.0 GiB per GPU: the job needs 25.0, small has 4.0",
+            None,
+        ),
+        (NetworkJobSpec("dlrm", 1 << 16, table_rows=(10_000_000,) * 16), 2, "16 GPUs are enough", 16),
+        (NetworkJobSpec("resnet-50", 100), 8, "a batch of 100 samples is no multiple of 8 GPUs", None),
+    ],
+)
+def test_what_does_not_fit_says_what_is_short(job, gpus, said, fits):
+    with pytest.raises(DoesNotFit, match=said) as caught:
+        data_parallel_plan(job, SMALL, gpus)
+    assert caught.value.fits_gpus == fits
