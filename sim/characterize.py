@@ -14,6 +14,7 @@ from lightfabric.model.codec import CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCES
 from lightfabric.model.slot import Slots
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, spec_hash
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
+from lightfabric.rtl.link import REPLAY_TIMEOUT_SLOTS, REPLAYS_TO_RETRAIN
 from lightfabric.sim.bench import ClientFlit, Transfers
 from lightfabric.sim.client import EgressBench, IngressBench, words
 from lightfabric.sim.link import LinkBench, LinkRun, Lost, Slot
@@ -205,12 +206,16 @@ class _Probes:
         return staged > sum(at < cycle for at in run.decided)
 
     def lost_answers(self) -> dict[str, int]:
-        """No answer comes until the replay buffer is full, again and again over a fibre that grows."""
+        """No answer comes until the replay buffer is full, but not for so long that the link retrains, over and over.
+
+        The fibre grows meanwhile.
+        """
         known, spec = self.known, self.spec
         loop_slots = (
             (known["credit_loop_cycles"] + self.repeats) // self.slots.longest_cycles + 2 * spec.virtual_channels + 4
         )
         full_slots = spec.replay_flits + (spec.replay_flits // spec.buffer_flits + 1) * loop_slots
+        full_slots = min(full_slots, (REPLAYS_TO_RETRAIN + 1) * REPLAY_TIMEOUT_SLOTS - loop_slots)
         apart, first = full_slots + self.apart_slots, self.apart_slots
         deaf = {slot for n in range(self.repeats) for slot in range(first + n * apart, first + n * apart + full_slots)}
         answering = known["first_answer_slot"] % 2
