@@ -43,6 +43,7 @@ class Cases:
     gated: Column
     sequence: Column
     vocabulary: Column
+    tied: Column
     experts: Column
     experts_per_token: Column
     expert_ffn: Column
@@ -180,6 +181,7 @@ def model_values(model: ModelSpec) -> dict[str, int | bool]:
         "gated": model.gated,
         "sequence": model.sequence,
         "vocabulary": model.vocabulary,
+        "tied": model.tied,
         "experts": model.experts,
         "experts_per_token": model.experts_per_token,
         "expert_ffn": model.expert_width,

@@ -90,7 +90,7 @@ def stage_parameters(cases: Cases) -> list[tuple[Any, Any]]:
     """Of ranks of the first stage, the fullest between and the last: layers and embedding, experts. Norms are left out."""
     dense, experts = layer_weights(cases)
     words = cases.vocabulary_shard * cases.hidden
-    ends = (words, 0, words)
+    ends = (words * np.where((cases.pp == 1) & ~cases.tied, 2, 1), 0, words)
     return [(layers * dense + end, layers * experts) for layers, end in zip(cases.layers_at, ends, strict=True)]
 
 

@@ -19,7 +19,7 @@ from lightfabric.placement.mapping import pair_bytes
 from lightfabric.placement.memory import memories
 from lightfabric.placement.preset import MODELS
 from lightfabric.placement.search import MEMORY_SLACK, WHOLE, Rates, gradient_bytes, iteration_seconds, plans
-from lightfabric.placement.step import sent_bytes
+from lightfabric.placement.step import rank_parameters, sent_bytes
 from lightfabric.placement.workload import Plan, iteration_flops, parameters, peak_memory
 
 A100, H100 = ACCELERATORS["a100"], ACCELERATORS["h100"]
@@ -91,6 +91,7 @@ def test_layers_and_embedding_have_the_parameters_of_the_model(name):
     one = cases(JobSpec(model, 64), H100, [ONE])
     words = model.vocabulary * model.hidden * (1 if model.tied else 2)
     assert float(sum(layer_weights(one))[0]) * model.layers + words == pytest.approx(parameters(model), rel=0.002)
+    assert float(sum(rank_parameters(one))[0]) == pytest.approx(parameters(model), rel=0.002)
 
 
 @pytest.mark.parametrize(("name", "gpus"), [("gpt2", 4), ("llama3-8b", 16), ("mixtral-8x7b", 16)])
