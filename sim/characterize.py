@@ -352,7 +352,7 @@ def measure_switch(spec: ChipletSpec) -> SwitchTiming:
 
 
 def measure_client(spec: ChipletSpec) -> ClientTiming:
-    """Timing of the client side of this spec, from packets that fill the buffer and wait for its credits."""
+    """Timing of the client side of this spec, from packets that fill the buffer, and then wait for its credits."""
     count, release_cycle = spec.buffer_flits + 2, 100 * spec.buffer_flits
     packets = [ClientFlit(bytes(spec.payload_bytes))] * count
     offered = words(spec, packets)
@@ -366,9 +366,10 @@ def measure_client(spec: ChipletSpec) -> ClientTiming:
     )
     arrival = EgressBench(spec).run([(0, packets[0])])
     begins = [cycle for cycle, _ in stream.sent[::per_packet]]
+    credited = begins[: max(2, spec.buffer_flits)]
     return ClientTiming(
         ingress_cycles=stream.received[0][0] - begins[0],
-        ingress_cycles_per_flit=_same("ingress_cycles_per_flit", (b - a for a, b in pairwise(begins))),
+        ingress_cycles_per_flit=_same("ingress_cycles_per_flit", (b - a for a, b in pairwise(credited))),
         ingress_credit_cycles=held.sent[spec.buffer_flits * per_packet][0] - release_cycle,
         egress_cycles=arrival.received[-1][0] - arrival.sent[0][0],
     )
