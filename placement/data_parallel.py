@@ -19,7 +19,7 @@ from lightfabric.placement.exchange import owned_tables, recommender_traffic
 from lightfabric.placement.layered import Layer, dlrm, resnet50, transformer_big, vgg16
 from lightfabric.placement.mapping import Traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search import MOST_GPUS, DoesNotFit, Rates, Seconds, memory_bytes
+from lightfabric.placement.search import MOST_GPUS, DoesNotFit, Rates, Seconds, memory_bytes, shortage
 from lightfabric.placement.workload import Memory, ring_bytes, state_bytes, value_bytes
 
 BUCKET_BYTES = 25 << 20
@@ -81,13 +81,8 @@ def _does_not_fit(job: NetworkJobSpec, accelerator: AcceleratorSpec, gpus: int) 
     counts = (1 << power for power in range(MOST_GPUS.bit_length()) if job.batch % (1 << power) == 0)
     fits = next((count for count in counts if _fits(job, accelerator, Plan(count, 1, 1, 1))), None)
     advice = f"{fits} GPUs are enough" if fits else "no power of two that divides the batch is enough"
-    needed, room = network_memory(job, Plan(gpus, 1, 1, 1)).total, memory_bytes(accelerator)
-    gib = 1 << 30
-    return DoesNotFit(
-        f"memory on {gpus} GPUs is short by {(needed - room) / gib:.1f} GiB per GPU: "
-        f"the job needs {needed / gib:.1f}, {accelerator.name} has {room / gib:.1f}; {advice}",
-        fits,
-    )
+    needed_bytes = network_memory(job, Plan(gpus, 1, 1, 1)).total
+    return DoesNotFit(f"{shortage(accelerator, gpus, needed_bytes)}; {advice}", fits)
 
 
 def network_traffic(job: NetworkJobSpec, plan: Plan) -> Traffic:

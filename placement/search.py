@@ -284,9 +284,13 @@ def _does_not_fit(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: 
     advice = f"{fits} GPUs are enough" if fits else f"no power of two up to {MOST_GPUS} is enough"
     if needed is None:
         return DoesNotFit(f"no dp * tp * pp = {gpus} divides batch and heads and has a layer for each stage; {advice}", fits)
-    gib = 1 << 30
-    return DoesNotFit(
-        f"memory on {gpus} GPUs is short by {(needed - room) / gib:.1f} GiB per GPU: "
-        f"the job needs {needed / gib:.1f}, {accelerator.name} has {room / gib:.1f}; {advice}",
-        fits,
+    return DoesNotFit(f"{shortage(accelerator, gpus, needed)}; {advice}", fits)
+
+
+def shortage(accelerator: AcceleratorSpec, gpus: int, needed_bytes: int) -> str:
+    """By how much memory is short, in words."""
+    gib, room_bytes = 1 << 30, memory_bytes(accelerator)
+    return (
+        f"memory on {gpus} GPUs is short by {(needed_bytes - room_bytes) / gib:.1f} GiB per GPU: "
+        f"the job needs {needed_bytes / gib:.1f}, {accelerator.name} has {room_bytes / gib:.1f}"
     )
