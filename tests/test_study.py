@@ -171,7 +171,7 @@ def test_counts_that_do_not_fit_are_rows_with_a_reason(environment, tmp_path):
     ("changes", "says"),
     [
         ([("memory_gib = 16.0", "memory_gib = 0.05")], "gpus must be counts that hold the job, not 32: memory on 32 GPUs"),
-        ([("[8, 16, 32]", "[7]")], "gpus must be counts that hold the job, not 7: no dp * tp * pp = 7 divides"),
+        ([("[8, 16, 32]", "[29]")], "gpus must be counts that hold the job, not 29: no dp * tp * pp = 29 divides"),
         ([("ports = 4", "ports = 1")], "chiplet.ports must be at least 2 on a sip-ring, not 1"),
     ],
 )
