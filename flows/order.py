@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from lightfabric.model.spec import JobSpec
 from lightfabric.placement import layered
 from lightfabric.placement.exchange import expert_traffic, recommender_traffic
-from lightfabric.placement.mapping import Traffic, bound_byte_hops, byte_hops, orders, ring_load, traffic
+from lightfabric.placement.mapping import Traffic, bound_byte_hops, byte_hops, ring_load, traffic
+from lightfabric.placement.order import orders
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.preset import MODELS
 from lightfabric.placement.refine import nearer, refined

@@ -12,9 +12,9 @@ from lightfabric.flows.result import folder
 from lightfabric.flows.study import GIB, check, efficiency, fastest, plan_columns
 from lightfabric.model.spec import FabricSpec, SipOcsSpec, SipRingSpec, Spec
 from lightfabric.model.timing import Timing
-from lightfabric.placement.mapping import coordinates, degrees, ring_load
+from lightfabric.placement.mapping import degrees, ring_load
 from lightfabric.placement.order import OBJECTIVES as ORDER_OBJECTIVES
-from lightfabric.placement.order import Objective
+from lightfabric.placement.order import Objective, coordinates
 from lightfabric.placement.search import MOST_GPUS
 
 if TYPE_CHECKING:

@@ -26,15 +26,12 @@ from lightfabric.placement.graph import task_graph
 from lightfabric.placement.mapping import (
     Traffic,
     bottleneck_seconds,
-    fold,
-    orders,
     pair_bytes,
     ring_steps,
     segment_load,
-    strides,
     traffic,
 )
-from lightfabric.placement.order import best_order
+from lightfabric.placement.order import best_order, fold, orders, strides
 from lightfabric.placement.place import place
 from lightfabric.placement.search import DoesNotFit
 from lightfabric.placement.workload import Plan

@@ -20,8 +20,8 @@ from lightfabric.flows.report import InputError
 from lightfabric.placement import swap
 from lightfabric.placement.bound import gilmore_lawler, lower_bound, projection
 from lightfabric.placement.faq import centre, faq
-from lightfabric.placement.mapping import orders
 from lightfabric.placement.memetic import crossed
+from lightfabric.placement.order import orders
 from lightfabric.placement.qap import solve
 from lightfabric.placement.walk import Budget, Walk
 from lightfabric.placement.workload import Plan

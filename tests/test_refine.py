@@ -16,10 +16,10 @@ from lightfabric.placement.mapping import (
     Traffic,
     bound_byte_hops,
     byte_hops,
-    orders,
     ring_steps,
     segment_load,
 )
+from lightfabric.placement.order import orders
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.preset import MODELS
 from lightfabric.placement.refine import refined
