@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.network import Circuits, Pair
 from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
+from lightfabric.placement.alltoall import best
 from lightfabric.placement.demand import Lanes, hand_out
 from lightfabric.placement.mapping import ring_steps, segment_load
 
@@ -23,7 +24,8 @@ def assign(fabric: SipRingSpec | SipOcsSpec, chiplet: ChipletSpec, gpus: int, de
 
     Ring: the shorter way round, ``ports // 2`` fibres each way. Pairs farther apart than ``max_hops`` are relayed by GPUs
     in between; where wavelengths do not suffice for one on each circuit, circuits are halved in length and relay more.
-    OCS: one circuit per port; a pair without a port of its own is relayed over the fewest circuits there are.
+    OCS: one circuit per port; a pair without a port of its own is relayed over the fewest circuits there are. If a GPU talks
+    to all others and has fewer ports, circuits and relays are those of the best ``alltoall`` scheme.
     """
     demand = {pair: size for pair, size in demand_bytes.items() if size > 0 and pair[0] != pair[1]}
     if not demand:
@@ -127,21 +129,26 @@ def _circuits(legs: _Legs, lanes: Lanes, gpus: int) -> Circuits:
 
 
 def _assign_ocs(ports: int, gpus: int, demand: dict[Pair, int]) -> Circuits:
-    direct = _direct_pairs(ports, gpus, demand)
-    stops = _relayed(direct, gpus, demand, ports)
-    load = dict.fromkeys(direct, 0)
+    partners = np.bincount([source for source, _ in demand]).max()
+    if partners == gpus - 1 > ports:
+        # Of pairs alike the largest first are cliques in a chain, and relays pass along all of it.
+        scheme = best(gpus, ports)
+        stops = {pair: tuple(scheme.path(*pair)) for pair in demand}
+    else:
+        stops = _relayed(_direct_pairs(ports, gpus, demand), gpus, demand, ports)
+    load: dict[Pair, int] = {}
     for pair, path in stops.items():
         for leg in pairwise(path):
-            load[leg] += demand[pair]
-    ends, weight = np.array(direct, np.int64), np.array(list(load.values()), float)
+            load[leg] = load.get(leg, 0) + demand[pair]
+    ends, weight = np.array(list(load), np.int64), np.array(list(load.values()), float)
 
     def fits(lanes: Lanes) -> bool:
         return all(np.bincount(ends[:, side], lanes, gpus).max() <= ports for side in (0, 1))
 
     lanes = _scale(weight, ports, fits)
-    assert lanes is not None, "direct pairs are chosen within the ports"
+    assert lanes is not None, "circuits are chosen within the ports"
     _fill_ports(ends, weight, lanes, ports, gpus)
-    return Circuits(dict(zip(direct, lanes.tolist(), strict=True)), stops)
+    return Circuits(dict(zip(load, lanes.tolist(), strict=True)), stops)
 
 
 def _direct_pairs(ports: int, gpus: int, demand: dict[Pair, int]) -> list[Pair]:

@@ -1,5 +1,6 @@
 """Wavelengths and circuits: never more than there are, the best there is, and settings that switches can hold."""
 
+from collections import Counter
 from itertools import pairwise, product
 
 import networkx as nx
@@ -164,7 +165,30 @@ def test_a_pair_without_a_port_is_relayed_along_the_fewest_circuits():
 def test_a_pair_that_no_circuits_reach_says_how_many_ports_it_takes():
     demand = {(0, 1): 9, (1, 0): 9, (0, 2): 1}
     with pytest.raises(ValueError, match="GPU 0 cannot reach GPU 2: 2 ports would give every pair its circuit, not the 1"):
-        assign(OCS, chiplet(1, 1), 3, demand)
+        assign(OCS, chiplet(1, 1), 4, demand)
+
+
+@pytest.mark.parametrize(("gpus", "ports"), [(6, 1), (12, 4), (16, 8), (30, 4), (64, 8), (101, 4), (256, 8)])
+def test_an_all_to_all_beyond_the_ports_is_relayed_over_few_circuits(gpus, ports):
+    """Moore 1958: at most ports^k GPUs are k circuits away, so that some paths are as long, and circuits carry so much."""
+    demand = {(a, b): 5 for a in range(gpus) for b in range(gpus) if a != b}
+    circuits = assign(OCS, chiplet(ports, 1), gpus, demand)
+    for side in (0, 1):
+        assert max(Counter(pair[side] for pair, lanes in circuits.lanes.items() for _ in range(lanes)).values()) <= ports
+    near = [hops for hops in range(1, gpus) for _ in range(min(ports**hops, gpus))][: gpus - 1]
+    longest = max(len(path) - 1 for path in circuits.stops.values())
+    assert longest <= 2 * max(near)
+    load = leg_demand(circuits, demand)
+    assert max(load[leg] / lanes for leg, lanes in circuits.lanes.items()) <= 2 * 5 * sum(near) / ports
+
+
+def test_owners_of_tables_reach_all_and_are_reached():
+    """Only two of twelve GPUs send to all others."""
+    demand = {(a, b): 1 + a for a in range(12) for b in range(12) if a != b and (a < 2 or b < 2)}
+    circuits = assign(OCS, chiplet(3, 1), 12, demand)
+    assert set(circuits.stops) == set(demand)
+    assert all(leg in circuits.lanes for path in circuits.stops.values() for leg in pairwise(path))
+    assert max(len(path) - 1 for path in circuits.stops.values()) <= 4
 
 
 def test_nothing_to_send_needs_nothing():
