@@ -133,6 +133,8 @@ def _expand_preset(tables: dict[str, Any]) -> None:
 
 def _expand_model(job: object, folder: Path) -> None:
     """Replace ``preset`` or ``config`` of ``job.model`` by the fields that it stands for and the file does not override."""
+    if isinstance(job, dict) and {"model", "network"} <= job.keys():
+        raise _WrongError(f"job.model must be left out beside network, not {shown(job['model'])}")
     table = job.get("model") if isinstance(job, dict) else None
     if not isinstance(job, dict) or not isinstance(table, dict) or not table.keys() & set(_STANDS_FOR_MODEL):
         return
@@ -190,6 +192,8 @@ def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:
     if error["type"] == _UNKNOWN:
         return _unknown(location, tables)
     must_be = _MUST_BE.get(error["type"], error["msg"])
+    if location == ("job", "model") and error["type"] == "missing":
+        must_be = "given, or network in its place"
     if error["type"] == "literal_error":
         must_be = error.get("ctx", {})["expected"]
     value = "left out" if error["type"] == "missing" else shown(_value_at(location, tables, error["input"]))

@@ -33,6 +33,12 @@ def _require_between(owner: object, low: int, high: int, *names: str) -> None:
         _require(owner, name, low <= getattr(owner, name) <= high, f"from {low} to {high}")
 
 
+def _require_counts(owner: object, name: str, least: int, most: int, largest: int) -> None:
+    counts: tuple[int, ...] = getattr(owner, name)
+    holds = least <= len(counts) <= most and all(1 <= count <= largest for count in counts)
+    _require(owner, name, holds, f"{least} to {most} counts from 1 to {largest}")
+
+
 def _require_name(owner: object) -> None:
     name: str = getattr(owner, "name")  # noqa: B009
     _require(owner, "name", bool(name.strip()) and name.isprintable(), "a name of printable characters")
@@ -374,7 +380,9 @@ class JobSpec:
 class NetworkJobSpec:
     """One training job of a network that is no stack of equal layers. ``batch`` is the global batch in samples.
 
-    The recommender has a table for each of ``table_rows``, of ``table_width`` values a row, MLPerf's if there are none.
+    The recommender has a table for each of ``table_rows``, MLPerf's if there are none, of ``table_width`` values a row. Its
+    perceptrons are MLPerf's too: ``bottom_widths`` are those from the inputs on, before the last, which is the tables';
+    ``top_widths`` those after the inputs, which are the products and the bottom perceptron's outputs.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -384,15 +392,21 @@ class NetworkJobSpec:
     precision: Precision = "bf16"
     table_rows: tuple[int, ...] = ()
     table_width: int = 128
+    bottom_widths: tuple[int, ...] = (13, 512, 256)
+    top_widths: tuple[int, ...] = (1024, 1024, 512, 256, 1)
 
     MOST_TABLES: ClassVar[int] = 1024
+    MOST_WIDTHS: ClassVar[int] = 64
 
     def __post_init__(self) -> None:
         _require_between(self, 1, 1 << 24, "batch")
         _require_between(self, 1, 1 << 14, "table_width")
-        in_range = len(self.table_rows) <= self.MOST_TABLES and all(1 <= rows <= 1 << 34 for rows in self.table_rows)
-        _require(self, "table_rows", in_range, f"at most {self.MOST_TABLES} counts from 1 to {1 << 34}")
-        _require(self, "table_rows", not self.table_rows or self.network == "dlrm", "left out but for dlrm")
+        _require_counts(self, "table_rows", 0, self.MOST_TABLES, 1 << 34)
+        for name in ("bottom_widths", "top_widths"):
+            _require_counts(self, name, 1, self.MOST_WIDTHS, 1 << 14)
+        for name in ("table_rows", "table_width", "bottom_widths", "top_widths"):
+            is_default = getattr(self, name) == self.__dataclass_fields__[name].default
+            _require(self, name, is_default or self.network == "dlrm", "left out but for dlrm")
 
 
 @dataclass(frozen=True)

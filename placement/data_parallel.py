@@ -16,7 +16,7 @@ from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.builder import Builder, Ids, picoseconds
 from lightfabric.placement.calibration import calibration
 from lightfabric.placement.exchange import owned_tables, recommender_traffic
-from lightfabric.placement.layered import Layer, dlrm, resnet50, transformer_big, vgg16
+from lightfabric.placement.layered import CRITEO_ROWS, Layer, dlrm, resnet50, transformer_big, vgg16
 from lightfabric.placement.mapping import Traffic
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.search import MOST_GPUS, DoesNotFit, Rates, Seconds, memory_bytes, shortage
@@ -24,6 +24,8 @@ from lightfabric.placement.workload import Memory, ring_bytes, state_bytes, valu
 
 BUCKET_BYTES = 25 << 20
 """PyTorch's default."""
+MOST_TASKS = 1 << 21
+"""Of all passes: what a graph takes in memory and time is in proportion."""
 FORWARD_ACCESSES, BACKWARD_ACCESSES = 3, 5
 """Of an output beside its product: statistics, normalisation (read, write); both are read twice and a gradient written."""
 LOOKUP_ACCESSES, UPDATE_ACCESSES = 2, 3
@@ -42,9 +44,8 @@ def layers_of(job: NetworkJobSpec) -> tuple[Layer, ...]:
         case "transformer-big":
             return tuple(transformer_big(value_bytes=each))
         case "dlrm":
-            rows = {"rows": job.table_rows} if job.table_rows else {}
-            bottom = (13, 512, 256)
-            return tuple(dlrm(**rows, width=job.table_width, bottom=bottom, value_bytes=each))
+            rows = job.table_rows or CRITEO_ROWS
+            return tuple(dlrm(rows, job.table_width, job.bottom_widths, job.top_widths, each))
 
 
 def _replicated(job: NetworkJobSpec) -> list[Layer]:
@@ -61,7 +62,7 @@ def network_memory(job: NetworkJobSpec, plan: Plan) -> Memory:
 
 
 def data_parallel_plan(job: NetworkJobSpec, accelerator: AcceleratorSpec, gpus: int) -> Plan:
-    """A replica on each GPU, with the largest micro-batch that fits; DoesNotFit if none does."""
+    """A replica on each GPU, with the largest micro-batch that fits; DoesNotFit if none does or it takes ``MOST_TASKS``."""
     if job.batch % gpus:
         raise DoesNotFit(f"a batch of {job.batch} samples is no multiple of {gpus} GPUs", None)
     each = job.batch // gpus
@@ -70,6 +71,11 @@ def data_parallel_plan(job: NetworkJobSpec, accelerator: AcceleratorSpec, gpus: 
     found = next((plan for plan in plans if _fits(job, accelerator, plan)), None)
     if found is None:
         raise _does_not_fit(job, accelerator, gpus)
+    owners = min(gpus, sum(layer.exchange_bytes > 0 for layer in layers_of(job)))
+    tasks = each // found.micro_batch * gpus * (2 * owners + 2)
+    if tasks > MOST_TASKS:
+        passes = f"{each // found.micro_batch} passes on {gpus} GPUs, {owners} of them with tables,"
+        raise DoesNotFit(f"{passes} take {tasks} computations and transfers, more than the {MOST_TASKS} there can be", None)
     return found
 
 
@@ -139,7 +145,10 @@ def _whole(buckets: Sequence[int], gpus: int) -> list[int]:
 
 
 def network_seconds(job: NetworkJobSpec, accelerator: AcceleratorSpec, plan: Plan, rates: Rates) -> Seconds:
-    """Predicted iteration: exchanges are not hidden, gradients are, as far as the last backward pass goes on."""
+    """Predicted iteration, without latencies: exchanges are not hidden; gradients are, by the last backward pass.
+
+    Of the links of the last exchange gradients get one flow's fair share, the rest waits; tables are updated meanwhile.
+    """
     times, passes = _times(job, accelerator, plan), job.batch // (plan.gpus * plan.micro_batch)
     rows = owned_tables(layers_of(job), plan.gpus)[1]
     moved = max(max(rows) * (plan.gpus - 1), sum(rows) - min(rows)) * plan.micro_batch
@@ -148,12 +157,14 @@ def network_seconds(job: NetworkJobSpec, accelerator: AcceleratorSpec, plan: Pla
         now += seconds
         reduced = max(now, reduced) + ring_bytes(size, plan.gpus) / rates.data
     tables = float((times.lookup + times.update).max())
+    exchange = moved / rates.expert if moved else 0.0
+    shared = min(reduced - now, exchange / max(plan.gpus - 1, 1))
     return Seconds(
         compute=passes * (times.forward + sum(times.backward) + tables),
-        tensor=passes * 2 * moved / rates.expert if moved else 0.0,
+        tensor=passes * 2 * exchange,
         pipeline=0.0,
         bubble=0.0,
-        data=reduced - now,
+        data=shared + max(reduced - now - shared - float(times.update.max()), 0.0),
         optimiser=times.optimiser,
     )
 
@@ -198,7 +209,8 @@ def network_graph(job: NetworkJobSpec, accelerator: AcceleratorSpec, plan: Plan)
 def _exchange(builder: Builder, gpu: Ids, size_bytes: NDArray[np.int64], ready: Ids, done: list[Ids]) -> None:
     """``size_bytes[source, destination]``, broadcast, from all to all; what is next waits for all of it."""
     size = np.broadcast_to(size_bytes, (len(gpu), len(gpu)))
-    source, destination = np.nonzero((size > 0) & ~np.eye(len(gpu), dtype=bool))
+    source, destination = np.nonzero(size)
+    source, destination = source[source != destination], destination[source != destination]
     tasks = builder.add(Kind.TRANSFER, gpu[source], size[source, destination], gpu[destination])
     builder.link(ready[source], tasks)
     end = builder.add(Kind.BARRIER, np.full(1, -1, np.int32), 0)

@@ -45,11 +45,12 @@ def recommender_traffic(layers: Sequence[Layer], gpus: int, batch: int, gradient
     """
     sent = np.array(owned_tables(layers, gpus)[1], np.int64) * (batch // gpus)
     node = np.arange(gpus, dtype=np.int32)
+    owners = node[sent > 0]
     shared = sum(layer.parameters for layer in layers if not layer.exchange_bytes)
     ring = np.full(gpus, ring_bytes(shared * gradient_bytes, gpus), np.int64)
     data = Traffic(node, np.roll(node, -1), ring, np.full(gpus, DATA, np.int8))
-    source, destination = (side.ravel() for side in np.meshgrid(node, node, indexing="ij"))
-    talks = (source != destination) & (sent[source] > 0)
+    source, destination = (side.ravel() for side in np.meshgrid(owners, node, indexing="ij"))
+    talks = source != destination
     owner, other, size = source[talks], destination[talks], sent[source[talks]]
     return _joined(data, np.concatenate((owner, other)), np.concatenate((other, owner)), np.concatenate((size, size)))
 

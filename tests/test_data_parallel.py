@@ -10,6 +10,7 @@ from lightfabric.model.task import Kind
 from lightfabric.placement.data_parallel import (
     BUCKET_BYTES,
     data_parallel_plan,
+    layers_of,
     network_memory,
     network_seconds,
     network_traffic,
@@ -62,15 +63,16 @@ def test_gradients_go_in_buckets_of_25_mib_the_last_layers_first():
     assert buckets[:2] == [pytest.approx(last + middle, abs=8), pytest.approx(first, abs=8)]
 
 
+@pytest.mark.parametrize("gpus", [8, 16, 64])
 @pytest.mark.parametrize("gbps", [100, 4096])
-@pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
-def test_the_prediction_is_the_simulated_iteration(job, gbps):
+@pytest.mark.parametrize("job", [*JOBS, NetworkJobSpec("dlrm", 65536)], ids=lambda job: job.network)
+def test_the_prediction_is_the_simulated_iteration(job, gbps, gpus):
     fabric = ElectricalSwitchSpec("switch", "electrical-switch", gbps)
-    placed = candidates(job, H100, fabric, ChipletSpec(), 8, efficiency=1.0)[0]
+    placed = candidates(job, H100, fabric, ChipletSpec(), gpus, efficiency=1.0)[0]
     graph = task_graph(job, H100, placed.plan)
-    star = network.star(8, gbps * 1e9 / 8, graph.demand_bytes())
+    star = network.star(gpus, gbps * 1e9 / 8, graph.demand_bytes())
     assert placed.seconds.total == pytest.approx(fluid.run(graph, star).makespan_ps / 1e12, rel=0.05)
-    assert options(job, H100, fabric, ChipletSpec(), 8, 1.0) == ([], [])
+    assert options(job, H100, fabric, ChipletSpec(), gpus, 1.0) == ([], [])
 
 
 @pytest.mark.parametrize("fabric", [SipRingSpec("ring", "sip-ring"), SipOcsSpec("ocs", "sip-ocs")], ids=lambda f: f.kind)
@@ -107,6 +109,27 @@ def test_memory_is_state_tables_and_outputs():
     tables = network_memory(NetworkJobSpec("dlrm", 1024), Plan(1, 1, 1, 1024)).weights
     dense = sum(layer.parameters for layer in dlrm() if not layer.exchange_bytes)
     assert tables == 2 * (128 * sum(CRITEO_ROWS) + dense)
+
+
+def test_a_recommender_has_the_perceptrons_that_its_job_gives():
+    """Inputs of the top: a product of each pair of the 2 tables and the bottom perceptron, and its outputs."""
+    job = NetworkJobSpec("dlrm", 8, table_rows=(10, 20), table_width=4, bottom_widths=(3, 5), top_widths=(6, 1))
+    shapes = {layer.name: layer.parameters for layer in layers_of(job) if layer.parameters}
+    bottom = {"bottom.0": (3 + 1) * 5, "bottom.1": (5 + 1) * 4}
+    assert shapes == {"table.0": 40, "table.1": 80, "top.0": (3 + 4 + 1) * 6, "top.1": (6 + 1) * 1} | bottom
+
+
+@pytest.mark.parametrize(
+    ("job", "accelerator", "gpus"),
+    [
+        (NetworkJobSpec("dlrm", 1 << 24, table_rows=(9,) * 1024), H100, 1 << 17),
+        (NetworkJobSpec("transformer-big", 1 << 24), replace(H100, memory_gib=4.2), 2),
+    ],
+    ids=["all to all", "passes"],
+)
+def test_a_job_of_too_many_tasks_is_refused_at_once(job, accelerator, gpus):
+    with pytest.raises(DoesNotFit, match=r"take \d+ computations and transfers, more than the 2097152 there can be"):
+        data_parallel_plan(job, accelerator, gpus)
 
 
 @pytest.mark.parametrize("gpus", [1, 3, 26, 40])

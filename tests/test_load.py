@@ -132,6 +132,40 @@ def test_a_wrong_field_is_named_with_what_it_must_be_and_what_it_is(path, old, n
     assert text == says or (text.startswith(says) and old in ("[chiplet]", 'name = "small"'))
 
 
+NETWORK = (files("lightfabric.examples") / "dlrm.toml").read_text()
+WRONG_NETWORKS = [
+    # what stands for batch = 65536, and what is said
+    ("batch = 0", "job.batch must be from 1 to 16777216, not 0"),
+    ("batch = 8\nmodel.layers = 2", "job.model must be left out beside network, not a table"),
+    ("batch = 8\ntable_row = [2]", "job.table_row must be a known field (did you mean table_rows?), not an unknown one"),
+    ("batch = 8\ntable_rows = 2", "job.table_rows must be an array, not 2"),
+    ("batch = 8\ntable_rows = [2, 0]", "job.table_rows must be 0 to 1024 counts from 1 to 17179869184, not (2, 0)"),
+    ("batch = 8\ntable_rows = [2, 1.5]", "job.table_rows[1] must be a whole number, not 1.5"),
+    ("batch = 8\ntable_width = 16385", "job.table_width must be from 1 to 16384, not 16385"),
+    ("batch = 8\nbottom_widths = []", "job.bottom_widths must be 1 to 64 counts from 1 to 16384, not ()"),
+    ("batch = 8\ntop_widths = [8, 16385]", "job.top_widths must be 1 to 64 counts from 1 to 16384, not (8, 16385)"),
+]
+
+
+@pytest.mark.parametrize(("new", "says"), WRONG_NETWORKS, ids=[says for *_, says in WRONG_NETWORKS])
+def test_a_wrong_field_of_a_network_is_named(path, new, says):
+    path.write_text(NETWORK.replace("batch = 65536", new, 1))
+    assert said(path) == says
+
+
+@pytest.mark.parametrize("field", ["table_rows = [3]", "table_width = 3", "bottom_widths = [3]", "top_widths = [3]"])
+def test_what_only_a_recommender_has_is_left_out_of_other_networks(path, field):
+    path.write_text(NETWORK.replace('network = "dlrm"', f'network = "vgg-16"\n{field}', 1))
+    assert said(path).startswith(f"job.{field.split()[0]} must be left out but for dlrm, not ")
+
+
+def test_a_job_has_a_model_or_a_network(path):
+    path.write_text(SMALL.replace(MODEL, ""))
+    assert said(path) == "job.model must be given, or network in its place, not left out"
+    path.write_text(NETWORK.replace('network = "dlrm"', 'network = "dlmr"', 1))
+    assert said(path) == "job.network must be 'resnet-50', 'vgg-16', 'transformer-big' or 'dlrm', not 'dlmr'"
+
+
 @pytest.mark.parametrize("name", ["small", "prototype", "gpt3-175b", "dlrm"])
 def test_the_examples_are_read(name):
     assert load_spec(None, name).name == name
