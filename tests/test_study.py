@@ -42,7 +42,7 @@ def environment(tmp_path_factory, invented):
     """A cache in which the timing of the examples is found."""
     folder = tmp_path_factory.mktemp("cache")
     (folder / "lightfabric").mkdir()
-    for name in ("small", "gpt3-175b"):
+    for name in ("small", "gpt3-175b", "dlrm"):
         timing = invented(load_spec(None, name).chiplet)
         path = folder / "lightfabric" / f"timing-{timing.spec_hash}-{timing.rtl_hash}.json"
         path.write_text(json.dumps(timing_store.to_json(timing)))
@@ -95,6 +95,20 @@ def test_json_is_one_object_with_a_row_per_count_and_fabric(finished):
     expected = [(gpus, fabric) for gpus in (8, 16, 32) for fabric in fabrics]
     assert [(row["gpus"], row["fabric"]) for row in result["rows"]] == expected
     assert all(tuple(row) == study.COLUMNS for row in result["rows"])
+
+
+def test_a_recommender_is_simulated_as_it_is_predicted(environment, tmp_path):
+    example = files("lightfabric.examples") / "dlrm.toml"
+    done = run(environment, example, "--out", tmp_path / "out", "--json")
+    rows = json.loads(done.stdout)["rows"]
+    assert len(rows) == 4 * 4
+    assert all(row["fits"] and row["tokens_per_s"] is None for row in rows)
+    for row in rows:
+        assert row["samples_per_s"] == pytest.approx(65536 / row["iteration_s"])
+        if row["fabric"] == "ideal switch":
+            assert row["iteration_s"] == pytest.approx(row["predicted_total_s"], rel=0.05)
+    seconds = {(row["gpus"], row["fabric"]): row["iteration_s"] for row in rows}
+    assert seconds[32, "SiP-OCS"] < 4 * seconds[32, "ideal switch"]
 
 
 def test_the_table_of_results_is_tidy(finished, rows):
