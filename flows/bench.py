@@ -54,9 +54,10 @@ def search_of_the_whole_space() -> dict[str, Any]:
     from lightfabric.placement.search import WHOLE, Rates, iteration_seconds, plans, search, table
 
     job, accelerator, rates = JobSpec(MODELS["gpt3-175b"], 1536), ACCELERATORS["h100"], Rates(4e11, 5e10, 5e10)
-    count = len(table(job, accelerator, 1024, WHOLE))
-    seconds = min(_cpu_seconds(lambda: next(search(job, accelerator, 1024, lambda _: rates, WHOLE))) for _ in range(3))
-    some = list(islice(plans(job, accelerator, 1024, WHOLE), 200))
+    arguments = job, accelerator, 1024, lambda _: rates, WHOLE
+    count = len(table(*arguments))
+    seconds = min(_cpu_seconds(lambda: next(search(*arguments))) for _ in range(3))
+    some = list(islice(plans(*arguments), 200))
     alone = _cpu_seconds(lambda: [iteration_seconds(job, accelerator, plan, rates) for plan in some]) / len(some)
     return {
         "rate": count / seconds,

@@ -99,6 +99,15 @@ class Cases:
         return first, -(-(self.layers - first - last) // np.maximum(self.pp - 2, 1)) * (self.pp > 2), last
 
     @property
+    def second_stage(self) -> tuple[Column, Column]:
+        """Layers of the second stage, 0 if it is the last, and which one is the first of the fullest between."""
+        first, fullest, last = self.layers_at
+        between = np.maximum(self.pp - 2, 1)
+        layers, left = np.divmod(self.layers - first - last, between)
+        given = (self.first_layers > 0) & (left > 0)
+        return np.where(given, layers, fullest), np.where(given, -(-between // np.maximum(left, 1)), 1)
+
+    @property
     def stage_layers(self) -> Column:
         """Layers of the fullest stage."""
         return np.maximum.reduce(self.layers_at)

@@ -118,12 +118,14 @@ def _feed_forward(cases: Cases, fitted: Calibration) -> Passes:
     return tuple((1 - share) * a + share * b for a, b in zip(dense, sparse, strict=True))  # type: ignore[return-value]
 
 
-def layer_weights(cases: Cases) -> tuple[Any, Any]:
-    """Weights of a layer on one rank, the mean over layers: those that all ranks of a replica's ep share, and experts."""
-    share = cases.sparse_share
-    experts = expert_shapes(cases)
-    dense = weights(attention_shapes(cases)) + (1 - share) * weights(dense_shapes(cases, cases.ffn))
-    return dense + share * weights(experts[2:]), share * weights(experts[:2])
+def layer_weights(cases: Cases, layers: Any = 1, routed: Any = None) -> tuple[Any, Any]:
+    """Weights on one rank of ``layers``, ``routed`` of them mixtures: those that all ranks of a replica's ep share, experts.
+
+    Of a layer, the mean over all, if not said.
+    """
+    sparse, experts = cases.sparse_share * layers if routed is None else routed, expert_shapes(cases)
+    dense = layers * weights(attention_shapes(cases)) + (layers - sparse) * weights(dense_shapes(cases, cases.ffn))
+    return dense + sparse * weights(experts[2:]), sparse * weights(experts[:2])
 
 
 def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:

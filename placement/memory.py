@@ -26,13 +26,14 @@ class Memories:
 
 
 def memories(cases: Cases, gradient_bytes: Any) -> Memories:
-    """Memory of the fullest stage: the first, which has most micro-batches in flight, the second, or the last with logits.
+    """Memory of the fullest stage.
 
-    ``gradient_bytes`` are those of a parameter; ZeRO 1, 2 and 3 cut optimiser, gradients and weights by dp.
+    That is the first, which has most micro-batches in flight, the second, the next with more layers than that, or the last
+    with logits. ``gradient_bytes`` are those of a parameter; ZeRO 1, 2 and 3 cut optimiser, gradients and weights by dp.
     """
     kept, working = layer_activation_bytes(cases)
     logits = 4 * cases.tokens * (cases.vocabulary_shard + cases.hidden / cases.tp)
-    own = (np.where(cases.pp == 1, logits, 0), 0, logits)
+    own = (np.where(cases.pp == 1, logits, 0), 0, 0, logits)
     stages = [
         _memories(cases, gradient_bytes, parameters, kept * chunks, np.maximum(working - kept, 0) + output)
         for parameters, chunks, output in zip(stage_parameters(cases), _layers_in_flight(cases), own, strict=True)
@@ -43,15 +44,17 @@ def memories(cases: Cases, gradient_bytes: Any) -> Memories:
     return Memories(**{name: np.choose(fullest, column) for name, column in columns.items()})
 
 
-def _layers_in_flight(cases: Cases) -> tuple[Any, Any, Any]:
-    """Layers of first, second and last stage, times the micro-batches that each holds at most."""
+def _layers_in_flight(cases: Cases) -> tuple[Any, Any, Any, Any]:
+    """Layers of the stages of ``stage_parameters``, times the micro-batches that each holds at most."""
     m, p, v = cases.micro_batches, cases.pp, cases.virtual_stages
     every = cases.schedule == GPIPE
-    first, middle, last = cases.layers_at
+    first, fullest, last = cases.layers_at
+    second, place = cases.second_stage
     in_flight = np.where(every, m, np.where(v > 1, p + (p - 1) / v, p))
     return (
         first * np.minimum(m, in_flight),
-        middle * np.minimum(m, np.where(every, m, in_flight - 1)),
+        second * np.minimum(m, np.where(every, m, in_flight - 1)),
+        fullest * np.minimum(m, np.where(every, m, in_flight - place)),
         last * np.minimum(m, np.where(every, m, 2 - 1 / v)),
     )
 

@@ -1,5 +1,6 @@
 """Where to cut a pipeline so that its slowest stage is as fast as can be: layers that differ, or alike but for the ends."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from lightfabric.placement.calibration import Calibration
 from lightfabric.placement.case import Cases, Column
 from lightfabric.placement.cost import layer_seconds, logit_seconds, lookup_seconds
+from lightfabric.placement.step import Network, tensor_seconds
 
 
 def cuts(seconds: NDArray[np.float64], stages: int) -> NDArray[np.int64]:
@@ -59,14 +61,16 @@ def slowest_stage(seconds: NDArray[np.float64], starts: NDArray[np.int64]) -> fl
     return float(np.add.reduceat(seconds, starts[:-1]).max())
 
 
-def balanced(even: Cases, fitted: Calibration) -> Cases:
-    """Those of the cases whose slowest stage computes less with other stages, with the layers of first and last that do it.
+def balanced(even: Cases, fitted: Calibration, network: Callable[[Cases], Network]) -> Cases:
+    """Those of the cases whose slowest stage is faster with other stages, with the layers of first and last that do it.
 
     ``even`` have all layers dealt out alike; the output layer then makes the last stage slowest, if the embedding does not
-    the first. Interleaved pipelines are left out.
+    the first. A stage computes and communicates at the rates of ``network``: a slow one makes layers longer, and what the
+    output layer is worth in layers less. Interleaved pipelines are left out.
     """
     chosen = even[(even.pp > 1) & (even.virtual_stages == 1) & (even.layers > even.pp)]
-    layer = sum(layer_seconds(chosen, fitted))
+    passes = np.sum(layer_seconds(chosen, fitted), axis=0)
+    layer = passes + tensor_seconds(chosen, network(chosen), passes)
     forward, backward = logit_seconds(chosen, fitted)
     first_end, last_end = 2 * lookup_seconds(chosen, fitted) / layer, (forward + backward) / layer
     first, last, slowest = end_layers(chosen.layers, chosen.pp, first_end, last_end)
@@ -80,18 +84,39 @@ def end_layers(layers: Column, stages: Column, first_end: Column, last_end: Colu
 
     Layers all take a time of 1, the first stage ``first_end`` more, the last ``last_end``; there are two stages or more,
     each of a layer or more. The slowest stage takes a whole number of layers, or that and what one end adds: of these
-    times the least in which the stages together have time for all layers, which is less than 1 above their mean.
+    times the least in which the stages together have time for all layers, which is less than 1 above their mean. Of the
+    cuts that are as fast one whose fullest stage has fewest layers: memory and gradients are those of the fullest.
     """
     mean = (layers + first_end + last_end) / stages
-    best = (np.zeros_like(layers), np.zeros_like(layers), np.full(layers.shape, np.inf))
+    best = np.full(layers.shape, np.inf)
     for end in (np.zeros_like(first_end), first_end, last_end):
         least = np.ceil(np.maximum(mean - end, 1) - 1e-9)
         for time in (least + end, least + 1 + end):
-            first, last = (np.floor(time - own + 1e-9).astype(np.int64) for own in (first_end, last_end))
-            between = np.floor(time + 1e-9) * (stages - 2)
-            fits = (first >= 1) & (last >= 1) & (first + between + last >= layers) & (time < best[2])
-            best = tuple(np.where(fits, new, old) for new, old in zip((first, last, time), best, strict=True))
-    return *_without_spare(layers, stages, best[0], best[1]), best[2]
+            first, between, last = (_whole(time - own) for own in (first_end, 0, last_end))
+            fits = (first >= 1) & (last >= 1) & (first + between * (stages - 2) + last >= layers)
+            best = np.where(fits, np.minimum(best, time), best)
+    first, last = (_whole(best - own) for own in (first_end, last_end))
+    fullest = _fullest(layers, stages, first, last)
+    return *_without_spare(layers, stages, np.minimum(first, fullest), np.minimum(last, fullest)), best
+
+
+def _whole(time: Column) -> Column:
+    """Layers that there is time for."""
+    return np.floor(time + 1e-9).astype(np.int64)
+
+
+def _fullest(layers: Column, stages: Column, first: Column, last: Column) -> Column:
+    """The fewest layers of the fullest stage if the first and the last have at most so many, which are enough.
+
+    m layers in each stage but where less are allowed are enough if they are for every choice of stages that have m.
+    """
+    needed = (
+        (layers, stages),
+        (layers - first, stages - 1),
+        (layers - last, stages - 1),
+        (layers - first - last, stages - 2),
+    )
+    return np.maximum.reduce([-(-rest // np.maximum(among, 1)) * (among > 0) for rest, among in needed])
 
 
 def _without_spare(layers: Column, stages: Column, first: Column, last: Column) -> tuple[Column, Column]:

@@ -17,7 +17,7 @@ class Plan:
     ``ep`` of the dp x cp ranks that hold the same matrices share the experts. A stage has ``virtual_stages`` chunks of
     layers, pp chunks apart. ``zero`` cuts dp x cp ways: 1 the optimiser's state, 2 gradients too, 3 weights too.
     ``first_layers`` and ``last_layers`` are those of the first and the last stage, the rest dealt out to the stages between,
-    the left-over to the last of them; 0 deals out all layers, the left-over to the first stages.
+    the left-over to stages as far apart as can be; 0 deals out all layers, the left-over to the first stages.
     """
 
     dp: int

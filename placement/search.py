@@ -133,10 +133,13 @@ def _expert_degrees(job: JobSpec, space: Space, dp: int, cp: int) -> list[int]:
 _TRIED = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "micro_batch", "zero", "recompute")
 
 
-def table(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space) -> Cases:
+def table(
+    job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: Callable[[Cases], Rates], space: Space = Space()
+) -> Cases:
     """Every plan of the space on exactly ``gpus`` GPUs, whether it fits or not. Micro-batches are powers of two.
 
-    A pipeline without interleaving is there with even stages, and with the stages that are fastest, if they are others.
+    A pipeline without interleaving is there with even stages, and with the stages that are fastest at the ``rates`` of
+    even ones, if they are others.
     """
     cuts = [
         (dp, tp, pp, v, cp, ep, micro_batch)
@@ -149,13 +152,15 @@ def table(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space) -
     columns = dict(zip(_TRIED, (*cut_columns, *way_columns), strict=True))
     even = cut(job, accelerator, columns | {name: np.zeros_like(columns["pp"]) for name in ("first_layers", "last_layers")})
     even = even[(even.zero < 2) | (even.pp == 1)]
-    uneven = balanced(even, calibration())
+    uneven = balanced(even, calibration(), lambda chosen: rates(chosen).network)
     return Cases(**{name: np.concatenate((column, getattr(uneven, name))) for name, column in vars(even).items()})
 
 
-def plans(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space = Space()) -> Iterator[Plan]:
+def plans(
+    job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: Callable[[Cases], Rates], space: Space = Space()
+) -> Iterator[Plan]:
     """The plans of ``table``."""
-    every = table(job, accelerator, gpus, space)
+    every = table(job, accelerator, gpus, rates, space)
     return (plan_of(every, index) for index in range(len(every)))
 
 
@@ -197,7 +202,7 @@ def search(
 
     """
     accelerator.peak_flops(job.precision)
-    room, every = memory_bytes(accelerator), table(job, accelerator, gpus, space)
+    room, every = memory_bytes(accelerator), table(job, accelerator, gpus, rates, space)
     promising = every[memories(every, gradient_bytes(job)).total * MEMORY_SLACK <= room]
     parts = step_parts(promising, calibration(), rates(promising).network, gradient_bytes(job))
     count = 0
@@ -227,7 +232,7 @@ def whole_space(
 
     Empty if none fits. Times certify themselves: every plan of the space is timed.
     """
-    every = table(job, accelerator, gpus, WHOLE)
+    every = table(job, accelerator, gpus, rates, WHOLE)
     memory = memories(every, gradient_bytes(job)).total
     fitting = memory <= memory_bytes(accelerator)
     every, memory = every[fitting], memory[fitting]

@@ -70,7 +70,7 @@ def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_byt
     layer = [seconds * slower for seconds in layer_seconds(cases, fitted)]
     forward, by_inputs, by_weights = (seconds * cases.stage_layers for seconds in layer)
     passes = np.sum(layer, axis=0)
-    through = stages(cases, fitted, passes, _tensor_seconds(cases, network, passes))
+    through = stages(cases, fitted, passes, tensor_seconds(cases, network, passes))
     size_bytes = cases.tokens * cases.hidden * cases.value_bytes / cases.tp
     transfer = size_bytes / network.pipeline + network.transfer_seconds
     m = cases.micro_batches
@@ -87,11 +87,22 @@ def step_parts(cases: Cases, fitted: Calibration, network: Network, gradient_byt
 
 
 def stage_parameters(cases: Cases) -> list[tuple[Any, Any]]:
-    """Of ranks of the first stage, the fullest between and the last: layers and embedding, experts. Norms are left out."""
-    dense, experts = layer_weights(cases)
+    """Of ranks of the first stage, the second, the fullest between and the last: layers and embedding, experts.
+
+    Norms are left out. Leading dense layers are in the first chunks, which go round the stages.
+    """
+    first, fullest, last = cases.layers_at
     words = cases.vocabulary_shard * cases.hidden
-    ends = (words * np.where((cases.pp == 1) & ~cases.tied, 2, 1), 0, words)
-    return [(layers * dense + end, layers * experts) for layers, end in zip(cases.layers_at, ends, strict=True)]
+    ends = (words * np.where((cases.pp == 1) & ~cases.tied, 2, 1), 0, 0, words)
+    begins = (0, first, cases.layers - last - fullest, cases.layers - last)
+    rounds, rest = np.divmod(cases.dense_layers, cases.layers / cases.virtual_stages)
+    found: list[tuple[Any, Any]] = []
+    for layers, begin, end in zip((first, cases.second_stage[0], fullest, last), begins, ends, strict=True):
+        chunk = layers / cases.virtual_stages
+        dense = rounds * chunk + np.clip(rest - begin / cases.virtual_stages, 0, chunk)
+        shared, experts = layer_weights(cases, layers, np.where(cases.experts > 0, layers - dense, 0))
+        found.append((shared + end, experts))
+    return found
 
 
 def rank_parameters(cases: Cases) -> tuple[Any, Any]:
@@ -118,7 +129,7 @@ def sent_bytes(cases: Cases) -> tuple[Any, Any, Any]:
     return tensor, pipeline, gradients + 0.75 * keys + routed
 
 
-def _tensor_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
+def tensor_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
     """Communication inside a layer's passes.
 
     Two all-reduces of activations per pass, again when it is computed again [Shoeybi 2019]; keys and values gathered over

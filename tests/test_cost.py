@@ -94,11 +94,22 @@ def test_layers_and_embedding_have_the_parameters_of_the_model(name):
     assert float(sum(rank_parameters(one))[0]) == pytest.approx(parameters(model), rel=0.002)
 
 
-@pytest.mark.parametrize(("name", "gpus"), [("gpt2", 4), ("llama3-8b", 16), ("mixtral-8x7b", 16)])
-def test_memory_of_all_plans_at_once_is_near_the_exact_one(name, gpus):
+@pytest.mark.parametrize(
+    ("name", "gpus", "shape"),
+    [
+        ("gpt2", 4, {}),
+        ("llama3-8b", 16, {}),
+        ("mixtral-8x7b", 16, {}),
+        ("llama3-70b", 16, {"sequence": 4096}),  # 5, 5, ..., 6, 4
+        ("deepseek-v3", 48, {}),  # three layers without experts on the first stage, with the embedding
+        ("deepseek-v3", 8, {"layers": 24, "dense_layers": 7}),  # also interleaved
+    ],
+)
+def test_memory_of_all_plans_at_once_is_near_the_exact_one(name, gpus, shape):
     """Norms and biases are left out, and what the last stage has; nothing that fits is sorted out."""
-    job = JobSpec(replace(MODELS[name], sequence=1024), batch=32)
-    every = [plan for plan in plans(job, H100, gpus, WHOLE) if plan.recompute != "none"][::7]
+    job = JobSpec(replace(MODELS[name], **{"sequence": 1024} | shape), batch=96)
+    rates = Rates(1e11, 1e11, 1e11)
+    every = [plan for plan in plans(job, H100, gpus, lambda _: rates, WHOLE) if plan.recompute != "none"][::7]
     quick = memories(cases(job, H100, every), gradient_bytes(job)).total
     exact = np.array([peak_memory(job, plan).total for plan in every])
     assert len(every) > 30

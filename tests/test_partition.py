@@ -42,6 +42,27 @@ def test_ends_of_equal_layers_are_as_good_as_the_best_cut(stages, more, first_en
     assert found == pytest.approx(slowest_stage(seconds, cuts(seconds, stages)))
 
 
+@given(st.integers(2, 6), st.integers(1, 14), st.floats(0, 2), st.floats(0, 6))
+def test_of_cuts_as_fast_the_fullest_stage_has_fewest_layers(stages, more, first_end, last_end):
+    layers = stages + more
+    first, last, slowest = (column[0] for column in end_layers(*map(np.atleast_1d, (layers, stages, first_end, last_end))))
+    ends = [(a, b) for a in range(1, layers) for b in range(1, layers - a + 1)]
+    fullest = {
+        (a, b): max(a, between, b)
+        for a, b in ends
+        if (between := _fullest_between(layers - a - b, stages - 2)) is not None
+        and max(a + first_end, between, b + last_end) <= slowest + 1e-9
+    }
+    assert fullest[first, last] == min(fullest.values())
+
+
+def _fullest_between(layers, stages):
+    """None if they are not enough, or too many for no stages."""
+    if layers < stages or (layers and not stages):
+        return None
+    return -(-layers // stages) if stages else 0
+
+
 def test_equal_layers_are_dealt_out_evenly():
     assert np.diff(cuts(np.ones(96), 8)).tolist() == [12] * 8
 
