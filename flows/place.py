@@ -94,14 +94,14 @@ def _place(
     spec: Spec, fabric: FabricSpec, gpus: int, timing: Timing, share: float, objective: str
 ) -> tuple["Placement", float | None]:
     """The placement, and the simulated iteration in seconds if that is the objective."""
-    from lightfabric.placement.place import place
+    from lightfabric.placement.place import candidates
 
     try:
         if objective == "simulated-time":
             placed, _, schedule = fastest(spec, fabric, gpus, timing, share)
             return placed, schedule.makespan_ps / 1e12
         arguments = spec.job, spec.accelerator, fabric, spec.chiplet, gpus
-        return place(*arguments, efficiency=share, objective=_OF_ORDER.get(objective)), None
+        return candidates(*arguments, efficiency=share, objective=_OF_ORDER.get(objective))[0], None
     except ValueError as error:
         raise InputError(f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}") from None
 

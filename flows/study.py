@@ -62,12 +62,12 @@ def check(spec: Spec, source: str, at: Callable[[list[int]], int] = min) -> dict
     fitting = [gpus for gpus, reason in reasons.items() if not reason]
     if not fitting:
         raise InputError(f"{source}: gpus must be counts that hold the job, not {max(reasons)}: {reasons[max(reasons)]}")
-    from lightfabric.placement.place import place
+    from lightfabric.placement.place import candidates
 
     gpus = at(fitting)
     for fabric in spec.fabrics:
         try:
-            place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=1.0)
+            candidates(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=1.0)
         except ValueError as error:
             _, of_chiplet, text = str(error).partition("ChipletSpec.")
             wrong = f"chiplet.{text}" if of_chiplet else f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}"
@@ -93,12 +93,12 @@ def check_flits(spec: Spec, source: str, reasons: dict[int, str]) -> None:
     """InputError for the first cell that is too large to be run flit by flit, or that ``model.cabling`` cannot build."""
     from lightfabric.model.cabling import build
     from lightfabric.placement.graph import task_graph
-    from lightfabric.placement.place import place
+    from lightfabric.placement.place import candidates
 
     for gpus in (gpus for gpus, reason in reasons.items() if not reason):
         for fabric in spec.fabrics:
             try:
-                placed = place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=1.0)
+                placed = candidates(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=1.0)[0]
             except ValueError:
                 continue  # a row without times
             graph = task_graph(spec.job, spec.accelerator, placed.plan)

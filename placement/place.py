@@ -63,20 +63,6 @@ class Placement:
         return self.order.gpu_of_rank
 
 
-def place(
-    job: JobSpec | NetworkJobSpec,
-    accelerator: AcceleratorSpec,
-    fabric: FabricSpec,
-    chiplet: ChipletSpec,
-    gpus: int,
-    *,
-    efficiency: float,
-    objective: Objective | None = None,
-) -> Placement:
-    """The placement with the least predicted iteration time: the first of ``candidates``."""
-    return candidates(job, accelerator, fabric, chiplet, gpus, efficiency=efficiency, objective=objective)[0]
-
-
 def candidates(
     job: JobSpec | NetworkJobSpec,
     accelerator: AcceleratorSpec,

@@ -32,7 +32,7 @@ from lightfabric.placement.mapping import (
     traffic,
 )
 from lightfabric.placement.order import best_order, fold, orders, strides
-from lightfabric.placement.place import place
+from lightfabric.placement.place import candidates
 from lightfabric.placement.search import DoesNotFit
 from lightfabric.placement.workload import Plan
 
@@ -175,9 +175,9 @@ def test_every_row_of_every_example_is_placed_or_refused(spec, fabric, gpus):
     arguments = spec.job, spec.accelerator, fabric, spec.chiplet, gpus
     if spec.name == "gpt3-175b" and gpus < 64:
         with pytest.raises(DoesNotFit, match="64 GPUs are enough"):
-            place(*arguments, efficiency=0.85)
+            candidates(*arguments, efficiency=0.85)[0]
         return
-    placement = place(*arguments, efficiency=0.85)
+    placement = candidates(*arguments, efficiency=0.85)[0]
     assert np.array_equal(np.sort(placement.gpu_of_rank), np.arange(gpus))
     assert placement.memory.total <= spec.accelerator.memory_gib * 2**30
     assert placement.seconds.total >= placement.compute_bound_seconds
@@ -191,7 +191,7 @@ def test_every_row_of_every_example_is_placed_or_refused(spec, fabric, gpus):
 def test_no_fabric_beats_the_ideal_switch_of_the_same_rate(gpus):
     spec = example("gpt3-175b")
     totals = [
-        place(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=0.85).seconds.total
+        candidates(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=0.85)[0].seconds.total
         for fabric in spec.fabrics
     ]
     assert min(totals) == totals[0]
@@ -200,13 +200,13 @@ def test_no_fabric_beats_the_ideal_switch_of_the_same_rate(gpus):
 def test_circuits_through_switches_can_be_set():
     spec = example("small")
     ports = spec.chiplet.ports
-    placement = place(spec.job, spec.accelerator, spec.fabrics[3], spec.chiplet, 16, efficiency=0.85)
+    placement = candidates(spec.job, spec.accelerator, spec.fabrics[3], spec.chiplet, 16, efficiency=0.85)[0]
     assert permutations(placement.circuits, 16, ports).shape == (ports, 16)
 
 
 def test_the_order_is_one_of_the_structured_ones():
     spec = example("small")
-    placement = place(spec.job, spec.accelerator, spec.fabrics[2], spec.chiplet, 32, efficiency=0.85)
+    placement = candidates(spec.job, spec.accelerator, spec.fabrics[2], spec.chiplet, 32, efficiency=0.85)[0]
     named = dict(orders(placement.plan, folds=True))
     assert np.array_equal(named[placement.order.name], placement.gpu_of_rank)
 
@@ -215,7 +215,7 @@ def test_twice_the_efficiency_is_never_slower():
     spec = example("small")
     for fabric in spec.fabrics:
         slow, fast = (
-            place(spec.job, spec.accelerator, fabric, spec.chiplet, 16, efficiency=efficiency).seconds.total
+            candidates(spec.job, spec.accelerator, fabric, spec.chiplet, 16, efficiency=efficiency)[0].seconds.total
             for efficiency in (0.4, 0.8)
         )
         assert fast <= slow
@@ -225,5 +225,5 @@ def test_a_ring_of_one_port_is_refused_in_one_line():
     spec = example("small")
     chiplet = ChipletSpec(ports=1)
     with pytest.raises(ValueError, match=r"ChipletSpec.ports must be at least 2 on a sip-ring, not 1") as caught:
-        place(spec.job, spec.accelerator, spec.fabrics[2], chiplet, 8, efficiency=0.85)
+        candidates(spec.job, spec.accelerator, spec.fabrics[2], chiplet, 8, efficiency=0.85)[0]
     assert "\n" not in str(caught.value)

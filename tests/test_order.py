@@ -6,7 +6,7 @@ import pytest
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, JobSpec, ModelSpec, SipRingSpec
 from lightfabric.placement.mapping import bound_byte_hops, traffic
 from lightfabric.placement.order import OBJECTIVES, best_order, orders, searched_order
-from lightfabric.placement.place import candidates, place
+from lightfabric.placement.place import candidates
 from lightfabric.placement.plan import Plan
 
 RING, SWITCH = SipRingSpec("ring", "sip-ring"), ElectricalSwitchSpec("switch", "electrical-switch", 4096.0)
@@ -62,7 +62,7 @@ def test_behind_a_switch_only_byte_hops_depend_on_the_order():
 
 
 @pytest.mark.parametrize("objective", [None, *OBJECTIVES])
-def test_candidates_differ_and_the_fastest_predicted_is_placed(objective):
+def test_candidates_differ_and_the_fastest_predicted_comes_first(objective):
     arguments = JOB, ACCELERATORS["h100"], RING, ChipletSpec(), 16
     found = candidates(*arguments, efficiency=0.8, objective=objective)
     predicted = [placement.seconds.total for placement in found]
@@ -70,5 +70,3 @@ def test_candidates_differ_and_the_fastest_predicted_is_placed(objective):
     assert predicted == sorted(predicted)
     keys = {(*placement.plan.degrees, placement.plan.ep, placement.plan.virtual_stages) for placement in found}
     assert len(keys) == len(found)
-    first = place(*arguments, efficiency=0.8, objective=objective)
-    assert (first.plan, first.gpu_of_rank.tolist()) == (found[0].plan, found[0].gpu_of_rank.tolist())

@@ -16,7 +16,7 @@ from lightfabric.placement import topoopt
 from lightfabric.placement.topoopt import TaskType, read
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "topoopt"
-published = pytest.mark.skipif(not DATA.is_dir(), reason=f"the TopoOpt task graphs are not in {DATA}")
+published = pytest.mark.skipif(not DATA.is_dir(), reason="the published task graphs are in ../shared/data/topoopt")
 
 # Iteration times in ms on an ideal switch: README.md beside the files, from the authors' packet-level simulator.
 PUBLISHED_MS = {
