@@ -106,17 +106,13 @@ def _whole(time: Column) -> Column:
 
 
 def _fullest(layers: Column, stages: Column, first: Column, last: Column) -> Column:
-    """The fewest layers of the fullest stage if the first and the last have at most so many, which are enough.
+    """What the first and the last stage need at most, of the layers that each may have, to spare the fullest.
 
-    m layers in each stage but where less are allowed are enough if they are for every choice of stages that have m.
+    m layers in each stage but where less are allowed are enough if they are for every choice of stages that have m; where
+    both ends have less, m is of no matter to them.
     """
-    needed = (
-        (layers, stages),
-        (layers - first, stages - 1),
-        (layers - last, stages - 1),
-        (layers - first - last, stages - 2),
-    )
-    return np.maximum.reduce([-(-rest // np.maximum(among, 1)) * (among > 0) for rest, among in needed])
+    needed = ((layers, stages), (layers - first, stages - 1), (layers - last, stages - 1))
+    return np.maximum.reduce([-(-rest // among) for rest, among in needed])
 
 
 def _without_spare(layers: Column, stages: Column, first: Column, last: Column) -> tuple[Column, Column]:

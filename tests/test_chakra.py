@@ -10,7 +10,7 @@ from lightfabric.model import fluid
 from lightfabric.model.network import star
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec, NetworkJobSpec
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement import assembly, chakra, goal
+from lightfabric.placement import assembly, chakra, goal, local
 from lightfabric.placement.graph import task_graph
 from lightfabric.placement.workload import Plan
 
@@ -262,6 +262,28 @@ def test_all_to_alls_are_exported_without_their_barriers(job, plan, written):
     network = star(plan.gpus, 1e10, graph.demand_bytes())
     before, after = (fluid.run(each, network).makespan_ps for each in (graph, back))
     assert 0.9 * before < after < 1.001 * before
+
+
+@pytest.mark.parametrize(("job", "plan"), ALL_TO_ALLS)
+def test_a_rank_waits_through_a_barrier_for_its_own_transfers_alone(job, plan):
+    """Edge by edge: what waits for a barrier starts at one rank, and meets there what the barrier waits for."""
+    graph = task_graph(job, ACCELERATORS["h100"], plan)
+
+    def parts(task):
+        if graph.kind[task] == Kind.ALL_REDUCE:
+            return set(graph.group(int(graph.peer[task])).tolist())
+        return {int(graph.device[task])} | ({int(graph.peer[task])} if graph.kind[task] == Kind.TRANSFER else set())
+
+    pairs = edges(graph)
+    of_barrier = {task: [a for a, b in pairs if b == task] for task in np.flatnonzero(graph.kind == Kind.BARRIER).tolist()}
+    expected = set()
+    for before, after in pairs:
+        starts = parts(after) if graph.kind[after] == Kind.ALL_REDUCE else {int(graph.device[after])}
+        if graph.kind[after] != Kind.BARRIER:
+            for real in of_barrier.get(before, [before]):
+                expected |= {(rank, after, real) for rank in starts & parts(real)}
+    found = {(rank, *pair) for rank, here in enumerate(local.ranks(graph)) for pair in here.waits.tolist()}
+    assert found == {(rank, after, before) for rank, after, before in expected}
 
 
 def test_a_barrier_after_a_barrier_is_refused():

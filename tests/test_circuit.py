@@ -14,6 +14,7 @@ from lightfabric.model.spec import ChipletSpec, JobSpec, ModelSpec, SipOcsSpec, 
 from lightfabric.placement.circuit import assign, permutations
 from lightfabric.placement.mapping import ring_steps, traffic
 from lightfabric.placement.order import best_order
+from lightfabric.placement.rate import rate_options
 from lightfabric.placement.workload import Plan
 
 OCS = SipOcsSpec("ocs", "sip-ocs")
@@ -236,3 +237,13 @@ def test_every_pair_of_a_thousand_gpus_is_served(fabric):
     demand = dict(zip(pairs, flows.size_bytes.tolist(), strict=True))
     circuits = assign(fabric, CHIPLET, 1024, demand)
     assert len(circuits.stops) == len(demand)
+
+
+def test_an_all_to_all_has_the_rate_of_its_busiest_gpu_one_way():
+    """Popular experts on circuits of a port each: what goes to the first GPU comes by as many lanes as there are others."""
+    model = ModelSpec(layers=4, hidden=256, heads=8, sequence=128, vocabulary=1024, experts=8, experts_per_token=2)
+    job, plan = JobSpec(model, batch=16, expert_skew=1.0), Plan(4, 1, 1, 1, ep=4)
+    three_ports = chiplet(3, 8)
+    for rates, circuits in rate_options(OCS, three_ports, 1.0, plan, traffic(job, plan)):
+        assert set(circuits.lanes.values()) == {1}
+        assert rates.expert == pytest.approx(3 * three_ports.gbps_per_port * 1e9 / 8)

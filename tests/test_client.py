@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.client import MOST_PACKET_BYTES, Grid, Ingress
 from lightfabric.sim.bench import BenchTimeoutError, ClientFlit
+from lightfabric.sim.characterize import measure_client
 from lightfabric.sim.client import EgressBench, IngressBench, contiguous, never, words
 from lightfabric.sim.traffic import Packet, assembled
 
@@ -329,3 +330,9 @@ def test_a_stream_is_the_same_behind_both(ingress, egress, packets, pauses, take
 
 def test_never_pauses():
     assert not any(map(never, range(5)))
+
+
+@pytest.mark.parametrize("buffer_flits", [2, 3, 16])
+def test_the_rate_of_clients_is_measured_before_credits_run_out(buffer_flits):
+    """A flit of one beat goes in every cycle, also where two buffers could not keep it up."""
+    assert measure_client(chiplet(8, 64, buffer_flits)).ingress_cycles_per_flit == 1
