@@ -1,0 +1,1 @@
+"""Experiments behind the commands: fidelities, benchmarks and calibration."""

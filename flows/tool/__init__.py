@@ -1,0 +1,1 @@
+"""Programs of others and worker processes that the commands start."""

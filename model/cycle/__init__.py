@@ -1,0 +1,1 @@
+"""Blocks of the cycle model: links, switches, GPUs and the chiplets joined from them."""

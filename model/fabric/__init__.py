@@ -1,0 +1,1 @@
+"""Kinds of fabric as the models see them: links, routes and cabling."""

@@ -1,0 +1,1 @@
+"""The fluid model: transfers that share links max-min fairly between events."""

@@ -1,0 +1,1 @@
+"""Networks of routers under synthetic traffic, on the cycle kernel."""

@@ -1,0 +1,1 @@
+"""Optical circuits for traffic: wavelengths, permutations and schedules."""

@@ -1,0 +1,1 @@
+"""The cost model: time and memory of a training step, for all plans at once."""

@@ -1,0 +1,1 @@
+"""File formats of task graphs: Chakra, GOAL and TopoOpt."""

@@ -1,0 +1,1 @@
+"""Traffic between ranks, and orders of ranks on GPUs."""

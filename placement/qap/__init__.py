@@ -1,0 +1,1 @@
+"""A solver of quadratic assignment problems, with lower bounds."""

@@ -1,0 +1,1 @@
+"""The search for plans of parallelism and for pipeline stages."""

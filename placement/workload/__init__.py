@@ -1,0 +1,1 @@
+"""What a job computes, keeps and sends: transformers and networks layer by layer."""

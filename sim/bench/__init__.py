@@ -1,0 +1,1 @@
+"""Benches on Amaranth's simulator; they return what they saw."""

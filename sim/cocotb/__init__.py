@@ -1,0 +1,1 @@
+"""Benches on cocotb, for Icarus and Verilator."""

@@ -1,0 +1,1 @@
+"""Benches in C++ around verilated hardware, for long runs."""
