@@ -110,7 +110,7 @@ def study(
     as_json: AsJson = False,
 ) -> None:
     """Training time over GPU counts and fabrics: table, results.csv, figures, manifest.json."""
-    from lightfabric.flows import study as flow
+    from lightfabric.flows.command import study as flow
 
     flow.main(spec, out, fidelity, as_json)
 
@@ -118,7 +118,7 @@ def study(
 @app.command()
 def characterize(spec: SpecFile = None, as_json: AsJson = False) -> None:
     """Measure the timing of link and switch on the RTL."""
-    from lightfabric.flows import characterize as flow
+    from lightfabric.flows.command import characterize as flow
 
     flow.main(spec, as_json)
 
@@ -146,7 +146,7 @@ def place(
     as_json: AsJson = False,
 ) -> None:
     """Parallelism, order of ranks, sparsity, locality and lower bounds."""
-    from lightfabric.flows import place as flow
+    from lightfabric.flows.command import place as flow
 
     flow.main(spec, gpus, fabric, as_json, export, out, objective)
 
@@ -157,7 +157,7 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Step time, its parts and memory of the plans in a table."""
-    from lightfabric.flows import predict as flow
+    from lightfabric.flows.command import predict as flow
 
     flow.main(file, as_json)
 
@@ -170,7 +170,7 @@ def qap(
     as_json: AsJson = False,
 ) -> None:
     """Map facilities onto locations: a quadratic assignment problem, with a lower bound."""
-    from lightfabric.flows import qap as flow
+    from lightfabric.flows.command import qap as flow
 
     flow.main(file, seconds, seed, as_json)
 
@@ -188,7 +188,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Run the task graph of a real job on a fabric."""
-    from lightfabric.flows import replay as flow
+    from lightfabric.flows.command import replay as flow
 
     flow.main(file, bandwidth, fabric, fidelity, out, as_json, trace)
 
@@ -216,7 +216,7 @@ def network(
     as_json: AsJson = False,
 ) -> None:
     """Synthetic traffic on the cycle model of a network of routers."""
-    from lightfabric.flows import network as flow
+    from lightfabric.flows.command import network as flow
 
     settings = flow.Settings(topology, k, n, vcs, buffer, packet_flits, load, traffic, seed, allocator, switching)
     flow.main(settings, sweep, out, as_json)
@@ -241,7 +241,7 @@ def sim(
     as_json: AsJson = False,
 ) -> None:
     """Simulate a block's RTL."""
-    from lightfabric.flows import sim as flow
+    from lightfabric.flows.command import sim as flow
 
     faults = flow.Faults(bursts, drops, duplicates, stalls)
     flow.main(block, simulator, _prototype(spec), waves, ber, packets, seed, as_json, faults, capture)
@@ -254,7 +254,7 @@ def verilog(
     spec: SpecOption = None,
 ) -> None:
     """Write a block as Verilog."""
-    from lightfabric.flows import verilog as flow
+    from lightfabric.flows.command import verilog as flow
 
     flow.main(block, output, _prototype(spec))
 
@@ -265,7 +265,7 @@ def registers(
     language: Annotated[str, typer.Option("--format", help="systemrdl, markdown or c.")] = "markdown",
 ) -> None:
     """Write the register map of a link."""
-    from lightfabric.flows import registers as flow
+    from lightfabric.flows.command import registers as flow
 
     flow.main(language, output)
 
@@ -278,7 +278,7 @@ def synth(
     as_json: AsJson = False,
 ) -> None:
     """Place and route a block: LUT, FF, BRAM, Fmax."""
-    from lightfabric.flows import synth as flow
+    from lightfabric.flows.command import synth as flow
 
     flow.main(block, device, _prototype(spec), as_json)
 
@@ -289,7 +289,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Prove properties of the RTL."""
-    from lightfabric.flows import verify as flow
+    from lightfabric.flows.command import verify as flow
 
     flow.main(block, as_json)
 
@@ -302,13 +302,13 @@ def bench(
     as_json: AsJson = False,
 ) -> None:
     """Measure speed against named references, as ratios, and the cost model against measured steps."""
-    from lightfabric.flows import bench as flow
+    from lightfabric.flows.command import bench as flow
 
     flow.main(name, as_json)
 
 
 def _prototype(path: Path | None) -> Any:
-    from lightfabric.flows.load import load_spec
+    from lightfabric.flows.format.spec_file import load_spec
 
     return load_spec(path, default="prototype")
 

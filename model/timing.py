@@ -11,8 +11,8 @@ class LinkTiming:
     The line is trained, and then a train of flit slots, one after the other. A flit is *staged* when it is taken from its
     queue, its credit goes back and one of the far end is spent; then a slot is *decided* to carry it, ``line_cycles`` before
     the last beat of the slot before is on the line at the transmitter. A slot *arrives* when its own last beat is at the
-    receiver. The first group of values says which slot can carry what; with the times of the slots (``model.slot``) and the
-    delay of the fibre they give every latency. The second group is measured end to end at zero delay.
+    receiver. The first group of values says which slot can carry what; with the times of the slots (``model.cycle.slot``)
+    and the delay of the fibre they give every latency. The second group is measured end to end at zero delay.
     """
 
     first_beat_cycle: int

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.network import Circuits
+from lightfabric.model.fluid.network import Circuits
 from lightfabric.model.spec import (
     AcceleratorSpec,
     ChipletSpec,
@@ -19,19 +19,19 @@ from lightfabric.model.spec import (
     JobSpec,
     NetworkJobSpec,
 )
-from lightfabric.placement.case import Cases
-from lightfabric.placement.data_parallel import data_parallel_plan, network_memory, network_seconds, network_traffic
-from lightfabric.placement.mapping import (
+from lightfabric.placement.circuit.rate import estimated_rates, rate_options
+from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.graph.data_parallel import data_parallel_plan, network_memory, network_seconds, network_traffic
+from lightfabric.placement.mapping.order import Objective, Order, best_order, searched_order
+from lightfabric.placement.mapping.traffic import (
     Traffic,
     degrees,
     gpu_bytes_per_s,
     ring_steps,
     traffic,
 )
-from lightfabric.placement.order import Objective, Order, best_order, searched_order
-from lightfabric.placement.rate import estimated_rates, rate_options
-from lightfabric.placement.search import Option, Ranked, Rates, Seconds, iteration_seconds, search, whole_space
-from lightfabric.placement.workload import Memory, Plan, peak_memory
+from lightfabric.placement.search.search import Option, Ranked, Rates, Seconds, iteration_seconds, search, whole_space
+from lightfabric.placement.workload.transformer import Memory, Plan, peak_memory
 
 PLANS_TRIED = 6
 """Plans of different degrees or virtual stages that get an order and circuits; the estimate that ranks them is close."""

@@ -11,23 +11,23 @@ from math import ceil, gcd
 from typing import Any
 
 from lightfabric.model.codec import CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCES
-from lightfabric.model.slot import Slots
+from lightfabric.model.cycle.slot import Slots
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, spec_hash
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 from lightfabric.rtl.link import REPLAY_TIMEOUT_SLOTS, REPLAYS_TO_RETRAIN
-from lightfabric.sim.bench import ClientFlit, Transfers
-from lightfabric.sim.client import EgressBench, IngressBench, words
-from lightfabric.sim.link import LinkBench, LinkRun, Lost, Slot
-from lightfabric.sim.switch import SwitchBench
+from lightfabric.sim.bench.bench import ClientFlit, Transfers
+from lightfabric.sim.bench.client import EgressBench, IngressBench, words
+from lightfabric.sim.bench.link import LinkBench, LinkRun, Lost, Slot
+from lightfabric.sim.bench.switch import SwitchBench
 
 _FLIT = ClientFlit(b"\1")
 
 MEASURED_BY = (
     "rtl",
-    "sim/bench.py",
-    "sim/link.py",
-    "sim/switch.py",
-    "sim/client.py",
+    "sim/bench/bench.py",
+    "sim/bench/link.py",
+    "sim/bench/switch.py",
+    "sim/bench/client.py",
     "sim/characterize.py",
     "model/codec.py",
 )
@@ -37,9 +37,9 @@ def rtl_hash() -> str:
     """Hash of the hardware's sources, of what measures it and of the simulator's version, 16 hexadecimal digits."""
     digest = hashlib.sha256(version("amaranth").encode())
     for name in MEASURED_BY:
-        folder, _, file = name.partition("/")
-        package = files(f"lightfabric.{folder}")
-        sources = [package / file] if file else sorted(package.iterdir(), key=lambda entry: entry.name)
+        folder, _, file = name.rpartition("/")
+        package = files(f"lightfabric.{folder or file}".replace("/", "."))
+        sources = [package / file] if folder else sorted(package.iterdir(), key=lambda entry: entry.name)
         for source in sources:
             if source.name.endswith(".py"):
                 digest.update(source.name.encode() + source.read_bytes())

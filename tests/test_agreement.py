@@ -12,20 +12,20 @@ from math import ceil
 import numpy as np
 import pytest
 
-from lightfabric.model import link as model_link
-from lightfabric.model import switch as model_switch
-from lightfabric.model.block import Module, connect
-from lightfabric.model.kernel import System
-from lightfabric.model.slot import Losses
+from lightfabric.model.cycle import link as model_link
+from lightfabric.model.cycle import switch as model_switch
+from lightfabric.model.cycle.slot import Losses
+from lightfabric.model.cycle.terminal import Sink, Source, flits
+from lightfabric.model.kernel.block import Module, connect
+from lightfabric.model.kernel.system import System
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
-from lightfabric.model.terminal import Sink, Source, flits
 from lightfabric.model.timing import Timing
 from lightfabric.rtl import link as rtl_link
 from lightfabric.rtl.lane import PHASES
-from lightfabric.sim.bench import ClientFlit
+from lightfabric.sim.bench.bench import ClientFlit
+from lightfabric.sim.bench.link import LinkBench, LinkRun
+from lightfabric.sim.bench.switch import SwitchBench
 from lightfabric.sim.characterize import characterize, stream_window_flits
-from lightfabric.sim.link import LinkBench, LinkRun
-from lightfabric.sim.switch import SwitchBench
 
 SPECS = {
     "a beat per flit": ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, buffer_flits=12, reach_m=2.0),

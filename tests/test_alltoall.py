@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.placement.alltoall import Axis, Scheme, all_gather_bytes_per_s, best, degree_bytes, schemes, totient_strides
+from lightfabric.placement.circuit.alltoall import (
+    Axis,
+    Scheme,
+    all_gather_bytes_per_s,
+    best,
+    degree_bytes,
+    schemes,
+    totient_strides,
+)
 
 
 def links(scheme):

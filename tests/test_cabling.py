@@ -10,15 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightfabric.model import cabling, fluid, network
-from lightfabric.model.cabling import Cabling, Hub, Hubs, build, layers, line
-from lightfabric.model.cluster import Cluster
-from lightfabric.model.kernel import DeadlockError
-from lightfabric.model.network import Circuits
+from lightfabric.model.cycle.cluster import Cluster
+from lightfabric.model.fabric import cabling
+from lightfabric.model.fabric.cabling import Cabling, Hub, Hubs, build, layers, line
+from lightfabric.model.fluid import engine as fluid
+from lightfabric.model.fluid import network
+from lightfabric.model.fluid.network import Circuits
+from lightfabric.model.kernel.system import DeadlockError
 from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, ElectricalSwitchSpec, SipOcsSpec, SipRingSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
-from lightfabric.placement.circuit import assign
+from lightfabric.placement.circuit.assign import assign
 
 SPEC = ChipletSpec(ports=4, wavelengths_per_port=8, flit_bytes=128, buffer_flits=60, reach_m=20.0)
 PAYLOAD = SPEC.payload_bytes

@@ -3,14 +3,14 @@
 import pytest
 from scapy.utils import RawPcapNgReader
 
-from lightfabric.flows import sim
-from lightfabric.flows.load import load_spec
+from lightfabric.flows.command import sim
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError
 from lightfabric.model.codec import DATA, Flit
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.sim.bench import ClientFlit
-from lightfabric.sim.capture import LINKTYPE_USER0, Captured, flits, pcapng
-from lightfabric.sim.link import LinkBench
+from lightfabric.sim.bench.bench import ClientFlit
+from lightfabric.sim.bench.capture import LINKTYPE_USER0, Captured, flits, pcapng
+from lightfabric.sim.bench.link import LinkBench
 
 SPEC = ChipletSpec(ports=1, wavelengths_per_port=4, flit_bytes=64, buffer_flits=8, reach_m=1.0)
 

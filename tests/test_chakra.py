@@ -6,13 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lightfabric.model import fluid
-from lightfabric.model.network import star
+from lightfabric.model.fluid import engine as fluid
+from lightfabric.model.fluid.network import star
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec, NetworkJobSpec
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement import assembly, chakra, goal, local
-from lightfabric.placement.graph import task_graph
-from lightfabric.placement.workload import Plan
+from lightfabric.placement.format import chakra, goal
+from lightfabric.placement.graph import by_rank as local
+from lightfabric.placement.graph.iteration import assembly, task_graph
+from lightfabric.placement.workload.transformer import Plan
 
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=16)
 PLANS = [Plan(1, 1, 1, 1), Plan(2, 1, 1, 2), Plan(1, 4, 1, 1), Plan(1, 1, 4, 1), Plan(2, 2, 2, 2), Plan(4, 2, 4, 1, "full")]

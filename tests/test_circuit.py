@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.model.network import Circuits
+from lightfabric.model.fluid.network import Circuits
 from lightfabric.model.spec import ChipletSpec, JobSpec, ModelSpec, SipOcsSpec, SipRingSpec
-from lightfabric.placement.circuit import assign, permutations
-from lightfabric.placement.mapping import ring_steps, traffic
-from lightfabric.placement.order import best_order
-from lightfabric.placement.rate import rate_options
-from lightfabric.placement.workload import Plan
+from lightfabric.placement.circuit.assign import assign, permutations
+from lightfabric.placement.circuit.rate import rate_options
+from lightfabric.placement.mapping.order import best_order
+from lightfabric.placement.mapping.traffic import ring_steps, traffic
+from lightfabric.placement.workload.transformer import Plan
 
 OCS = SipOcsSpec("ocs", "sip-ocs")
 CHIPLET = ChipletSpec()

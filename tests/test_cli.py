@@ -9,10 +9,10 @@ from importlib.resources import files
 
 import pytest
 
-from lightfabric.flows import timing_store
-from lightfabric.flows.load import load_spec
-from lightfabric.flows.pool import interrupts_blocked
+from lightfabric.flows.format import timing_store
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import RunError, written_whole
+from lightfabric.flows.tool.pool import interrupts_blocked
 from lightfabric.model.spec import ChipletSpec, spec_hash
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 from lightfabric.sim import characterize

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lightfabric.flows.allreduce import all_reduce, cabling, closed_form_cycles, measure
-from lightfabric.model import fluid
-from lightfabric.model.cabling import Hub, Hubs, circuit_switched, ring
-from lightfabric.model.cluster import Cluster
-from lightfabric.model.network import star
+from lightfabric.flows.experiment.allreduce import all_reduce, cabling, closed_form_cycles, measure
+from lightfabric.model.cycle.cluster import Cluster
+from lightfabric.model.fabric.cabling import Hub, Hubs, circuit_switched, ring
+from lightfabric.model.fluid import engine as fluid
+from lightfabric.model.fluid.network import star
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.model.timing import Timing
@@ -171,7 +171,8 @@ def test_cablings_that_cannot_be_are_named():
 
 def test_without_numba_the_same_happens():
     code = (
-        "from lightfabric.flows.allreduce import all_reduce, cabling; from lightfabric.model.cluster import Cluster; "
+        "from lightfabric.flows.experiment.allreduce import all_reduce, cabling; "
+        "from lightfabric.model.cycle.cluster import Cluster; "
         "from lightfabric.model.spec import ChipletSpec; from dataclasses import fields; "
         "from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing; "
         "link = LinkTiming(**{field.name: 3 for field in fields(LinkTiming)}); "

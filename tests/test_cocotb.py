@@ -5,9 +5,10 @@ import shutil
 import pytest
 from scapy.utils import RawPcapNgReader
 
-from lightfabric.flows import cocotb, tools
-from lightfabric.flows.load import load_spec
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import RunError
+from lightfabric.flows.tool import cocotb
+from lightfabric.flows.tool import program as tools
 
 SPEC = load_spec(None, "prototype").chiplet
 PACKETS = 40

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.placement.colouring import colour, verify
+from lightfabric.placement.circuit.colouring import colour, verify
 
 
 def covered(nodes, source, steps):

@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightfabric.flows import accuracy, measurement
+from lightfabric.flows.experiment import accuracy
+from lightfabric.flows.format import run_table as measurement
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, JobSpec, ModelSpec
-from lightfabric.placement.calibration import calibration
-from lightfabric.placement.case import cases
-from lightfabric.placement.cost import backward_seconds, forward_seconds, layer_seconds, layer_weights
-from lightfabric.placement.gemm import TILES, gemm_seconds
-from lightfabric.placement.mapping import pair_bytes
-from lightfabric.placement.memory import memories
-from lightfabric.placement.preset import MODELS
-from lightfabric.placement.search import MEMORY_SLACK, WHOLE, Rates, gradient_bytes, iteration_seconds, plans
-from lightfabric.placement.step import rank_parameters, sent_bytes
-from lightfabric.placement.workload import Plan, iteration_flops, parameters, peak_memory
+from lightfabric.placement.cost.calibration import calibration
+from lightfabric.placement.cost.gemm import TILES, gemm_seconds
+from lightfabric.placement.cost.layer import backward_seconds, forward_seconds, layer_seconds, layer_weights
+from lightfabric.placement.cost.memory import memories
+from lightfabric.placement.cost.step import rank_parameters, sent_bytes
+from lightfabric.placement.cost.table import cases
+from lightfabric.placement.mapping.traffic import pair_bytes
+from lightfabric.placement.search.search import MEMORY_SLACK, WHOLE, Rates, gradient_bytes, iteration_seconds, plans
+from lightfabric.placement.workload.preset import MODELS
+from lightfabric.placement.workload.transformer import Plan, iteration_flops, parameters, peak_memory
 
 A100, H100 = ACCELERATORS["a100"], ACCELERATORS["h100"]
 GPT3 = JobSpec(MODELS["gpt3-175b"], batch=1536)
@@ -246,7 +247,7 @@ def test_held_out_models_are_predicted_better_than_by_a_constant_efficiency():
 
 @shared
 def test_the_constants_are_those_that_the_script_fits():
-    from lightfabric.flows import calibrate
+    from lightfabric.flows.experiment import calibrate
 
     runs = measurement.read(SHARED)
     known = calibrate.ASSUMED | calibrate.collectives(SHARED.parent / "collectives_a100.csv")

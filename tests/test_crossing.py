@@ -10,8 +10,8 @@ from amaranth.lib import data
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.client import beat_layout
 from lightfabric.rtl.crossing import StreamCrossing
-from lightfabric.sim.bench import BenchTimeoutError
-from lightfabric.sim.crossing import Clock, CrossingBench
+from lightfabric.sim.bench.bench import BenchTimeoutError
+from lightfabric.sim.bench.crossing import Clock, CrossingBench
 
 LAYOUT = beat_layout(ChipletSpec(wavelengths_per_port=1))
 BENCH = CrossingBench(LAYOUT)

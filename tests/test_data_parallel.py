@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from lightfabric.model import fluid, network
+from lightfabric.model.fluid import engine as fluid
+from lightfabric.model.fluid import network
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, NetworkJobSpec, SipOcsSpec, SipRingSpec
 from lightfabric.model.task import Kind
-from lightfabric.placement.data_parallel import (
+from lightfabric.placement.graph.data_parallel import (
     BUCKET_BYTES,
     data_parallel_plan,
     layers_of,
@@ -15,12 +16,12 @@ from lightfabric.placement.data_parallel import (
     network_seconds,
     network_traffic,
 )
-from lightfabric.placement.exchange import owned_tables
-from lightfabric.placement.graph import task_graph
-from lightfabric.placement.layered import CRITEO_ROWS, dlrm, resnet50, total, vgg16
+from lightfabric.placement.graph.iteration import task_graph
+from lightfabric.placement.mapping.exchange import owned_tables
 from lightfabric.placement.place import candidates, options
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search import DoesNotFit, Rates
+from lightfabric.placement.search.search import DoesNotFit, Rates
+from lightfabric.placement.workload.layered import CRITEO_ROWS, dlrm, resnet50, total, vgg16
 
 H100 = ACCELERATORS["h100"]
 SMALL = replace(H100, name="small", memory_gib=4.0)

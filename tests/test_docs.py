@@ -11,10 +11,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = ("flows", "model", "placement", "rtl", "sim")
 MODULES = [
-    f"lightfabric.{folder}.{module.name}"
+    module.name
     for folder in FOLDERS
-    for module in pkgutil.iter_modules([str(ROOT / folder)])
-    if not module.name.startswith("cocotb_")
+    for module in pkgutil.walk_packages([str(ROOT / folder)], f"lightfabric.{folder}.")
+    if not module.name.startswith("lightfabric.sim.cocotb.")
 ]
 
 

@@ -6,14 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lightfabric.flows import exchange, place, replay, trace
+from lightfabric.flows.command import place, replay
+from lightfabric.flows.format import perfetto as trace
+from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.report import InputError
-from lightfabric.model import fluid
-from lightfabric.model.network import star
+from lightfabric.model.fluid import engine as fluid
+from lightfabric.model.fluid.network import star
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
 from lightfabric.model.task import Kind
-from lightfabric.placement.graph import task_graph
-from lightfabric.placement.workload import Plan
+from lightfabric.placement.graph.iteration import task_graph
+from lightfabric.placement.workload.transformer import Plan
 
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=16)
 GRAPH = task_graph(JOB, ACCELERATORS["h100"], Plan(2, 2, 2, 2))

@@ -11,13 +11,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lightfabric.flows import network as flow
+from lightfabric.flows.command import network as flow
 from lightfabric.flows.report import InputError
-from lightfabric.model.experiment import Network
-from lightfabric.model.kernel import DeadlockError
-from lightfabric.model.router import ANY_PORT, WAY_BITS
-from lightfabric.model.topology import NAMES, End, Topology, topology
-from lightfabric.model.traffic import PATTERNS, Traffic, destinations
+from lightfabric.model.kernel.system import DeadlockError
+from lightfabric.model.router.experiment import Network
+from lightfabric.model.router.injection import PATTERNS, Traffic, destinations
+from lightfabric.model.router.router import ANY_PORT, WAY_BITS
+from lightfabric.model.router.topology import NAMES, End, Topology, topology
 
 # Mean packet latency in cycles of BookSim2, commit 28f43299, iq router with 8 virtual channels of 8 flits and iSLIP, its
 # 95 % interval (0.2 where it was not given): facts/simulators.md. Network, k, n, flits of a packet, traffic, load.
@@ -225,8 +225,8 @@ def compiled_and_interpreted(code):
 
 def test_without_numba_the_same_happens():
     code = (
-        "from lightfabric.model.experiment import Network; from lightfabric.model.topology import topology; "
-        "from lightfabric.model.traffic import Traffic; "
+        "from lightfabric.model.router.experiment import Network; from lightfabric.model.router.topology import topology; "
+        "from lightfabric.model.router.injection import Traffic; "
         "traffic = Traffic(0.4, 2, warm_up_cycles=20, batch_cycles=10, batches=4); "
         "made = Network(topology('crossbar', 8, 1), traffic, 8, 4, 5); "
         "result = made.run(400); print(result.latency_cycles, result.flit_hops)"
@@ -238,8 +238,10 @@ def test_without_numba_the_same_happens():
 def test_looking_ahead_changes_nothing_and_looks_at_what_there_is():
     """Interpreted, where routers look ahead at once; compiled, so few do not."""
     code = (
-        "import numba; from lightfabric.model import glimpse, router; from lightfabric.model.experiment import Network; "
-        "from lightfabric.model.topology import topology; from lightfabric.model.traffic import Traffic\n"
+        "import numba; from lightfabric.model.router import prefetch as glimpse; "
+        "from lightfabric.model.router import router; "
+        "from lightfabric.model.router.experiment import Network; "
+        "from lightfabric.model.router.topology import topology; from lightfabric.model.router.injection import Traffic\n"
         "looked = []\n"
         "def touch(array, place): looked.append(0 <= place < len(array))\n"
         "if numba.config.DISABLE_JIT: router.MANY, glimpse.touch = glimpse.GLIMPSES, touch\n"

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightfabric.flows import fidelity, panel, replay, study
-from lightfabric.flows.load import load_spec
+from lightfabric.flows.command import replay, study
+from lightfabric.flows.experiment import fidelity
+from lightfabric.flows.figure import panel
+from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.flows.format.timing_store import measured_timing
 from lightfabric.flows.report import InputError
-from lightfabric.flows.timing_store import measured_timing
-from lightfabric.model.cabling import ring
+from lightfabric.model.fabric.cabling import ring
 from lightfabric.model.spec import JobSpec, ModelSpec, SipRingSpec
 from lightfabric.model.task import Kind, TaskGraph
 

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.model.fluid import run
-from lightfabric.model.network import Network, star
+from lightfabric.model.fluid.engine import run
+from lightfabric.model.fluid.network import Network, star
 from lightfabric.model.task import Kind
 
 COMPUTE, TRANSFER, ALL_REDUCE, BARRIER = (int(kind) for kind in Kind)
@@ -279,8 +279,8 @@ def test_the_same_input_gives_the_same_schedule(load):
 def test_without_compilation_the_same_schedule_comes_out():
     code = (
         "import importlib.util, json, sys\n"
-        "from lightfabric.model.fluid import run\n"
-        "from lightfabric.model.network import star\n"
+        "from lightfabric.model.fluid.engine import run\n"
+        "from lightfabric.model.fluid.network import star\n"
         "spec = importlib.util.spec_from_file_location('naive', sys.argv[1])\n"
         "naive = importlib.util.module_from_spec(spec)\n"
         "spec.loader.exec_module(naive)\n"

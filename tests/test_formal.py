@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from lightfabric.flows import verify
+from lightfabric.flows.command import verify
 from lightfabric.rtl import channel, link, register
 from lightfabric.rtl.channel import Queue
 from lightfabric.sim import formal

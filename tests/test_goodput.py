@@ -4,12 +4,12 @@ from math import sqrt
 
 import pytest
 
-from lightfabric.flows import native as flow
-from lightfabric.model.slot import Slots
+from lightfabric.flows.tool import native as flow
+from lightfabric.model.cycle.slot import Slots
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
 from lightfabric.model.timing import LinkTiming
-from lightfabric.sim import native
 from lightfabric.sim.characterize import measure_link
+from lightfabric.sim.native import link as native
 
 DELAYS_CYCLES = (10, 100, 1000)
 ERROR_RATES = (1e-7, 1e-6, 1e-5)

@@ -12,11 +12,11 @@ import pytest
 
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
 from lightfabric.model.task import Kind
-from lightfabric.placement.cost import backward_seconds, forward_seconds, optimiser_seconds
-from lightfabric.placement.graph import backward_steps, forward_steps, pass_steps, task_graph
-from lightfabric.placement.mapping import traffic
-from lightfabric.placement.search import Rates, iteration_seconds
-from lightfabric.placement.workload import (
+from lightfabric.placement.cost.layer import backward_seconds, forward_seconds, optimiser_seconds
+from lightfabric.placement.graph.iteration import backward_steps, forward_steps, pass_steps, task_graph
+from lightfabric.placement.mapping.traffic import traffic
+from lightfabric.placement.search.search import Rates, iteration_seconds
+from lightfabric.placement.workload.transformer import (
     Plan,
     backward_reduces,
     exchange_bytes,
@@ -279,8 +279,8 @@ def test_gpt3_on_1024_ranks_fits_2_gib():
     code = """if True:
         import resource
         from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
-        from lightfabric.placement.graph import task_graph
-        from lightfabric.placement.workload import Plan
+        from lightfabric.placement.graph.iteration import task_graph
+        from lightfabric.placement.workload.transformer import Plan
         job = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch=1536)
         task_graph(job, ACCELERATORS["h100"], Plan(8, 8, 16, 1)).verify()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"""

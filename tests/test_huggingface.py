@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.flows.huggingface import MOST_BYTES, load_model
+from lightfabric.flows.format.huggingface import MOST_BYTES, load_model
 from lightfabric.flows.report import InputError
-from lightfabric.placement.preset import MODELS
-from lightfabric.placement.workload import parameters
+from lightfabric.placement.workload.preset import MODELS
+from lightfabric.placement.workload.transformer import parameters
 
 LLAMA3_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "attention_dropout": 0.0,

@@ -16,14 +16,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vcd.reader import TokenKind, tokenize
 
-from lightfabric.model import channel
-from lightfabric.model.block import Block, Input, Memory, Module, Output, connect
-from lightfabric.model.channel import NEVER, NO_FLIT, Channels, Fifo, Signal, forward, free_space, peek, read, wake_at, write
-from lightfabric.model.compiled import PAGE, Records, compiled, from_, look_up
-from lightfabric.model.elaboration import lay_out_pages
-from lightfabric.model.kernel import DeadlockError, System
-from lightfabric.model.terminal import Sink, Source, flits
-from lightfabric.model.trace import Trace
+from lightfabric.model.cycle.terminal import Sink, Source, flits
+from lightfabric.model.kernel.block import Block, Input, Memory, Module, Output, connect
+from lightfabric.model.kernel.channel import (
+    NEVER,
+    NO_FLIT,
+    Channels,
+    Fifo,
+    Signal,
+    forward,
+    free_space,
+    peek,
+    read,
+    wake_at,
+    write,
+)
+from lightfabric.model.kernel.compiled import PAGE, Records, compiled, from_, look_up
+from lightfabric.model.kernel.elaboration import lay_out_pages
+from lightfabric.model.kernel.system import DeadlockError, System, channel
+from lightfabric.model.kernel.waveform import Trace
 
 ROOT = Path(__file__).parents[1]
 
@@ -445,7 +456,7 @@ def test_the_same_code_runs_without_the_compiler() -> None:
 def test_compiled_code_of_a_block_is_stale_when_the_kernel_has_changed() -> None:
     for function in (_step_hop, channel.push):
         stamp = function._cache._cache_file._source_stamp  # type: ignore[attr-defined]
-        assert dict(stamp[1])["channel.py"] == Path(channel.__file__).stat().st_mtime_ns
+        assert dict(stamp[1])["kernel/channel.py"] == Path(channel.__file__).stat().st_mtime_ns
 
 
 def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:

@@ -8,15 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.flows.load import load_spec
-from lightfabric.flows.place import _columns
-from lightfabric.model.network import Circuits
+from lightfabric.flows.command.place import _columns
+from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.model.fluid.network import Circuits
 from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
-from lightfabric.placement.circuit import assign
-from lightfabric.placement.demand import Demand
-from lightfabric.placement.load import lane_load
-from lightfabric.placement.mapping import DATA, Traffic
-from lightfabric.placement.permutation import one_shot
+from lightfabric.placement.circuit import assign, lane_load
+from lightfabric.placement.circuit.demand import Demand
+from lightfabric.placement.circuit.permutation import one_shot
+from lightfabric.placement.mapping.traffic import DATA, Traffic
 from lightfabric.placement.place import candidates
 
 OCS = SipOcsSpec("ocs", "sip-ocs")

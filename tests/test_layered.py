@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightfabric.placement.layered import CRITEO_ROWS, dlrm, resnet50, total, transformer_big, vgg16
+from lightfabric.placement.workload.layered import CRITEO_ROWS, dlrm, resnet50, total, transformer_big, vgg16
 
 
 def test_resnet_50_has_the_weights_and_products_of_torchvision():

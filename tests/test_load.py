@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.flows.load import MOST_BYTES, load_spec
+from lightfabric.flows.format.spec_file import MOST_BYTES, load_spec
 from lightfabric.flows.report import InputError
 from lightfabric.model.spec import ACCELERATORS, SipRingSpec
-from lightfabric.placement.preset import MODELS
+from lightfabric.placement.workload.preset import MODELS
 
 SMALL = (files("lightfabric.examples") / "small.toml").read_text()
 SAID_MAX = 400

@@ -21,9 +21,10 @@ from lightfabric.model.spec import (
     SipRingSpec,
     Spec,
 )
-from lightfabric.placement.circuit import permutations
-from lightfabric.placement.graph import task_graph
-from lightfabric.placement.mapping import (
+from lightfabric.placement.circuit.assign import permutations
+from lightfabric.placement.graph.iteration import task_graph
+from lightfabric.placement.mapping.order import best_order, fold, orders, strides
+from lightfabric.placement.mapping.traffic import (
     Traffic,
     bottleneck_seconds,
     pair_bytes,
@@ -31,10 +32,9 @@ from lightfabric.placement.mapping import (
     segment_load,
     traffic,
 )
-from lightfabric.placement.order import best_order, fold, orders, strides
 from lightfabric.placement.place import candidates
-from lightfabric.placement.search import DoesNotFit
-from lightfabric.placement.workload import Plan
+from lightfabric.placement.search.search import DoesNotFit
+from lightfabric.placement.workload.transformer import Plan
 
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=64)
 CHIPLET = ChipletSpec()

@@ -11,13 +11,13 @@ from amaranth import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from lightfabric.flows import native as flow
-from lightfabric.flows import sim
-from lightfabric.flows.load import load_spec
+from lightfabric.flows.command import sim
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError, RunError
+from lightfabric.flows.tool import native as flow
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.top import AxiLink
-from lightfabric.sim import native
+from lightfabric.sim.native import link as native
 
 PROTOTYPE = load_spec(None, "prototype")
 NARROW = ChipletSpec(ports=1, wavelengths_per_port=1, flit_bytes=64)

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lightfabric.model.network import FIBRE_PS_PER_M, Circuits, build, port_bytes_per_s, star
+from lightfabric.model.fluid.network import FIBRE_PS_PER_M, Circuits, build, port_bytes_per_s, star
 from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, ElectricalSwitchSpec, SipOcsSpec, SipRingSpec
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 

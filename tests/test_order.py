@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, JobSpec, ModelSpec, SipRingSpec
-from lightfabric.placement.mapping import bound_byte_hops, traffic
-from lightfabric.placement.order import OBJECTIVES, best_order, orders, searched_order
+from lightfabric.placement.mapping.order import OBJECTIVES, best_order, orders, searched_order
+from lightfabric.placement.mapping.traffic import bound_byte_hops, traffic
 from lightfabric.placement.place import candidates
 from lightfabric.placement.plan import Plan
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightfabric.placement.partition import cuts, end_layers, slowest_stage
+from lightfabric.placement.search.partition import cuts, end_layers, slowest_stage
 
 
 def every_cut(layers, stages):

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.model import cabling
-from lightfabric.placement.demand import Demand
-from lightfabric.placement.permutation import circuits, one_shot
+from lightfabric.model.fabric import cabling
+from lightfabric.placement.circuit.demand import Demand
+from lightfabric.placement.circuit.permutation import circuits, one_shot
 
 
 @st.composite

@@ -5,11 +5,11 @@ import re
 import numpy as np
 import pytest
 
-from lightfabric.model.block import Module, connect
-from lightfabric.model.channel import Fifo
-from lightfabric.model.kernel import System
-from lightfabric.model.photonic import Circuit, Ocs, WavelengthRing
-from lightfabric.model.terminal import Sink, Source, flits
+from lightfabric.model.cycle.photonic import Circuit, Ocs, WavelengthRing
+from lightfabric.model.cycle.terminal import Sink, Source, flits
+from lightfabric.model.kernel.block import Module, connect
+from lightfabric.model.kernel.channel import Fifo
+from lightfabric.model.kernel.system import System
 
 HOP, ADD, DROP = 7, 2, 3
 

@@ -5,10 +5,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightfabric.model.spec import JobSpec, ModelSpec
-from lightfabric.placement.layer import layer_parameters
 from lightfabric.placement.plan import Plan, routed_layers, stage_layers
-from lightfabric.placement.preset import MODELS
-from lightfabric.placement.workload import (
+from lightfabric.placement.workload.parameter import layer_parameters
+from lightfabric.placement.workload.preset import MODELS
+from lightfabric.placement.workload.transformer import (
     activation_bytes,
     active_parameters,
     attention_flops,

@@ -8,11 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightfabric.flows import measurement, place, predict, timing_store
+from lightfabric.flows.command import place, predict
+from lightfabric.flows.format import run_table as measurement
+from lightfabric.flows.format import timing_store
 from lightfabric.flows.report import InputError
 from lightfabric.model.spec import ACCELERATORS, JobSpec
-from lightfabric.placement.preset import MODELS
-from lightfabric.placement.search import Rates, pareto, whole_space
+from lightfabric.placement.search.search import Rates, pareto, whole_space
+from lightfabric.placement.workload.preset import MODELS
 
 HEADER = "layers,params_b,hidden,heads,ffn,seq,vocab,accel,tp,pp,dp,gbs,mbs,recompute,zero,n_acc,step_s,notes"
 GOOD = "24,,1024,16,4096,1024,50257,A100-80GB,2,2,2,32,4,full,0,8,0.22,"

@@ -3,8 +3,8 @@
 import pytest
 
 from lightfabric.model.spec import JobSpec
-from lightfabric.placement.preset import MODELS
-from lightfabric.placement.workload import active_parameters, attention_flops, iteration_flops, parameters
+from lightfabric.placement.workload.preset import MODELS
+from lightfabric.placement.workload.transformer import active_parameters, attention_flops, iteration_flops, parameters
 
 EXACT = {
     # Elements of the tensors in the safetensors files of openai-community/gpt2*, meta-llama/Meta-Llama-3-*,

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightfabric.model.spec import ACCELERATORS, JobSpec
-from lightfabric.placement import layered
-from lightfabric.placement.exchange import expert_traffic, recommender_traffic
-from lightfabric.placement.mapping import (
+from lightfabric.placement.mapping.exchange import expert_traffic, recommender_traffic
+from lightfabric.placement.mapping.order import orders
+from lightfabric.placement.mapping.refine import refined
+from lightfabric.placement.mapping.traffic import (
     DATA,
     EXCHANGE,
     Traffic,
@@ -19,13 +20,11 @@ from lightfabric.placement.mapping import (
     ring_steps,
     segment_load,
 )
-from lightfabric.placement.order import orders
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.preset import MODELS
-from lightfabric.placement.refine import refined
-from lightfabric.placement.routing import expert_loads, zipf
-from lightfabric.placement.search import Rates, iteration_seconds
-from lightfabric.placement.workload import exchange_bytes, micro_batches, peak_memory
+from lightfabric.placement.search.search import Rates, iteration_seconds
+from lightfabric.placement.workload.preset import MODELS
+from lightfabric.placement.workload.routing import expert_loads, zipf
+from lightfabric.placement.workload.transformer import exchange_bytes, layered, micro_batches, peak_memory
 
 MIXTRAL = JobSpec(replace(MODELS["mixtral-8x7b"], sequence=4096), batch=512)
 DEEPSEEK = JobSpec(MODELS["deepseek-v3"], batch=1024)

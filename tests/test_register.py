@@ -15,12 +15,13 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from lightfabric.flows import cocotb, synth
-from lightfabric.flows import registers as flow
+from lightfabric.flows.command import registers as flow
+from lightfabric.flows.command import synth
 from lightfabric.flows.report import InputError
-from lightfabric.flows.tools import simulator_environment
+from lightfabric.flows.tool import cocotb
+from lightfabric.flows.tool.program import simulator_environment
 from lightfabric.rtl.register import BUS_ADDRESS_BITS, EVENTS, OKAY, REGISTERS, SLVERR, Field, Register, Registers, verify
-from lightfabric.sim.register import CHANNELS, Access, RegisterBench
+from lightfabric.sim.bench.register import CHANNELS, Access, RegisterBench
 
 ROOT = Path(__file__).parent.parent
 OFFSETS = {register.name: 4 * number for number, register in enumerate(REGISTERS)}

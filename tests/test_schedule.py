@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.model import cabling
-from lightfabric.placement.demand import Demand
-from lightfabric.placement.schedule import decompose, multi_shot
+from lightfabric.model.fabric import cabling
+from lightfabric.placement.circuit.demand import Demand
+from lightfabric.placement.circuit.multi_shot import decompose, multi_shot
 
 SIPML = {"circuit_bytes_per_s": 1e6, "delay_seconds": 20e-6, "slot_seconds": 100e-6}
 

@@ -6,9 +6,16 @@ from itertools import product
 import pytest
 
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, JobSpec, ModelSpec
-from lightfabric.placement.cost import backward_seconds, forward_seconds
-from lightfabric.placement.search import DoesNotFit, Rates, iteration_seconds, plans, search
-from lightfabric.placement.workload import Plan, backward_reduces, forward_reduces, peak_memory, reduce_bytes, ring_bytes
+from lightfabric.placement.cost.layer import backward_seconds, forward_seconds
+from lightfabric.placement.search.search import DoesNotFit, Rates, iteration_seconds, plans, search
+from lightfabric.placement.workload.transformer import (
+    Plan,
+    backward_reduces,
+    forward_reduces,
+    peak_memory,
+    reduce_bytes,
+    ring_bytes,
+)
 
 H100 = ACCELERATORS["h100"]
 GPT3 = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch=1536)

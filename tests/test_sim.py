@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from lightfabric.flows import sim
-from lightfabric.flows.load import load_spec
+from lightfabric.flows.command import sim
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError, RunError
 
 PROTOTYPE = load_spec(None, "prototype")
@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_run(capsys):
 
 
 def test_a_line_that_destroys_all_fails_the_run(capsys, monkeypatch):
-    monkeypatch.setattr("lightfabric.sim.traffic.STALL_TIMEOUTS", 1)
+    monkeypatch.setattr("lightfabric.sim.bench.traffic.STALL_TIMEOUTS", 1)
     with pytest.raises(RunError, match=r"^amaranth: \d+ of \d+ flits are lost: none arrived for \d+ cycles$"):
         run(capsys, ber=0.4, packets=2)
 

@@ -9,11 +9,13 @@ from importlib.resources import files
 
 import pytest
 
-from lightfabric.flows import study, timing_store
-from lightfabric.flows.load import load_spec
-from lightfabric.model import fluid, network
+from lightfabric.flows.command import study
+from lightfabric.flows.format import timing_store
+from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.model.fluid import engine as fluid
+from lightfabric.model.fluid import network
 from lightfabric.model.spec import spec_hash
-from lightfabric.placement.graph import task_graph
+from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.place import candidates
 
 SMALL = files("lightfabric.examples") / "small.toml"
@@ -199,7 +201,8 @@ def test_what_cannot_work_is_refused_and_nothing_written(environment, tmp_path, 
 
 def test_a_check_imports_nothing_slow():
     program = (
-        "import sys; from lightfabric.flows import load, study; study.check(load.load_spec(None), 'x'); print(*sys.modules)"
+        "import sys; from lightfabric.flows.format import spec_file; from lightfabric.flows.command import study; "
+        "study.check(spec_file.load_spec(None), 'x'); print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert not {"numba", "amaranth", "matplotlib", "scipy"} & set(done.stdout.split())

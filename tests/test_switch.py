@@ -6,8 +6,8 @@ import pytest
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.switch import Switch
-from lightfabric.sim.bench import ClientFlit
-from lightfabric.sim.switch import SwitchBench
+from lightfabric.sim.bench.bench import ClientFlit
+from lightfabric.sim.bench.switch import SwitchBench
 
 SPEC = ChipletSpec(ports=2, wavelengths_per_port=1, flit_bytes=64, buffer_flits=4, reach_m=1.0)
 

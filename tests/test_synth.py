@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from lightfabric.flows import synth, yowasp
-from lightfabric.flows.load import load_spec
+from lightfabric.flows.command import synth
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError, RunError
+from lightfabric.flows.tool import yowasp
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import RoundRobin
 

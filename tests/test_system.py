@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightfabric.flows import system
-from lightfabric.flows.timing_store import measured_timing
-from lightfabric.model.cabling import Cabling, circuit_switched, layers, ring
-from lightfabric.model.cluster import Cluster
+from lightfabric.flows.experiment import system
+from lightfabric.flows.format.timing_store import measured_timing
+from lightfabric.model.cycle.cluster import Cluster
+from lightfabric.model.fabric.cabling import Cabling, circuit_switched, layers, ring
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, JobSpec, ModelSpec
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.graph import task_graph
-from lightfabric.placement.workload import Plan
+from lightfabric.placement.graph.iteration import task_graph
+from lightfabric.placement.workload.transformer import Plan
 
 pytestmark = pytest.mark.slow
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from lightfabric.flows import bench, systemc
+from lightfabric.flows.command import bench
+from lightfabric.flows.experiment import systemc
+from lightfabric.flows.experiment.systemc import Ring
 from lightfabric.flows.report import RunError
-from lightfabric.flows.systemc import Ring
 
 COUNTS = ("delivered", "hops", "arrival_cycles", "check")
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.flows import replay
+from lightfabric.flows.command import replay
 from lightfabric.flows.report import InputError
 from lightfabric.model.task import Kind
-from lightfabric.placement import topoopt
-from lightfabric.placement.topoopt import TaskType, read
+from lightfabric.placement.format import topoopt
+from lightfabric.placement.format.topoopt import TaskType, read
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "topoopt"
 published = pytest.mark.skipif(not DATA.is_dir(), reason="the published task graphs are in ../shared/data/topoopt")

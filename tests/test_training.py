@@ -9,7 +9,7 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.lane import DESKEW_BLOCKS, SLIP_WAIT_BLOCKS
 from lightfabric.rtl.line import ALL_LANES, LOWER_LANES, UPPER_LANES
 from lightfabric.rtl.training import Bounds, State, config_code
-from lightfabric.sim.training import (
+from lightfabric.sim.bench.training import (
     Lane,
     LockBench,
     TrainingBench,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from lightfabric.model.block import Module
-from lightfabric.model.kernel import System
-from lightfabric.model.transaction import ApproximatelyTimed, Command, Delay, LooselyTimed, Payload
+from lightfabric.model.kernel.block import Module
+from lightfabric.model.kernel.system import System
+from lightfabric.model.kernel.transaction import ApproximatelyTimed, Command, Delay, LooselyTimed, Payload
 
 WRITES = [Payload(Command.WRITE, address, bytes([address])) for address in range(6)]
 READS = [Payload(Command.READ, address) for address in range(6)]

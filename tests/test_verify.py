@@ -9,8 +9,9 @@ from amaranth.hdl import Assert, Cover
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from lightfabric.flows import verify, yowasp
+from lightfabric.flows.command import verify
 from lightfabric.flows.report import InputError, RunError
+from lightfabric.flows.tool import yowasp
 from lightfabric.sim import formal
 
 

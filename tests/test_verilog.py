@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from lightfabric.flows import verilog
-from lightfabric.flows.load import load_spec
+from lightfabric.flows.command import verilog
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError
-from lightfabric.flows.tools import verilator_environment
+from lightfabric.flows.tool.program import verilator_environment
 from lightfabric.rtl.register import AxiLiteSignature
 from lightfabric.rtl.top import tops
 
@@ -64,7 +64,7 @@ def test_streams_have_axi_names(written):
 
 def test_the_verilog_does_not_depend_on_the_run_or_the_place():
     code = (
-        "import sys; from lightfabric.flows import load, verilog; "
+        "import sys; from lightfabric.flows.format import spec_file as load; from lightfabric.flows.command import verilog; "
         "sys.stdout.write(verilog.text('link', load.load_spec(None, 'prototype').chiplet))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lightfabric.placement import arc
-from lightfabric.placement.demand import Demand
-from lightfabric.placement.wavelength import Assignment, Ring, exact, relaxation, rounded, verify, without_reuse
+from lightfabric.placement.circuit import arc
+from lightfabric.placement.circuit.demand import Demand
+from lightfabric.placement.circuit.wavelength import Assignment, Ring, exact, relaxation, rounded, verify, without_reuse
 
 
 def neighbours(nodes, hops, size_bytes=lambda: 1, share=1.0, seed=0):

@@ -7,15 +7,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lightfabric.model import fluid
-from lightfabric.model.network import star
+from lightfabric.model.fluid import engine as fluid
+from lightfabric.model.fluid.network import star
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, JobSpec, ModelSpec
 from lightfabric.model.task import Kind
-from lightfabric.placement.graph import task_graph
-from lightfabric.placement.workload import Plan
-from lightfabric.sim.chiplet import ChipletBench
-from lightfabric.sim.traffic import Tally, assembled
-from lightfabric.sim.window import Message, messages, stimulus
+from lightfabric.placement.graph.iteration import task_graph
+from lightfabric.placement.workload.transformer import Plan
+from lightfabric.sim.bench.chiplet import ChipletBench
+from lightfabric.sim.bench.traffic import Tally, assembled
+from lightfabric.sim.bench.window import Message, messages, stimulus
 
 SPEC = ChipletSpec(
     ports=2, wavelengths_per_port=1, wavelength_gbps=10.0, core_clock_mhz=156.25, flit_bytes=64, buffer_flits=8,

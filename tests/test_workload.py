@@ -3,7 +3,7 @@
 import pytest
 
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
-from lightfabric.placement.workload import (
+from lightfabric.placement.workload.transformer import (
     Plan,
     activation_bytes,
     attention_flops,

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from lightfabric.flows import accuracy
+from lightfabric.flows.experiment import accuracy
 from lightfabric.flows.report import InputError, RunError, print_json, say
 
 if TYPE_CHECKING:
-    from lightfabric.model.experiment import Network
+    from lightfabric.model.router.experiment import Network
 
 ALL_REDUCE, ACCURACY, SEARCH, MAPPING = "allreduce", "accuracy", "search", "mapping"
 RING_LOADS = (0.2, 0.01)
@@ -30,11 +30,11 @@ REFERENCE = "the same code interpreted (NUMBA_DISABLE_JIT=1)"
 
 def fluid_tasks_per_s(batch: int) -> float:
     """Tasks per CPU-second of the fluid model: GPT-3 175B with ``batch`` sequences on 1024 GPUs of an ideal switch."""
-    from lightfabric.model import fluid
-    from lightfabric.model.network import star
+    from lightfabric.model.fluid import engine as fluid
+    from lightfabric.model.fluid.network import star
     from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
-    from lightfabric.placement.graph import task_graph
-    from lightfabric.placement.workload import Plan
+    from lightfabric.placement.graph.iteration import task_graph
+    from lightfabric.placement.workload.transformer import Plan
 
     job = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch)
     graph = task_graph(job, ACCELERATORS["h100"], Plan(dp=16, tp=8, pp=8, micro_batch=1))
@@ -50,8 +50,8 @@ def kernel_flit_hops_per_s(cycles: int) -> float:
 def search_of_the_whole_space() -> dict[str, Any]:
     """GPT-3 175B on 1024 GPUs: every plan there is, against the same plans timed one after the other."""
     from lightfabric.model.spec import ACCELERATORS, JobSpec
-    from lightfabric.placement.preset import MODELS
-    from lightfabric.placement.search import WHOLE, Rates, iteration_seconds, plans, search, table
+    from lightfabric.placement.search.search import WHOLE, Rates, iteration_seconds, plans, search, table
+    from lightfabric.placement.workload.preset import MODELS
 
     job, accelerator, rates = JobSpec(MODELS["gpt3-175b"], 1536), ACCELERATORS["h100"], Rates(4e11, 5e10, 5e10)
     arguments = job, accelerator, 1024, lambda _: rates, WHOLE
@@ -70,9 +70,9 @@ def search_of_the_whole_space() -> dict[str, Any]:
 
 def _torus(k: int) -> "Network":
     """A k x k torus whose channels all carry what those of 8 x 8 carry at load 0.3."""
-    from lightfabric.model.experiment import Network
-    from lightfabric.model.topology import topology
-    from lightfabric.model.traffic import Traffic
+    from lightfabric.model.router.experiment import Network
+    from lightfabric.model.router.injection import Traffic
+    from lightfabric.model.router.topology import topology
 
     return Network(topology("torus", k, 2), Traffic(0.3 * 8 / k), channels=8, depth_flits=8, seed=1)
 
@@ -128,14 +128,14 @@ def main(name: str | None, as_json: bool) -> None:
 
 def _result(name: str) -> dict[str, Any]:
     if name == ALL_REDUCE:
-        from lightfabric.flows import allreduce
+        from lightfabric.flows.experiment import allreduce
 
         say("measuring an all-reduce at flit level")
         return allreduce.measure()
     if name == SEARCH:
         return {"bench": name} | search_of_the_whole_space()
     if name == MAPPING:
-        from lightfabric.flows import order
+        from lightfabric.flows.experiment import rank_order as order
 
         say("measuring orders of ranks on a ring")
         return {"bench": name, "orders": order.measure()}
@@ -150,7 +150,7 @@ def _result(name: str) -> dict[str, Any]:
 
 
 def _systemc() -> dict[str, Any]:
-    from lightfabric.flows.systemc import Ring, compare
+    from lightfabric.flows.experiment.systemc import Ring, compare
 
     say("measuring a ring of switches and links in SystemC")
     return compare([Ring(load=load) for load in RING_LOADS])

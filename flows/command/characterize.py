@@ -4,7 +4,7 @@ from dataclasses import fields
 from fractions import Fraction
 from pathlib import Path
 
-from lightfabric.flows.load import load_spec
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import print_json, say
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import Timing
@@ -13,7 +13,7 @@ from lightfabric.model.timing import Timing
 def main(path: Path | None, as_json: bool) -> None:
     """The command: measures, or reads what was measured before, and prints it."""
     spec = load_spec(path)
-    from lightfabric.flows.timing_store import measured_timing, to_json
+    from lightfabric.flows.format.timing_store import measured_timing, to_json
 
     timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}"))
     if as_json:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from lightfabric.flows.report import InputError, print_json, say, written_whole
 
 if TYPE_CHECKING:
-    from lightfabric.model.experiment import Network, Result
-    from lightfabric.model.topology import Topology
+    from lightfabric.model.router.experiment import Network, Result
+    from lightfabric.model.router.topology import Topology
 
 OUT = "lightfabric-out"
 """Folder of a sweep's figure."""
@@ -77,9 +77,9 @@ def measure(settings: Settings) -> dict[str, Any]:
 
 def _run(settings: Settings) -> "tuple[Network, Result, float]":
     """The experiment, and the seconds of the processor that it took."""
-    from lightfabric.model.experiment import Network
-    from lightfabric.model.topology import topology
-    from lightfabric.model.traffic import Traffic
+    from lightfabric.model.router.experiment import Network
+    from lightfabric.model.router.injection import Traffic
+    from lightfabric.model.router.topology import topology
 
     try:
         made = topology(settings.topology, settings.k, settings.n)  # type: ignore[arg-type]
@@ -114,7 +114,7 @@ def _row(settings: Settings, result: "Result", cpu_s: float) -> dict[str, Any]:
 
 
 def _write(settings: Settings, topology: "Topology", result: "Result", out: Path) -> None:
-    from lightfabric.flows.figure import draw_histogram, draw_links
+    from lightfabric.flows.figure.chart import draw_histogram, draw_links
 
     name = f"{settings.topology}-{settings.traffic}"
     title = f"{settings.topology}, {settings.traffic} traffic at load {settings.load:g}"
@@ -174,9 +174,9 @@ def _is_saturated(row: dict[str, Any], at_no_load: dict[str, Any]) -> bool:
 
 
 def _require(settings: Settings) -> None:
-    from lightfabric.model.router import MOST_VIRTUAL_CHANNELS, Allocator, Switching
-    from lightfabric.model.topology import NAMES
-    from lightfabric.model.traffic import PATTERNS
+    from lightfabric.model.router.injection import PATTERNS
+    from lightfabric.model.router.router import MOST_VIRTUAL_CHANNELS, Allocator, Switching
+    from lightfabric.model.router.topology import NAMES
 
     for name, known in (
         ("topology", NAMES),
@@ -228,7 +228,7 @@ def _print(row: dict[str, Any], as_json: bool) -> None:
 
 
 def _draw(settings: Settings, rows: Sequence[dict[str, Any]], saturation: float, path: Path) -> None:
-    from lightfabric.flows.figure import draw_latency
+    from lightfabric.flows.figure.chart import draw_latency
 
     stable = [row for row in rows if row["latency_cycles"] is not None]
     draw_latency(

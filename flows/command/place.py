@@ -5,21 +5,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightfabric.flows import exchange
-from lightfabric.flows.load import load_spec
+from lightfabric.flows.command.study import GIB, check, efficiency, fastest, plan_columns
+from lightfabric.flows.format import task_graph as exchange
+from lightfabric.flows.format.result import folder
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError, print_json, say, written_whole
-from lightfabric.flows.result import folder
-from lightfabric.flows.study import GIB, check, efficiency, fastest, plan_columns
 from lightfabric.model.spec import FabricSpec, SipOcsSpec, SipRingSpec, Spec
 from lightfabric.model.timing import Timing
-from lightfabric.placement.mapping import degrees, ring_load
-from lightfabric.placement.order import OBJECTIVES as ORDER_OBJECTIVES
-from lightfabric.placement.order import Objective, coordinates
-from lightfabric.placement.search import MOST_GPUS
+from lightfabric.placement.mapping.order import OBJECTIVES as ORDER_OBJECTIVES
+from lightfabric.placement.mapping.order import Objective, coordinates
+from lightfabric.placement.mapping.traffic import degrees, ring_load
+from lightfabric.placement.search.search import MOST_GPUS
 
 if TYPE_CHECKING:
     from lightfabric.placement.place import Placement
-    from lightfabric.placement.search import Option
+    from lightfabric.placement.search.search import Option
 
 OBJECTIVES = ("predicted-time", "simulated-time", *ORDER_OBJECTIVES)
 """What is least: the iteration, as predicted or by the fluid model; or what the order of ranks keeps low."""
@@ -54,7 +54,7 @@ def main(
 
 def _run(spec: Spec, source: str, as_json: bool, export: Path | None, out: Path | None, objective: str) -> None:
     count = max(count for count, reason in check(spec, source, at=max).items() if not reason)
-    from lightfabric.flows.timing_store import measured_timing
+    from lightfabric.flows.format.timing_store import measured_timing
 
     timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))
     from lightfabric.placement.place import options
@@ -107,7 +107,7 @@ def _place(
 
 
 def _export(path: Path, spec: Spec, placed: "Placement") -> None:
-    from lightfabric.placement.graph import task_graph
+    from lightfabric.placement.graph.iteration import task_graph
 
     exchange.write(path, task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank))
 
@@ -135,7 +135,7 @@ def _lane_columns(spec: Spec, fabric: FabricSpec, placed: "Placement") -> dict[s
     """None where there are no lanes, or no wavelengths of circuits' own."""
     load = None
     if isinstance(fabric, SipRingSpec | SipOcsSpec) and placed.circuits is not None:
-        from lightfabric.placement.load import lane_load
+        from lightfabric.placement.circuit.lane_load import lane_load
 
         load = lane_load(fabric, spec.chiplet, placed.plan.gpus, placed.circuits, placed.traffic)
     return {
@@ -182,7 +182,7 @@ def _figure_name(fabric: FabricSpec) -> str:
 
 def _draw(out: Path, spec: Spec, placed: list["Placement"]) -> None:
     """A figure for each fabric: bytes from GPU to GPU, ranks on GPUs, and what crosses each segment of a ring of all."""
-    from lightfabric.flows.figure import draw_traffic
+    from lightfabric.flows.figure.chart import draw_traffic
 
     for kind, found in zip(spec.fabrics, placed, strict=True):
         with written_whole(out / _figure_name(kind)) as beside:

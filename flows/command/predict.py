@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from lightfabric.flows import measurement
+from lightfabric.flows.format import run_table as measurement
 from lightfabric.flows.report import print_json
-from lightfabric.placement.calibration import calibration
+from lightfabric.placement.cost.calibration import calibration
 
 _PARTS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser")
 

@@ -12,7 +12,7 @@ from lightfabric.flows.report import InputError, print_json, read_bytes
 if TYPE_CHECKING:
     import numpy as np
 
-    from lightfabric.placement.qap import Solution
+    from lightfabric.placement.qap.solve import Solution
 
 MOST_FACILITIES = 2048
 _MOST_BYTES = 1 << 28
@@ -113,7 +113,7 @@ def main(path: Path, seconds: float, seed: int, as_json: bool) -> None:
     if not 0 <= seed <= _MOST_SEED:
         raise InputError(f"--seed must be from 0 to {_MOST_SEED}, not {seed}")
     instance = read(path)
-    from lightfabric.placement.qap import solve
+    from lightfabric.placement.qap.solve import solve
 
     try:
         solution = solve(instance.flow, instance.distance, seconds=seconds, seed=seed)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightfabric.flows import exchange
-from lightfabric.flows.fidelity import FILES, MOST_FLITS, require, run
+from lightfabric.flows.experiment.fidelity import FILES, MOST_FLITS, require, run
+from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.report import InputError, RunError, print_json, require_file
 from lightfabric.model.spec import ChipletSpec
 
@@ -57,7 +57,7 @@ def replay(
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     if trace is not None:
-        from lightfabric.flows.trace import write
+        from lightfabric.flows.format.perfetto import write
 
         write(trace, graph, schedule)
     return {
@@ -72,8 +72,8 @@ def replay(
 
 
 def _run_fluid(graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int) -> "Schedule":
-    from lightfabric.model import fluid
-    from lightfabric.model.network import star
+    from lightfabric.model.fluid import engine as fluid
+    from lightfabric.model.fluid.network import star
 
     network = star(graph.devices, bandwidth_gbps * 1e9 / 8, graph.demand_bytes())
     return fluid.run(graph, network, message_latency_ps=message_latency_ps)
@@ -90,8 +90,8 @@ def chiplet_of(payload_gbps: float) -> ChipletSpec:
 def _run_flits(
     graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int, name: str, out: Path | None
 ) -> "Schedule":
-    from lightfabric.flows.timing_store import measured_timing
-    from lightfabric.model.cabling import MOST_HUB_GPUS, Hub, Hubs
+    from lightfabric.flows.format.timing_store import measured_timing
+    from lightfabric.model.fabric.cabling import MOST_HUB_GPUS, Hub, Hubs
 
     spec = chiplet_of(bandwidth_gbps)
     demand = graph.demand_bytes()
@@ -105,7 +105,7 @@ def _run_flits(
     latency_cycles = round(message_latency_ps / spec.cycle_ps)
     schedule, detail = run(graph, spec, timing, Hubs((Hub(talkers, FLIGHT_PS),)), latency_cycles)
     if out is not None:
-        from lightfabric.flows.panel import draw
+        from lightfabric.flows.figure.panel import draw
 
         draw(out, name, {FABRICS[0]: detail})
     return schedule
@@ -121,7 +121,7 @@ def main(
     trace: Path | None = None,
 ) -> None:
     """The command: checks its options, replays, prints one line or one JSON object."""
-    from lightfabric.flows import result as results
+    from lightfabric.flows.format import result as results
 
     bandwidth_gbps = _gbps(bandwidth)
     if fabric not in FABRICS:

@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lightfabric.flows.command.verilog import require_block
 from lightfabric.flows.report import InputError, RunError, print_json, written_whole
-from lightfabric.flows.tools import SIMULATORS
-from lightfabric.flows.verilog import require_block
+from lightfabric.flows.tool.program import SIMULATORS
 from lightfabric.model.spec import ChipletSpec, Spec
 
 MOST_BER = MOST_RATE = 0.5
@@ -97,8 +97,8 @@ def simulate(
     """
     import numpy as np
 
-    from lightfabric.sim.bench import BenchTimeoutError
-    from lightfabric.sim.link import BitErrors
+    from lightfabric.sim.bench.bench import BenchTimeoutError
+    from lightfabric.sim.bench.link import BitErrors
 
     rng = np.random.default_rng(seed)
     run = {"link": partial(_link, capture), "switch": _switch, "chiplet": _chiplet}[block]
@@ -113,10 +113,10 @@ def simulate(
 def _link(
     capture: Path | None, spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress
 ) -> dict[str, Any]:
-    from lightfabric.sim import traffic
-    from lightfabric.sim.capture import flits as captured
-    from lightfabric.sim.capture import pcapng
-    from lightfabric.sim.link import LinkBench
+    from lightfabric.sim.bench import traffic
+    from lightfabric.sim.bench.capture import flits as captured
+    from lightfabric.sim.bench.capture import pcapng
+    from lightfabric.sim.bench.link import LinkBench
 
     packets = traffic.random_packets(spec, count, rng, [0], [1])
     flits = [flit for packet in packets for flit in packet.flits(spec)]
@@ -134,8 +134,8 @@ def _link(
 
 
 def _switch(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
-    from lightfabric.sim import traffic
-    from lightfabric.sim.switch import SwitchBench
+    from lightfabric.sim.bench import traffic
+    from lightfabric.sim.bench.switch import SwitchBench
 
     ports = range(spec.switch_ports)
     packets = traffic.random_packets(spec, count, rng, ports, ports)
@@ -150,8 +150,8 @@ def _switch(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | N
 
 
 def _chiplet(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
-    from lightfabric.sim import traffic
-    from lightfabric.sim.chiplet import ChipletBench
+    from lightfabric.sim.bench import traffic
+    from lightfabric.sim.bench.chiplet import ChipletBench
 
     bench = ChipletBench(spec)
     packets = traffic.random_packets(spec, count, rng, bench.addresses, bench.addresses)
@@ -167,13 +167,13 @@ class _Stall:
     """Called in each cycle with the flits that have arrived: reports them, and ends a run in which none arrives any more."""
 
     def __init__(self, spec: ChipletSpec, total: int, progress: Progress):
-        from lightfabric.sim import traffic
+        from lightfabric.sim.bench import traffic
 
         self._total, self._progress, self._patience = total, progress, traffic.stall_cycles(spec, traffic.STALL_TIMEOUTS)
         self._arrived = self._quiet_cycles = 0
 
     def __call__(self, arrived: int) -> None:
-        from lightfabric.sim.bench import BenchTimeoutError
+        from lightfabric.sim.bench.bench import BenchTimeoutError
 
         if arrived != self._arrived or arrived >= self._total:
             self._arrived, self._quiet_cycles = arrived, 0
@@ -195,7 +195,7 @@ def _simulate_outside(
     waves: Path | None,
     capture: Path | None,
 ) -> dict[str, Any]:
-    from lightfabric.flows import cocotb
+    from lightfabric.flows.tool import cocotb
 
     with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:
         return cocotb.run(
@@ -211,8 +211,8 @@ def _is_native(block: str, simulator: str) -> bool:
 def _simulate_natively(
     spec: ChipletSpec, ber: float, packets: int, seed: int, faults: Faults, waves: Path | None
 ) -> dict[str, Any]:
-    from lightfabric.flows import native as flow
-    from lightfabric.sim import native
+    from lightfabric.flows.tool import native as flow
+    from lightfabric.sim.native import link as native
 
     back = packets // 2
     with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightfabric.flows import fidelity as fidelities
-from lightfabric.flows.load import load_spec
-from lightfabric.flows.pool import pool
+from lightfabric.flows.experiment import fidelity as fidelities
+from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError, RunError, print_json
+from lightfabric.flows.tool.pool import pool
 from lightfabric.model.spec import ElectricalSwitchSpec, FabricSpec, JobSpec, NetworkJobSpec, Spec
 from lightfabric.model.timing import Timing
-from lightfabric.placement.data_parallel import data_parallel_plan
-from lightfabric.placement.search import DoesNotFit, Rates, least_memory_bytes, memory_bytes, search
+from lightfabric.placement.graph.data_parallel import data_parallel_plan
+from lightfabric.placement.search.search import DoesNotFit, Rates, least_memory_bytes, memory_bytes, search
 
 if TYPE_CHECKING:
-    from lightfabric.model.network import Circuits
+    from lightfabric.model.fluid.network import Circuits
     from lightfabric.model.task import Schedule, TaskGraph
     from lightfabric.placement.place import Placement
 
@@ -36,8 +36,11 @@ Progress = Callable[[str, int, int], None]
 
 GIB = 1 << 30
 
-_NEEDED = ("flows.cli", "flows.study", "model.fluid", "model.link", "placement.graph", "placement.place")
-_FLITS_NEEDED = ("model.cabling", "model.cluster")
+_NEEDED = (
+    "flows.cli", "flows.command.study", "model.fluid.engine", "model.cycle.link", "placement.graph.iteration",
+    "placement.place",
+)  # fmt: skip
+_FLITS_NEEDED = ("model.fabric.cabling", "model.cycle.cluster")
 _PRELOAD = [f"lightfabric.{name}" for name in _NEEDED]
 
 
@@ -90,9 +93,9 @@ def _does_not_fit(spec: Spec, gpus: int) -> str:
 
 
 def check_flits(spec: Spec, source: str, reasons: dict[int, str]) -> None:
-    """InputError for the first cell that is too large to be run flit by flit, or that ``model.cabling`` cannot build."""
-    from lightfabric.model.cabling import build
-    from lightfabric.placement.graph import task_graph
+    """InputError for the first cell too large to be run flit by flit, or that ``model.fabric.cabling`` cannot build."""
+    from lightfabric.model.fabric.cabling import build
+    from lightfabric.placement.graph.iteration import task_graph
     from lightfabric.placement.place import candidates
 
     for gpus in (gpus for gpus, reason in reasons.items() if not reason):
@@ -160,8 +163,9 @@ def fastest(
 def _run_fluid(
     spec: Spec, fabric: FabricSpec, timing: Timing, placed: "Placement"
 ) -> tuple["Placement", "TaskGraph", "Schedule"]:
-    from lightfabric.model import fluid, network
-    from lightfabric.placement.graph import task_graph
+    from lightfabric.model.fluid import engine as fluid
+    from lightfabric.model.fluid import network
+    from lightfabric.placement.graph.iteration import task_graph
 
     graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
     built = network.build(fabric, spec.chiplet, timing, placed.plan.gpus, graph.demand_bytes(), placed.circuits)
@@ -169,7 +173,7 @@ def _run_fluid(
 
 
 def _run_flits(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:
-    from lightfabric.model.cabling import build
+    from lightfabric.model.fabric.cabling import build
 
     chiplet = job.spec.chiplet
     return fidelities.run(graph, chiplet, job.timing, build(job.fabric, chiplet, job.gpus, circuits))
@@ -177,7 +181,7 @@ def _run_flits(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tup
 
 def efficiency(spec: Spec, timing: Timing) -> float:
     """Payload rate of a port, as measured, over its raw line rate."""
-    from lightfabric.model.network import port_bytes_per_s
+    from lightfabric.model.fluid.network import port_bytes_per_s
 
     return port_bytes_per_s(spec.chiplet, timing) * 8 / (spec.chiplet.gbps_per_port * 1e9)
 
@@ -294,11 +298,11 @@ def _compare(rows: list[Row], ideal_name: str | None) -> None:
 
 def _load() -> None:
     """Compile the fluid model, or load what numba kept of it, on a graph of two devices."""
-    from lightfabric.model import fluid
-    from lightfabric.model.network import star
+    from lightfabric.model.fluid import engine as fluid
+    from lightfabric.model.fluid.network import star
     from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
-    from lightfabric.placement.graph import task_graph
-    from lightfabric.placement.workload import Plan
+    from lightfabric.placement.graph.iteration import task_graph
+    from lightfabric.placement.workload.transformer import Plan
 
     job = JobSpec(ModelSpec(layers=2, hidden=64, heads=2, sequence=64, vocabulary=64), batch=2)
     graph = task_graph(job, ACCELERATORS["h100"], Plan(dp=1, tp=2, pp=1, micro_batch=1))
@@ -313,15 +317,15 @@ def main(path: Path | None, out: Path, fidelity: str, as_json: bool) -> None:
     reasons = check(spec, source)
     if fidelity == "cycle":
         check_flits(spec, source, reasons)
-    from lightfabric.flows import result
+    from lightfabric.flows.format import result
 
     names = [*result.FILES, *(fidelities.FILES if fidelity == "cycle" else ())]
     with result.folder(out, names), result.Bar() as bar:
-        from lightfabric.flows.timing_store import measured_timing
+        from lightfabric.flows.format.timing_store import measured_timing
 
         rows, measured, details = run(spec, reasons, lambda: measured_timing(spec.chiplet, bar.measures), bar.done, fidelity)
         if fidelity == "cycle":
-            from lightfabric.flows.panel import draw
+            from lightfabric.flows.figure.panel import draw
 
             draw(out, spec.name, details)
         result.write(out, spec, source, rows, measured, COLUMNS, fidelity)

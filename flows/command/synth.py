@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightfabric.flows import yowasp
 from lightfabric.flows.report import InputError, RunError, print_json, say
+from lightfabric.flows.tool import yowasp
 
 if TYPE_CHECKING:
     from lightfabric.model.spec import ChipletSpec, Spec

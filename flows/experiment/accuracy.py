@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.flows import measurement
-from lightfabric.flows.calibrate import is_fitted
-from lightfabric.placement.calibration import calibration
-from lightfabric.placement.case import FULL, Cases
-from lightfabric.placement.cost import layer_weights
+from lightfabric.flows.experiment.calibrate import is_fitted
+from lightfabric.flows.format import run_table as measurement
+from lightfabric.placement.cost.calibration import calibration
+from lightfabric.placement.cost.layer import layer_weights
+from lightfabric.placement.cost.table import FULL, Cases
 
 TABLE = Path("../shared/data/training/step_times.csv")
 

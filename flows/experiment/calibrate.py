@@ -1,4 +1,6 @@
-"""Makes ``placement/calibration.json``: ``python -m lightfabric.flows.calibrate FOLDER`` with the measured rows in FOLDER.
+"""Makes ``placement/cost/calibration.json`` from the measured rows in FOLDER.
+
+``python -m lightfabric.flows.experiment.calibrate FOLDER`` runs it.
 
 Collectives first, from their own measurements; then all other constants at once, by robust least squares of the logarithm of
 measured steps, within bounds that physics gives. Rows of ``HELD_OUT`` models are never seen: ``bench accuracy`` tells the
@@ -15,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.flows import measurement
+from lightfabric.flows.format import run_table as measurement
 from lightfabric.flows.report import say, written_whole
-from lightfabric.placement.calibration import Calibration
-from lightfabric.placement.memory import memories
+from lightfabric.placement.cost.calibration import Calibration
+from lightfabric.placement.cost.memory import memories
 
 FITTED_MODELS = ("gpt-h1024-l12", "gpt-h1024-l24", "gpt-h2048-l16", "gpt-187B", "gpt-200B")
 """By layers among the small models, by shape among the large; all others are held out."""
@@ -109,7 +111,7 @@ def main(folder: Path, result: Path) -> None:
     found = fit(chosen, known)
     content: dict[str, Any] = {
         "provenance": {
-            "script": "python -m lightfabric.flows.calibrate",
+            "script": "python -m lightfabric.flows.experiment.calibrate",
             "rows": f"{len(chosen.rows)} of {len(runs.rows)} in step_times.csv, those of {', '.join(FITTED_MODELS)}",
             "sources": sorted({row["source"] for row in chosen.rows}),
             "collectives": "all of collectives_a100.csv: NCCL all-reduces on 2, 4 and 8 A100 of a node [vTrain, MICRO 2024]",
@@ -123,4 +125,4 @@ def main(folder: Path, result: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(__file__).parents[1] / "placement" / "calibration.json")
+    main(Path(sys.argv[1]), Path(__file__).parents[2] / "placement" / "cost" / "calibration.json")

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import JobSpec
-from lightfabric.placement import layered
-from lightfabric.placement.exchange import expert_traffic, recommender_traffic
-from lightfabric.placement.mapping import Traffic, bound_byte_hops, byte_hops, ring_load, traffic
-from lightfabric.placement.order import orders
+from lightfabric.placement.mapping.exchange import expert_traffic, recommender_traffic
+from lightfabric.placement.mapping.order import orders
+from lightfabric.placement.mapping.refine import nearer, refined
+from lightfabric.placement.mapping.traffic import Traffic, bound_byte_hops, byte_hops, ring_load, traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.preset import MODELS
-from lightfabric.placement.refine import nearer, refined
-from lightfabric.placement.routing import zipf
+from lightfabric.placement.workload import layered
+from lightfabric.placement.workload.preset import MODELS
+from lightfabric.placement.workload.routing import zipf
 
 GPT = ((1, 8, 8), (2, 8, 4), (4, 4, 16), (8, 8, 8))
 """(dp, tp, pp) of GPT-3."""

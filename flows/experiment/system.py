@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.flows import native, verilog
+from lightfabric.flows.command import verilog
 from lightfabric.flows.report import RunError
-from lightfabric.model.cabling import Cabling
-from lightfabric.model.program import Program
+from lightfabric.flows.tool import native
+from lightfabric.model.cycle.program import Program
+from lightfabric.model.fabric.cabling import Cabling
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import TaskGraph
-from lightfabric.sim import system
+from lightfabric.sim.native import cluster as system
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.flows.report import RunError
-from lightfabric.model.block import Module, connect
-from lightfabric.model.channel import Fifo
-from lightfabric.model.kernel import System
+from lightfabric.model.cycle.switch import Switch
+from lightfabric.model.cycle.terminal import Sink, Source, flits
+from lightfabric.model.kernel.block import Module, connect
+from lightfabric.model.kernel.channel import Fifo
+from lightfabric.model.kernel.system import System
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.model.switch import Switch
-from lightfabric.model.terminal import Sink, Source, flits
 from lightfabric.model.timing import SwitchTiming
 
 MISSING = "SystemC is not installed: apt install libsystemc-dev, or set SYSTEMC_HOME to where it was built"
@@ -131,7 +131,9 @@ def _lines(ring: Ring) -> list[str]:
 def build(folder: Path) -> Path | None:
     """The twin in SystemC, made in an existing folder; None where SystemC is missing."""
     source, program = folder / "ring.cpp", folder / "ring"
-    source.write_text(files("lightfabric.sim").joinpath("ring.cpp").read_text(encoding="utf-8"), encoding="utf-8")
+    source.write_text(
+        files("lightfabric.flows.experiment").joinpath("ring.cpp").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     home = os.environ.get("SYSTEMC_HOME")
     where = [f"-I{home}/include", f"-L{home}/lib", f"-L{home}/lib-linux64", f"-Wl,-rpath,{home}/lib:{home}/lib-linux64"]
     command = ["g++", "-O3", "-std=c++17", *(where if home else []), "-o", program, source, "-lsystemc"]

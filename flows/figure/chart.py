@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from lightfabric.placement.mapping import Traffic, ring_load
+from lightfabric.placement.mapping.traffic import Traffic, ring_load
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Told apart by all common kinds of colour vision (Okabe and Ito, Color Universal Design, 2008)."""

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from lightfabric.flows.fidelity import BINS_PER_OCTAVE, FILES, Detail
-from lightfabric.flows.figure import COLOURS, DPI, INCHES, STYLE, plain
+from lightfabric.flows.experiment.fidelity import BINS_PER_OCTAVE, FILES, Detail
+from lightfabric.flows.figure.chart import COLOURS, DPI, INCHES, STYLE, plain
 from lightfabric.flows.report import written_whole
 
 MOST_COLUMNS = 4

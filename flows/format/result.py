@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from lightfabric.flows import timing_store
+from lightfabric.flows.format import timing_store
 from lightfabric.flows.report import InputError, require_file, say, written_whole
 from lightfabric.model.spec import Spec
 from lightfabric.model.timing import Timing
@@ -89,7 +89,7 @@ def write(
     out: Path, spec: Spec, source: str, rows: Sequence[Row], timing: Timing, columns: Sequence[str], fidelity: str
 ) -> list[str]:
     """All files or, if one fails, none; returns their names. Equal studies give equal bytes."""
-    from lightfabric.flows import figure
+    from lightfabric.flows.figure import chart as figure
 
     with ExitStack() as stack:
         table, png, svg, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from lightfabric.flows.report import InputError, read_bytes
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, ModelSpec, Precision
-from lightfabric.placement.calibration import Calibration
-from lightfabric.placement.case import FULL, NONE, RECOMPUTATIONS, SCHEDULES, Cases, accelerator_values, model_values
-from lightfabric.placement.memory import memories
-from lightfabric.placement.preset import MODELS
-from lightfabric.placement.step import Network, Parts, step_parts
+from lightfabric.placement.cost.calibration import Calibration
+from lightfabric.placement.cost.memory import memories
+from lightfabric.placement.cost.step import Network, Parts, step_parts
+from lightfabric.placement.cost.table import FULL, NONE, RECOMPUTATIONS, SCHEDULES, Cases, accelerator_values, model_values
+from lightfabric.placement.workload.preset import MODELS
 
 MOST_BYTES, MOST_ROWS = 1 << 26, 1 << 17
 MOST = 1 << 40

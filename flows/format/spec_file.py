@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from lightfabric.flows.huggingface import load_model
+from lightfabric.flows.format.huggingface import load_model
 from lightfabric.flows.report import MOST_SHOWN, InputError, cut, read_bytes, shown
 from lightfabric.model.spec import (
     ACCELERATORS,
@@ -23,7 +23,7 @@ from lightfabric.model.spec import (
     NetworkJobSpec,
     Spec,
 )
-from lightfabric.placement.preset import MODELS
+from lightfabric.placement.workload.preset import MODELS
 
 MOST_BYTES = 1 << 18
 MOST_CHARACTERS = 400

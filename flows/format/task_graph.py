@@ -30,7 +30,7 @@ def read(path: Path) -> tuple["TaskGraph", int]:
         return _read_chakra(path)
     if path.suffix == ".goal":
         return _read_goal(path)
-    from lightfabric.placement import topoopt
+    from lightfabric.placement.format import topoopt
 
     data = read_bytes(path, MOST_BYTES, "a TopoOpt task graph")
     try:
@@ -41,7 +41,7 @@ def read(path: Path) -> tuple["TaskGraph", int]:
 
 
 def _read_goal(path: Path) -> tuple["TaskGraph", int]:
-    from lightfabric.placement import goal
+    from lightfabric.placement.format import goal
 
     data = read_bytes(path, MOST_BYTES, "a GOAL program")
     try:
@@ -52,7 +52,7 @@ def _read_goal(path: Path) -> tuple["TaskGraph", int]:
 
 
 def _read_chakra(path: Path) -> tuple["TaskGraph", int]:
-    from lightfabric.placement import chakra
+    from lightfabric.placement.format import chakra
 
     folder = path if path.is_dir() else path.parent
     files = _streams(path, folder)
@@ -125,12 +125,12 @@ def write(path: Path, graph: "TaskGraph") -> None:
     Streams of an earlier export with more ranks vanish: a folder holds one job.
     """
     if path.suffix == ".goal":
-        from lightfabric.placement import goal
+        from lightfabric.placement.format import goal
 
         with written_whole(path) as beside, beside.open("w", encoding="ascii") as file:
             file.writelines(goal.write(graph))
         return
-    from lightfabric.placement import chakra
+    from lightfabric.placement.format import chakra
 
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightfabric.flows import verilog
+from lightfabric.flows.command import verilog
 from lightfabric.flows.report import RunError
-from lightfabric.flows.tools import simulator_environment
+from lightfabric.flows.tool.program import simulator_environment
 from lightfabric.model.spec import ChipletSpec
 
 SIMULATORS = ("icarus", "verilator")
@@ -50,8 +50,8 @@ def run(
     for ``stall_timeouts`` replay timeouts.
     """
     with simulator_environment(simulator):
-        from lightfabric.sim.axi import Run
-        from lightfabric.sim.traffic import STALL_TIMEOUTS
+        from lightfabric.sim.bench.traffic import STALL_TIMEOUTS
+        from lightfabric.sim.cocotb.axi import Run
 
         build_dir.mkdir(parents=True, exist_ok=True)
         build_dir = build_dir.resolve()
@@ -97,7 +97,7 @@ def _test(
     results.unlink(missing_ok=True)
     with _explained(log, f"{simulator} did not end the bench of the {block}"):
         runner.test(
-            test_module=f"lightfabric.sim.cocotb_{block}", hdl_toplevel=_TOP, hdl_toplevel_lang="verilog",
+            test_module=f"lightfabric.sim.cocotb.{block}", hdl_toplevel=_TOP, hdl_toplevel_lang="verilog",
             build_dir=build_dir, results_xml=str(results), log_file=log, seed=seed,
             extra_env={**environment, "COCOTB_LOG_LEVEL": "WARNING"}, timescale=_TIMESCALE, waves=waves,
         )  # fmt: skip
@@ -115,7 +115,7 @@ def _design(block: str, spec: ChipletSpec):
     """What the bench of a block simulates: switch and registers alone, the others as two ends joined by fibres."""
     from lightfabric.rtl.register import Registers
     from lightfabric.rtl.top import AxiChiplet, AxiLink, AxiSwitch
-    from lightfabric.sim.pair import Pair
+    from lightfabric.sim.bench.pair import Pair
 
     if block == "registers":
         return Registers()

@@ -11,11 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lightfabric.flows import verilog
+from lightfabric.flows.command import verilog
 from lightfabric.flows.report import RunError, say
-from lightfabric.flows.tools import verilator_environment
+from lightfabric.flows.tool.program import verilator_environment
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.sim import native
+from lightfabric.sim.native import link as native
 
 BUILD_BOUND_S = 1800
 BOUND_S = 3600
@@ -53,7 +53,7 @@ def built(top: str, files: dict[str, str], folder: Path, *, waves: bool = False)
 
 
 def run(program: Path, job: native.Run, *, waves: Path | None = None, bound_s: int = BOUND_S) -> dict[str, Any]:
-    """Run ``program`` and return its counts, also of packets that are lost; the keys are those of ``sim.native``.
+    """Run ``program`` and return its counts, also of packets that are lost; the keys are those of ``sim.native.link``.
 
     RunError if it breaks or does not end within ``bound_s``. A program built with ``waves`` must be given their file.
     """
@@ -96,7 +96,7 @@ def _made(top: str, files: dict[str, str], folder: Path, waves: bool) -> Path:
 
 
 def kept_path(top: str, files: dict[str, str], waves: bool) -> Path | None:
-    """Where the program made of these files is kept, by XDG as ``flows.timing_store``; None if there is no home."""
+    """Where the program made of these files is kept, by XDG as ``flows.format.timing_store``; None if there is no home."""
     made_of = [version("verilator"), *map(repr, _VERILATOR), str(waves), *(repr(entry) for entry in sorted(files.items()))]
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:

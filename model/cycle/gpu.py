@@ -12,10 +12,10 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightfabric.model.bits import lowest, one_bit
-from lightfabric.model.block import Block, Inputs, Memory, Outputs
-from lightfabric.model.channel import NEVER, Channels, Fifo, arrivals, has_space, pop, push, wake_at
-from lightfabric.model.compiled import Records, compiled, from_, record
+from lightfabric.model.kernel.bitset import lowest, one_bit
+from lightfabric.model.kernel.block import Block, Inputs, Memory, Outputs
+from lightfabric.model.kernel.channel import NEVER, Channels, Fifo, arrivals, has_space, pop, push, wake_at
+from lightfabric.model.kernel.compiled import Records, compiled, from_, record
 
 MOST_QUEUES = 63
 """Lanes times virtual channels: bits of a signed word."""

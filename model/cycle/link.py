@@ -11,8 +11,10 @@ from math import gcd
 
 import numpy as np
 
-from lightfabric.model.block import Block, Inputs, Memory, Module, Outputs, connect
-from lightfabric.model.channel import (
+from lightfabric.model.cycle.slot import Losses, Slots, beat_cycle, first_beat_from, is_lost
+from lightfabric.model.cycle.terminal import Sink, Source, flits
+from lightfabric.model.kernel.block import Block, Inputs, Memory, Module, Outputs, connect
+from lightfabric.model.kernel.channel import (
     FLIT,
     NEVER,
     NO_FLIT,
@@ -25,11 +27,9 @@ from lightfabric.model.channel import (
     slot_cycle,
     wake_at,
 )
-from lightfabric.model.compiled import Records, compiled, record
-from lightfabric.model.kernel import System
-from lightfabric.model.slot import Losses, Slots, beat_cycle, first_beat_from, is_lost
+from lightfabric.model.kernel.compiled import Records, compiled, record
+from lightfabric.model.kernel.system import System
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.model.terminal import Sink, Source, flits
 from lightfabric.model.timing import LinkTiming
 
 TIMEOUT_SLOTS = 375

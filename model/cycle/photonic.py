@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightfabric.model.block import Block, Inputs, Memory, Module, Outputs, Port, connect
-from lightfabric.model.channel import NO_FLIT, Channels, Fifo, forward, has_space, peek, wake_at
-from lightfabric.model.compiled import Records, compiled, from_
+from lightfabric.model.kernel.block import Block, Inputs, Memory, Module, Outputs, Port, connect
+from lightfabric.model.kernel.channel import NO_FLIT, Channels, Fifo, forward, has_space, peek, wake_at
+from lightfabric.model.kernel.compiled import Records, compiled, from_
 
 
 @compiled

@@ -6,10 +6,10 @@ from math import ceil
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightfabric.model.bits import lowest
-from lightfabric.model.cabling import Cabling, Hubs
-from lightfabric.model.compiled import Records
-from lightfabric.model.gpu import OPERATION, Does, Gpu
+from lightfabric.model.cycle.gpu import OPERATION, Does, Gpu
+from lightfabric.model.fabric.cabling import Cabling, Hubs
+from lightfabric.model.kernel.bitset import lowest
+from lightfabric.model.kernel.compiled import Records
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Kind, TaskGraph
 

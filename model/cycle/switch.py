@@ -6,10 +6,10 @@ What it does is that of ``lightfabric.rtl.switch``, arbiter by arbiter; when it 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightfabric.model.bits import lowest, next_in_turn, one_bit
-from lightfabric.model.block import Block, Inputs, Memory, Outputs
-from lightfabric.model.channel import NO_FLIT, Channels, Fifo, forward, has_space, peek, wake_at
-from lightfabric.model.compiled import Records, compiled, from_
+from lightfabric.model.kernel.bitset import lowest, next_in_turn, one_bit
+from lightfabric.model.kernel.block import Block, Inputs, Memory, Outputs
+from lightfabric.model.kernel.channel import NO_FLIT, Channels, Fifo, forward, has_space, peek, wake_at
+from lightfabric.model.kernel.compiled import Records, compiled, from_
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import SwitchTiming
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightfabric.model.block import Block, Input, Memory, Output
-from lightfabric.model.channel import FLIT, NEVER, NO_FLIT, Channels, Fifo, free_space, peek, pop, push, wake_at
-from lightfabric.model.compiled import Records, compiled
+from lightfabric.model.kernel.block import Block, Input, Memory, Output
+from lightfabric.model.kernel.channel import FLIT, NEVER, NO_FLIT, Channels, Fifo, free_space, peek, pop, push, wake_at
+from lightfabric.model.kernel.compiled import Records, compiled
 
 
 def flits(count_flits: int, **fields: ArrayLike) -> Records:

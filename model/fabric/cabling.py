@@ -10,7 +10,7 @@ from math import ceil, log2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightfabric.model.network import CABLE_PS_PER_M, Circuits, Pair
+from lightfabric.model.fluid.network import CABLE_PS_PER_M, Circuits, Pair
 from lightfabric.model.spec import (
     FIBRE_PS_PER_M,
     ChipletSpec,

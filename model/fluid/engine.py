@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from lightfabric.model.compiled import compiled
-from lightfabric.model.heap import pop, push, schedule, take_first
-from lightfabric.model.network import Network
+from lightfabric.model.fluid.heap import pop, push, schedule, take_first
+from lightfabric.model.fluid.max_min import advance, settle
+from lightfabric.model.fluid.network import Network
+from lightfabric.model.fluid.world import AWAKE, CALENDAR, CHANGED, HORIZON_PS, NOWHERE, READY, World, build_world
+from lightfabric.model.kernel.compiled import compiled
 from lightfabric.model.task import Kind, Schedule, TaskGraph
-from lightfabric.model.waterfill import advance, settle
-from lightfabric.model.world import AWAKE, CALENDAR, CHANGED, HORIZON_PS, NOWHERE, READY, World, build_world
 
 _COMPUTE = int(Kind.COMPUTE)
 
@@ -34,7 +34,7 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0) -> S
     Raises ValueError when a pair has no route, when tasks wait for each other in a cycle, or beyond ``HORIZON_PS``.
     Complexity: O(log tasks) per event, plus O(links log links + routes) in the component of links whose flows changed.
 
-    >>> from lightfabric.model.network import star
+    >>> from lightfabric.model.fluid.network import star
     >>> one = lambda *values: np.array(values, np.int32)
     >>> graph = TaskGraph(2, one(1).astype(np.int8), one(0), np.array([1000]), one(1), one(1),
     ...                   np.array([0, 0]), one(), np.array([0]), one())

@@ -1,7 +1,7 @@
 """Binary heaps of the fluid model: the queues of devices, paths and links, and the calendar of what will happen."""
 
-from lightfabric.model.compiled import compiled
-from lightfabric.model.world import CALENDAR, NOWHERE, World
+from lightfabric.model.fluid.world import CALENDAR, NOWHERE, World
+from lightfabric.model.kernel.compiled import compiled
 
 
 @compiled

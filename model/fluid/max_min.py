@@ -7,9 +7,9 @@ import math
 
 import numpy as np
 
-from lightfabric.model.compiled import compiled
-from lightfabric.model.heap import pop, push, schedule
-from lightfabric.model.world import CHANGED, HORIZON_PS, NOWHERE, REACHED, RISING, ROUND, World
+from lightfabric.model.fluid.heap import pop, push, schedule
+from lightfabric.model.fluid.world import CHANGED, HORIZON_PS, NOWHERE, REACHED, RISING, ROUND, World
+from lightfabric.model.kernel.compiled import compiled
 
 
 @compiled

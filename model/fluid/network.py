@@ -69,7 +69,7 @@ def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing, propagation_ps: float
 
     A long fibre costs rate where buffers or replay depth are too small for its round trip.
     """
-    from lightfabric.model.link import sustained_cycles_per_flit  # numba, which an error message need not wait for
+    from lightfabric.model.cycle.link import sustained_cycles_per_flit  # numba, which an error message need not wait for
 
     delay_cycles = math.ceil(propagation_ps / chiplet.cycle_ps)
     cycles_per_flit = sustained_cycles_per_flit(chiplet, timing.link, delay_cycles)

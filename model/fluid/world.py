@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.compiled import Records, record
-from lightfabric.model.network import Network
+from lightfabric.model.fluid.network import Network
+from lightfabric.model.kernel.compiled import Records, record
 from lightfabric.model.task import Kind, TaskGraph
 
 HORIZON_PS = 1 << 62

@@ -6,7 +6,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic, overload
 
-from lightfabric.model.compiled import Records, compiled
+from lightfabric.model.kernel.compiled import Records, compiled
 
 
 def lowest(bits: Any) -> int:

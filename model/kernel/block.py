@@ -7,8 +7,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightfabric.model.channel import Channel, Channels
-from lightfabric.model.compiled import Records, record
+from lightfabric.model.kernel.channel import Channel, Channels
+from lightfabric.model.kernel.compiled import Records, record
 
 
 @dataclass(eq=False, slots=True)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.compiled import Records, compiled, record
+from lightfabric.model.kernel.compiled import Records, compiled, record
 
 NEVER = 1 << 62
 """A cycle that does not come: asleep until a channel wakes the block."""

@@ -22,7 +22,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 numba: Any = _untyped_numba
 arrayobj: Any = _untyped_arrayobj
 ir: Any = _untyped_ir
-_SOURCES_STAMP = tuple((path.name, path.stat().st_mtime_ns) for path in sorted(Path(__file__).parent.glob("*.py")))
+_MODEL = Path(__file__).parents[1]
+_SOURCES_STAMP = tuple((str(path.relative_to(_MODEL)), path.stat().st_mtime_ns) for path in sorted(_MODEL.rglob("*.py")))
 
 
 def compiled(function: F) -> F:
@@ -34,7 +35,7 @@ def compiled(function: F) -> F:
     in_file = Path(function.__code__.co_filename).exists()
     dispatcher: Any = numba.njit(cache=in_file, error_model="numpy", _nrt=False, forceinline=True)(function)
     if in_file and dispatcher is not function:
-        # The cached code of a block contains the helpers of this folder, but numba looks only at the block's own file.
+        # The cached code of a block contains helpers of other files, but numba looks only at the block's own file.
         index = dispatcher._cache._cache_file
         index._source_stamp = (index._source_stamp, _SOURCES_STAMP)
     return cast(F, dispatcher)

@@ -14,7 +14,7 @@ from numba.core.compiler_lock import global_compiler_lock as _untyped_lock
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from lightfabric.model.compiled import numba, specialised
+from lightfabric.model.kernel.compiled import numba, specialised
 
 ir: Any = _untyped_ir
 _compiler_lock: Any = _untyped_lock

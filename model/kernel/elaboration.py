@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.block import Block, Port, Step
-from lightfabric.model.channel import FIFO, FLIT, NEVER, SIGNAL, TIMER, Channel, Channels, Fifo, Signal
-from lightfabric.model.compiled import PAGE, Records, record
+from lightfabric.model.kernel.block import Block, Port, Step
+from lightfabric.model.kernel.channel import FIFO, FLIT, NEVER, SIGNAL, TIMER, Channel, Channels, Fifo, Signal
+from lightfabric.model.kernel.compiled import PAGE, Records, record
 
 
 @dataclass(frozen=True)

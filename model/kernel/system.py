@@ -15,11 +15,11 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.block import Block, Module
-from lightfabric.model.caller import Calls, call
-from lightfabric.model.channel import NEVER, Channel, Channels, Fifo, Signal, end_cycle, read, wake_at, write
-from lightfabric.model.compiled import Records, compiled, entry_point, record
-from lightfabric.model.elaboration import binding_errors, find_ends, lay_out, lay_out_kind, lay_out_rows, number
+from lightfabric.model.kernel.block import Block, Module
+from lightfabric.model.kernel.channel import NEVER, Channel, Channels, Fifo, Signal, end_cycle, read, wake_at, write
+from lightfabric.model.kernel.compiled import Records, compiled, entry_point, record
+from lightfabric.model.kernel.dispatch import Calls, call
+from lightfabric.model.kernel.elaboration import binding_errors, find_ends, lay_out, lay_out_kind, lay_out_rows, number
 
 CYCLES_AT_ONCE = 1024
 """After which Python gets to hear an interrupt."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
-from lightfabric.model.kernel import System
+from lightfabric.model.kernel.system import System
 
 
 class Command(Enum):

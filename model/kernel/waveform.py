@@ -7,8 +7,8 @@ from typing import Any, TextIO, cast
 
 import vcd
 
-from lightfabric.model.channel import Fifo, Signal
-from lightfabric.model.kernel import System
+from lightfabric.model.kernel.channel import Fifo, Signal
+from lightfabric.model.kernel.system import System
 
 
 class Trace:

@@ -7,11 +7,11 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.block import Module, connect
-from lightfabric.model.kernel import System
-from lightfabric.model.router import Allocator, Router, Switching
-from lightfabric.model.topology import End, Topology, port_table
-from lightfabric.model.traffic import Client, Traffic, destinations
+from lightfabric.model.kernel.block import Module, connect
+from lightfabric.model.kernel.system import System
+from lightfabric.model.router.injection import Client, Traffic, destinations
+from lightfabric.model.router.router import Allocator, Router, Switching
+from lightfabric.model.router.topology import End, Topology, port_table
 
 CONFIDENT = 1.96
 """Standard deviations of a 95 % interval; batches are many enough for it."""

@@ -7,11 +7,11 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.bits import lowest, one_bit
-from lightfabric.model.block import Block, Inputs, Memory, Outputs
-from lightfabric.model.channel import Channels, Fifo, arrivals, has_space, pop, push, wake_at
-from lightfabric.model.compiled import Records, compiled, record
-from lightfabric.model.router import CROSSES
+from lightfabric.model.kernel.bitset import lowest, one_bit
+from lightfabric.model.kernel.block import Block, Inputs, Memory, Outputs
+from lightfabric.model.kernel.channel import Channels, Fifo, arrivals, has_space, pop, push, wake_at
+from lightfabric.model.kernel.compiled import Records, compiled, record
+from lightfabric.model.router.router import CROSSES
 
 Pattern = Literal["uniform", "transpose", "neighbour", "tornado", "bit-complement", "hot-spot"]
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)

@@ -4,9 +4,9 @@ Of many routers the state does not fit the caches, and each queue leads to a Fif
 one after the other the misses would cost more than the work. No result depends on it.
 """
 
-from lightfabric.model.bits import lowest
-from lightfabric.model.channel import Channels, arrivals, head_flit, head_slot, tail_slot
-from lightfabric.model.compiled import Records, compiled, page, record, touch
+from lightfabric.model.kernel.bitset import lowest
+from lightfabric.model.kernel.channel import Channels, arrivals, head_flit, head_slot, tail_slot
+from lightfabric.model.kernel.compiled import Records, compiled, page, record, touch
 
 GLIMPSE = record(queue="i4", taken="i4", given="i4", route_start="i4", is_active="?")
 """A queue that is looked at before its router is stepped. Each router has one; those of the first form a ring."""

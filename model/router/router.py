@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightfabric.model.bits import lowest, next_in_turn, one_bit
-from lightfabric.model.block import Block, Inputs, Memory, Outputs
-from lightfabric.model.channel import (
+from lightfabric.model.kernel.bitset import lowest, next_in_turn, one_bit
+from lightfabric.model.kernel.block import Block, Inputs, Memory, Outputs
+from lightfabric.model.kernel.channel import (
     Channels,
     Fifo,
     arrivals,
@@ -23,8 +23,8 @@ from lightfabric.model.channel import (
     peek,
     wake_at,
 )
-from lightfabric.model.compiled import Records, compiled, from_, look_up, record
-from lightfabric.model.glimpse import GLIMPSE, LOOK_AHEAD, MANY, look_ahead
+from lightfabric.model.kernel.compiled import Records, compiled, from_, look_up, record
+from lightfabric.model.router.prefetch import GLIMPSE, LOOK_AHEAD, MANY, look_ahead
 
 Allocator = Literal["islip", "wavefront"]
 Switching = Literal["cut-through", "store-and-forward"]

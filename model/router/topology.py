@@ -1,4 +1,4 @@
-"""Networks of routers by name: who is joined to whom, and the routes, as the tables that ``model.router`` reads."""
+"""Networks of routers by name: who is joined to whom, and the routes, as the tables that ``model.router.router`` reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.router import MOST_PORTS, either_way, way
+from lightfabric.model.router.router import MOST_PORTS, either_way, way
 
 Name = Literal["mesh", "torus", "ring", "crossbar", "fat-tree", "dragonfly"]
 NAMES: tuple[Name, ...] = get_args(Name)

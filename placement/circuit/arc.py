@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.compiled import Records, compiled
-from lightfabric.placement.demand import Demand, Lanes
+from lightfabric.model.kernel.compiled import Records, compiled
+from lightfabric.placement.circuit.demand import Demand, Lanes
 
 
 @dataclass(frozen=True)

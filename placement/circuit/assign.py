@@ -12,11 +12,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.network import Circuits, Pair
+from lightfabric.model.fluid.network import Circuits, Pair
 from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
-from lightfabric.placement.alltoall import best
-from lightfabric.placement.demand import Lanes, hand_out
-from lightfabric.placement.mapping import ring_steps, segment_load
+from lightfabric.placement.circuit.alltoall import best
+from lightfabric.placement.circuit.demand import Lanes, hand_out
+from lightfabric.placement.mapping.traffic import ring_steps, segment_load
 
 
 def assign(fabric: SipRingSpec | SipOcsSpec, chiplet: ChipletSpec, gpus: int, demand_bytes: dict[Pair, int]) -> Circuits:

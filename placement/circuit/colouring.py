@@ -10,9 +10,9 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.compiled import Records, compiled
-from lightfabric.placement.demand import Lanes
-from lightfabric.placement.mapping import segment_load
+from lightfabric.model.kernel.compiled import Records, compiled
+from lightfabric.placement.circuit.demand import Lanes
+from lightfabric.placement.mapping.traffic import segment_load
 
 MOST_STEPS = 1 << 26
 """Work that is spent on trying places to cut the ring at, in nodes and arcs x numbers."""

@@ -5,12 +5,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from lightfabric.model.network import Circuits, Pair
+from lightfabric.model.fluid.network import Circuits, Pair
 from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
-from lightfabric.placement.colouring import Colouring, colour
-from lightfabric.placement.demand import Demand, Lanes, most_even
-from lightfabric.placement.mapping import Traffic, ring_steps, segment_load
-from lightfabric.placement.permutation import best_share
+from lightfabric.placement.circuit.colouring import Colouring, colour
+from lightfabric.placement.circuit.demand import Demand, Lanes, most_even
+from lightfabric.placement.circuit.permutation import best_share
+from lightfabric.placement.mapping.traffic import Traffic, ring_steps, segment_load
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.placement.demand import Demand
-from lightfabric.placement.permutation import Settings
-from lightfabric.placement.solver import heaviest_permutation, perfect_matching
+from lightfabric.placement.circuit.demand import Demand
+from lightfabric.placement.circuit.permutation import Settings
+from lightfabric.placement.circuit.programme import heaviest_permutation, perfect_matching
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.placement.demand import Undecided
+from lightfabric.placement.circuit.demand import Undecided
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]

@@ -7,11 +7,12 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.network import Circuits, Pair
+from lightfabric.model.fluid.network import Circuits, Pair
 from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, FabricSpec, SipOcsSpec, SipRingSpec
-from lightfabric.placement.case import Cases
-from lightfabric.placement.circuit import assign
-from lightfabric.placement.mapping import (
+from lightfabric.placement.circuit.assign import assign
+from lightfabric.placement.cost.step import sent_bytes
+from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.mapping.traffic import (
     DATA,
     EXCHANGE,
     PIPELINE,
@@ -22,8 +23,7 @@ from lightfabric.placement.mapping import (
     ring_steps,
 )
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search import Rates
-from lightfabric.placement.step import sent_bytes
+from lightfabric.placement.search.search import Rates
 
 DIMENSIONS: tuple[Dimension, ...] = ("tp", "pp", "dp")
 MOST_RELAYS = 1 << 21

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.placement.arc import Arcs
-from lightfabric.placement.demand import Demand, Lanes, most_even
-from lightfabric.placement.solver import Rows, relax
+from lightfabric.placement.circuit.arc import Arcs
+from lightfabric.placement.circuit.demand import Demand, Lanes, most_even
+from lightfabric.placement.circuit.programme import Rows, relax
 
 _Floats = NDArray[np.float64]
 

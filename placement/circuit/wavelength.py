@@ -15,10 +15,10 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.placement.arc import Arcs, lay, take
-from lightfabric.placement.demand import Demand, Lanes, hand_out, most_even
-from lightfabric.placement.relaxation import fraction_bound, relaxed, whole_bound
-from lightfabric.placement.solver import Rows, solve
+from lightfabric.placement.circuit.arc import Arcs, lay, take
+from lightfabric.placement.circuit.demand import Demand, Lanes, hand_out, most_even
+from lightfabric.placement.circuit.programme import Rows, solve
+from lightfabric.placement.circuit.relaxation import fraction_bound, relaxed, whole_bound
 
 _Floats = NDArray[np.float64]
 CUTS_TRIED = 8

@@ -1,4 +1,4 @@
-"""Constants of the cost model that no data sheet gives, fitted to measured training steps by ``flows.calibrate``."""
+"""Constants of the cost model that no data sheet gives; ``flows.experiment.calibrate`` fits them to measured steps."""
 
 import json
 from dataclasses import dataclass
@@ -54,5 +54,5 @@ class Calibration:
 @cache
 def calibration() -> Calibration:
     """The constants that come with the package."""
-    content = json.loads(files("lightfabric.placement").joinpath("calibration.json").read_text())
+    content = json.loads(files("lightfabric.placement.cost").joinpath("calibration.json").read_text())
     return Calibration(**content["constants"])

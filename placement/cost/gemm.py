@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.placement.calibration import Calibration
-from lightfabric.placement.case import Cases
+from lightfabric.placement.cost.calibration import Calibration
+from lightfabric.placement.cost.table import Cases
 
 Seconds = NDArray[np.float64]
 

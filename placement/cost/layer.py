@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec
-from lightfabric.placement.calibration import Calibration, calibration
-from lightfabric.placement.case import FULL, SELECTIVE, Cases, cases
-from lightfabric.placement.gemm import Seconds, gemm_seconds, memory_seconds
+from lightfabric.placement.cost.calibration import Calibration, calibration
+from lightfabric.placement.cost.gemm import Seconds, gemm_seconds, memory_seconds
+from lightfabric.placement.cost.table import FULL, SELECTIVE, Cases, cases
 from lightfabric.placement.plan import stage_layers
-from lightfabric.placement.workload import Plan, rank_parameters
+from lightfabric.placement.workload.transformer import Plan, rank_parameters
 
 FLASH_FORWARD, FLASH_BACKWARD = 0.85, 0.72
 """Rate of flash attention against large matrix products: 230 and 195 Tflop/s on an A100 [Dao 2023, figures 4 and 5]."""

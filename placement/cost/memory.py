@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from lightfabric.placement.case import FULL, GPIPE, NONE, Cases
-from lightfabric.placement.step import stage_parameters
+from lightfabric.placement.cost.step import stage_parameters
+from lightfabric.placement.cost.table import FULL, GPIPE, NONE, Cases
 
 
 @dataclass(frozen=True)

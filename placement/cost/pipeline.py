@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightfabric.placement.calibration import Calibration
-from lightfabric.placement.case import DUALPIPE, ZERO_BUBBLE, Cases
-from lightfabric.placement.cost import logit_seconds, lookup_seconds
-from lightfabric.placement.gemm import Seconds
+from lightfabric.placement.cost.calibration import Calibration
+from lightfabric.placement.cost.gemm import Seconds
+from lightfabric.placement.cost.layer import logit_seconds, lookup_seconds
+from lightfabric.placement.cost.table import DUALPIPE, ZERO_BUBBLE, Cases
 
 
 @dataclass(frozen=True)

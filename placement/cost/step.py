@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.placement.calibration import Calibration
-from lightfabric.placement.case import DUALPIPE, FULL, Cases
-from lightfabric.placement.cost import adam_seconds, layer_seconds, layer_weights
-from lightfabric.placement.gemm import Seconds
-from lightfabric.placement.pipeline import bubble_seconds, stages, wait_seconds
+from lightfabric.placement.cost.calibration import Calibration
+from lightfabric.placement.cost.gemm import Seconds
+from lightfabric.placement.cost.layer import adam_seconds, layer_seconds, layer_weights
+from lightfabric.placement.cost.pipeline import bubble_seconds, stages, wait_seconds
+from lightfabric.placement.cost.table import DUALPIPE, FULL, Cases
 
 Rate = NDArray[np.float64]
 

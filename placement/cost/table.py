@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec, ModelSpec
-from lightfabric.placement.workload import Plan, Recompute, busiest_load, value_bytes
+from lightfabric.placement.workload.transformer import Plan, Recompute, busiest_load, value_bytes
 
 Column = NDArray[Any]
 RECOMPUTATIONS: tuple[Recompute, ...] = ("none", "selective", "full")

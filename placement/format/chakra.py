@@ -14,8 +14,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.assembly import Assembly
-from lightfabric.placement.local import Rank, ranks
+from lightfabric.placement.graph.assembly import Assembly
+from lightfabric.placement.graph.by_rank import Rank, ranks
 
 MOST_PS = 1 << 60
 """Longest computation that is believed: 13 days."""

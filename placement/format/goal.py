@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.assembly import MOST_PARTS, Assembly
-from lightfabric.placement.local import ranks
+from lightfabric.placement.graph.assembly import MOST_PARTS, Assembly
+from lightfabric.placement.graph.by_rank import ranks
 
 MOST_RANKS = 1 << 16
 MOST_STATEMENTS = MOST_PARTS

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, NetworkJobSpec
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.builder import Builder, Ids, picoseconds
-from lightfabric.placement.calibration import calibration
-from lightfabric.placement.exchange import owned_tables, recommender_traffic
-from lightfabric.placement.layered import CRITEO_ROWS, Layer, dlrm, resnet50, transformer_big, vgg16
-from lightfabric.placement.mapping import Traffic
+from lightfabric.placement.cost.calibration import calibration
+from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
+from lightfabric.placement.mapping.exchange import owned_tables, recommender_traffic
+from lightfabric.placement.mapping.traffic import Traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search import MOST_GPUS, DoesNotFit, Rates, Seconds, memory_bytes, shortage
-from lightfabric.placement.workload import Memory, ring_bytes, state_bytes, value_bytes
+from lightfabric.placement.search.search import MOST_GPUS, DoesNotFit, Rates, Seconds, memory_bytes, shortage
+from lightfabric.placement.workload.layered import CRITEO_ROWS, Layer, dlrm, resnet50, transformer_big, vgg16
+from lightfabric.placement.workload.transformer import Memory, ring_bytes, state_bytes, value_bytes
 
 BUCKET_BYTES = 25 << 20
 """PyTorch's default."""

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec, ModelSpec, NetworkJobSpec
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.builder import Builder, Ids, picoseconds
-from lightfabric.placement.cost import backward_seconds, forward_seconds, optimiser_seconds
-from lightfabric.placement.data_parallel import network_graph
-from lightfabric.placement.mapping import dispatched_bytes
-from lightfabric.placement.workload import (
+from lightfabric.placement.cost.layer import backward_seconds, forward_seconds, optimiser_seconds
+from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
+from lightfabric.placement.graph.data_parallel import network_graph
+from lightfabric.placement.mapping.traffic import dispatched_bytes
+from lightfabric.placement.workload.transformer import (
     Plan,
     backward_exchanges,
     backward_reduces,

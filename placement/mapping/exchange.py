@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import JobSpec
-from lightfabric.placement.layered import Layer
-from lightfabric.placement.mapping import DATA, EXCHANGE, Traffic, traffic
+from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, Traffic, traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.workload import ring_bytes
+from lightfabric.placement.workload.layered import Layer
+from lightfabric.placement.workload.transformer import ring_bytes
 
 
 def expert_traffic(job: JobSpec, plan: Plan, popularity: NDArray[np.float64]) -> Traffic:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import ChipletSpec, FabricSpec, SipRingSpec
-from lightfabric.placement.mapping import (
+from lightfabric.placement.mapping.traffic import (
     Dimension,
     Traffic,
     bottleneck_seconds,
@@ -131,7 +131,7 @@ def searched_order(
 
     A ring's segments are searched; where all GPUs are equally near, for byte-hops only.
     """
-    from lightfabric.placement.refine import nearer, refined
+    from lightfabric.placement.mapping.refine import nearer, refined
 
     if objective == "byte-hops":
         found = nearer(flows, start.gpu_of_rank, SWAPS)

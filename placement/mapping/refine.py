@@ -6,8 +6,8 @@ import numpy as np
 from numba import njit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 from numpy.typing import NDArray
 
-from lightfabric.placement.mapping import Traffic
-from lightfabric.placement.qap import solve
+from lightfabric.placement.mapping.traffic import Traffic
+from lightfabric.placement.qap.solve import solve
 
 
 def refined(

@@ -15,8 +15,8 @@ from lightfabric.model.spec import (
     JobSpec,
     SipRingSpec,
 )
-from lightfabric.placement.routing import expert_loads
-from lightfabric.placement.workload import (
+from lightfabric.placement.workload.routing import expert_loads
+from lightfabric.placement.workload.transformer import (
     Plan,
     backward_exchanges,
     backward_reduces,

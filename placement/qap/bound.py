@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.placement.faq import optimize
+from lightfabric.placement.qap.faq import optimize
 
 _Matrix = NDArray[np.float64]
 _ROUNDING = 1e-9

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightfabric.model.compiled import Records, compiled, numba
+from lightfabric.model.kernel.compiled import Records, compiled, numba
 
 CURRENT, BEST, BASE, LEAST_GAIN = range(4)
 """Of ``Search.value``."""

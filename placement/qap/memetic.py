@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightfabric.placement.walk import Budget, Permutation, Walk
+from lightfabric.placement.qap.walk import Budget, Permutation, Walk
 
 _MEMBERS = 10
 _LEAST_MEMBERS = 4

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.placement.bound import lower_bound
-from lightfabric.placement.faq import centre, faq, near_centre
-from lightfabric.placement.memetic import Memetic
-from lightfabric.placement.walk import Budget, Permutation, Walk
+from lightfabric.placement.qap.bound import lower_bound
+from lightfabric.placement.qap.faq import centre, faq, near_centre
+from lightfabric.placement.qap.memetic import Memetic
+from lightfabric.placement.qap.walk import Budget, Permutation, Walk
 
 MOST_FACILITIES = 2048
 _MOST = 1e300

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.compiled import entry_point
-from lightfabric.placement import swap
+from lightfabric.model.kernel.compiled import entry_point
+from lightfabric.placement.qap import local_search as swap
 
 Permutation = NDArray[np.int64]
 _LARGEST_WORD = 1 << 30

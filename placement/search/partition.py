@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.placement.calibration import Calibration
-from lightfabric.placement.case import Cases, Column
-from lightfabric.placement.cost import layer_seconds, logit_seconds, lookup_seconds
-from lightfabric.placement.step import Network, tensor_seconds
+from lightfabric.placement.cost.calibration import Calibration
+from lightfabric.placement.cost.layer import layer_seconds, logit_seconds, lookup_seconds
+from lightfabric.placement.cost.step import Network, tensor_seconds
+from lightfabric.placement.cost.table import Cases, Column
 
 
 def cuts(seconds: NDArray[np.float64], stages: int) -> NDArray[np.int64]:

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec
-from lightfabric.placement.calibration import calibration
-from lightfabric.placement.case import RECOMPUTATIONS, Cases, cases, cut, plan_of
-from lightfabric.placement.memory import memories
-from lightfabric.placement.partition import balanced
-from lightfabric.placement.step import Network, Parts, sent_bytes, step_parts
-from lightfabric.placement.workload import Plan, Recompute, peak_memory, state_bytes
+from lightfabric.placement.cost.calibration import calibration
+from lightfabric.placement.cost.memory import memories
+from lightfabric.placement.cost.step import Network, Parts, sent_bytes, step_parts
+from lightfabric.placement.cost.table import RECOMPUTATIONS, Cases, cases, cut, plan_of
+from lightfabric.placement.search.partition import balanced
+from lightfabric.placement.workload.transformer import Plan, Recompute, peak_memory, state_bytes
 
 MOST_SEQUENCES = 64
 """Largest micro-batch tried; larger ones change a GEMM's efficiency no more."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lightfabric.model.spec import JobSpec, ModelSpec, Precision
-from lightfabric.placement.layer import expert_parameters, kept_values, layer_parameters, token_weights
 from lightfabric.placement.plan import (
     Plan,
     Recompute,
@@ -21,7 +20,8 @@ from lightfabric.placement.plan import (
     routed_layers,
     stage_layers,
 )
-from lightfabric.placement.routing import expert_loads
+from lightfabric.placement.workload.parameter import expert_parameters, kept_values, layer_parameters, token_weights
+from lightfabric.placement.workload.routing import expert_loads
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def parameters(model: ModelSpec) -> int:
     """Parameters of the model [GPT: Narayanan 2021, eq. 2, and a final norm].
 
     Examples:
-        >>> from lightfabric.placement.preset import MODELS
+        >>> from lightfabric.placement.workload.preset import MODELS
         >>> parameters(MODELS["llama3-8b"])
         8030261248
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lightfabric.model.codec import EXPLICIT, following
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.sim.link import Slot
+from lightfabric.sim.bench.link import Slot
 
 LINKTYPE_USER0 = 147
 """For private use: a flit or a packet as its bytes, no header of any other layer."""

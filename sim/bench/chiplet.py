@@ -7,9 +7,9 @@ from amaranth import Module
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.chiplet import Chiplet, paired_routes
-from lightfabric.sim.bench import Bench, ClientFlit, Transfers
-from lightfabric.sim.client import Pauses, StreamSink, StreamSource, never, words
-from lightfabric.sim.link import Errors, Fibre, clean, kept
+from lightfabric.sim.bench.bench import Bench, ClientFlit, Transfers
+from lightfabric.sim.bench.client import Pauses, StreamSink, StreamSource, never, words
+from lightfabric.sim.bench.link import Errors, Fibre, clean, kept
 
 Port = tuple[int, int]
 """(chiplet, line)"""

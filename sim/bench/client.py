@@ -7,7 +7,7 @@ from amaranth import Module
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.client import Egress, Ingress
-from lightfabric.sim.bench import Bench, ClientFlit, Driver, Monitor, Transfers
+from lightfabric.sim.bench.bench import Bench, ClientFlit, Driver, Monitor, Transfers
 
 Pauses = Callable[[int], bool]
 """Cycle -> whether the client pauses in it."""

@@ -7,8 +7,8 @@ from amaranth import ClockDomain, Module
 from amaranth.sim import Simulator
 
 from lightfabric.rtl.crossing import StreamCrossing
-from lightfabric.sim.bench import BenchTimeoutError
-from lightfabric.sim.client import Pauses, never
+from lightfabric.sim.bench.bench import BenchTimeoutError
+from lightfabric.sim.bench.client import Pauses, never
 
 Values = dict[str, int]
 """Of the fields of a word."""

@@ -12,7 +12,7 @@ from lightfabric.model import codec
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.link import Link
 from lightfabric.rtl.training import State
-from lightfabric.sim.bench import Bench, ClientFlit, Driver, Monitor, Transfers
+from lightfabric.sim.bench.bench import Bench, ClientFlit, Driver, Monitor, Transfers
 
 Errors = Callable[[int, int], int]
 """(number of the beat, its bits) -> mask of the bits to flip."""

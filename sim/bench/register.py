@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from amaranth import Module
 
 from lightfabric.rtl.register import REGISTERS, WORD_BYTES, Registers, Table
-from lightfabric.sim.bench import Bench
+from lightfabric.sim.bench.bench import Bench
 
 CHANNELS = ("aw", "w", "b", "ar", "r")
 Pauses = Callable[[int], bool]

@@ -7,7 +7,7 @@ from amaranth import Module
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.switch import Switch
-from lightfabric.sim.bench import Bench, Driver, Monitor, Transfers
+from lightfabric.sim.bench.bench import Bench, Driver, Monitor, Transfers
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightfabric.model.slot import Slots
+from lightfabric.model.cycle.slot import Slots
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.link import REPLAY_TIMEOUT_SLOTS
-from lightfabric.sim.bench import ClientFlit
+from lightfabric.sim.bench.bench import ClientFlit
 
 NUMBER_BYTES = 4
 FLITS_ODDS = (0.7, 0.2, 0.1)

@@ -15,7 +15,7 @@ from lightfabric.rtl.lane import Aligner, BlockLock
 from lightfabric.rtl.line import LOWER_LANES, SET_BITS, UPPER_LANES, LineSignature, Pacer
 from lightfabric.rtl.scrambler import Scrambler, scrambled
 from lightfabric.rtl.training import State, Training, connect
-from lightfabric.sim.bench import Bench
+from lightfabric.sim.bench.bench import Bench
 
 BLOCK_BITS = 66
 BLOCK_MASK = (1 << BLOCK_BITS) - 1

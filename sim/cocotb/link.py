@@ -4,7 +4,7 @@ import cocotb
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
 from lightfabric.rtl.register import REGISTERS, WORD_BYTES
-from lightfabric.sim.axi import Client, Run, exchange
+from lightfabric.sim.cocotb.axi import Client, Run, exchange
 
 STATE_ACTIVE = 6
 MOST_BER_IN_SERVICE = 1e-2

@@ -2,7 +2,7 @@
 
 import cocotb
 
-from lightfabric.sim.axi import Client, Run, exchange
+from lightfabric.sim.cocotb.axi import Client, Run, exchange
 
 
 @cocotb.test()

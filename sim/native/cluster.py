@@ -12,9 +12,9 @@ from amaranth import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.cabling import Cabling, fibre_cycles
 from lightfabric.model.codec import ADDRESS_BITS
-from lightfabric.model.program import Program
+from lightfabric.model.cycle.program import Program
+from lightfabric.model.fabric.cabling import Cabling, fibre_cycles
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.chiplet import Chiplet
 from lightfabric.rtl.client import beat_layout, delivered_layout, user_bits
@@ -60,7 +60,7 @@ class Node(wiring.Component):
 
 def sources() -> dict[str, str]:
     """The C++ that is the same for all specs, by file name; the first is the program."""
-    folder = files("lightfabric.sim")
+    folder = files("lightfabric.sim.native")
     return {name: (folder / name).read_text(encoding="utf-8") for name in _SOURCES}
 
 

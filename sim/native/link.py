@@ -54,7 +54,7 @@ class Run:
 
 def sources() -> dict[str, str]:
     """The C++ that is the same for all specs, by file name; the first is the program."""
-    folder = files("lightfabric.sim")
+    folder = files("lightfabric.sim.native")
     return {name: (folder / name).read_text(encoding="utf-8") for name in _SOURCES}
 
 
