@@ -17,6 +17,9 @@ FORBID: dict[str, Any] = {"extra": "forbid", "strict": True, "allow_inf_nan": Fa
 FIBRE_PS_PER_M = 1.468 / 299_792_458 * 1e12
 """4.897 ns/m: group index 1.468 of standard single-mode fibre at 1310 to 1550 nm (Corning SMF-28 data sheets)."""
 
+CABLE_PS_PER_M = 5000.0
+"""5 ns/m: copper with solid polyethylene, relative permittivity 2.25, so two thirds of the speed of light."""
+
 SLOWEST_CYCLES_PER_BLOCK = 4
 """A core clock that is faster against the line than this serves nobody, and makes the measurement of the link slow."""
 

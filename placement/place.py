@@ -11,22 +11,19 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fluid.network import Circuits
+from lightfabric.model.circuit import Circuits
 from lightfabric.model.spec import (
     AcceleratorSpec,
-    ChipletSpec,
-    FabricSpec,
     JobSpec,
     NetworkJobSpec,
 )
-from lightfabric.placement.circuit.rate import estimated_rates, rate_options
 from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.fabric.fabric import Fabric
 from lightfabric.placement.graph.data_parallel import data_parallel_plan, network_memory, network_seconds, network_traffic
 from lightfabric.placement.mapping.order import Objective, Order, best_order, searched_order
 from lightfabric.placement.mapping.traffic import (
     Traffic,
     degrees,
-    gpu_bytes_per_s,
     ring_steps,
     traffic,
 )
@@ -66,26 +63,21 @@ class Placement:
 def candidates(
     job: JobSpec | NetworkJobSpec,
     accelerator: AcceleratorSpec,
-    fabric: FabricSpec,
-    chiplet: ChipletSpec,
+    fabric: Fabric,
     gpus: int,
-    *,
-    efficiency: float,
     objective: Objective | None = None,
 ) -> list[Placement]:
     """Placements of the best few plans, that with the least predicted iteration time first.
 
-    ``efficiency`` is payload rate over raw line rate as measured, and applies to every link of every fabric. With an
-    ``objective`` ranks are ordered for it alone, by a search that begins at the best structured order. DoesNotFit if no plan
-    fits the memory; ValueError with the reason of the best plan if the fabric can serve none.
+    With an ``objective`` ranks are ordered for it alone, by a search that begins at the best structured order. DoesNotFit if
+    no plan fits the memory; ValueError with the reason of the best plan if the fabric can serve none.
     """
-    bytes_per_s = gpu_bytes_per_s(fabric, chiplet, efficiency)
-    rates = partial(estimated_rates, fabric, efficiency, bytes_per_s)
+    _ = fabric.bytes_per_s  # a chiplet without ports enough is said before any plan is tried
     found: list[Placement] = []
     reason = ""
-    for cut in _cuts(job, accelerator, gpus, rates):
+    for cut in _cuts(job, accelerator, gpus, fabric.estimated_rates):
         try:
-            found.append(_placed(cut, fabric, chiplet, efficiency, objective))
+            found.append(_placed(cut, fabric, objective))
         except ValueError as error:
             reason = reason or str(error)
         if len(found) == PLANS_TRIED:
@@ -122,20 +114,17 @@ def _cuts(
 def options(
     job: JobSpec | NetworkJobSpec,
     accelerator: AcceleratorSpec,
-    fabric: FabricSpec,
-    chiplet: ChipletSpec,
+    fabric: Fabric,
     gpus: int,
-    efficiency: float,
 ) -> tuple[list[Option], list[Option]]:
     """Of all plans there are on a fabric the fastest, and those that nothing beats in time, memory and traffic.
 
-    Of a network none, it has one. Times are those of ``estimated_rates``. The task graph does not carry them all: ``place``
-    chooses among those it does.
+    Of a network none, it has one. Times are those of ``Fabric.estimated_rates``. The task graph does not carry them all:
+    ``place`` chooses among those it does.
     """
     if isinstance(job, NetworkJobSpec):
         return [], []
-    bytes_per_s = gpu_bytes_per_s(fabric, chiplet, efficiency)
-    return whole_space(job, accelerator, gpus, partial(estimated_rates, fabric, efficiency, bytes_per_s))
+    return whole_space(job, accelerator, gpus, fabric.estimated_rates)
 
 
 def _different(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
@@ -148,15 +137,13 @@ def _different(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
             yield entry
 
 
-def _placed(
-    cut: _Cut, fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, objective: Objective | None
-) -> Placement:
+def _placed(cut: _Cut, fabric: Fabric, objective: Objective | None) -> Placement:
     plan, flows = cut.plan, cut.flows
-    order = best_order(fabric, chiplet, efficiency, plan, flows, objective or "bottleneck")
+    order = best_order(fabric, plan, flows, objective or "bottleneck")
     if objective is not None:
-        order = searched_order(fabric, chiplet, efficiency, flows, order, objective)
+        order = searched_order(fabric, flows, order, objective)
     placed = flows.placed(order.gpu_of_rank)
-    options = rate_options(fabric, chiplet, efficiency, plan, placed)
+    options = fabric.rate_options(plan, placed)
     predicted = [(cut.seconds(rates), rates, circuits) for rates, circuits in options]
     seconds, rates, circuits = min(predicted, key=lambda option: option[0].total)
     return Placement(

@@ -10,17 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lightfabric.model.circuit import Circuits
+from lightfabric.model.cycle import cabling
+from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling, Hub, layers, line
 from lightfabric.model.cycle.cluster import Cluster
-from lightfabric.model.fabric import cabling
-from lightfabric.model.fabric.cabling import Cabling, Hub, Hubs, build, layers, line
 from lightfabric.model.fluid import engine as fluid
-from lightfabric.model.fluid import network
-from lightfabric.model.fluid.network import Circuits
 from lightfabric.model.kernel.system import DeadlockError
 from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, ElectricalSwitchSpec, SipOcsSpec, SipRingSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
-from lightfabric.placement.circuit.assign import assign
+from lightfabric.placement.fabric.fabric import fabric_of
 
 SPEC = ChipletSpec(ports=4, wavelengths_per_port=8, flit_bytes=128, buffer_flits=60, reach_m=20.0)
 PAYLOAD = SPEC.payload_bytes
@@ -98,8 +97,8 @@ def all_pairs(gpus, most):
 def test_every_flit_takes_every_circuit_of_its_path(fabric, virtual_channels):
     spec = replace(SPEC, virtual_channels=virtual_channels, buffer_flits=8)
     flits = all_pairs(7, 300)
-    circuits = assign(fabric, spec, 7, flits)
-    cluster = Cluster(transfers(7, flits), spec, TIMING, build(fabric, spec, 7, circuits))
+    circuits = fabric_of(fabric, spec).assign(7, flits)
+    cluster = Cluster(transfers(7, flits), spec, TIMING, fabric_of(fabric, spec).cabling(7, circuits))
     cluster.run()
     wanted = dict.fromkeys(circuits.lanes, 0)
     for pair, path in circuits.stops.items():
@@ -112,7 +111,7 @@ def test_every_flit_takes_every_circuit_of_its_path(fabric, virtual_channels):
 def test_over_hubs_every_flit_goes_up_and_down():
     flits = all_pairs(5, 90)
     islands = ElectricalClusterSpec("islands", "electrical-cluster", 300.0, 70.0, island_gpus=2, nic_latency_us=0.1)
-    cluster = Cluster(transfers(5, flits), SPEC, TIMING, build(islands, SPEC, 5))
+    cluster = Cluster(transfers(5, flits), SPEC, TIMING, fabric_of(islands, SPEC).cabling(5))
     cluster.run()
     wanted = {}
     for (a, b), count in flits.items():
@@ -142,8 +141,8 @@ def test_a_long_transfer_takes_what_the_fluid_model_says(fabric, lanes, pair):
     if lanes:
         path = tuple(range(pair[0], pair[1] + 1))
         circuits = Circuits(lanes, {pair: path})
-    seen_ps = Cluster(graph, SPEC, TIMING, build(fabric, SPEC, 4, circuits)).run().makespan_ps
-    wanted_ps = fluid.run(graph, network.build(fabric, SPEC, TIMING, 4, [pair], circuits)).makespan_ps
+    seen_ps = Cluster(graph, SPEC, TIMING, fabric_of(fabric, SPEC).cabling(4, circuits)).run().makespan_ps
+    wanted_ps = fluid.run(graph, fabric_of(fabric, SPEC, TIMING).network(4, [pair], circuits)).makespan_ps
     assert wanted_ps * 0.9999 <= seen_ps <= wanted_ps * 1.0001 + LATENCY_CYCLES * SPEC.cycle_ps
 
 
@@ -157,9 +156,9 @@ def test_relays_all_on_one_virtual_channel_wait_for_each_other_for_ever(monkeypa
     spec, gpus = replace(SPEC, buffer_flits=4), 4
     graph = transfers(gpus, dict.fromkeys(round_and_round(gpus).stops, 2000))
     ocs = SipOcsSpec("ocs", "sip-ocs")
-    Cluster(graph, spec, TIMING, build(ocs, spec, gpus, round_and_round(gpus))).run()
+    Cluster(graph, spec, TIMING, fabric_of(ocs, spec).cabling(gpus, round_and_round(gpus))).run()
     monkeypatch.setattr(cabling, "layers", lambda paths, _: [0] * len(paths))
-    cluster = Cluster(graph, spec, TIMING, build(ocs, spec, gpus, round_and_round(gpus)))
+    cluster = Cluster(graph, spec, TIMING, fabric_of(ocs, spec).cabling(gpus, round_and_round(gpus)))
     with pytest.raises(DeadlockError, match="deadlock in cycle"):
         cluster.run()
     sent, taken = (sum(int(gpu.state[name]) for gpu in cluster.gpus) for name in ("sent", "taken"))
@@ -170,7 +169,7 @@ def test_relays_all_on_one_virtual_channel_wait_for_each_other_for_ever(monkeypa
 def test_too_few_virtual_channels_for_relays_are_named():
     spec = replace(SPEC, virtual_channels=1)
     with pytest.raises(ValueError, match=r"^ChipletSpec.virtual_channels must be enough for layers of relays .*, not 1$"):
-        build(SipOcsSpec("ocs", "sip-ocs"), spec, 4, round_and_round(4))
+        fabric_of(SipOcsSpec("ocs", "sip-ocs"), spec).cabling(4, round_and_round(4))
 
 
 @given(st.lists(st.permutations(range(6)).map(lambda p: tuple(p[:4])), max_size=30))
@@ -191,7 +190,7 @@ def test_a_line_has_its_share_of_the_rate(spec, part_of_400):
 
 def test_circuits_share_no_port_and_idle_ones_are_dark():
     circuits = Circuits({(0, 1): 12, (0, 2): 3, (3, 1): 8}, {})
-    made = build(SipRingSpec("ring", "sip-ring"), SPEC, 4, circuits)
+    made = fabric_of(SipRingSpec("ring", "sip-ring"), SPEC).cabling(4, circuits)
     assert isinstance(made, Cabling)
     ends = {(int(gpu), int(port)) for gpu, port in zip(made.gpu.flat, made.port.flat, strict=True)}
     assert len(ends) == made.gpu.size
@@ -201,10 +200,12 @@ def test_circuits_share_no_port_and_idle_ones_are_dark():
 
 
 def test_gpus_at_no_common_hub_and_too_many_ports_are_named():
-    hubs = Hubs((Hub(np.array([0, 2], np.int32), 1.0),))
-    with pytest.raises(ValueError, match=r"^Hubs must have one for GPU 0 and GPU 1, not none$"):
+    hubs = ElectricalCabling((Hub(np.array([0, 2], np.int32), 1.0),))
+    with pytest.raises(ValueError, match=r"^ElectricalCabling must have one for GPU 0 and GPU 1, not none$"):
         Cluster(transfers(3, {(0, 1): 1}), SPEC, TIMING, hubs)
     circuits = Circuits({(0, n): 1 for n in range(1, 40)}, {})
     spec = replace(SPEC, virtual_channels=1)
     with pytest.raises(ValueError, match=r"^Cabling.gpu must be of 1 to 32 ports for each GPU, not 39$"):
-        Cluster(transfers(40, {(0, 1): 1}), spec, TIMING, build(SipRingSpec("r", "sip-ring"), spec, 40, circuits))
+        Cluster(
+            transfers(40, {(0, 1): 1}), spec, TIMING, fabric_of(SipRingSpec("r", "sip-ring"), spec).cabling(40, circuits)
+        )

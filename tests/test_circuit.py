@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.model.fluid.network import Circuits
+from lightfabric.model.circuit import Circuits
 from lightfabric.model.spec import ChipletSpec, JobSpec, ModelSpec, SipOcsSpec, SipRingSpec
-from lightfabric.placement.circuit.assign import assign, permutations
-from lightfabric.placement.circuit.rate import rate_options
+from lightfabric.placement.circuit.assign import permutations
+from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.mapping.order import best_order
 from lightfabric.placement.mapping.traffic import ring_steps, traffic
 from lightfabric.placement.workload.transformer import Plan
@@ -27,6 +27,10 @@ def ring(max_hops):
 
 def chiplet(ports, wavelengths):
     return ChipletSpec(ports=ports, wavelengths_per_port=wavelengths, wavelength_gbps=10.0)
+
+
+def assign(fabric, made, gpus, demand):
+    return fabric_of(fabric, made).assign(gpus, demand)
 
 
 @st.composite
@@ -232,7 +236,7 @@ def test_every_pair_of_a_thousand_gpus_is_served(fabric):
     job = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch=1536)
     plan = Plan(8, 4, 32, 1)
     flows = traffic(job, plan)
-    flows = flows.placed(best_order(fabric, CHIPLET, 1.0, plan, flows).gpu_of_rank)
+    flows = flows.placed(best_order(fabric_of(fabric, CHIPLET), plan, flows).gpu_of_rank)
     pairs = zip(flows.source.tolist(), flows.destination.tolist(), strict=True)
     demand = dict(zip(pairs, flows.size_bytes.tolist(), strict=True))
     circuits = assign(fabric, CHIPLET, 1024, demand)
@@ -244,6 +248,6 @@ def test_an_all_to_all_has_the_rate_of_its_busiest_gpu_one_way():
     model = ModelSpec(layers=4, hidden=256, heads=8, sequence=128, vocabulary=1024, experts=8, experts_per_token=2)
     job, plan = JobSpec(model, batch=16, expert_skew=1.0), Plan(4, 1, 1, 1, ep=4)
     three_ports = chiplet(3, 8)
-    for rates, circuits in rate_options(OCS, three_ports, 1.0, plan, traffic(job, plan)):
+    for rates, circuits in fabric_of(OCS, three_ports).rate_options(plan, traffic(job, plan)):
         assert set(circuits.lanes.values()) == {1}
         assert rates.expert == pytest.approx(3 * three_ports.gbps_per_port * 1e9 / 8)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lightfabric.flows.experiment.allreduce import all_reduce, cabling, closed_form_cycles, measure
+from lightfabric.model.cycle.cabling import ElectricalCabling, Hub, circuit_switched, ring
 from lightfabric.model.cycle.cluster import Cluster
-from lightfabric.model.fabric.cabling import Hub, Hubs, circuit_switched, ring
 from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.fluid.network import star
 from lightfabric.model.spec import ChipletSpec
@@ -71,7 +71,9 @@ def test_a_ring_all_reduce_takes_its_closed_form(fabric, gpus, flits, timing):
 def test_over_a_hub_a_message_takes_two_links_a_switch_and_its_own_latency(gpus, timing):
     flits, more = 7, 50
     size = gpus * flits * PAYLOAD
-    cluster = Cluster(all_reduce(gpus, size), SPEC, timing, Hubs((Hub(np.arange(gpus, dtype=np.int32), 5000.0),)), more)
+    cluster = Cluster(
+        all_reduce(gpus, size), SPEC, timing, ElectricalCabling((Hub(np.arange(gpus, dtype=np.int32), 5000.0),)), more
+    )
     seen = cluster.run().makespan_ps / SPEC.cycle_ps
     step = 2 * (timing.link.latency_cycles + cluster.delay_cycles) + timing.switch.latency_cycles
     step += timing.client.latency_cycles + 1 + more

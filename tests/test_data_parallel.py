@@ -8,6 +8,7 @@ from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.fluid import network
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, NetworkJobSpec, SipOcsSpec, SipRingSpec
 from lightfabric.model.task import Kind
+from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.data_parallel import (
     BUCKET_BYTES,
     data_parallel_plan,
@@ -69,17 +70,17 @@ def test_gradients_go_in_buckets_of_25_mib_the_last_layers_first():
 @pytest.mark.parametrize("job", [*JOBS, NetworkJobSpec("dlrm", 65536)], ids=lambda job: job.network)
 def test_the_prediction_is_the_simulated_iteration(job, gbps, gpus):
     fabric = ElectricalSwitchSpec("switch", "electrical-switch", gbps)
-    placed = candidates(job, H100, fabric, ChipletSpec(), gpus, efficiency=1.0)[0]
+    placed = candidates(job, H100, fabric_of(fabric, ChipletSpec()), gpus)[0]
     graph = task_graph(job, H100, placed.plan)
     star = network.star(gpus, gbps * 1e9 / 8, graph.demand_bytes())
     assert placed.seconds.total == pytest.approx(fluid.run(graph, star).makespan_ps / 1e12, rel=0.05)
-    assert options(job, H100, fabric, ChipletSpec(), gpus, 1.0) == ([], [])
+    assert options(job, H100, fabric_of(fabric, ChipletSpec()), gpus) == ([], [])
 
 
 @pytest.mark.parametrize("fabric", [SipRingSpec("ring", "sip-ring"), SipOcsSpec("ocs", "sip-ocs")], ids=lambda f: f.kind)
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
 def test_networks_are_placed_on_optical_fabrics(job, fabric):
-    placed = candidates(job, H100, fabric, ChipletSpec(ports=4), 8, efficiency=0.9)[0]
+    placed = candidates(job, H100, fabric_of(fabric, ChipletSpec(ports=4)), 8)[0]
     assert sorted(placed.gpu_of_rank.tolist()) == list(range(8))
     assert placed.circuits is not None
     assert set(placed.circuits.stops) == set(task_graph(job, H100, placed.plan).placed(placed.gpu_of_rank).demand_bytes())

@@ -15,9 +15,10 @@ from lightfabric.flows.figure import panel
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.format.timing_store import measured_timing
 from lightfabric.flows.report import InputError
-from lightfabric.model.fabric.cabling import ring
+from lightfabric.model.cycle.cabling import ring
 from lightfabric.model.spec import JobSpec, ModelSpec, SipRingSpec
 from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.fabric.fabric import fabric_of
 
 COMMAND = [sys.executable, "-c", "from lightfabric.flows.cli import main; main()"]
 TOPOOPT = Path(__file__).parents[2] / "shared" / "data" / "topoopt"
@@ -55,12 +56,9 @@ def run(*arguments, code=0):
 @pytest.mark.parametrize("gpus", [4, 8])
 def test_an_iteration_takes_about_as_long_flit_by_flit_as_in_the_fluid_model(tiny, timing, gpus):
     """To a percent on circuits of their own; where rings share circuits fluids keep to one rate, and flits fill the gaps."""
-    share = study.efficiency(tiny, timing)
     for fabric in tiny.fabrics:
-        rows = [
-            study.simulate(study.Job(tiny, gpus, fabric, timing, share, name))[0]["iteration_s"]
-            for name in fidelity.FIDELITIES
-        ]
+        on = fabric_of(fabric, tiny.chiplet, timing)
+        rows = [study.simulate(study.Job(tiny, gpus, on, name, ""))[0]["iteration_s"] for name in fidelity.FIDELITIES]
         assert rows[1] == pytest.approx(rows[0], rel=0.1 if fabric.kind == "sip-ocs" else 0.02), fabric.name
 
 

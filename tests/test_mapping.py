@@ -22,11 +22,11 @@ from lightfabric.model.spec import (
     Spec,
 )
 from lightfabric.placement.circuit.assign import permutations
+from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.mapping.order import best_order, fold, orders, strides
 from lightfabric.placement.mapping.traffic import (
     Traffic,
-    bottleneck_seconds,
     pair_bytes,
     ring_steps,
     segment_load,
@@ -47,6 +47,13 @@ PLANS += [
     Plan(2, 2, 4, 1, virtual_stages=2),
     Plan(2, 2, 2, 1, zero=1, virtual_stages=4),
 ]
+
+
+def at(spec, efficiency, chiplet=CHIPLET):
+    """A fabric whose ports carry this share of their line rate as payload."""
+    fabric = fabric_of(spec, chiplet)
+    vars(fabric)["efficiency"] = efficiency
+    return fabric
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -109,10 +116,9 @@ def test_segment_load_is_the_sum_over_arcs(gpus, data):
 @pytest.mark.parametrize("plan", PLANS)
 def test_the_best_order_beats_all_structured_orders_and_none_beats_the_bound(plan, fabric):
     flows = traffic(JOB, plan)
-    best = best_order(fabric, CHIPLET, 0.8, plan, flows)
+    best = best_order(at(fabric, 0.8), plan, flows)
     costs = [
-        bottleneck_seconds(fabric, CHIPLET, 0.8, flows.placed(order), plan.gpus)
-        for _, order in orders(plan, folds=fabric is RING)
+        at(fabric, 0.8).bottleneck_seconds(flows.placed(order), plan.gpus) for _, order in orders(plan, folds=fabric is RING)
     ]
     assert best.seconds == min(costs)
     assert best.bound_seconds <= best.seconds * (1 + 1e-12)
@@ -132,14 +138,14 @@ def test_a_nesting_loads_every_ring_segment_by_stride_times_bytes():
 def test_a_cluster_keeps_the_larger_traffic_on_the_island():
     """GPT-3 with tp = 8 on islands of 8: the tensor ring must not cross the NIC."""
     plan = Plan(2, 8, 2, 1)
-    order = best_order(CLUSTER, CHIPLET, 1.0, plan, traffic(JOB, plan)).gpu_of_rank.reshape(-1, 8)
+    order = best_order(at(CLUSTER, 1.0), plan, traffic(JOB, plan)).gpu_of_rank.reshape(-1, 8)
     assert (order // 8 == order[:, :1] // 8).all()
 
 
 def test_one_pair_on_a_ring_takes_bytes_over_half_the_ports():
     flows = Traffic(*(np.array([value]) for value in (0, 1, 256_000_000_000, 0)))
-    assert bottleneck_seconds(RING, CHIPLET, 1.0, flows, 8) == pytest.approx(256e9 / (2048e9 / 8))
-    assert bottleneck_seconds(OCS, CHIPLET, 0.5, flows, 8) == pytest.approx(256e9 / (4096e9 / 8) / 0.5)
+    assert at(RING, 1.0).bottleneck_seconds(flows, 8) == pytest.approx(256e9 / (2048e9 / 8))
+    assert at(OCS, 0.5).bottleneck_seconds(flows, 8) == pytest.approx(256e9 / (4096e9 / 8) / 0.5)
 
 
 FABRICS = {
@@ -172,12 +178,12 @@ def cases():
 
 @pytest.mark.parametrize(("spec", "fabric", "gpus"), list(cases()))
 def test_every_row_of_every_example_is_placed_or_refused(spec, fabric, gpus):
-    arguments = spec.job, spec.accelerator, fabric, spec.chiplet, gpus
+    arguments = spec.job, spec.accelerator, at(fabric, 0.85, spec.chiplet), gpus
     if spec.name == "gpt3-175b" and gpus < 64:
         with pytest.raises(DoesNotFit, match="64 GPUs are enough"):
-            candidates(*arguments, efficiency=0.85)[0]
+            candidates(*arguments)[0]
         return
-    placement = candidates(*arguments, efficiency=0.85)[0]
+    placement = candidates(*arguments)[0]
     assert np.array_equal(np.sort(placement.gpu_of_rank), np.arange(gpus))
     assert placement.memory.total <= spec.accelerator.memory_gib * 2**30
     assert placement.seconds.total >= placement.compute_bound_seconds
@@ -191,7 +197,7 @@ def test_every_row_of_every_example_is_placed_or_refused(spec, fabric, gpus):
 def test_no_fabric_beats_the_ideal_switch_of_the_same_rate(gpus):
     spec = example("gpt3-175b")
     totals = [
-        candidates(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=0.85)[0].seconds.total
+        candidates(spec.job, spec.accelerator, at(fabric, 0.85, spec.chiplet), gpus)[0].seconds.total
         for fabric in spec.fabrics
     ]
     assert min(totals) == totals[0]
@@ -200,13 +206,13 @@ def test_no_fabric_beats_the_ideal_switch_of_the_same_rate(gpus):
 def test_circuits_through_switches_can_be_set():
     spec = example("small")
     ports = spec.chiplet.ports
-    placement = candidates(spec.job, spec.accelerator, spec.fabrics[3], spec.chiplet, 16, efficiency=0.85)[0]
+    placement = candidates(spec.job, spec.accelerator, at(spec.fabrics[3], 0.85, spec.chiplet), 16)[0]
     assert permutations(placement.circuits, 16, ports).shape == (ports, 16)
 
 
 def test_the_order_is_one_of_the_structured_ones():
     spec = example("small")
-    placement = candidates(spec.job, spec.accelerator, spec.fabrics[2], spec.chiplet, 32, efficiency=0.85)[0]
+    placement = candidates(spec.job, spec.accelerator, at(spec.fabrics[2], 0.85, spec.chiplet), 32)[0]
     named = dict(orders(placement.plan, folds=True))
     assert np.array_equal(named[placement.order.name], placement.gpu_of_rank)
 
@@ -215,7 +221,7 @@ def test_twice_the_efficiency_is_never_slower():
     spec = example("small")
     for fabric in spec.fabrics:
         slow, fast = (
-            candidates(spec.job, spec.accelerator, fabric, spec.chiplet, 16, efficiency=efficiency)[0].seconds.total
+            candidates(spec.job, spec.accelerator, at(fabric, efficiency, spec.chiplet), 16)[0].seconds.total
             for efficiency in (0.4, 0.8)
         )
         assert fast <= slow
@@ -225,5 +231,5 @@ def test_a_ring_of_one_port_is_refused_in_one_line():
     spec = example("small")
     chiplet = ChipletSpec(ports=1)
     with pytest.raises(ValueError, match=r"ChipletSpec.ports must be at least 2 on a sip-ring, not 1") as caught:
-        candidates(spec.job, spec.accelerator, spec.fabrics[2], chiplet, 8, efficiency=0.85)[0]
+        candidates(spec.job, spec.accelerator, at(spec.fabrics[2], 0.85, chiplet), 8)[0]
     assert "\n" not in str(caught.value)

@@ -6,8 +6,17 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from lightfabric.model.fluid.network import FIBRE_PS_PER_M, Circuits, build, port_bytes_per_s, star
-from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, ElectricalSwitchSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.circuit import Circuits
+from lightfabric.model.fabric.fabric import fabric_of, port_bytes_per_s
+from lightfabric.model.fluid.network import star
+from lightfabric.model.spec import (
+    FIBRE_PS_PER_M,
+    ChipletSpec,
+    ElectricalClusterSpec,
+    ElectricalSwitchSpec,
+    SipOcsSpec,
+    SipRingSpec,
+)
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 
 CHIPLET = ChipletSpec(flit_bytes=256, reach_m=40.0)
@@ -55,7 +64,7 @@ def test_fibre_takes_4_897_ns_per_metre():
 
 
 def test_a_switch_is_two_links_and_one_switch_away():
-    network = build(SWITCHED, CHIPLET, TIMING, 4, [(0, 3), (3, 0), (0, 3), (2, 2)])
+    network = fabric_of(SWITCHED, CHIPLET, TIMING).network(4, [(0, 3), (3, 0), (0, 3), (2, 2)])
     assert network.route(0, 3).tolist() == [0, 4 + 3]
     assert rates(network, 0, 3) == pytest.approx([1024 * PER_GBIT] * 2)
     assert latency_ps(network, 0, 3) == latency_ps(network, 3, 0) == 2 * HOP_PS + 3 * CYCLE_PS
@@ -64,7 +73,7 @@ def test_a_switch_is_two_links_and_one_switch_away():
 
 
 def test_a_cluster_keeps_islands_fast_and_crosses_by_nic():
-    network = build(CLUSTER, CHIPLET, TIMING, 8, [(0, 3), (3, 4)])
+    network = fabric_of(CLUSTER, CHIPLET, TIMING).network(8, [(0, 3), (3, 4)])
     assert rates(network, 0, 3) == pytest.approx([2048 * PER_GBIT] * 2)
     assert latency_ps(network, 0, 3) == 2 * HOP_PS + 3 * CYCLE_PS
     assert rates(network, 3, 4) == pytest.approx([400 * PER_GBIT] * 2)
@@ -76,7 +85,7 @@ def test_a_cluster_keeps_islands_fast_and_crosses_by_nic():
 
 def test_a_ring_circuit_has_its_wavelengths_and_the_shorter_way_round():
     circuits = Circuits({(0, 1): 3, (1, 7): 5}, {(0, 1): (0, 1), (1, 7): (1, 7), (0, 7): (0, 1, 7)})
-    network = build(RING, CHIPLET, TIMING, 8, [(0, 1), (1, 7), (0, 7)], circuits)
+    network = fabric_of(RING, CHIPLET, TIMING).network(8, [(0, 1), (1, 7), (0, 7)], circuits)
     assert rates(network, 0, 1) == pytest.approx([3 * PORT_BYTES_PER_S / 16])
     assert rates(network, 1, 7) == pytest.approx([5 * PORT_BYTES_PER_S / 16])
     assert latency_ps(network, 0, 1) == round(20 * CYCLE_PS + 2 * FIBRE_PS_PER_M)
@@ -85,7 +94,7 @@ def test_a_ring_circuit_has_its_wavelengths_and_the_shorter_way_round():
 
 def test_a_relay_adds_its_switch_and_a_second_link():
     circuits = Circuits({(0, 1): 3, (1, 7): 5}, {(0, 1): (0, 1), (1, 7): (1, 7), (0, 7): (0, 1, 7)})
-    network = build(RING, CHIPLET, TIMING, 8, [(0, 1), (1, 7), (0, 7)], circuits)
+    network = fabric_of(RING, CHIPLET, TIMING).network(8, [(0, 1), (1, 7), (0, 7)], circuits)
     route = network.route(0, 7).tolist()
     assert [route[0], route[2]] == [*network.route(0, 1), *network.route(1, 7)]
     assert network.link_source[route[1]] == network.link_destination[route[1]] == 1
@@ -94,7 +103,7 @@ def test_a_relay_adds_its_switch_and_a_second_link():
 
 
 def test_an_ocs_circuit_has_its_ports_and_passes_two_fibres():
-    network = build(OCS, CHIPLET, TIMING, 4, [(0, 2)], Circuits({(0, 2): 3}, {(0, 2): (0, 2)}))
+    network = fabric_of(OCS, CHIPLET, TIMING).network(4, [(0, 2)], Circuits({(0, 2): 3}, {(0, 2): (0, 2)}))
     assert rates(network, 0, 2) == pytest.approx([3 * PORT_BYTES_PER_S])
     assert latency_ps(network, 0, 2) == round(20 * CYCLE_PS + 40 * FIBRE_PS_PER_M)
 
@@ -103,7 +112,7 @@ def test_slower_measured_links_slow_every_fabric():
     slow = replace(TIMING, link=replace(LINK, latency_cycles=40, credit_in_cycles=2560))
     circuits = Circuits({(0, 1): 2}, {(0, 1): (0, 1)})
     for fabric in (SWITCHED, CLUSTER, RING, OCS):
-        fast, slower = (build(fabric, CHIPLET, timing, 2, [(0, 1)], circuits) for timing in (TIMING, slow))
+        fast, slower = (fabric_of(fabric, CHIPLET, timing).network(2, [(0, 1)], circuits) for timing in (TIMING, slow))
         # The two virtual channels' 254 buffers go round once in the 2560 cycles and the ways there and back.
         most = [rate * 33 / 16 * 254 / 2560 for rate in rates(fast, 0, 1)]
         assert rates(slower, 0, 1) == pytest.approx(most, rel=0.11)
@@ -131,19 +140,19 @@ def test_a_pair_that_was_not_asked_for_has_no_route():
 )
 def test_circuits_that_do_not_fit_are_named(circuits, message):
     with pytest.raises(ValueError, match=f"^{message}$"):
-        build(RING, CHIPLET, TIMING, 4, [(0, 2)], circuits)
+        fabric_of(RING, CHIPLET, TIMING).network(4, [(0, 2)], circuits)
 
 
 def test_pairs_outside_the_fabric_are_named():
     with pytest.raises(ValueError, match=r"^pairs must be of GPUs from 0 to 3, not \(1, 4\)$"):
-        build(SWITCHED, CHIPLET, TIMING, 4, [(0, 1), (1, 4)])
+        fabric_of(SWITCHED, CHIPLET, TIMING).network(4, [(0, 1), (1, 4)])
     with pytest.raises(ValueError, match=r"^gpus must be at least 1, not 0$"):
-        build(SWITCHED, CHIPLET, TIMING, 0, [])
+        fabric_of(SWITCHED, CHIPLET, TIMING).network(0, [])
 
 
 @pytest.mark.parametrize("fabric", [SWITCHED, CLUSTER, RING, OCS])
 def test_a_fabric_without_traffic_has_no_routes(fabric):
-    network = build(fabric, CHIPLET, TIMING, 4, [], Circuits({}, {}))
+    network = fabric_of(fabric, CHIPLET, TIMING).network(4, [], Circuits({}, {}))
     assert network.route_start.tolist() == [0]
     assert len(network.pair_key) == len(network.route_links) == 0
 
@@ -154,6 +163,6 @@ def test_1024_gpus_have_a_route_for_every_pair(fabric):
     lanes = {pair: 2 for pair in pairs if (pair[1] - pair[0]) % 1024 != 2}
     stops = {(a, b): (a, b) if (a, b) in lanes else (a, (a + 1) % 1024, b) for a, b in pairs}
     circuits = Circuits(lanes, stops)
-    network = build(fabric, CHIPLET, TIMING, 1024, pairs, circuits)
+    network = fabric_of(fabric, CHIPLET, TIMING).network(1024, pairs, circuits)
     assert len(network.pair_key) == len(set(pairs))
     assert np.all(np.diff(network.pair_key) > 0)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, JobSpec, ModelSpec, SipRingSpec
+from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.mapping.order import OBJECTIVES, best_order, orders, searched_order
 from lightfabric.placement.mapping.traffic import bound_byte_hops, traffic
 from lightfabric.placement.place import candidates
 from lightfabric.placement.plan import Plan
 
-RING, SWITCH = SipRingSpec("ring", "sip-ring"), ElectricalSwitchSpec("switch", "electrical-switch", 4096.0)
+RING = fabric_of(SipRingSpec("ring", "sip-ring"), ChipletSpec())
+SWITCH = fabric_of(ElectricalSwitchSpec("switch", "electrical-switch", 4096.0), ChipletSpec())
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024, experts=8, experts_per_token=2), 64)
 PLANS = [Plan(4, 2, 2, 1), Plan(8, 1, 2, 1, ep=8), Plan(4, 1, 4, 1, ep=4), Plan(2, 4, 2, 1), Plan(16, 1, 1, 1, ep=8)]
 
@@ -37,10 +39,10 @@ def naive_cost(objective, flows, gpu_of_rank):
 @pytest.mark.parametrize("plan", PLANS, ids=str)
 def test_no_structured_order_has_less_of_the_objective(plan, objective):
     flows = traffic(JOB, plan)
-    best = best_order(RING, ChipletSpec(), 0.8, plan, flows, objective)
+    best = best_order(RING, plan, flows, objective)
     structured = min(naive_cost(objective, flows, order) for _, order in orders(plan, folds=True))
     assert naive_cost(objective, flows, best.gpu_of_rank) == structured
-    found = searched_order(RING, ChipletSpec(), 0.8, flows, best, objective)
+    found = searched_order(RING, flows, best, objective)
     assert sorted(found.gpu_of_rank.tolist()) == list(range(plan.gpus))
     assert naive_cost(objective, flows, found.gpu_of_rank) <= structured
     assert (found is best) == (naive_cost(objective, flows, found.gpu_of_rank) == structured)
@@ -50,21 +52,20 @@ def test_no_structured_order_has_less_of_the_objective(plan, objective):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_a_search_finds_what_no_structured_order_has(objective):
     flows = [traffic(JOB, plan) for plan in PLANS]
-    best = [best_order(RING, ChipletSpec(), 0.8, plan, each, objective) for plan, each in zip(PLANS, flows, strict=True)]
-    found = [searched_order(RING, ChipletSpec(), 0.8, *pair, objective) for pair in zip(flows, best, strict=True)]
+    best = [best_order(RING, plan, each, objective) for plan, each in zip(PLANS, flows, strict=True)]
+    found = [searched_order(RING, *pair, objective) for pair in zip(flows, best, strict=True)]
     assert any(searched is not structured for searched, structured in zip(found, best, strict=True))
 
 
 def test_behind_a_switch_only_byte_hops_depend_on_the_order():
     flows = traffic(JOB, PLANS[0])
-    start = best_order(SWITCH, ChipletSpec(), 0.8, PLANS[0], flows)
-    assert searched_order(SWITCH, ChipletSpec(), 0.8, flows, start, "bottleneck") is start
+    start = best_order(SWITCH, PLANS[0], flows)
+    assert searched_order(SWITCH, flows, start, "bottleneck") is start
 
 
 @pytest.mark.parametrize("objective", [None, *OBJECTIVES])
 def test_candidates_differ_and_the_fastest_predicted_comes_first(objective):
-    arguments = JOB, ACCELERATORS["h100"], RING, ChipletSpec(), 16
-    found = candidates(*arguments, efficiency=0.8, objective=objective)
+    found = candidates(JOB, ACCELERATORS["h100"], RING, 16, objective)
     predicted = [placement.seconds.total for placement in found]
     assert len(found) > 1
     assert predicted == sorted(predicted)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.model.fabric import cabling
+from lightfabric.model.cycle import cabling
 from lightfabric.placement.circuit.demand import Demand
 from lightfabric.placement.circuit.permutation import circuits, one_shot
 

@@ -12,9 +12,10 @@ import pytest
 from lightfabric.flows.command import study
 from lightfabric.flows.format import timing_store
 from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.model.fabric.fabric import port_bytes_per_s
 from lightfabric.model.fluid import engine as fluid
-from lightfabric.model.fluid import network
 from lightfabric.model.spec import spec_hash
+from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.place import candidates
 
@@ -139,17 +140,18 @@ def test_speeds_are_relative_to_the_ideal_switch(rows):
 def test_the_times_are_those_of_the_fluid_model_on_the_measured_timing(rows, invented):
     spec = load_spec(None, "small")
     timing = invented(spec.chiplet)
-    payload = 8 * network.port_bytes_per_s(spec.chiplet, timing)
+    payload = 8 * port_bytes_per_s(spec.chiplet, timing)
     for row in rows[::3]:
         fabric = next(fabric for fabric in spec.fabrics if fabric.name == row["fabric"])
-        efficiency = payload / (spec.chiplet.gbps_per_port * 1e9)
+        on = fabric_of(fabric, spec.chiplet, timing)
+        assert on.efficiency == pytest.approx(payload / (spec.chiplet.gbps_per_port * 1e9))
         assert float(row["port_payload_gbps"]) == pytest.approx(payload / 1e9)
         gpus = int(row["gpus"])
         simulated = {}
-        for placed in candidates(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=efficiency):
+        for placed in candidates(spec.job, spec.accelerator, on, gpus):
             graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
             graph.verify()
-            built = network.build(fabric, spec.chiplet, timing, gpus, graph.demand_bytes(), placed.circuits)
+            built = on.network(gpus, graph.demand_bytes(), placed.circuits)
             simulated[f"{placed.seconds.total:.9g}"] = fluid.run(graph, built).makespan_ps / 1e12
         found = float(row["iteration_s"])
         assert found == pytest.approx(simulated[f"{float(row['predicted_total_s']):.9g}"], rel=1e-8)

@@ -10,8 +10,8 @@ import pytest
 
 from lightfabric.flows.experiment import system
 from lightfabric.flows.format.timing_store import measured_timing
+from lightfabric.model.cycle.cabling import Cabling, circuit_switched, layers, ring
 from lightfabric.model.cycle.cluster import Cluster
-from lightfabric.model.fabric.cabling import Cabling, circuit_switched, layers, ring
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, JobSpec, ModelSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.graph.iteration import task_graph

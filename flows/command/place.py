@@ -5,19 +5,19 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightfabric.flows.command.study import GIB, check, efficiency, fastest, plan_columns
+from lightfabric.flows.command.study import GIB, check, fastest, plan_columns
 from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.format.result import folder
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError, print_json, say, written_whole
-from lightfabric.model.spec import FabricSpec, SipOcsSpec, SipRingSpec, Spec
-from lightfabric.model.timing import Timing
+from lightfabric.model.spec import FabricSpec, Spec
 from lightfabric.placement.mapping.order import OBJECTIVES as ORDER_OBJECTIVES
 from lightfabric.placement.mapping.order import Objective, coordinates
 from lightfabric.placement.mapping.traffic import degrees, ring_load
 from lightfabric.placement.search.search import MOST_GPUS
 
 if TYPE_CHECKING:
+    from lightfabric.placement.fabric.fabric import Fabric
     from lightfabric.placement.place import Placement
     from lightfabric.placement.search.search import Option
 
@@ -57,15 +57,14 @@ def _run(spec: Spec, source: str, as_json: bool, export: Path | None, out: Path 
     from lightfabric.flows.format.timing_store import measured_timing
 
     timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))
+    from lightfabric.placement.fabric.fabric import fabric_of
     from lightfabric.placement.place import options
 
-    share = efficiency(spec, timing)
-    found = [_place(spec, kind, count, timing, share, objective) for kind in spec.fabrics]
+    fabrics = [fabric_of(kind, spec.chiplet, timing) for kind in spec.fabrics]
+    found = [_place(spec, kind, count, objective) for kind in fabrics]
     placed = [placement for placement, _ in found]
-    placements = [
-        _columns(spec, kind, *placement_and_time) for kind, placement_and_time in zip(spec.fabrics, found, strict=True)
-    ]
-    tried = [options(spec.job, spec.accelerator, kind, spec.chiplet, count, share) for kind in spec.fabrics]
+    placements = [_columns(kind, *placement_and_time) for kind, placement_and_time in zip(fabrics, found, strict=True)]
+    tried = [options(spec.job, spec.accelerator, kind, count) for kind in fabrics]
     if out is not None:
         _draw(out, spec, placed)
     if export is not None:
@@ -90,18 +89,15 @@ def _chosen(spec: Spec, gpus: int | None, fabric: str | None) -> Spec:
     return replace(spec, fabrics=fabrics, gpus=spec.gpus if gpus is None else (gpus,))
 
 
-def _place(
-    spec: Spec, fabric: FabricSpec, gpus: int, timing: Timing, share: float, objective: str
-) -> tuple["Placement", float | None]:
+def _place(spec: Spec, fabric: "Fabric", gpus: int, objective: str) -> tuple["Placement", float | None]:
     """The placement, and the simulated iteration in seconds if that is the objective."""
     from lightfabric.placement.place import candidates
 
     try:
         if objective == "simulated-time":
-            placed, _, schedule = fastest(spec, fabric, gpus, timing, share)
+            placed, _, schedule = fastest(spec, fabric, gpus)
             return placed, schedule.makespan_ps / 1e12
-        arguments = spec.job, spec.accelerator, fabric, spec.chiplet, gpus
-        return candidates(*arguments, efficiency=share, objective=_OF_ORDER.get(objective))[0], None
+        return candidates(spec.job, spec.accelerator, fabric, gpus, _OF_ORDER.get(objective))[0], None
     except ValueError as error:
         raise InputError(f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}") from None
 
@@ -112,7 +108,7 @@ def _export(path: Path, spec: Spec, placed: "Placement") -> None:
     exchange.write(path, task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank))
 
 
-def _columns(spec: Spec, fabric: FabricSpec, placed: "Placement", simulated_s: float | None = None) -> dict[str, Any]:
+def _columns(fabric: "Fabric", placed: "Placement", simulated_s: float | None = None) -> dict[str, Any]:
     distance = placed.bytes_by_distance
     return {"fabric": fabric.name} | plan_columns(placed) | {
         "simulated_total_s": simulated_s,
@@ -121,7 +117,7 @@ def _columns(spec: Spec, fabric: FabricSpec, placed: "Placement", simulated_s: f
         "byte_hops": placed.order.byte_hops,
         "byte_hops_bound": placed.order.bound_byte_hops,
         "circuits": None if placed.circuits is None else len(placed.circuits.lanes),
-        **_lane_columns(spec, fabric, placed),
+        **_lane_columns(fabric, placed),
         "gpus_by_degree": placed.gpus_by_degree.tolist(),
         "degree_of_gpu": degrees(placed.traffic, placed.plan.gpus).tolist(),
         "segment_bytes": ring_load(placed.traffic, placed.plan.gpus).tolist(),
@@ -131,13 +127,11 @@ def _columns(spec: Spec, fabric: FabricSpec, placed: "Placement", simulated_s: f
     }  # fmt: skip
 
 
-def _lane_columns(spec: Spec, fabric: FabricSpec, placed: "Placement") -> dict[str, Any]:
+def _lane_columns(fabric: "Fabric", placed: "Placement") -> dict[str, Any]:
     """None where there are no lanes, or no wavelengths of circuits' own."""
     load = None
-    if isinstance(fabric, SipRingSpec | SipOcsSpec) and placed.circuits is not None:
-        from lightfabric.placement.circuit.lane_load import lane_load
-
-        load = lane_load(fabric, spec.chiplet, placed.plan.gpus, placed.circuits, placed.traffic)
+    if placed.circuits is not None:
+        load = fabric.lane_load(placed.plan.gpus, placed.circuits, placed.traffic)
     return {
         "lane_bytes": load and load.most_bytes,
         "mean_lane_bytes": load and load.mean_bytes,

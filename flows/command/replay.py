@@ -91,7 +91,7 @@ def _run_flits(
     graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int, name: str, out: Path | None
 ) -> "Schedule":
     from lightfabric.flows.format.timing_store import measured_timing
-    from lightfabric.model.fabric.cabling import MOST_HUB_GPUS, Hub, Hubs
+    from lightfabric.model.cycle.cabling import MOST_HUB_GPUS, ElectricalCabling, Hub
 
     spec = chiplet_of(bandwidth_gbps)
     demand = graph.demand_bytes()
@@ -103,7 +103,7 @@ def _run_flits(
         return _run_fluid(graph, bandwidth_gbps, message_latency_ps)
     timing = measured_timing(CHIPLET)  # in cycles, which a faster clock does not change
     latency_cycles = round(message_latency_ps / spec.cycle_ps)
-    schedule, detail = run(graph, spec, timing, Hubs((Hub(talkers, FLIGHT_PS),)), latency_cycles)
+    schedule, detail = run(graph, spec, timing, ElectricalCabling((Hub(talkers, FLIGHT_PS),)), latency_cycles)
     if out is not None:
         from lightfabric.flows.figure.panel import draw
 

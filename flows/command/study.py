@@ -15,14 +15,15 @@ from lightfabric.flows.experiment import fidelity as fidelities
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError, RunError, print_json
 from lightfabric.flows.tool.pool import pool
-from lightfabric.model.spec import ElectricalSwitchSpec, FabricSpec, JobSpec, NetworkJobSpec, Spec
+from lightfabric.model.spec import JobSpec, NetworkJobSpec, Spec
 from lightfabric.model.timing import Timing
 from lightfabric.placement.graph.data_parallel import data_parallel_plan
 from lightfabric.placement.search.search import DoesNotFit, Rates, least_memory_bytes, memory_bytes, search
 
 if TYPE_CHECKING:
-    from lightfabric.model.fluid.network import Circuits
+    from lightfabric.model.circuit import Circuits
     from lightfabric.model.task import Schedule, TaskGraph
+    from lightfabric.placement.fabric.fabric import Fabric
     from lightfabric.placement.place import Placement
 
 Row = dict[str, Any]
@@ -40,20 +41,19 @@ _NEEDED = (
     "flows.cli", "flows.command.study", "model.fluid.engine", "model.cycle.link", "placement.graph.iteration",
     "placement.place",
 )  # fmt: skip
-_FLITS_NEEDED = ("model.fabric.cabling", "model.cycle.cluster")
+_FLITS_NEEDED = ("model.cycle.cabling", "model.cycle.cluster")
 _PRELOAD = [f"lightfabric.{name}" for name in _NEEDED]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One cell of the study. ``efficiency`` is what ``efficiency()`` says of spec and timing."""
+    """One cell of the study; ``reason`` says why so many GPUs cannot hold the job, empty if they can."""
 
     spec: Spec
     gpus: int
-    fabric: FabricSpec
-    timing: Timing
-    efficiency: float
-    fidelity: str = "fluid"
+    fabric: "Fabric"
+    fidelity: str
+    reason: str
 
 
 def check(spec: Spec, source: str, at: Callable[[list[int]], int] = min) -> dict[int, str]:
@@ -65,12 +65,13 @@ def check(spec: Spec, source: str, at: Callable[[list[int]], int] = min) -> dict
     fitting = [gpus for gpus, reason in reasons.items() if not reason]
     if not fitting:
         raise InputError(f"{source}: gpus must be counts that hold the job, not {max(reasons)}: {reasons[max(reasons)]}")
+    from lightfabric.placement.fabric.fabric import fabric_of
     from lightfabric.placement.place import candidates
 
     gpus = at(fitting)
     for fabric in spec.fabrics:
         try:
-            candidates(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=1.0)
+            candidates(spec.job, spec.accelerator, fabric_of(fabric, spec.chiplet), gpus)
         except ValueError as error:
             _, of_chiplet, text = str(error).partition("ChipletSpec.")
             wrong = f"chiplet.{text}" if of_chiplet else f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}"
@@ -93,36 +94,38 @@ def _does_not_fit(spec: Spec, gpus: int) -> str:
 
 
 def check_flits(spec: Spec, source: str, reasons: dict[int, str]) -> None:
-    """InputError for the first cell too large to be run flit by flit, or that ``model.fabric.cabling`` cannot build."""
-    from lightfabric.model.fabric.cabling import build
+    """InputError for the first cell too large to be run flit by flit, or that no cabling can serve."""
+    from lightfabric.placement.fabric.fabric import fabric_of
     from lightfabric.placement.graph.iteration import task_graph
     from lightfabric.placement.place import candidates
 
     for gpus in (gpus for gpus, reason in reasons.items() if not reason):
-        for fabric in spec.fabrics:
+        for fabric in (fabric_of(each, spec.chiplet) for each in spec.fabrics):
             try:
-                placed = candidates(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=1.0)[0]
+                placed = candidates(spec.job, spec.accelerator, fabric, gpus)[0]
             except ValueError:
                 continue  # a row without times
             graph = task_graph(spec.job, spec.accelerator, placed.plan)
             name = _cell_name(gpus, fabric)
             fidelities.require_few(sum(graph.demand_bytes().values()) // spec.chiplet.payload_bytes, f"{source}: {name}")
             try:
-                build(fabric, spec.chiplet, gpus, placed.circuits)
+                fabric.cabling(gpus, placed.circuits)
             except ValueError as error:
                 raise InputError(f"--fidelity must be fluid for {source}: {name}, not cycle: {error}") from None
 
 
-def _cell_name(gpus: int, fabric: FabricSpec) -> str:
+def _cell_name(gpus: int, fabric: "Fabric") -> str:
     return f"{gpus} GPUs, {fabric.name}"
 
 
 def simulate(job: Job) -> Cell:
-    """Placement, task graph and model of one cell; a fabric that cannot serve gives a row without times."""
+    """Placement, task graph and model of one cell; one that cannot be served gives a row without times."""
     spec, gpus = job.spec, job.gpus
     row = _row(job)
     try:
-        placed, graph, schedule = fastest(spec, job.fabric, gpus, job.timing, job.efficiency)
+        if job.reason:
+            raise ValueError(job.reason)
+        placed, graph, schedule = fastest(spec, job.fabric, gpus)
     except ValueError as error:
         return row | {"fits": False, "reason": str(error)}, None
     detail = None
@@ -139,9 +142,7 @@ def simulate(job: Job) -> Cell:
     }, detail  # fmt: skip
 
 
-def fastest(
-    spec: Spec, fabric: FabricSpec, gpus: int, timing: Timing, share: float
-) -> tuple["Placement", "TaskGraph", "Schedule"]:
+def fastest(spec: Spec, fabric: "Fabric", gpus: int) -> tuple["Placement", "TaskGraph", "Schedule"]:
     """The placement with the shortest simulated iteration, its task graph on the GPUs, and the schedule of the fluid model.
 
     Candidates are simulated, the fastest predicted first, until no prediction is below the shortest: a prediction leaves
@@ -150,53 +151,40 @@ def fastest(
     from lightfabric.placement.place import candidates
 
     best = None
-    for placed in candidates(spec.job, spec.accelerator, fabric, spec.chiplet, gpus, efficiency=share):
+    for placed in candidates(spec.job, spec.accelerator, fabric, gpus):
         if best is not None and placed.seconds.total * 1e12 >= best[2].makespan_ps:
             break
-        tried = _run_fluid(spec, fabric, timing, placed)
+        tried = _run_fluid(spec, fabric, placed)
         if best is None or tried[2].makespan_ps < best[2].makespan_ps:
             best = tried
     assert best is not None, "there is a candidate, or an error"
     return best
 
 
-def _run_fluid(
-    spec: Spec, fabric: FabricSpec, timing: Timing, placed: "Placement"
-) -> tuple["Placement", "TaskGraph", "Schedule"]:
+def _run_fluid(spec: Spec, fabric: "Fabric", placed: "Placement") -> tuple["Placement", "TaskGraph", "Schedule"]:
     from lightfabric.model.fluid import engine as fluid
-    from lightfabric.model.fluid import network
     from lightfabric.placement.graph.iteration import task_graph
 
     graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
-    built = network.build(fabric, spec.chiplet, timing, placed.plan.gpus, graph.demand_bytes(), placed.circuits)
-    return placed, graph, fluid.run(graph, built)
+    network = fabric.network(placed.plan.gpus, graph.demand_bytes(), placed.circuits)
+    return placed, graph, fluid.run(graph, network)
 
 
 def _run_flits(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:
-    from lightfabric.model.fabric.cabling import build
-
-    chiplet = job.spec.chiplet
-    return fidelities.run(graph, chiplet, job.timing, build(job.fabric, chiplet, job.gpus, circuits))
-
-
-def efficiency(spec: Spec, timing: Timing) -> float:
-    """Payload rate of a port, as measured, over its raw line rate."""
-    from lightfabric.model.fluid.network import port_bytes_per_s
-
-    return port_bytes_per_s(spec.chiplet, timing) * 8 / (spec.chiplet.gbps_per_port * 1e9)
+    return fidelities.run(graph, job.spec.chiplet, job.fabric.measured, job.fabric.cabling(job.gpus, circuits))
 
 
 def _row(job: Job) -> Row:
-    timing, chiplet = job.timing, job.spec.chiplet
+    timing, chiplet = job.fabric.measured, job.spec.chiplet
     nanoseconds = chiplet.cycle_ps / 1000
     return dict.fromkeys(COLUMNS) | {
         "gpus": job.gpus,
         "fabric": job.fabric.name,
-        "fabric_kind": job.fabric.kind,
+        "fabric_kind": job.fabric.spec.kind,
         "fits": True,
         "link_latency_ns": timing.link.latency_cycles * nanoseconds,
         "switch_latency_ns": timing.switch.latency_cycles * nanoseconds,
-        "port_payload_gbps": chiplet.gbps_per_port * job.efficiency,
+        "port_payload_gbps": chiplet.gbps_per_port * job.fabric.efficiency,
     }
 
 
@@ -243,8 +231,10 @@ COLUMNS = (
 
 
 def ideal(spec: Spec) -> str | None:
-    """Name of the fabric that others are compared with: the first electrical switch."""
-    return next((fabric.name for fabric in spec.fabrics if isinstance(fabric, ElectricalSwitchSpec)), None)
+    """Name of the fabric that others are compared with, the first of an ideal kind."""
+    from lightfabric.model.fabric.fabric import fabric_of
+
+    return next((fabric.name for fabric in spec.fabrics if fabric_of(fabric, spec.chiplet).is_reference), None)
 
 
 def run(
@@ -256,25 +246,21 @@ def run(
 
     Processes start by forkserver: a script that calls this needs ``if __name__ == "__main__":``.
     """
-    fitting = [gpus for gpus, reason in reasons.items() if not reason]
+    from lightfabric.placement.fabric.fabric import fabric_of
+
     preload = [*_PRELOAD, *(f"lightfabric.{name}" for name in _FLITS_NEEDED if fidelity == "cycle")]
-    with pool(len(fitting) * len(spec.fabrics), preload=preload) as workers:
+    with pool(len(reasons) * len(spec.fabrics), preload=preload) as workers:
         loaded = workers.submit(_load)
         measured = timing()
         loaded.result()
-        share = workers.submit(efficiency, spec, measured).result()
-        cells = [Job(spec, gpus, fabric, measured, share, fidelity) for gpus in reversed(fitting) for fabric in spec.fabrics]
-        futures = {workers.submit(simulate, job): job for job in cells}
-        found = dict(_finished(futures, progress))
-    rows = {(job.gpus, job.fabric.name): row for job, (row, _) in found.items()}
-    for gpus, reason in reasons.items():
-        for fabric in spec.fabrics:
-            if reason:
-                rows[gpus, fabric.name] = _row(Job(spec, gpus, fabric, measured, share)) | {"fits": False, "reason": reason}
-    ordered = [rows[gpus, fabric.name] for gpus in reasons for fabric in spec.fabrics]
-    _compare(ordered, ideal(spec))
-    details = {_cell_name(job.gpus, job.fabric): found[job][1] for gpus in fitting for job in cells if job.gpus == gpus}
-    return ordered, measured, {name: detail for name, detail in details.items() if detail}
+        fabrics = [fabric_of(fabric, spec.chiplet, measured) for fabric in spec.fabrics]
+        cells = [Job(spec, gpus, fabric, fidelity, reason) for gpus, reason in reasons.items() for fabric in fabrics]
+        # The largest, which take longest, first.
+        found = dict(_finished({workers.submit(simulate, job): job for job in reversed(cells)}, progress))
+    rows = [found[job][0] for job in cells]
+    _compare(rows, ideal(spec))
+    details = {_cell_name(job.gpus, job.fabric): found[job][1] for job in cells}
+    return rows, measured, {name: detail for name, detail in details.items() if detail}
 
 
 def _finished(futures: dict["Future[Cell]", Job], progress: Progress) -> Iterator[tuple[Job, Cell]]:

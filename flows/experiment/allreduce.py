@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from lightfabric.flows.format.timing_store import measured_timing
+from lightfabric.model.cycle.cabling import Cabling, circuit_switched, ring
 from lightfabric.model.cycle.cluster import Cluster
-from lightfabric.model.fabric.cabling import Cabling, circuit_switched, ring
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.model.timing import Timing

@@ -11,8 +11,8 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import Timing
 
 if TYPE_CHECKING:
+    from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
     from lightfabric.model.cycle.cluster import Cluster
-    from lightfabric.model.fabric.cabling import Cabling, Hubs
     from lightfabric.model.task import Schedule, TaskGraph
 
 FIDELITIES = ("fluid", "cycle")
@@ -48,7 +48,11 @@ class Detail:
 
 
 def run(
-    graph: "TaskGraph", spec: ChipletSpec, timing: Timing, cabling: "Cabling | Hubs", message_latency_cycles: int = 0
+    graph: "TaskGraph",
+    spec: ChipletSpec,
+    timing: Timing,
+    cabling: "Cabling | ElectricalCabling",
+    message_latency_cycles: int = 0,
 ) -> "tuple[Schedule, Detail]":
     """A task graph at cycle fidelity. Chunks of a ring count with their mean latency."""
     from lightfabric.model.cycle.cluster import Cluster

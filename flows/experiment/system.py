@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from lightfabric.flows.command import verilog
 from lightfabric.flows.report import RunError
 from lightfabric.flows.tool import native
+from lightfabric.model.cycle.cabling import Cabling
 from lightfabric.model.cycle.program import Program
-from lightfabric.model.fabric.cabling import Cabling
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.sim.native import cluster as system

@@ -13,11 +13,11 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling, Hub, delay_cycles, fibre_cycles, line
 from lightfabric.model.cycle.gpu import Gpu
 from lightfabric.model.cycle.link import Link
 from lightfabric.model.cycle.program import NOWHERE, Program
 from lightfabric.model.cycle.switch import Switch
-from lightfabric.model.fabric.cabling import Cabling, Hub, Hubs, delay_cycles, fibre_cycles, line
 from lightfabric.model.kernel.block import Module, Port, connect
 from lightfabric.model.kernel.channel import Fifo
 from lightfabric.model.kernel.compiled import Records
@@ -48,7 +48,7 @@ class Cluster:
         graph: TaskGraph,
         spec: ChipletSpec,
         timing: Timing,
-        cabling: Cabling | Hubs,
+        cabling: Cabling | ElectricalCabling,
         message_latency_cycles: int = 0,
         frame_beats: Mapping[tuple[int, int], int] = MappingProxyType({}),
     ) -> None:
@@ -59,7 +59,7 @@ class Cluster:
         self._program = Program(graph, spec, cabling)
         self.gpus = list[Gpu]()
         top = Module()
-        if isinstance(cabling, Hubs):
+        if isinstance(cabling, ElectricalCabling):
             self._add_gpus(top, [[0] * cabling.lanes_of(n) for n in range(graph.devices)])
             for number, hub in enumerate(cabling.hubs):
                 self._join_to_hub(top, number, hub, [cabling.first_lane(n, hub) for n in hub.gpus.tolist()])

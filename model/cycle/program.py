@@ -6,8 +6,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
 from lightfabric.model.cycle.gpu import OPERATION, Does, Gpu
-from lightfabric.model.fabric.cabling import Cabling, Hubs
 from lightfabric.model.kernel.bitset import lowest
 from lightfabric.model.kernel.compiled import Records
 from lightfabric.model.spec import ChipletSpec
@@ -23,7 +23,7 @@ class Program:
     is a join on GPU 0. ``operations`` are in the order of ``Gpu.operations``, and name their ``successors`` likewise.
     """
 
-    def __init__(self, graph: TaskGraph, spec: ChipletSpec, cabling: Cabling | Hubs) -> None:
+    def __init__(self, graph: TaskGraph, spec: ChipletSpec, cabling: Cabling | ElectricalCabling) -> None:
         self._graph, self._spec, self._cabling = graph, spec, cabling
         self._made = list[dict[str, int]]()
         self._after = list[list[int]]()

@@ -1,1 +1,1 @@
-"""Kinds of fabric as the models see them: links, routes and cabling."""
+"""Kinds of fabric as both models see them: one file each, named as the kind."""

@@ -12,27 +12,16 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fluid.network import Circuits, Pair
-from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.spec import ChipletSpec
 from lightfabric.placement.circuit.alltoall import best
 from lightfabric.placement.circuit.demand import Lanes, hand_out
 from lightfabric.placement.mapping.traffic import ring_steps, segment_load
 
 
-def assign(fabric: SipRingSpec | SipOcsSpec, chiplet: ChipletSpec, gpus: int, demand_bytes: dict[Pair, int]) -> Circuits:
-    """Circuits for all pairs with a demand; ValueError with what is needed and what there is if they cannot be served.
-
-    Ring: the shorter way round, ``ports // 2`` fibres each way. Pairs farther apart than ``max_hops`` are relayed by GPUs
-    in between; where wavelengths do not suffice for one on each circuit, circuits are halved in length and relay more.
-    OCS: one circuit per port; a pair without a port of its own is relayed over the fewest circuits there are. If a GPU talks
-    to all others and has fewer ports, circuits and relays are those of the best ``alltoall`` scheme.
-    """
-    demand = {pair: size for pair, size in demand_bytes.items() if size > 0 and pair[0] != pair[1]}
-    if not demand:
-        return Circuits({}, {})
-    if isinstance(fabric, SipRingSpec):
-        return _assign_ring(fabric, chiplet, gpus, demand)
-    return _assign_ocs(chiplet.ports, gpus, demand)
+def _between_others(demand_bytes: dict[Pair, int]) -> dict[Pair, int]:
+    """The pairs of different GPUs that have something to send."""
+    return {pair: size for pair, size in demand_bytes.items() if size > 0 and pair[0] != pair[1]}
 
 
 def _scale(weight: NDArray[np.float64], most: int, fits: Callable[[Lanes], bool]) -> Lanes | None:
@@ -83,9 +72,18 @@ def _stops(pairs: list[Pair], leg_end: Lanes, destination: Lanes) -> dict[Pair, 
     return {pair: (pair[0], *visited[i:j]) for pair, i, j in zip(pairs, starts, ends, strict=True)}
 
 
-def _assign_ring(fabric: SipRingSpec, chiplet: ChipletSpec, gpus: int, demand: dict[Pair, int]) -> Circuits:
+def assign_ring(gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, max_hops: int) -> Circuits:
+    """Circuits the shorter way round, on ``ports // 2`` fibres each way, for all pairs with a demand.
+
+    Pairs farther apart than ``max_hops`` are relayed by GPUs in between; where wavelengths do not suffice for one on each
+    circuit, circuits are halved in length and relay more. ValueError with what is needed and what there is if even
+    neighbours have too few.
+    """
+    demand = _between_others(demand_bytes)
+    if not demand:
+        return Circuits({}, {})
     capacity = chiplet.ports // 2 * chiplet.wavelengths_per_port
-    longest = needed = min(fabric.max_hops, max(gpus // 2, 1))
+    longest = needed = min(max_hops, max(gpus // 2, 1))
     while longest:
         legs = _legs(gpus, demand, longest)
 
@@ -128,7 +126,15 @@ def _circuits(legs: _Legs, lanes: Lanes, gpus: int) -> Circuits:
     return Circuits(dict(zip(pairs, lanes.tolist(), strict=True)), legs.stops)
 
 
-def _assign_ocs(ports: int, gpus: int, demand: dict[Pair, int]) -> Circuits:
+def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int) -> Circuits:
+    """One circuit per port; a pair without a port of its own is relayed over the fewest circuits there are.
+
+    If a GPU talks to all others and has fewer ports, circuits and relays are those of the best ``alltoall`` scheme.
+    ValueError with what is needed and what there is if a pair cannot be served.
+    """
+    demand = _between_others(demand_bytes)
+    if not demand:
+        return Circuits({}, {})
     partners = np.bincount([source for source, _ in demand]).max()
     if partners == gpus - 1 > ports:
         # Of pairs alike the largest first are cliques in a chain, and relays pass along all of it.

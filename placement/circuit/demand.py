@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fluid.network import Pair
+from lightfabric.model.circuit import Pair
 
 Lanes = NDArray[np.int64]
 Found = TypeVar("Found")

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lightfabric.model.fluid.network import Circuits, Pair
-from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.placement.circuit.colouring import Colouring, colour
 from lightfabric.placement.circuit.demand import Demand, Lanes, most_even
 from lightfabric.placement.circuit.permutation import best_share
@@ -27,33 +27,44 @@ class LaneLoad:
     colouring: Colouring | None
 
 
-def lane_load(
-    fabric: SipRingSpec | SipOcsSpec, chiplet: ChipletSpec, gpus: int, circuits: Circuits, placed: Traffic
-) -> LaneLoad:
-    """Of circuits that serve all the traffic between GPUs. O(pairs log(pairs x lanes)) besides the colouring."""
+NOTHING = LaneLoad(0.0, 0.0, 0.0, None)
+"""Of circuits that carry no bytes."""
+
+
+def ocs_load_of(circuits: Circuits, placed: Traffic, gpus: int, ports: int) -> LaneLoad:
+    """Load of the ports of optical circuit switches. O(pairs log(pairs x lanes))."""
+    demand, load = _carried(circuits, placed, gpus)
+    if not len(demand):
+        return NOTHING
+    return LaneLoad(float(load.max()), float(load.mean()), 1 / best_share(demand, ports), None)
+
+
+def ring_load_of(circuits: Circuits, placed: Traffic, gpus: int, segment_lanes: int, max_hops: int) -> LaneLoad:
+    """Load of the wavelengths of a ring that has ``segment_lanes`` each way. O(pairs log(pairs x lanes)) and a colouring."""
+    demand, load = _carried(circuits, placed, gpus)
+    if not len(demand):
+        return NOTHING
+    steps = ring_steps(demand.source, demand.destination, gpus)
+    bound = 1 / _best_ring_share(demand, steps, segment_lanes)
+    return LaneLoad(float(load.max()), float(load.mean()), bound, _own_wavelengths(max_hops, gpus, placed))
+
+
+def _carried(circuits: Circuits, placed: Traffic, gpus: int) -> tuple[Demand, NDArray[np.float64]]:
+    """Bytes over each circuit that carries any, and over each of its lanes."""
     carried = dict.fromkeys(circuits.lanes, 0)
     for leg, size in _legs(circuits, placed):
         carried[leg] += size
     demand = Demand.of(gpus, carried)
-    if not len(demand):
-        return LaneLoad(0.0, 0.0, 0.0, None)
     lanes = np.array([circuits.lanes[leg] for leg, size in carried.items() if size], np.int64)
-    load = demand.size_bytes / lanes
-    if isinstance(fabric, SipOcsSpec):
-        colouring, best = None, best_share(demand, chiplet.ports)
-    else:
-        steps = ring_steps(demand.source, demand.destination, gpus)
-        colouring = _own_wavelengths(fabric, gpus, placed)
-        best = _best_ring_share(demand, steps, chiplet.ports // 2 * chiplet.wavelengths_per_port)
-    return LaneLoad(float(load.max()), float(load.mean()), 1 / best, colouring)
+    return demand, demand.size_bytes / lanes
 
 
-def _own_wavelengths(fabric: SipRingSpec, gpus: int, placed: Traffic) -> Colouring:
+def _own_wavelengths(max_hops: int, gpus: int, placed: Traffic) -> Colouring:
     """One wavelength for each pair that talks and is at most ``max_hops`` apart, whether or not it is relayed."""
     keys = np.unique(placed.source.astype(np.int64) * gpus + placed.destination)
     source, destination = (keys // gpus).astype(np.int32), (keys % gpus).astype(np.int32)
     steps = ring_steps(source, destination, gpus)
-    near = np.abs(steps) <= fabric.max_hops
+    near = np.abs(steps) <= max_hops
     return colour(gpus, source[near], steps[near])
 
 

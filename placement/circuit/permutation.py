@@ -4,7 +4,7 @@ SiP-ML (SIGCOMM 2021, OCS, one-shot): each switch holds one permutation of the n
 One-way circuits are a bipartite multigraph, which splits into as many permutations as its largest degree (Koenig, 1916):
 so many circuits per pair can be had exactly if no node needs more than there are switches, and bisection over the ratios
 of whole circuits is exact in polynomial time. A link of the hardware takes a way back for its credits and acknowledgements
-(``model.fabric.cabling.Cabling.is_duplex``). Two-way circuits are a multigraph, which may need up to 3/2 times its largest
+(``model.cycle.cabling.Cabling.is_duplex``). Two-way circuits are a multigraph, which may need up to 3/2 times its largest
 degree (Shannon, 1949) and is hard to colour (Holyer, 1981).
 """
 
@@ -15,7 +15,7 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fluid.network import Circuits
+from lightfabric.model.circuit import Circuits
 from lightfabric.placement.circuit.assign import permutations
 from lightfabric.placement.circuit.demand import Demand, Lanes, hand_out, most_even
 from lightfabric.placement.circuit.programme import Rows, solve

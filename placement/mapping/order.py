@@ -7,17 +7,14 @@ worse at 64 ranks.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import permutations, product
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.spec import ChipletSpec, FabricSpec, SipRingSpec
 from lightfabric.placement.mapping.traffic import (
     Dimension,
     Traffic,
-    bottleneck_seconds,
-    bound_bottleneck_seconds,
     bound_byte_hops,
     byte_hops,
     ring_load,
@@ -110,49 +107,59 @@ def coordinates(plan: Plan, gpu_of_rank: NDArray[np.int32]) -> dict[str, NDArray
 Cost = tuple[float, ...]
 
 
-def best_order(
-    fabric: FabricSpec,
-    chiplet: ChipletSpec,
-    efficiency: float,
-    plan: Plan,
-    flows: Traffic,
-    objective: Objective = "bottleneck",
-) -> Order:
+class Bottleneck(Protocol):
+    """What an order needs to know of a fabric; ``placement.fabric`` has it of each kind."""
+
+    @property
+    def folds(self) -> bool:
+        """Whether folded rings are worth a try."""
+        ...
+
+    def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
+        """Time through the bottleneck, all at once."""
+        ...
+
+    def bound_seconds(self, flows: Traffic, gpus: int) -> float:
+        """What no order can be below."""
+        ...
+
+    def exchanged(self, flows: Traffic, gpu_of_rank: NDArray[np.int32], exchanges: int) -> NDArray[np.int32] | None:
+        """A better order by exchanges of ranks, None where none can be."""
+        ...
+
+
+def best_order(fabric: Bottleneck, plan: Plan, flows: Traffic, objective: Objective = "bottleneck") -> Order:
     """The structured order that has least of the objective, then of the others. O(orders x pairs)."""
-    cost = _cost(fabric, chiplet, efficiency, flows, objective)
-    name, gpu_of_rank = min(orders(plan, folds=isinstance(fabric, SipRingSpec)), key=lambda order: cost(order[1]))
-    return _order(fabric, chiplet, efficiency, flows, name, gpu_of_rank)
+    cost = _cost(fabric, flows, objective)
+    name, gpu_of_rank = min(orders(plan, folds=fabric.folds), key=lambda order: cost(order[1]))
+    return _order(fabric, flows, name, gpu_of_rank)
 
 
-def searched_order(
-    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, flows: Traffic, start: Order, objective: Objective
-) -> Order:
+def searched_order(fabric: Bottleneck, flows: Traffic, start: Order, objective: Objective) -> Order:
     """An order with no more of the objective than ``start``, which it is if none is found; the same for the same input.
 
     A ring's segments are searched; where all GPUs are equally near, for byte-hops only.
     """
-    from lightfabric.placement.mapping.refine import nearer, refined
-
     if objective == "byte-hops":
+        from lightfabric.placement.mapping.refine import nearer
+
         found = nearer(flows, start.gpu_of_rank, SWAPS)
-    elif isinstance(fabric, SipRingSpec):
-        weighed = flows if objective == "bottleneck" else _pairs(flows, len(start.gpu_of_rank))
-        found = refined(weighed, start.gpu_of_rank, EXCHANGES, np.random.default_rng(1))
     else:
+        weighed = flows if objective == "bottleneck" else _pairs(flows, len(start.gpu_of_rank))
+        found = fabric.exchanged(weighed, start.gpu_of_rank, EXCHANGES)
+    if found is None:
         return start
-    cost = _cost(fabric, chiplet, efficiency, flows, objective)
+    cost = _cost(fabric, flows, objective)
     if cost(found)[0] >= cost(start.gpu_of_rank)[0]:
         return start
-    return _order(fabric, chiplet, efficiency, flows, f"{objective} search", found)
+    return _order(fabric, flows, f"{objective} search", found)
 
 
-def _cost(
-    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, flows: Traffic, objective: Objective
-) -> Callable[[NDArray[np.int32]], Cost]:
+def _cost(fabric: Bottleneck, flows: Traffic, objective: Objective) -> Callable[[NDArray[np.int32]], Cost]:
     def cost(gpu_of_rank: NDArray[np.int32]) -> Cost:
         placed, gpus = flows.placed(gpu_of_rank), len(gpu_of_rank)
         costs: dict[Objective, float] = {
-            "bottleneck": bottleneck_seconds(fabric, chiplet, efficiency, placed, gpus),
+            "bottleneck": fabric.bottleneck_seconds(placed, gpus),
             "byte-hops": byte_hops(placed, gpus),
         }
         if objective == "wavelengths":
@@ -175,10 +182,8 @@ def _pairs(flows: Traffic, gpus: int) -> Traffic:
     return Traffic(flows.source[first], flows.destination[first], each, flows.part[first])
 
 
-def _order(
-    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, flows: Traffic, name: str, gpu_of_rank: NDArray[np.int32]
-) -> Order:
+def _order(fabric: Bottleneck, flows: Traffic, name: str, gpu_of_rank: NDArray[np.int32]) -> Order:
     placed, gpus = flows.placed(gpu_of_rank), len(gpu_of_rank)
-    seconds = bottleneck_seconds(fabric, chiplet, efficiency, placed, gpus)
-    bound = bound_bottleneck_seconds(fabric, chiplet, efficiency, flows, gpus)
+    seconds = fabric.bottleneck_seconds(placed, gpus)
+    bound = fabric.bound_seconds(flows, gpus)
     return Order(name, gpu_of_rank, seconds, bound, byte_hops(placed, gpus), bound_byte_hops(flows, gpus))

@@ -7,14 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.spec import (
-    ChipletSpec,
-    ElectricalClusterSpec,
-    ElectricalSwitchSpec,
-    FabricSpec,
-    JobSpec,
-    SipRingSpec,
-)
+from lightfabric.model.spec import JobSpec
 from lightfabric.placement.workload.routing import expert_loads
 from lightfabric.placement.workload.transformer import (
     Plan,
@@ -168,54 +161,10 @@ def degrees(flows: Traffic, gpus: int) -> NDArray[np.int64]:
     return np.bincount(pairs // gpus, minlength=gpus)
 
 
-def gpu_bytes_per_s(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float) -> float:
-    """Payload rate of one GPU into the fabric, all its ports together; on a cluster island and NIC.
-
-    ValueError if a ring's chiplet has no port for each direction.
-    """
-    match fabric:
-        case ElectricalSwitchSpec():
-            gbps = fabric.gpu_gbps
-        case ElectricalClusterSpec():
-            gbps = fabric.island_gbps + fabric.nic_gbps
-        case SipRingSpec():
-            if chiplet.ports < 2:
-                raise ValueError(f"ChipletSpec.ports must be at least 2 on a {fabric.kind}, not {chiplet.ports}")
-            gbps = chiplet.ports // 2 * 2 * chiplet.gbps_per_port
-        case _:
-            gbps = chiplet.gbps
-    return gbps * 1e9 / 8 * efficiency
-
-
-def _busiest(flows: Traffic, chosen: NDArray[np.bool_], gpus: int) -> float:
-    """Most bytes that one GPU sends or receives in the chosen pairs."""
-    size = np.where(chosen, flows.size_bytes, 0).astype(float)
+def busiest_bytes(flows: Traffic, gpus: int, chosen: NDArray[np.bool_] | None = None) -> float:
+    """Most bytes that one GPU sends or receives, in the ``chosen`` pairs if these are given."""
+    size = (flows.size_bytes if chosen is None else np.where(chosen, flows.size_bytes, 0)).astype(float)
     return max(float(np.bincount(end, size, gpus).max()) for end in (flows.source, flows.destination))
-
-
-def bottleneck_seconds(fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, flows: Traffic, gpus: int) -> float:
-    """Time to move traffic between GPUs, all pairs at once and the fabric shared ideally.
-
-    On a ring the fullest segment; behind electrical switches and OCSs the busiest GPU; on a cluster the busiest NIC or
-    island port.
-    """
-    everything = np.ones(len(flows.source), bool)
-    rate = gpu_bytes_per_s(fabric, chiplet, efficiency)
-    if isinstance(fabric, SipRingSpec):
-        return float(ring_load(flows, gpus).max()) / (rate / 2)
-    if isinstance(fabric, ElectricalClusterSpec):
-        leaves = flows.source // fabric.island_gpus != flows.destination // fabric.island_gpus
-        nic = _busiest(flows, leaves, gpus) / (fabric.nic_gbps * 1e9 / 8 * efficiency)
-        return max(nic, _busiest(flows, ~leaves, gpus) / (fabric.island_gbps * 1e9 / 8 * efficiency))
-    return _busiest(flows, everything, gpus) / rate
-
-
-def bound_bottleneck_seconds(
-    fabric: FabricSpec, chiplet: ChipletSpec, efficiency: float, flows: Traffic, gpus: int
-) -> float:
-    """What no order can be below: the busiest GPU's bytes at the GPU's full rate."""
-    everything = np.ones(len(flows.source), bool)
-    return _busiest(flows, everything, gpus) / gpu_bytes_per_s(fabric, chiplet, efficiency)
 
 
 def byte_hops(flows: Traffic, gpus: int) -> int:

@@ -13,8 +13,8 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import ADDRESS_BITS
+from lightfabric.model.cycle.cabling import Cabling, fibre_cycles
 from lightfabric.model.cycle.program import Program
-from lightfabric.model.fabric.cabling import Cabling, fibre_cycles
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.chiplet import Chiplet
 from lightfabric.rtl.client import beat_layout, delivered_layout, user_bits

@@ -10,16 +10,8 @@ from math import ceil, log2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightfabric.model.fluid.network import CABLE_PS_PER_M, Circuits, Pair
-from lightfabric.model.spec import (
-    FIBRE_PS_PER_M,
-    ChipletSpec,
-    ElectricalClusterSpec,
-    ElectricalSwitchSpec,
-    FabricSpec,
-    SipOcsSpec,
-    SipRingSpec,
-)
+from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, ChipletSpec
 
 MOST_HUB_GPUS = 64
 """Ports of a switch."""
@@ -124,7 +116,7 @@ class Hub:
 
 
 @dataclass(frozen=True)
-class Hubs:
+class ElectricalCabling:
     """GPUs at one or more hubs; two talk over the first one that both are at. Lanes of a GPU: plane by plane, hub by hub."""
 
     hubs: tuple[Hub, ...]
@@ -143,7 +135,7 @@ class Hubs:
         for hub in self.hubs:
             if min(hub.place(source), hub.place(destination)) >= 0:
                 return hub
-        raise ValueError(f"Hubs must have one for GPU {source} and GPU {destination}, not none")
+        raise ValueError(f"ElectricalCabling must have one for GPU {source} and GPU {destination}, not none")
 
     def address(self, source: int, destination: int) -> int:
         """Port of the switches between them."""
@@ -179,32 +171,20 @@ def circuit_switched(permutations: ArrayLike, fibre_m: float) -> Cabling:
     return Cabling(ends.T.copy(), ports, 2 * fibre_m)
 
 
-def build(fabric: FabricSpec, spec: ChipletSpec, gpus: int, circuits: Circuits | None = None) -> Cabling | Hubs:
-    """What ``network.build`` makes for the fluid model, for a cluster.
-
-    A circuit of several ports is as many lanes, one of some wavelengths lanes of less than a port's rate, all alike. The
-    switches of electrical fabrics are as many planes as it takes ports of the chiplet to reach the rate of a GPU.
-    ValueError for more GPUs at a switch than its ports, and where relays could wait for each other in a circle.
-    """
-    if isinstance(fabric, ElectricalSwitchSpec):
-        return Hubs((_hub(range(gpus), fabric.gpu_gbps, fabric.cable_m, spec),))
-    if isinstance(fabric, ElectricalClusterSpec):
-        islands = [range(first, min(first + fabric.island_gpus, gpus)) for first in range(0, gpus, fabric.island_gpus)]
-        core = _hub(range(gpus), fabric.nic_gbps, fabric.cable_m, spec, fabric.nic_latency_us * 1e6)
-        return Hubs((*(_hub(island, fabric.island_gbps, fabric.cable_m, spec) for island in islands), core))
-    if circuits is None:
-        raise ValueError(f"circuits must be given for a {fabric.kind} fabric, not None")
-    return _cabled(fabric, spec, gpus, circuits)
-
-
-def _hub(gpus: range, gbps: float, cable_m: float, spec: ChipletSpec, latency_ps: float = 0.0) -> Hub:
+def hub(gpus: range, gbps: float, cable_m: float, spec: ChipletSpec, latency_ps: float = 0.0) -> Hub:
+    """A hub of GPUs at a raw rate, of as many planes as that takes ports of the chiplet."""
     planes = ceil(gbps / spec.gbps_per_port)
     share = gbps / planes / spec.gbps_per_port
     return Hub(np.array(gpus, np.int32), cable_m * CABLE_PS_PER_M, planes, share, latency_ps)
 
 
-def _cabled(fabric: SipRingSpec | SipOcsSpec, spec: ChipletSpec, gpus: int, circuits: Circuits) -> Cabling:
-    lanes_per_port = spec.wavelengths_per_port if isinstance(fabric, SipRingSpec) else 1
+def circuits_cabled(
+    circuits: Circuits, gpus: int, lanes_per_port: int, length_m: Mapping[Pair, float], virtual_channels: int
+) -> Cabling:
+    """Ports joined as circuits say: as many as their lanes take, all of a circuit with the same share of a port's rate.
+
+    ValueError if there are too few virtual channels for relays that do not wait for each other in a circle.
+    """
     count = {pair: -(-lanes // lanes_per_port) for pair, lanes in circuits.lanes.items()}
     lines = [pair for pair in sorted(count) for _ in range(count[pair])]
     lit = {pair: circuits.lanes[pair] / count[pair] / lanes_per_port for pair in count}
@@ -214,19 +194,14 @@ def _cabled(fabric: SipRingSpec | SipOcsSpec, spec: ChipletSpec, gpus: int, circ
     fibre_m, share = (np.zeros((gpus, ports)) for _ in range(2))
     for pair, output, input_ in zip(lines, outputs, inputs, strict=True):
         gpu[pair[0], output], port[pair[0], output] = pair[1], input_
-        fibre_m[pair[0], output], share[pair[0], output] = _length_m(fabric, gpus, pair), lit[pair]
+        fibre_m[pair[0], output], share[pair[0], output] = length_m[pair], lit[pair]
     _join_idle(gpu, port)
     relayed = [path for path in circuits.stops.values() if len(path) > 2]
-    return Cabling(gpu, port, fibre_m, share, dict(zip(relayed, layers(relayed, spec.virtual_channels), strict=True)))
-
-
-def _length_m(fabric: SipRingSpec | SipOcsSpec, gpus: int, pair: Pair) -> float:
-    apart = abs(pair[0] - pair[1])
-    return min(apart, gpus - apart) * fabric.fibre_m if isinstance(fabric, SipRingSpec) else 2 * fabric.fibre_m
+    return Cabling(gpu, port, fibre_m, share, dict(zip(relayed, layers(relayed, virtual_channels), strict=True)))
 
 
 def _numbered(ends: list[int]) -> list[int]:
-    """The how-manieth of its kind each is."""
+    """Number the occurrences of each value from 0, in the order in which they come."""
     seen = Counter[int]()
     numbers = list[int]()
     for end in ends:

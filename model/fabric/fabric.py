@@ -1,0 +1,104 @@
+"""What every kind of fabric tells the fluid and the cycle model, and how the file of a kind is found."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from typing import Any
+
+from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
+from lightfabric.model.fluid.network import Network
+from lightfabric.model.spec import CABLE_PS_PER_M, ChipletSpec, FabricSpec
+from lightfabric.model.timing import Timing
+
+
+@dataclass(frozen=True)
+class Fabric(ABC):
+    """A fabric of one kind: its spec, the chiplets on it, and their measured timing.
+
+    Every rate is payload: a port carries ``port_bytes_per_s`` over the length at hand, an electrical link of g Gb/s the
+    same fraction of its raw rate. Every link costs ``link.latency_cycles`` and its length; a chiplet or switch that passes
+    traffic on costs ``switch.latency_cycles`` more. ``timing`` may be None until the RTL is measured: then efficiency is 1,
+    and nothing can be simulated.
+    """
+
+    spec: Any
+    chiplet: ChipletSpec
+    timing: Timing | None = None
+
+    @property
+    def name(self) -> str:
+        """What the study calls the fabric."""
+        return self.spec.name
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether the others of a study are compared with this fabric."""
+        return False
+
+    @cached_property
+    def efficiency(self) -> float:
+        """Payload rate of a port, as measured, over its raw line rate; it applies to every link of every fabric."""
+        if self.timing is None:
+            return 1.0
+        return port_bytes_per_s(self.chiplet, self.timing) * 8 / (self.chiplet.gbps_per_port * 1e9)
+
+    @abstractmethod
+    def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
+        """Links and routes of ``pairs`` for the fluid model; pairs of a GPU with itself are left out. O(pairs x hops).
+
+        ``circuits`` is needed by optical fabrics only. ValueError names what does not fit.
+        """
+
+    @abstractmethod
+    def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling | ElectricalCabling:
+        """What joins the chiplets in the cycle model, the twin of ``network``.
+
+        ValueError for more GPUs at a switch than its ports, and where relays could wait for each other in a circle.
+        """
+
+    @property
+    def measured(self) -> Timing:
+        """The timing; ValueError if the RTL has not been measured."""
+        if self.timing is None:
+            raise ValueError("Fabric.timing must be measured before a simulation, not None")
+        return self.timing
+
+    def crossing_ps(self, propagation_ps: float) -> int:
+        """Latency of a link and of the cable or fibre between its ends."""
+        return round(self.measured.link.latency_cycles * self.chiplet.cycle_ps + propagation_ps)
+
+    @property
+    def switch_ps(self) -> int:
+        """Latency of the switch of a chiplet."""
+        return round(self.measured.switch.latency_cycles * self.chiplet.cycle_ps)
+
+    def cable_bytes_per_s(self, gbps: float, cable_m: float) -> float:
+        """Payload rate of an electrical link of a raw rate: the fraction that a port has over a cable of this length."""
+        port = port_bytes_per_s(self.chiplet, self.measured, cable_m * CABLE_PS_PER_M)
+        return gbps * (port / self.chiplet.gbps_per_port)
+
+
+def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing, propagation_ps: float = 0.0) -> float:
+    """Payload that a port sustains in each direction over a fibre, as the cycle model with the measured timing says.
+
+    A long fibre costs rate where buffers or replay depth are too small for its round trip.
+    """
+    from lightfabric.model.cycle.link import sustained_cycles_per_flit  # numba, which an error message need not wait for
+
+    delay_cycles = math.ceil(propagation_ps / chiplet.cycle_ps)
+    cycles_per_flit = sustained_cycles_per_flit(chiplet, timing.link, delay_cycles)
+    return chiplet.payload_bytes * chiplet.core_clock_mhz * 1e6 / float(cycles_per_flit)
+
+
+def class_of(spec: FabricSpec, folder: str) -> Any:
+    """The class of a kind of fabric in a folder: ``sip-ring`` is ``SipRing`` of its ``sip_ring.py``."""
+    return getattr(import_module(f"{folder}.{spec.kind.replace('-', '_')}"), spec.kind.title().replace("-", ""))
+
+
+def fabric_of(spec: FabricSpec, chiplet: ChipletSpec, timing: Timing | None = None) -> Fabric:
+    """The fabric that a spec describes, with these chiplets."""
+    return class_of(spec, __package__ or "")(spec, chiplet, timing)

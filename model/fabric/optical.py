@@ -1,0 +1,99 @@
+"""What optical fabrics share: circuits as links of some lanes, and GPUs that relay from circuit to circuit."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.cycle.cabling import Cabling, circuits_cabled
+from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s
+from lightfabric.model.fluid.network import Links, Network, join, pair_ends
+from lightfabric.model.spec import FIBRE_PS_PER_M
+
+
+class Optical(Fabric):
+    """One link per entry of ``circuits.lanes``, by rising pair; then a link of each GPU that relays to itself.
+
+    The latter is the switch of its chiplet, of one measured flit rate per port. ValueError without circuits.
+    """
+
+    @property
+    @abstractmethod
+    def lanes_per_port(self) -> int:
+        """Lanes of circuits that a port has."""
+
+    @abstractmethod
+    def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
+        """Fibre of the circuit of each pair."""
+
+    def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
+        """Routes follow ``circuits.stops``: a circuit, then the switch of the relay and the next circuit."""
+        circuits, (source, destination) = self._given(circuits), pair_ends(gpus, pairs)
+        ends = sorted(circuits.lanes)
+        lanes = np.array([_lanes(circuits, pair, gpus) for pair in ends], np.int64)
+        link_source, link_destination = np.array(ends, np.int64).reshape(-1, 2).T
+        length_m = self.lengths_m(link_source, link_destination, gpus)
+        lengths_m, length = np.unique(length_m, return_inverse=True)
+        port = np.array([port_bytes_per_s(self.chiplet, self.measured, m * FIBRE_PS_PER_M) for m in lengths_m])[length]
+        stops = [_stops(circuits, pair) for pair in zip(source.tolist(), destination.tolist(), strict=True)]
+        relays = sorted({stop for path in stops for stop in path[1:-1]})
+        relay = np.array(relays, np.int32)
+        switch_flits_per_s = self.chiplet.core_clock_mhz * 1e6 / float(self.measured.switch.cycles_per_flit)
+        switch_rate = self.chiplet.ports * self.chiplet.payload_bytes * switch_flits_per_s
+        latency_ps = self.measured.link.latency_cycles * self.chiplet.cycle_ps + length_m * FIBRE_PS_PER_M
+        hop_ps = np.rint(latency_ps).astype(np.int64)
+        rate = lanes * (port / self.lanes_per_port)
+        links = [
+            Links(link_source.astype(np.int32), link_destination.astype(np.int32), rate, hop_ps),
+            Links(relay, relay, switch_rate, self.switch_ps),
+        ]
+        circuit_link = {pair: link for link, pair in enumerate(ends)}
+        relay_link = {gpu: link for link, gpu in enumerate(relays, len(ends))}
+        return join(gpus, links, source, destination, _routes(stops, circuit_link, relay_link))
+
+    def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling:
+        """A circuit of several ports is as many lanes, one of some wavelengths lanes of less than a port's rate."""
+        circuits = self._given(circuits)
+        source, destination = np.array(sorted(circuits.lanes), np.int64).reshape(-1, 2).T
+        length_m = self.lengths_m(source, destination, gpus)
+        of_pair = dict(zip(sorted(circuits.lanes), length_m.tolist(), strict=True))
+        return circuits_cabled(circuits, gpus, self.lanes_per_port, of_pair, self.chiplet.virtual_channels)
+
+    def _given(self, circuits: Circuits | None) -> Circuits:
+        if circuits is None:
+            raise ValueError(f"circuits must be given for a {self.spec.kind} fabric, not None")
+        return circuits
+
+
+def _lanes(circuits: Circuits, pair: Pair, gpus: int) -> int:
+    if not (0 <= pair[0] < gpus and 0 <= pair[1] < gpus and pair[0] != pair[1]):
+        raise ValueError(f"Circuits.lanes must join two GPUs from 0 to {gpus - 1}, not {pair}")
+    if circuits.lanes[pair] < 1:
+        raise ValueError(f"Circuits.lanes[{pair}] must be at least 1, not {circuits.lanes[pair]}")
+    return circuits.lanes[pair]
+
+
+def _stops(circuits: Circuits, pair: Pair) -> tuple[int, ...]:
+    stops = circuits.stops.get(pair)
+    if stops is None:
+        raise ValueError(f"Circuits.stops must have a path for the pair {pair}, not none")
+    if len(stops) < 2 or (stops[0], stops[-1]) != pair:
+        raise ValueError(f"Circuits.stops[{pair}] must lead from {pair[0]} to {pair[1]}, not along {stops}")
+    return stops
+
+
+def _routes(stops: list[tuple[int, ...]], circuit_link: dict[Pair, int], relay_link: dict[int, int]) -> NDArray[np.int64]:
+    """Rows of links along stops: a circuit, then the switch of the relay and the next circuit, until the last stop."""
+    routes = np.full((len(stops), max((2 * len(path) - 3 for path in stops), default=0)), -1, np.int64)
+    for row, path in enumerate(stops):
+        end = 2 * len(path) - 3
+        try:
+            routes[row, 0:end:2] = [circuit_link[hop] for hop in pairwise(path)]
+        except KeyError as error:
+            hop = error.args[0]
+            raise ValueError(f"Circuits.stops[{path[0], path[-1]}] must follow circuits, not {hop[0]} -> {hop[1]}") from None
+        routes[row, 1:end:2] = [relay_link[stop] for stop in path[1:-1]]
+    return routes

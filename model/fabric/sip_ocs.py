@@ -1,0 +1,22 @@
+"""SiP-OCS (SiP-ML, SIGCOMM 2021): port p of every GPU goes to optical circuit switch p."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.fabric.optical import Optical
+from lightfabric.model.spec import SipOcsSpec
+
+
+class SipOcs(Optical):
+    """A circuit is some ports of a pair, through as many switches."""
+
+    spec: SipOcsSpec
+
+    @property
+    def lanes_per_port(self) -> int:
+        """A lane is a port with all its wavelengths."""
+        return 1
+
+    def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
+        """Two fibres: to the switch and from it."""
+        return np.full(len(source), 2 * self.spec.fibre_m)

@@ -1,0 +1,23 @@
+"""What electrical fabrics share: one way to serve traffic, and rates by the bottleneck of each part alone."""
+
+from lightfabric.model.circuit import Circuits
+from lightfabric.placement.fabric.fabric import Fabric, most_moved, rate_of
+from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Traffic
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search.search import Rates
+
+
+class Electrical(Fabric):
+    """A fabric without circuits."""
+
+    def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
+        """The rate of each part when it is moved alone."""
+        rates: list[float] = []
+        for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
+            flows = placed.at_once(part)
+            rates.append(rate_of(most_moved(flows, part), self.bottleneck_seconds(flows, plan.gpus)))
+        return [(Rates(*rates), None)]
+
+    def payload_bytes_per_s(self, gbps: float) -> float:
+        """Payload rate of a raw rate."""
+        return gbps * 1e9 / 8 * self.efficiency

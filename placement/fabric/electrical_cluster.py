@@ -1,0 +1,37 @@
+"""Placement on islands of GPUs joined by network cards: what stays on an island is fast."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.fabric import electrical_cluster as model
+from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.fabric.electrical import Electrical
+from lightfabric.placement.fabric.fabric import best_nesting
+from lightfabric.placement.mapping.traffic import Traffic, busiest_bytes
+from lightfabric.placement.search.search import Rates
+
+
+class ElectricalCluster(model.ElectricalCluster, Electrical):
+    """The busiest network card or island port is the bottleneck."""
+
+    @property
+    def bytes_per_s(self) -> float:
+        """The rates of the island and of the network card together."""
+        return self.payload_bytes_per_s(self.spec.island_gbps + self.spec.nic_gbps)
+
+    def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
+        """The slower of the busiest network card and the busiest island port."""
+        leaves = flows.source // self.spec.island_gpus != flows.destination // self.spec.island_gpus
+        nic, island = (self.payload_bytes_per_s(gbps) for gbps in (self.spec.nic_gbps, self.spec.island_gbps))
+        return max(busiest_bytes(flows, gpus, leaves) / nic, busiest_bytes(flows, gpus, ~leaves) / island)
+
+    def estimated_rates(self, plans: Cases) -> Rates:
+        """The rate of the island where each ring or chain is inside one, else that of the network card."""
+        nic, island = (self.payload_bytes_per_s(gbps) for gbps in (self.spec.nic_gbps, self.spec.island_gbps))
+        island_gpus, gpus = self.spec.island_gpus, plans.dp * plans.tp * plans.pp * plans.cp
+
+        def rate(span: NDArray[np.int64], _stride: NDArray[np.int64]) -> NDArray[np.float64]:
+            inside = (gpus <= island_gpus) | ((span <= island_gpus) & (island_gpus % span == 0))
+            return np.where(inside, island, nic)
+
+        return best_nesting(plans, rate)

@@ -1,0 +1,24 @@
+"""Placement on an ideal electrical switch, where all GPUs are equally near."""
+
+from lightfabric.model.fabric import electrical_switch as model
+from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.fabric.electrical import Electrical
+from lightfabric.placement.mapping.traffic import Traffic
+from lightfabric.placement.search.search import Rates
+
+
+class ElectricalSwitch(model.ElectricalSwitch, Electrical):
+    """The busiest GPU is the bottleneck, whatever the order of ranks."""
+
+    @property
+    def bytes_per_s(self) -> float:
+        """The rate of the link to the switch."""
+        return self.payload_bytes_per_s(self.spec.gpu_gbps)
+
+    def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
+        """The busiest GPU's bytes at its rate."""
+        return self.bound_seconds(flows, gpus)
+
+    def estimated_rates(self, plans: Cases) -> Rates:
+        """Every neighbour gets the full rate."""
+        return Rates(self.bytes_per_s, self.bytes_per_s, self.bytes_per_s)

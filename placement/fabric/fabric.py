@@ -1,0 +1,97 @@
+"""What every kind of fabric tells placement, beside what it tells the models."""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from itertools import permutations
+from math import inf
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.circuit import Circuits
+from lightfabric.model.fabric import fabric as model
+from lightfabric.model.spec import ChipletSpec, FabricSpec
+from lightfabric.model.timing import Timing
+from lightfabric.placement.cost.step import sent_bytes
+from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.mapping.traffic import EXCHANGE, Dimension, Traffic, busiest_bytes
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search.search import Rates
+
+if TYPE_CHECKING:
+    from lightfabric.placement.circuit.lane_load import LaneLoad
+
+DIMENSIONS: tuple[Dimension, ...] = ("tp", "pp", "dp")
+
+
+class Fabric(model.Fabric):
+    """A fabric of one kind on which jobs are placed."""
+
+    folds = False
+    """Whether an order may fold a ring of ranks, because distance counts on this fabric."""
+
+    @property
+    @abstractmethod
+    def bytes_per_s(self) -> float:
+        """Payload rate of one GPU into the fabric, all its ports together; ValueError if its chiplet has too few."""
+
+    @abstractmethod
+    def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
+        """Time to move traffic between GPUs, all pairs at once and the fabric shared ideally."""
+
+    def bound_seconds(self, flows: Traffic, gpus: int) -> float:
+        """What no order can be below: the busiest GPU's bytes at the GPU's full rate."""
+        return busiest_bytes(flows, gpus) / self.bytes_per_s
+
+    def exchanged(self, flows: Traffic, gpu_of_rank: NDArray[np.int32], exchanges: int) -> NDArray[np.int32] | None:
+        """An order of less bottleneck that a search by exchanges finds; None where all GPUs are equally near."""
+        return None
+
+    @abstractmethod
+    def estimated_rates(self, plans: Cases) -> Rates:
+        """Rates of plans from closed forms, before ranks are ordered and circuits assigned, ``[plan]``."""
+
+    @abstractmethod
+    def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
+        """Ways to serve traffic between GPUs, each with the rate of every part alone; circuits on optical fabrics."""
+
+    def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad | None":
+        """What the lanes of circuits carry; None on a fabric without circuits."""
+        return None
+
+
+def best_nesting(plans: Cases, rate: Callable[[NDArray[np.int64], NDArray[np.int64]], Any]) -> Rates:
+    """Rates at the nesting of dimensions in which each plan's communication takes least.
+
+    ``rate(span, stride)`` is that of a dimension whose neighbours are ``stride`` GPUs apart and whose rings or chains
+    span so many.
+    """
+    sizes = sent_bytes(plans)
+    lengths: dict[Dimension, NDArray[np.int64]] = {"tp": plans.tp * plans.cp, "pp": plans.pp, "dp": plans.dp}
+    best: list[NDArray[np.float64]] = []
+    for nesting in permutations(lengths):
+        steps = np.cumprod([np.ones_like(plans.tp), *(lengths[name] for name in nesting[:-1])], axis=0)
+        step = dict(zip(nesting, steps, strict=True))
+        rates = [rate(lengths[name] * step[name], step[name]) for name in DIMENSIONS]
+        costs = [np.sum([size / rate for size, rate in zip(sizes, rates, strict=True)], axis=0), *rates]
+        better = costs[0] < best[0] if best else np.ones(len(plans), bool)
+        best = [np.where(better, new, old) for new, old in zip(costs, best or costs, strict=True)]
+    return Rates(*best[1:])
+
+
+def rate_of(moved_bytes: int, seconds: float) -> float:
+    """The rate at which so much is moved; infinite where nothing is."""
+    return moved_bytes / seconds if seconds else inf
+
+
+def most_moved(flows: Traffic, part: int) -> int:
+    """Bytes to a neighbour; of an all-to-all those to all together, or from all."""
+    if part == EXCHANGE and len(flows.part):
+        return max(int(np.bincount(end, flows.size_bytes).max()) for end in (flows.source, flows.destination))
+    return int(flows.size_bytes.max(initial=0))
+
+
+def fabric_of(spec: FabricSpec, chiplet: ChipletSpec, timing: Timing | None = None) -> Fabric:
+    """The fabric that a spec describes, with these chiplets and what was measured of them."""
+    return model.class_of(spec, __package__ or "")(spec, chiplet, timing)

@@ -1,0 +1,87 @@
+"""Placement on a SiP-Ring: wavelengths for pairs near each other, relays for others (SiP-ML, SIGCOMM 2021)."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.fabric import sip_ring as model
+from lightfabric.placement.circuit.assign import assign_ring
+from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.fabric.fabric import best_nesting
+from lightfabric.placement.fabric.optical import Optical, demand_of
+from lightfabric.placement.mapping.traffic import Traffic, ring_load, ring_steps
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search.search import Rates
+
+if TYPE_CHECKING:
+    from lightfabric.placement.circuit.lane_load import LaneLoad
+
+MAX_RELAYS = 1 << 21
+"""Segments over which relays between neighbours are still listed one by one."""
+
+
+class SipRing(model.SipRing, Optical):
+    """The fullest segment is the bottleneck; near neighbours use no others' wavelengths."""
+
+    folds = True
+
+    @property
+    def bytes_per_s(self) -> float:
+        """Half of the ports each way round; ValueError without a port for each direction."""
+        chiplet = self.chiplet
+        if chiplet.ports < 2:
+            raise ValueError(f"ChipletSpec.ports must be at least 2 on a {self.spec.kind}, not {chiplet.ports}")
+        return chiplet.ports // 2 * 2 * chiplet.gbps_per_port * 1e9 / 8 * self.efficiency
+
+    @property
+    def lane_gbps(self) -> float:
+        """A lane is a wavelength."""
+        return self.chiplet.wavelength_gbps
+
+    @property
+    def segment_lanes(self) -> int:
+        """Wavelengths each way on a segment."""
+        return self.chiplet.ports // 2 * self.chiplet.wavelengths_per_port
+
+    def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
+        """The bytes over the fullest segment at the rate of one direction."""
+        return float(ring_load(flows, gpus).max()) / (self.bytes_per_s / 2)
+
+    def exchanged(self, flows: Traffic, gpu_of_rank: NDArray[np.int32], exchanges: int) -> NDArray[np.int32]:
+        """Exchanges of ranks between segments, the same for the same input."""
+        from lightfabric.placement.mapping.refine import refined
+
+        return refined(flows, gpu_of_rank, exchanges, np.random.default_rng(1))
+
+    def estimated_rates(self, plans: Cases) -> Rates:
+        """A dimension of stride k loads every segment with k pairs, and relayed parts share its wavelengths in turn."""
+        rate = self.bytes_per_s / 2
+        return best_nesting(plans, lambda _span, stride: rate / stride)
+
+    def hops(self, placed: Traffic, gpus: int) -> NDArray[np.int64]:
+        """Segments of the shorter way round."""
+        return np.abs(ring_steps(placed.source, placed.destination, gpus))
+
+    def assign(self, gpus: int, demand_bytes: dict[Pair, int]) -> Circuits:
+        """The shorter way round, relayed beyond ``max_hops``."""
+        return assign_ring(gpus, demand_bytes, self.chiplet, self.spec.max_hops)
+
+    def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
+        """Beside circuits for all pairs also circuits between neighbours only.
+
+        Relayed traffic then takes turns on all wavelengths, where circuits of their own for all pairs divide them for good.
+        Left out where relays would be too many to list.
+        """
+        found = super().rate_options(plan, placed)
+        if self.hops(placed, plan.gpus).sum() <= MAX_RELAYS:
+            circuits = assign_ring(plan.gpus, demand_of(placed), self.chiplet, 1)
+            found.append((self.circuit_rates(circuits, placed), circuits))
+        return found
+
+    def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
+        """Of wavelengths, beside those that pairs near enough need to have one of their own."""
+        from lightfabric.placement.circuit.lane_load import ring_load_of
+
+        return ring_load_of(circuits, placed, gpus, self.segment_lanes, self.spec.max_hops)
