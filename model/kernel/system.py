@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from lightfabric.model.kernel.block import Block, Module
 from lightfabric.model.kernel.channel import NEVER, Channel, Channels, Fifo, Signal, end_cycle, read, wake_at, write
-from lightfabric.model.kernel.compiled import Records, compiled, entry_point, record
-from lightfabric.model.kernel.dispatch import Calls, call
+from lightfabric.model.kernel.compiled import Records, compiled, record
+from lightfabric.model.kernel.dispatch import Calls, call, entry_point
 from lightfabric.model.kernel.elaboration import binding_errors, find_ends, lay_out, lay_out_kind, lay_out_rows, number
 
 CYCLES_AT_ONCE = 1024

@@ -9,11 +9,12 @@ n for each pair with r or q. If neither matrix is symmetric, C has a second such
 The arrays are of 32-bit integers when nothing can overflow, else of doubles.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightfabric.model.kernel.compiled import Records, compiled, numba
+from lightfabric.model.kernel.compiled import Records, compiled
 
 CURRENT, BEST, BASE, LEAST_GAIN = range(4)
 """Of ``Search.value``."""
@@ -22,7 +23,7 @@ MOVE, STRENGTH = range(2)
 GENTLEST = 3
 _NEVER = 2**31 - 1
 
-_unordered: Any = numba.njit(cache=True, error_model="numpy", _nrt=False, forceinline=True, fastmath={"nnan", "nsz"})
+_unordered: Any = partial(compiled, fastmath={"nnan", "nsz"})
 """Like ``compiled``, for minima of numbers that are never NaN, which may then be taken in any order."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.kernel.compiled import entry_point
+from lightfabric.model.kernel.dispatch import entry_point
 from lightfabric.placement.qap import local_search as swap
 
 Permutation = NDArray[np.int64]
