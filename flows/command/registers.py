@@ -113,13 +113,13 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def markdown(table: Table = REGISTERS) -> str:
+def markdown() -> str:
     """The map as a page: what holds for all registers, all of them at a glance, and the fields of each."""
     lines = [_PAGE.format(size_bytes=1 << BUS_ADDRESS_BITS), "| offset | register | reset | what |", _rule(4)]
-    for number, register in enumerate(table):
+    for number, register in enumerate(REGISTERS):
         link = f"[`{register.name}`](#{register.name})"
         lines.append(f"| {_offset(number)} | {link} | {register.reset:#010x} | {register.description} |")
-    for number, register in enumerate(table):
+    for number, register in enumerate(REGISTERS):
         lines += ["", f"## {register.name}", "", f"{_offset(number)}. {register.description}", ""]
         lines += ["| bits | field | access | reset | what |", _rule(5)]
         lines += [_row(lowest, field) for lowest, field in register.placed]
@@ -142,14 +142,14 @@ def _row(lowest: int, field: Field) -> str:
     return f"| {bits} | `{field.name}` | {_ACCESS[field.kind]} | {reset} | {what} |"
 
 
-def c_header(table: Table = REGISTERS) -> str:
+def c_header() -> str:
     """The map as a C header: offset and reset value of each register, shift and mask (in place) of each field, values."""
     lines = [
         "/* Registers of a link. Written by `lightfabric registers --format c`. */",
         "#ifndef LIGHTFABRIC_REGISTERS_H",
         "#define LIGHTFABRIC_REGISTERS_H",
     ]
-    for number, register in enumerate(table):
+    for number, register in enumerate(REGISTERS):
         name = f"LIGHTFABRIC_{register.name.upper()}"
         lines += ["", f"/* {register.description} */"]
         lines += [f"#define {name}_OFFSET 0x{WORD_BYTES * number:02x}u", f"#define {name}_RESET {_c_word(register.reset)}"]

@@ -35,7 +35,6 @@ def replay(
     bandwidth_gbps: float,
     fidelity: str = "fluid",
     *,
-    message_latency_ps: int = MESSAGE_LATENCY_PS,
     out: Path | None = None,
     trace: Path | None = None,
 ) -> dict[str, Any]:
@@ -51,9 +50,9 @@ def replay(
     graph, nodes = exchange.read(path)
     try:
         if fidelity == "cycle":
-            schedule = _run_flits(graph, bandwidth_gbps, message_latency_ps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
+            schedule = _run_flits(graph, bandwidth_gbps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
         else:
-            schedule = _run_fluid(graph, bandwidth_gbps, message_latency_ps)
+            schedule = _run_fluid(graph, bandwidth_gbps)
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     if trace is not None:
@@ -71,12 +70,12 @@ def replay(
     }
 
 
-def _run_fluid(graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int) -> "Schedule":
+def _run_fluid(graph: "TaskGraph", bandwidth_gbps: float) -> "Schedule":
     from lightfabric.model.fluid import engine as fluid
     from lightfabric.model.fluid.network import star
 
     network = star(graph.devices, bandwidth_gbps * 1e9 / 8, graph.demand_bytes())
-    return fluid.run(graph, network, message_latency_ps=message_latency_ps)
+    return fluid.run(graph, network, message_latency_ps=MESSAGE_LATENCY_PS)
 
 
 def chiplet_of(payload_gbps: float) -> ChipletSpec:
@@ -87,9 +86,7 @@ def chiplet_of(payload_gbps: float) -> ChipletSpec:
     return replace(CHIPLET, wavelength_gbps=line_gbps, core_clock_mhz=core_clock_mhz, reach_m=CHIPLET.reach_m / faster)
 
 
-def _run_flits(
-    graph: "TaskGraph", bandwidth_gbps: float, message_latency_ps: int, name: str, out: Path | None
-) -> "Schedule":
+def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, name: str, out: Path | None) -> "Schedule":
     from lightfabric.flows.format.timing_store import measured_timing
     from lightfabric.model.cycle.cabling import MOST_HUB_GPUS, ElectricalCabling, Hub
 
@@ -100,9 +97,9 @@ def _run_flits(
         most = f"more than {MOST_FLITS} flits or {MOST_HUB_GPUS} nodes"
         raise InputError(f"--fidelity must be fluid for {most}, not cycle: {flits} flits, {len(talkers)} nodes")
     if not len(talkers):
-        return _run_fluid(graph, bandwidth_gbps, message_latency_ps)
+        return _run_fluid(graph, bandwidth_gbps)
     timing = measured_timing(CHIPLET)  # in cycles, which a faster clock does not change
-    latency_cycles = round(message_latency_ps / spec.cycle_ps)
+    latency_cycles = round(MESSAGE_LATENCY_PS / spec.cycle_ps)
     schedule, detail = run(graph, spec, timing, ElectricalCabling((Hub(talkers, FLIGHT_PS),)), latency_cycles)
     if out is not None:
         from lightfabric.flows.figure.panel import draw

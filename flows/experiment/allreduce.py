@@ -14,6 +14,7 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.model.timing import Timing
 
+GPUS, SIZE_BYTES = 1024, 1_000_000
 RING_FIBRE_M, OCS_FIBRE_M = 2.0, 20.0
 """From a chiplet to the next one, and to the optical switch."""
 
@@ -55,22 +56,22 @@ def closed_form_cycles(
     return 2 * (gpus - 1) * (latency_cycles + (flits - 1) * float(timing.link.cycles_per_flit))
 
 
-def measure(gpus: int = 1024, size_bytes: int = 1_000_000) -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """Both fabrics with the default chiplet: cycles, closed form, time of the processor."""
     spec = ChipletSpec()
     timing = measured_timing(spec)
     Cluster(all_reduce(2, 1), spec, timing, cabling("ring", 2, spec.ports)).run()  # compiles
-    rows = [_row(fabric, gpus, size_bytes, spec, timing) for fabric in ("ring", "ocs")]
+    rows = [_row(fabric, spec, timing) for fabric in ("ring", "ocs")]
     peak_bytes = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"bench": "allreduce", "gpus": gpus, "bytes": size_bytes, "peak_memory_bytes": peak_bytes, "fabrics": rows}
+    return {"bench": "allreduce", "gpus": GPUS, "bytes": SIZE_BYTES, "peak_memory_bytes": peak_bytes, "fabrics": rows}
 
 
-def _row(fabric: str, gpus: int, size_bytes: int, spec: ChipletSpec, timing: Timing) -> dict[str, Any]:
+def _row(fabric: str, spec: ChipletSpec, timing: Timing) -> dict[str, Any]:
     begin_s = time.process_time()
-    cluster = Cluster(all_reduce(gpus, size_bytes), spec, timing, cabling(fabric, gpus, spec.ports))
+    cluster = Cluster(all_reduce(GPUS, SIZE_BYTES), spec, timing, cabling(fabric, GPUS, spec.ports))
     cycles = cluster.run().makespan_ps / spec.cycle_ps
     cpu_s = time.process_time() - begin_s
     lanes = spec.ports // 2 if fabric == "ring" else spec.ports
-    closed_form = closed_form_cycles(gpus, size_bytes, lanes, cluster.delay_cycles, spec, timing)
+    closed_form = closed_form_cycles(GPUS, SIZE_BYTES, lanes, cluster.delay_cycles, spec, timing)
     flits = int(cluster.flits_per_link().sum())
     return {"fabric": fabric, "cycles": cycles, "closed_form_cycles": closed_form, "flits": flits, "cpu_s": cpu_s}

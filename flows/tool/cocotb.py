@@ -11,7 +11,6 @@ from lightfabric.flows.report import RunError
 from lightfabric.flows.tool.program import simulator_environment
 from lightfabric.model.spec import ChipletSpec
 
-SIMULATORS = ("icarus", "verilator")
 BOUND_S = 300
 _TOP = "bench"
 _TIMESCALE = ("1ns", "1ps")

@@ -161,14 +161,14 @@ class System:
     ports and Fifo slots, and compiles each kind of block that is not in the cache.
     """
 
-    def __init__(self, top: Module, name: str = "top") -> None:
+    def __init__(self, top: Module) -> None:
         self._totals: Records = np.zeros(1, _TOTALS)
         self.blocks: list[Block] = []
         self._named: list[Channel] = []
         self._agenda: list[tuple[int, int, Callable[[], None]]] = []
         self._agenda_order = count()
         self._observers: list[Callable[[int], None]] = []
-        errors = list(self._walk(top, name))
+        errors = list(self._walk(top, "top"))
         ends = find_ends(self.blocks, self._named)
         errors += binding_errors(self.blocks, ends)
         if errors:

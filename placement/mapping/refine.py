@@ -27,13 +27,13 @@ def refined(
     return order.astype(np.int32)
 
 
-def nearer(flows: Traffic, gpu_of_rank: NDArray[np.int32], iterations: int, seed: int = 1) -> NDArray[np.int32]:
+def nearer(flows: Traffic, gpu_of_rank: NDArray[np.int32], iterations: int) -> NDArray[np.int32]:
     """An order with no more byte-hops on a ring than ``gpu_of_rank``: a quadratic assignment problem, see ``qap.solve``."""
     gpus = len(gpu_of_rank)
     sent = np.zeros((gpus, gpus), np.int64)
     np.add.at(sent, (flows.source, flows.destination), flows.size_bytes)
     apart = np.abs(np.subtract.outer(np.arange(gpus), np.arange(gpus)))
-    solution = solve(sent + sent.T, np.minimum(apart, gpus - apart), iterations=iterations, seed=seed, starts=[gpu_of_rank])
+    solution = solve(sent + sent.T, np.minimum(apart, gpus - apart), iterations=iterations, starts=[gpu_of_rank])
     return solution.permutation.astype(np.int32)
 
 

@@ -73,12 +73,12 @@ def vgg16(value_bytes: int = 4) -> list[Layer]:
     return layers + _linears("classifier", (7 * 7 * 512, 4096, 4096, 1000), value_bytes)
 
 
-def transformer_big(tokens: int = 256, vocabulary: int = 37000, value_bytes: int = 4) -> list[Layer]:
+def transformer_big(tokens: int = 256, value_bytes: int = 4) -> list[Layer]:
     """The big encoder-decoder [Vaswani 2017, table 3], ``tokens`` on either side; one embedding for both and the output.
 
     As in the authors' code attention has no biases; positions are sinusoids.
     """
-    h, f, heads = 1024, 4096, 16
+    h, f, heads, vocabulary = 1024, 4096, 16, 37000
     words = Layer("embedding", vocabulary * h, 0, 2 * tokens * h * value_bytes)
     attention = (4 * h * h + 2 * h, 8 * tokens * h * h + 4 * tokens**2 * h, tokens * (5 * h + heads * tokens) * value_bytes)
     ffn = (2 * h * f + f + 3 * h, 4 * tokens * h * f, tokens * (f + h) * value_bytes)

@@ -8,12 +8,13 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.line import BLOCK
 
 LINE_NAMES = ("tx", "rx")
+DELAY_CYCLES = 3
 
 
 class Pair(wiring.Component):
     """Ends ``a`` and ``b`` of the same block, tx of every line to rx of that line at the other end.
 
-    A beat is on the fibre for ``delay_cycles``. On arrival at an end the bits of its ``flips`` are inverted and counted;
+    A beat is on the fibre for ``DELAY_CYCLES``. On arrival at an end the bits of its ``flips`` are inverted and counted;
     ``flips`` has an effect in the cycles with a beat.
 
     Members
@@ -23,8 +24,8 @@ class Pair(wiring.Component):
     a_rx_bit_errors, ... : Out(32), bits inverted
     """
 
-    def __init__(self, spec: ChipletSpec, a: wiring.Component, b: wiring.Component, delay_cycles: int = 3):
-        self.ends, self.delay_cycles = {"a": a, "b": b}, delay_cycles
+    def __init__(self, spec: ChipletSpec, a: wiring.Component, b: wiring.Component):
+        self.ends = {"a": a, "b": b}
         self.bits = spec.wavelengths_per_port * BLOCK.size
         self.lines = [name.removeprefix("rx").removesuffix("_valid") for name in a.signature.members if _is_rx_valid(name)]
         members = {
@@ -54,7 +55,7 @@ class Pair(wiring.Component):
 
     def _add_fibre(self, m, from_, to, line):
         data, valid = getattr(self.ends[from_], f"tx{line}_data"), getattr(self.ends[from_], f"tx{line}_valid")
-        for stage in range(self.delay_cycles):
+        for stage in range(DELAY_CYCLES):
             later = Signal(self.bits, name=f"{to}_rx{line}_data_{stage}"), Signal(name=f"{to}_rx{line}_valid_{stage}")
             m.d.sync += [later[0].eq(data), later[1].eq(valid)]
             data, valid = later

@@ -23,9 +23,9 @@ class SwitchRun:
 class SwitchBench:
     """The switch of one spec, elaborated once."""
 
-    def __init__(self, spec: ChipletSpec, routes: tuple[int, ...] | None = None):
+    def __init__(self, spec: ChipletSpec):
         self.spec, m = spec, Module()
-        m.submodules.switch = self._switch = Switch(spec, routes)
+        m.submodules.switch = self._switch = Switch(spec)
         self._bench = Bench(m)
 
     def run(
