@@ -1,8 +1,7 @@
 """Task graphs of TopoOpt (NSDI 2023): FlatBuffers files of real training jobs, read into a ``TaskGraph``.
 
-The files are those of ``simulation/`` in github.com/hipersys-team/TopoOpt, their tables and vectors laid out as in
-flatbuffers.dev, "FlatBuffers internals". All offsets of all tables are checked and followed at once, in arrays: no
-recursion, and work and memory stay in proportion to the size of the file.
+The files are those of ``simulation/`` in github.com/hipersys-team/TopoOpt. ``flatbuffers`` reads them but verifies nothing,
+so every read is checked here. There is no recursion, and work and memory stay in proportion to the size of the file.
 """
 
 from dataclasses import dataclass
@@ -10,6 +9,8 @@ from enum import IntEnum
 from typing import Any
 
 import numpy as np
+from flatbuffers import number_types as _untyped_types  # pyright: ignore[reportMissingTypeStubs]
+from flatbuffers import table as _untyped_table  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 from lightfabric.model.task import Kind, TaskGraph
@@ -22,6 +23,9 @@ MOST_NODES = 1 << 20
 """Most nodes, and most switches, that are believed."""
 
 _Ints = NDArray[np.int64]
+_types: Any = _untyped_types
+_UntypedTable: Any = _untyped_table.Table
+_U8, _U16, _U32, _U64 = _types.Uint8Flags, _types.Uint16Flags, _types.Uint32Flags, _types.Uint64Flags
 
 
 class TaskType(IntEnum):
@@ -54,18 +58,20 @@ def read(data: bytes) -> TaskGraph:
 
     ValueError, one line that names the field, when the file is not as it must be. O(size) in time and memory.
     """
-    root = _root(np.frombuffer(data, np.uint8))
+    if len(data) < 8:
+        raise ValueError(f"file must be a FlatBuffer of at least 8 bytes, not {len(data)}")
+    root = _Table(data, int.from_bytes(data[:4], "little"), "")
     node_count, switches = _count(root, _NODES, "nodes", 1), _count(root, _SWITCHES, "switches", 0)
-    devices, tasks = root.tables(_DEVICES, "devices"), root.tables(_TASKS, "tasks")
+    devices, tasks = _tables(root, _DEVICES, "devices"), _tables(root, _TASKS, "tasks")
     device_ids, task_ids = devices.identities(_DEVICE_ID), tasks.identities(_ID)
-    kind = tasks.scalars(_TYPE, "u1", "type").astype(np.int64)
+    kind = tasks.scalars(_TYPE, _U8, "type").astype(np.int64)
     tasks.require("type", kind <= max(TaskType), f"from 0 to {max(TaskType)}", kind)
     source, destination = _ends(tasks, kind, devices, device_ids, node_count, node_count + switches)
     row, target = tasks.items(_NEXT, "next")
     grouped = kind[row] == TaskType.ALL_REDUCE
     member_row, members = row[grouped], target[grouped]
     tasks.require_items("next", member_row, members < node_count, f"nodes below {node_count} for an all-reduce", members)
-    edge_from, edge_to = row[~grouped], task_ids.find(target[~grouped])
+    edge_from, edge_to = row[~grouped], _find(task_ids, target[~grouped])
     tasks.require_items("next", edge_from, edge_to >= 0, "ids of tasks", target[~grouped])
     run_time_ps, size_bytes = _run_time_ps(tasks), _size_bytes(tasks)
     graph = _Builder(node_count, kind, source, destination, run_time_ps, size_bytes).graph(
@@ -80,35 +86,35 @@ def nodes(graph: TaskGraph) -> int:
     return graph.devices - int(np.count_nonzero(graph.kind == Kind.ALL_REDUCE))
 
 
-def _count(root: "_Tables", slot: int, name: str, least: int) -> int:
-    count = root.scalars(slot, "<u4", name)
-    root.require(name, (count >= least) & (count <= MOST_NODES), f"from {least} to {MOST_NODES}", count)
-    return int(count[0])
+def _count(root: "_Table", slot: int, name: str, least: int) -> int:
+    count = root.number(slot, _U32, name)
+    root.require(name, least <= count <= MOST_NODES, f"from {least} to {MOST_NODES}", count)
+    return count
 
 
 def _run_time_ps(tasks: "_Tables") -> _Ints:
-    run_time_ms = tasks.scalars(_RUN_TIME, "<f4", "run_time").astype(np.float64)
+    run_time_ms = tasks.scalars(_RUN_TIME, _types.Float32Flags, "run_time").astype(np.float64)
     believed = (run_time_ms >= 0) & (run_time_ms <= MOST_MS)
     tasks.require("run_time", believed, f"from 0 to {MOST_MS:g} ms", run_time_ms)
     return np.rint(run_time_ms * 1e9).astype(np.int64)
 
 
 def _size_bytes(tasks: "_Tables") -> _Ints:
-    size_bytes = tasks.scalars(_SIZE, "<u8", "transfer_size")
+    size_bytes = tasks.scalars(_SIZE, _U64, "transfer_size")
     tasks.require("transfer_size", size_bytes <= MOST_BYTES, f"at most {MOST_BYTES} bytes", size_bytes)
     return size_bytes.astype(np.int64)
 
 
 def _ends(
-    tasks: "_Tables", kind: _Ints, devices: "_Tables", device_ids: "_Identities", nodes: int, stride: int
+    tasks: "_Tables", kind: _Ints, devices: "_Tables", device_ids: dict[int, int], nodes: int, stride: int
 ) -> tuple[_Ints, _Ints]:
     """Nodes on which each task computes, or between which it communicates; -1 for others."""
     transfer = (kind == TaskType.COMMUNICATION) | (kind == TaskType.NOMINAL_COMMUNICATION)
     placed = transfer | (kind == TaskType.FORWARD) | (kind == TaskType.BACKWARD) | (kind == TaskType.UPDATE)
-    wanted = tasks.scalars(_DEVICE, "<u8", "device")
-    device = device_ids.find(wanted)
+    wanted = tasks.scalars(_DEVICE, _U64, "device")
+    device = _find(device_ids, wanted)
     tasks.require("device", ~placed | (device >= 0), "the id of a device", wanted)
-    properties = np.append(devices.scalars(_DEVICE_PROPERTY, "<u8", "property"), np.uint64(0))[device]
+    properties = np.append(devices.scalars(_DEVICE_PROPERTY, _U64, "property"), np.uint64(0))[device]
     fits = ~transfer | (properties < stride * stride) & (properties // stride < nodes) & (properties % stride < nodes)
     tasks.require(
         "device", fits, f"a network device between two of {nodes} nodes, property from x {stride} + to", properties
@@ -193,130 +199,99 @@ def _csr(count: int, source: _Ints, destination: _Ints) -> tuple[_Ints, NDArray[
     return start, destination[order].astype(np.int32)
 
 
-@dataclass(frozen=True)
-class _Identities:
-    """Different 64-bit ids, for look-up."""
+def _find(ids: dict[int, int], wanted: NDArray[np.uint64]) -> _Ints:
+    """Which table has each id, -1 for none."""
+    return np.array([ids.get(number, -1) for number in wanted.tolist()], np.int64)
 
-    rising: NDArray[np.uint64]
-    order: _Ints
 
-    def find(self, wanted: NDArray[np.uint64]) -> _Ints:
-        """Which table has each id, -1 for none."""
-        if not len(self.rising):
-            return np.full(len(wanted), -1)
-        place = np.minimum(np.searchsorted(self.rising, wanted), len(self.rising) - 1)
-        return np.where(self.rising[place] == wanted, self.order[place], -1)
+class _Table(_UntypedTable):
+    """A table that refuses to read outside itself and its file; ``prefix`` names it before its fields."""
+
+    __slots__ = ("_prefix", "_reading", "_table_bytes")
+
+    def __init__(self, file: bytes, at: int, prefix: str) -> None:
+        self.Bytes, self.Pos, self._prefix, self._reading = file, at, prefix, "offset"
+        fields = at - self.Get(_types.SOffsetTFlags, at)
+        self._reading = "fields"
+        fields_bytes, self._table_bytes = self.Get(_U16, fields), self.Get(_U16, fields + 2)
+        self.require("fields", 4 <= fields_bytes <= len(file) - fields, "a list in the file", fields_bytes)
+        self.require("fields", 4 <= self._table_bytes <= len(file) - at, "in a table in the file", self._table_bytes)
+
+    def require(self, name: str, holds: bool, must_be: str, value: Any) -> None:
+        """ValueError that names the field unless it holds."""
+        if not holds:
+            raise ValueError(f"{self._prefix}{name} must be {must_be}, not {value}")
+
+    def Get(self, flags: Any, off: int) -> Any:  # noqa: N802
+        """Read at a position in the file; the library reads every field and every list of fields by this."""
+        if not 0 <= off <= len(self.Bytes) - flags.bytewidth:
+            self.require(self._reading, False, f"inside {len(self.Bytes)} bytes", off)
+        return _UntypedTable.Get(self, flags, off)
+
+    def number(self, slot: int, flags: Any, name: str) -> Any:
+        """Value of a field, 0 where it is left out."""
+        at = self._position(slot, flags, name)
+        return self.Get(flags, at) if at else 0
+
+    def vector(self, slot: int, item_bytes: int, name: str) -> tuple[int, int]:
+        """Position of the first item and number of items of a vector; no items where it is left out."""
+        at = self._position(slot, _U32, name)
+        if not at:
+            return 0, 0
+        start = at + self.Get(_U32, at)
+        count = self.Get(_U32, start)
+        fits = start + 4 + count * item_bytes <= len(self.Bytes)
+        self.require(name, fits, f"a vector inside the {len(self.Bytes)} bytes of the file", count)
+        return start + 4, count
+
+    def _position(self, slot: int, flags: Any, name: str) -> int:
+        self._reading = name
+        offset = self.Offset(4 + 2 * slot)
+        self.require(name, not offset or 4 <= offset <= self._table_bytes - flags.bytewidth, "inside its table", offset)
+        return offset and self.Pos + offset
+
+
+def _tables(root: _Table, slot: int, name: str) -> "_Tables":
+    start, count = root.vector(slot, 4, name)
+    most = len(root.Bytes) // _LEAST_TABLE_BYTES
+    root.require(name, count <= most, f"at most {most} tables in {len(root.Bytes)} bytes", count)
+    places = enumerate(range(start, start + 4 * count, 4))
+    return _Tables(root.Bytes, [_Table(root.Bytes, root.Indirect(at), f"{name}[{index}].") for index, at in places])
 
 
 @dataclass(frozen=True)
 class _Tables:
-    """Tables of one kind, with checked positions: ``at`` in the file, and of the list of their fields."""
+    """The tables of a vector."""
 
-    file: NDArray[np.uint8]
-    owner: str
-    at: _Ints
-    fields: _Ints
-    fields_bytes: _Ints
-    table_bytes: _Ints
+    file: bytes
+    tables: list[_Table]
 
     def require(self, name: str, holds: NDArray[np.bool_], must_be: str, value: NDArray[Any]) -> None:
         """ValueError that names the field of the first table for which it does not hold."""
-        bad = np.flatnonzero(~holds)
-        if len(bad):
-            raise ValueError(f"{self._field(name, int(bad[0]))} must be {must_be}, not {value[bad[0]]}")
+        self.require_items(name, np.arange(len(holds)), holds, must_be, value)
 
     def require_items(self, name: str, row: _Ints, holds: NDArray[np.bool_], must_be: str, value: NDArray[Any]) -> None:
         """Likewise for the items of vectors: ``row`` is the table of each."""
-        bad = np.flatnonzero(~holds)
-        if len(bad):
-            raise ValueError(f"{self._field(name, int(row[bad[0]]))} must be {must_be}, not {value[bad[0]]}")
+        for bad in np.flatnonzero(~holds)[:1].tolist():
+            self.tables[row[bad]].require(name, False, must_be, value[bad])
 
-    def _field(self, name: str, table: int) -> str:
-        return f"{self.owner}[{table}].{name}" if self.owner else name
-
-    def positions(self, slot: int, size: int, name: str) -> _Ints:
-        """Where a field of ``size`` bytes is in the file; -1 for tables without it."""
-        entry = 4 + 2 * slot
-        offset = np.zeros(len(self.at), np.int64)
-        listed = entry + 2 <= self.fields_bytes
-        offset[listed] = _gather(self.file, self.fields[listed] + entry, "<u2")
-        inside = (offset == 0) | (offset >= 4) & (offset + size <= self.table_bytes)
-        self.require(name, inside, "inside its table", offset)
-        return np.where(offset > 0, self.at + offset, -1)
-
-    def scalars(self, slot: int, dtype: str, name: str) -> NDArray[Any]:
+    def scalars(self, slot: int, flags: Any, name: str) -> NDArray[Any]:
         """Values of a field, 0 where it is left out."""
-        at = self.positions(slot, np.dtype(dtype).itemsize, name)
-        values = np.zeros(len(at), dtype)
-        values[at >= 0] = _gather(self.file, at[at >= 0], dtype)
-        return values
-
-    def vectors(self, slot: int, item_bytes: int, name: str) -> tuple[_Ints, _Ints]:
-        """Position of the first item and number of items of a vector; no items where it is left out."""
-        at = self.positions(slot, 4, name)
-        here = at >= 0
-        start, count = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
-        start[here] = at[here] + _gather(self.file, at[here], "<u4")
-        self.require(name, start + 4 <= len(self.file), f"a vector inside the {len(self.file)} bytes of the file", start)
-        count[here] = _gather(self.file, start[here], "<u4")
-        fits = start + 4 + count * item_bytes <= len(self.file)
-        self.require(name, fits, f"a vector inside the {len(self.file)} bytes of the file", count)
-        return start + 4, count
+        return np.array([table.number(slot, flags, name) for table in self.tables], _types.to_numpy_type(flags))
 
     def items(self, slot: int, name: str) -> tuple[_Ints, NDArray[np.uint64]]:
         """Table and value of all items of vectors of 64-bit numbers that do not overlap."""
-        start, count = self.vectors(slot, 8, name)
+        vectors = [table.vector(slot, 8, name) for table in self.tables]
+        count = np.array([count for _, count in vectors], np.int64)
         apart = np.cumsum(count) * 8 <= len(self.file)
         self.require(name, apart, f"a vector that overlaps no other in {len(self.file)} bytes", count)
-        row = np.repeat(np.arange(len(count)), count)
-        step = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        return row, _gather(self.file, start[row] + 8 * step, "<u8")
+        values = [np.frombuffer(self.file, "<u8", count, start) for start, count in vectors]
+        return np.repeat(np.arange(len(count)), count), np.concatenate([np.zeros(0, np.uint64), *values])
 
-    def tables(self, slot: int, name: str) -> "_Tables":
-        """The tables of a vector of the only table."""
-        starts, counts = self.vectors(slot, 4, name)
-        start, count = int(starts[0]), int(counts[0])
-        most = len(self.file) // _LEAST_TABLE_BYTES
-        if count > most:
-            raise ValueError(f"{name} must be at most {most} tables in {len(self.file)} bytes, not {count}")
-        at = start + 4 * np.arange(count)
-        return _tables(self.file, name, at + _gather(self.file, at, "<u4"))
-
-    def identities(self, slot: int) -> _Identities:
-        """The tables by their ids, all different."""
-        ids = self.scalars(slot, "<u8", "id")
-        order = np.argsort(ids, kind="stable")
-        first = np.ones(len(ids), np.bool_)
-        first[order[1:]] = ids[order[1:]] != ids[order[:-1]]
-        self.require("id", first, "an id that no other has", ids)
-        return _Identities(ids[order], order)
-
-
-def _root(file: NDArray[np.uint8]) -> _Tables:
-    if len(file) < 8:
-        raise ValueError(f"file must be a FlatBuffer of at least 8 bytes, not {len(file)}")
-    return _tables(file, "", _gather(file, np.zeros(1, np.int64), "<u4").astype(np.int64))
-
-
-def _tables(file: NDArray[np.uint8], owner: str, at: _Ints) -> _Tables:
-    """Tables at unchecked positions; ValueError unless each lies in the file with the list of its fields."""
-    zero = np.zeros(len(at), np.int64)
-    _Tables(file, owner, at, zero, zero, zero).require("offset", at + 4 <= len(file), f"inside {len(file)} bytes", at)
-    fields = at - _gather(file, at, "<i4")
-    table = _Tables(file, owner, at, fields, zero, zero)
-    table.require("fields", (fields >= 0) & (fields + 4 <= len(file)), f"listed inside {len(file)} bytes", fields)
-    fields_bytes, table_bytes = (
-        _gather(file, fields, "<u2").astype(np.int64),
-        _gather(file, fields + 2, "<u2").astype(np.int64),
-    )
-    table.require("fields", (fields_bytes >= 4) & (fields + fields_bytes <= len(file)), "a list in the file", fields_bytes)
-    table.require("fields", (table_bytes >= 4) & (at + table_bytes <= len(file)), "in a table in the file", table_bytes)
-    return _Tables(file, owner, at, fields, fields_bytes, table_bytes)
-
-
-def _gather(file: NDArray[np.uint8], at: _Ints, dtype: str) -> NDArray[Any]:
-    """Values at positions that are known to be inside the file."""
-    scattered = np.empty((len(at), np.dtype(dtype).itemsize), np.uint8)
-    for byte in range(scattered.shape[1]):
-        scattered[:, byte] = file[at + byte]
-    return scattered.view(dtype).reshape(len(at))
+    def identities(self, slot: int) -> dict[int, int]:
+        """Number of each table by its id, all different."""
+        ids = dict[int, int]()
+        for place, table in enumerate(self.tables):
+            number = table.number(slot, _U64, "id")
+            table.require("id", ids.setdefault(number, place) == place, "an id that no other has", number)
+        return ids
