@@ -51,19 +51,19 @@ def test_a_table_is_printed_for_people(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
-        ("tp", "0", "tp must be a number from 1 to 1.09951e+12, not '0'"),
+        ("tp", "0", "tp must be greater than or equal to 1, not '0'"),
         ("tp", "2.5", "tp must be a whole number, not '2.5'"),
         ("tp", "3", "tp must be a divisor of the heads (16), not 3"),
-        ("hidden", "", "hidden must be a number from 1 to 1.09951e+12, not ''"),
-        ("hidden", "nan", "hidden must be a number from 1 to 1.09951e+12, not 'nan'"),
+        ("hidden", "", "hidden must be a number, not ''"),
+        ("hidden", "nan", "hidden must be a number, not 'nan'"),
         ("heads", "15", "ModelSpec.heads must be a divisor of hidden (1024), not 15"),
         ("accel", "V100", "accel must have a100 or h100 in its name, not 'V100'"),
-        ("recompute", "some", "recompute must be one of none, selective, full, not 'some'"),
-        ("zero", "4", "zero must be from 0 to 3, not 4"),
+        ("recompute", "some", "recompute must be 'none', 'selective' or 'full', not 'some'"),
+        ("zero", "4", "zero must be less than or equal to 3, not '4'"),
         ("gbs", "4", "gbs must be at least dp * mbs (8), not 4"),
         ("n_acc", "16", "n_acc must be dp * tp * pp * cp (8), not 16"),
-        ("step_s", "fast", "step_s must be a number from 0 to 1.09951e+12, not 'fast'"),
-        ("layers", "", "params_b must be a number from 1e-06 to 1.09951e+12, not ''"),
+        ("step_s", "fast", "step_s must be a number, not 'fast'"),
+        ("layers", "", "params_b must be a number, not ''"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_row_and_column(tmp_path, name, value, said):
@@ -96,6 +96,12 @@ def test_no_text_in_a_cell_is_more_than_an_input_error(text, name):
     row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True)) | {name: text}
     with contextlib.suppress(InputError):
         assert len(measurement.runs([("row", row)]).cases) == 1
+
+
+def test_a_precision_that_the_accelerator_lacks_is_one_line():
+    row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True)) | {"precision": "FP8"}
+    with pytest.raises(InputError, match=r"^row: AcceleratorSpec\.fp8_tflops must be given for a job in fp8, not left out$"):
+        measurement.runs([("row", row)])
 
 
 def test_a_row_of_a_published_shape_is_that_model():

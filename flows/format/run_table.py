@@ -1,8 +1,4 @@
-"""Tables of training runs: a plan per row, read into ``Cases``. The columns are those of the vTrain and BigScience data.
-
-Needed are ``hidden seq vocab accel tp pp dp gbs mbs`` and ``layers`` or ``params_b``; optional are ``heads kv_heads ffn vp
-cp ep recompute zero schedule precision n_acc step_s mem_gib model source notes``. Empty is as left out.
-"""
+"""Tables of training runs: a plan per row, read into ``Cases``. The columns are those of the vTrain and BigScience data."""
 
 import csv
 import io
@@ -12,17 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from lightfabric.flows.report import InputError, read_bytes
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, ModelSpec, Precision
 from lightfabric.placement.cost.calibration import Calibration
 from lightfabric.placement.cost.memory import memories
 from lightfabric.placement.cost.step import Network, Parts, step_parts
-from lightfabric.placement.cost.table import FULL, NONE, RECOMPUTATIONS, SCHEDULES, Cases, accelerator_values, model_values
+from lightfabric.placement.cost.table import RECOMPUTATIONS, SCHEDULES, Cases, Schedule, accelerator_values, model_values
+from lightfabric.placement.plan import Recompute
 from lightfabric.placement.workload.preset import MODELS
 
 MOST_BYTES, MOST_ROWS = 1 << 26, 1 << 17
@@ -35,7 +33,6 @@ ISLAND_BYTES_PER_S = {"a100": 300e9, "h100": 450e9}
 """NVLink to each GPU each way [NVIDIA, A100 and H100 data sheets]."""
 NIC_BYTES_PER_S = {"a100": 25e9, "h100": 50e9}
 """Per GPU [NVIDIA, DGX A100 and DGX H100 data sheets], if the notes do not say ``N Gb/s per node``."""
-NEEDED = ("hidden", "seq", "vocab", "accel", "tp", "pp", "dp", "gbs", "mbs")
 
 Row = dict[str, str]
 
@@ -79,69 +76,83 @@ def read(path: Path) -> Runs:
     return runs([(f"{path}: row {number}", row) for number, row in enumerate(rows, 1)])
 
 
-@dataclass(frozen=True)
-class _Line:
-    """One row, and where it is for errors."""
+_Count = Annotated[int, BeforeValidator(float), Field(ge=1, le=MOST)]
+_LOWER = BeforeValidator(str.lower)
+_Number = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 
-    place: str
-    row: Row
 
-    def text(self, name: str) -> str:
-        return (self.row.get(name) or "").strip()
+class _Line(BaseModel):
+    """The cells of a row that are read; an empty one is as left out."""
 
-    def number(self, name: str, default: float | None = None, least: float = 0.0) -> float:
-        text = self.text(name)
-        if not text and default is not None:
-            return default
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not least <= value <= MOST:
-            raise InputError(f"{self.place}: {name} must be a number from {least:g} to {MOST:g}, not {text[:60]!r}")
-        return value
+    hidden: _Count
+    seq: _Count
+    vocab: _Count
+    gbs: _Count
+    mbs: _Count
+    accel: str = ""
+    layers: _Count = 0
+    params_b: Annotated[_Number, Field(ge=1e-6)] = 0.0
+    heads: _Count = 0
+    kv_heads: _Count = 0
+    ffn: _Count = 0
+    tp: _Count = 1
+    pp: _Count = 1
+    dp: _Count = 1
+    vp: _Count = 1
+    cp: _Count = 1
+    ep: _Count = 1
+    recompute: Annotated[Recompute, _LOWER] = "none"
+    zero: Annotated[int, BeforeValidator(float), Field(ge=0, le=3)] = 0
+    schedule: Annotated[Schedule, _LOWER] = "1f1b"
+    precision: Annotated[Literal[Precision, "bf16/fp16"] | None, _LOWER] = None
+    n_acc: _Count = 0
+    step_s: _Number = math.nan
+    mem_gib: _Number = math.nan
+    model: str = ""
+    notes: str = ""
 
-    def count(self, name: str, default: int | None = None, least: int = 1) -> int:
-        value = self.number(name, default, least)
-        if value != int(value):
-            raise InputError(f"{self.place}: {name} must be a whole number, not {self.text(name)!r}")
-        return int(value)
 
-    def choice(self, name: str, choices: Sequence[str], default: str) -> str:
-        text = self.text(name).lower() or default
-        if text not in choices:
-            raise InputError(f"{self.place}: {name} must be one of {', '.join(choices)}, not {self.text(name)[:60]!r}")
-        return text
+NEEDED = ("hidden", "seq", "vocab", "accel", "tp", "pp", "dp", "gbs", "mbs")
+_NO_NUMBER = ("value_error", "float_parsing", "finite_number", "missing")
+_MUST_BE: dict[str, str] = dict.fromkeys(_NO_NUMBER, "a number") | {"int_from_float": "a whole number"}
+
+
+def _line(row: Row) -> _Line:
+    """A row as read; ValueError names the column of what is wrong."""
+    cells = {name: text for name in _Line.model_fields if (text := (row.get(name) or "").strip())}
+    if "layers" in cells:
+        cells.pop("params_b", None)
+    else:
+        cells.setdefault("params_b", "")
+    try:
+        return _Line.model_validate(cells)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name, must_be = str(first["loc"][0]), _MUST_BE.get(first["type"], first["msg"].removeprefix("Input should be "))
+        raise ValueError(f"{name} must be {must_be}, not {cells.get(name, '')[:60]!r}") from None
 
 
 def _accelerator(line: _Line) -> AcceleratorSpec:
-    text = line.text("accel").lower()
     for name, accelerator in ACCELERATORS.items():
-        if name in text:
+        if name in line.accel.lower():
             return accelerator
-    raise InputError(
-        f"{line.place}: accel must have {' or '.join(ACCELERATORS)} in its name, not {line.text('accel')[:60]!r}"
-    )
+    raise ValueError(f"accel must have {' or '.join(ACCELERATORS)} in its name, not {line.accel[:60]!r}")
 
 
 def _layers(line: _Line) -> int:
     """As stated, or as many multiples of the stages as come nearest to ``params_b``: 12 h^2 a layer and the embedding."""
-    if line.text("layers"):
-        return line.count("layers")
-    hidden, stages = line.count("hidden"), line.count("pp")
-    matrices = line.number("params_b", least=1e-6) * 1e9 - line.count("vocab") * hidden
-    return max(1, round(matrices / (12 * hidden**2) / stages)) * stages
+    if line.layers:
+        return line.layers
+    matrices = line.params_b * 1e9 - line.vocab * line.hidden
+    return max(1, round(matrices / (12 * line.hidden**2) / line.pp)) * line.pp
 
 
 def _heads(line: _Line) -> int:
-    """As stated, or that multiple of tp among the divisors of hidden whose heads are nearest to 128 wide."""
-    if line.text("heads"):
-        return line.count("heads")
-    hidden, tp = line.count("hidden"), line.count("tp")
-    fitting = [heads for heads in range(tp, hidden + 1, tp) if hidden % heads == 0]
+    """That multiple of tp among the divisors of hidden whose heads are nearest to 128 wide."""
+    fitting = [heads for heads in range(line.tp, line.hidden + 1, line.tp) if line.hidden % heads == 0]
     if not fitting:
-        raise InputError(f"{line.place}: heads must be given for tp {tp} and hidden {hidden}, not left out")
-    return min(fitting, key=lambda heads: abs(heads - hidden / HEAD_WIDTH))
+        raise ValueError(f"heads must be given for tp {line.tp} and hidden {line.hidden}, not left out")
+    return min(fitting, key=lambda heads: abs(heads - line.hidden / HEAD_WIDTH))
 
 
 def _letters(text: str) -> str:
@@ -160,45 +171,33 @@ def _published(layers: int, hidden: int, ffn: int, name: str, routed: bool) -> M
 
 def _model(line: _Line) -> ModelSpec:
     """Of the published models the one of this shape; else a GPT, its feed-forward layer gated if it is not 4 h wide."""
-    layers, hidden = _layers(line), line.count("hidden")
-    ffn = line.count("ffn", 4 * hidden)
-    sequence, vocabulary = line.count("seq"), line.count("vocab")
-    published = _published(layers, hidden, ffn, line.text("model"), line.count("ep", 1) > 1)
-    try:
-        if published is not None and line.count("heads", published.heads) == published.heads:
-            return replace(published, sequence=sequence, vocabulary=vocabulary)
-        heads = _heads(line)
-        kv_heads = line.count("kv_heads", heads)
-        return ModelSpec(layers, hidden, heads, sequence, vocabulary, ffn, kv_heads, gated=ffn != 4 * hidden)
-    except ValueError as error:
-        raise InputError(f"{line.place}: {error}") from None
+    layers, wide = _layers(line), 4 * line.hidden
+    ffn = line.ffn or wide
+    published = _published(layers, line.hidden, ffn, line.model, line.ep > 1)
+    if published is not None and line.heads in (0, published.heads):
+        return replace(published, sequence=line.seq, vocabulary=line.vocab)
+    heads = line.heads or _heads(line)
+    return ModelSpec(layers, line.hidden, heads, line.seq, line.vocab, ffn, line.kv_heads or heads, gated=ffn != wide)
 
 
 def _plan(line: _Line, heads: int) -> dict[str, int]:
-    names = {"virtual_stages": "vp"}
-    dimensions = ("dp", "tp", "pp", "cp", "ep", "virtual_stages")
-    plan = {name: line.count(names.get(name, name), 1) for name in dimensions}
-    plan |= {"batch": line.count("gbs"), "micro_batch": line.count("mbs"), "zero": line.count("zero", 0, least=0)}
-    plan["schedule"] = SCHEDULES.index(line.choice("schedule", SCHEDULES, SCHEDULES[0]))
-    plan["recompute"] = RECOMPUTATIONS.index(line.choice("recompute", RECOMPUTATIONS, "none"))
-    if plan["zero"] > 3:
-        raise InputError(f"{line.place}: zero must be from 0 to 3, not {plan['zero']}")
-    if heads % plan["tp"]:
-        raise InputError(f"{line.place}: tp must be a divisor of the heads ({heads}), not {plan['tp']}")
-    if plan["batch"] < plan["dp"] * plan["micro_batch"]:
-        must_be = f"at least dp * mbs ({plan['dp'] * plan['micro_batch']})"
-        raise InputError(f"{line.place}: gbs must be {must_be}, not {plan['batch']}")
-    gpus = plan["dp"] * plan["tp"] * plan["pp"] * plan["cp"]
-    if line.count("n_acc", gpus) != gpus:
-        raise InputError(f"{line.place}: n_acc must be dp * tp * pp * cp ({gpus}), not {line.count('n_acc')}")
-    return plan
+    if heads % line.tp:
+        raise ValueError(f"tp must be a divisor of the heads ({heads}), not {line.tp}")
+    if line.gbs < line.dp * line.mbs:
+        raise ValueError(f"gbs must be at least dp * mbs ({line.dp * line.mbs}), not {line.gbs}")
+    gpus = line.dp * line.tp * line.pp * line.cp
+    if line.n_acc not in (0, gpus):
+        raise ValueError(f"n_acc must be dp * tp * pp * cp ({gpus}), not {line.n_acc}")
+    plan = line.model_dump(include={"dp", "tp", "pp", "cp", "ep", "zero"})
+    plan |= {"virtual_stages": line.vp, "batch": line.gbs, "micro_batch": line.mbs}
+    return plan | {"schedule": SCHEDULES.index(line.schedule), "recompute": RECOMPUTATIONS.index(line.recompute)}
 
 
-def _software(line: _Line, accelerator: AcceleratorSpec, tied: bool, plan: dict[str, int]) -> dict[str, bool]:
+def _software(line: _Line, accelerator: AcceleratorSpec, tied: bool) -> dict[str, bool]:
     """What kernels a run had, which no table states: on an A100 in fp16 attention was plain until nothing was recomputed."""
-    recent = accelerator.name != "a100" or line.text("precision").lower() in ("bf16", "fp8")
-    kept, both = plan["recompute"] == NONE, line.text("precision").lower() == "bf16/fp16"
-    sharded = recent or plan["recompute"] != FULL
+    recent = accelerator.name != "a100" or line.precision in ("bf16", "fp8")
+    kept, both = line.recompute == "none", line.precision == "bf16/fp16"
+    sharded = recent or line.recompute != "full"
     return {"flash": recent or kept, "sharded": sharded, "overlaps": sharded, "sums_embedding": tied, "deepspeed": both}
 
 
@@ -208,32 +207,30 @@ _OTHERS = {"first_layers": 0, "last_layers": 0, "expert_load": 1.0}
 _NODE_GBPS = re.compile(r"(\d+(?:\.\d+)?) Gb/s per node")
 
 
-def _nic_bytes_per_s(line: _Line, accelerator: AcceleratorSpec) -> float:
-    stated = _NODE_GBPS.search(line.text("notes"))
-    return float(stated[1]) * 1e9 / 8 / NODE_GPUS if stated else NIC_BYTES_PER_S[accelerator.name]
+def _columns(row: Row) -> tuple[dict[str, Any], tuple[float, ...]]:
+    """What ``Cases`` and ``Runs`` have of a row."""
+    line = _line(row)
+    accelerator, model = _accelerator(line), _model(line)
+    precision = "fp16" if line.precision == "bf16/fp16" else line.precision or "bf16"
+    case = model_values(model) | accelerator_values(accelerator, precision) | _plan(line, model.heads)
+    stated = _NODE_GBPS.search(line.notes)
+    nic = float(stated[1]) * 1e9 / 8 / NODE_GPUS if stated else NIC_BYTES_PER_S[accelerator.name]
+    links = (ISLAND_BYTES_PER_S[accelerator.name], nic)
+    return case | _software(line, accelerator, model.tied) | _OTHERS, (*links, line.step_s, line.mem_gib)
 
 
 def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
     """The runs in rows, each with the place that its errors name."""
-    columns: list[dict[str, Any]] = []
-    links: list[tuple[float, float]] = []
+    cases, others = list[dict[str, Any]](), list[tuple[float, ...]]()
     for place, row in lines:
-        line = _Line(place, row)
-        accelerator, model = _accelerator(line), _model(line)
-        precision = line.choice("precision", (*get_args(Precision), "bf16/fp16"), "bf16")
-        plan = _plan(line, model.heads)
-        values = accelerator_values(accelerator, "fp16" if precision == "bf16/fp16" else precision)
-        software = _software(line, accelerator, model.tied, plan)
-        columns.append(model_values(model) | values | plan | software | _OTHERS)
-        links.append((ISLAND_BYTES_PER_S[accelerator.name], _nic_bytes_per_s(line, accelerator)))
-    table = Cases(**{name: np.array([column[name] for column in columns]) for name in columns[0]})
-    rows = [row for _, row in lines]
-    island, nic = np.array(links).T
-    return Runs(rows, table, island, nic, _measured(lines, "step_s"), _measured(lines, "mem_gib"))
-
-
-def _measured(lines: Sequence[tuple[str, Row]], name: str) -> NDArray[np.float64]:
-    return np.array([_Line(place, row).number(name, math.nan) for place, row in lines])
+        try:
+            case, other = _columns(row)
+        except ValueError as error:
+            raise InputError(f"{place}: {error}") from None
+        cases.append(case)
+        others.append(other)
+    table = Cases(**{name: np.array([case[name] for case in cases]) for name in cases[0]})
+    return Runs([row for _, row in lines], table, *np.array(others).T)
 
 
 def network(runs: Runs, fitted: Calibration) -> Network:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from lightfabric.placement.workload.transformer import Plan, Recompute, busiest_
 Column = NDArray[Any]
 RECOMPUTATIONS: tuple[Recompute, ...] = ("none", "selective", "full")
 NONE, SELECTIVE, FULL = range(3)
-SCHEDULES = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
+Schedule = Literal["1f1b", "gpipe", "zero-bubble", "dualpipe"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 """Of a pipeline's passes; 1F1B is interleaved where there are virtual stages."""
 ONE_F_ONE_B, GPIPE, ZERO_BUBBLE, DUALPIPE = range(4)
 
