@@ -14,7 +14,7 @@ from lightfabric.model.codec import CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCES
 from lightfabric.model.cycle.slot import Slots
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, spec_hash
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
-from lightfabric.rtl.link import REPLAY_TIMEOUT_SLOTS, REPLAYS_TO_RETRAIN
+from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS, REPLAYS_TO_RETRAIN
 from lightfabric.sim.bench.bench import ClientFlit, Transfers
 from lightfabric.sim.bench.client import EgressBench, IngressBench, words
 from lightfabric.sim.bench.link import LinkBench, LinkRun, Lost, Slot

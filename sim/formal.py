@@ -20,8 +20,11 @@ from lightfabric.model.codec import CRC_BITS, CREDIT_BITS, HEADER_FIELDS, SEQUEN
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import CreditLedger, Credits, Queue, RoundRobin, flit_layout
 from lightfabric.rtl.crc import implicit_sequence
-from lightfabric.rtl.link import Receiver, ReplayBuffer, Transmitter, distance, following, frame_layout
+from lightfabric.rtl.frame import distance, following, frame_layout
+from lightfabric.rtl.receiver import Receiver
 from lightfabric.rtl.register import OKAY, REGISTERS, SLVERR, Registers
+from lightfabric.rtl.replay import ReplayBuffer
+from lightfabric.rtl.transmitter import Transmitter
 
 
 class NarrowSpec(ChipletSpec):

@@ -20,7 +20,7 @@ from lightfabric.model.kernel.block import Module, connect
 from lightfabric.model.kernel.system import System
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
 from lightfabric.model.timing import Timing
-from lightfabric.rtl import link as rtl_link
+from lightfabric.rtl import receiver, transmitter
 from lightfabric.rtl.lane import PHASES
 from lightfabric.sim.bench.bench import ClientFlit
 from lightfabric.sim.bench.link import LinkBench, LinkRun
@@ -158,7 +158,7 @@ def scattered(count: int, channels: int, seed: int, most_apart_cycles: int, firs
 
 
 def test_the_receiver_and_the_transmitter_lose_patience_alike():
-    counts = (rtl_link.REPLAY_TIMEOUT_SLOTS, rtl_link.REPLAYS_TO_RETRAIN, rtl_link.BAD_FRAMES_TO_RETRAIN, PHASES)
+    counts = (transmitter.REPLAY_TIMEOUT_SLOTS, transmitter.REPLAYS_TO_RETRAIN, receiver.BAD_FRAMES_TO_RETRAIN, PHASES)
     assert counts == (
         model_link.TIMEOUT_SLOTS,
         model_link.REPLAYS_TO_RETRAIN,

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from lightfabric.flows.command import verify
-from lightfabric.rtl import channel, link, register
+from lightfabric.rtl import channel, receiver, register, replay, transmitter
 from lightfabric.rtl.channel import Queue
 from lightfabric.sim import formal
 
@@ -19,10 +19,10 @@ QUEUE = ("queue", channel, "Queue")
 CREDITS = ("credit_count", channel, "Credits")
 ARBITER = ("arbiter", channel, "RoundRobin")
 LEDGER = ("ledger", channel, "CreditLedger")
-BUFFER = ("buffer", link, "ReplayBuffer")
+BUFFER = ("buffer", replay, "ReplayBuffer")
 REGISTERS = ("registers", register, "Registers")
-TRANSMITTER = ("transmitter", link, "Transmitter")
-RECEIVER = ("receiver", link, "Receiver")
+TRANSMITTER = ("transmitter", transmitter, "Transmitter")
+RECEIVER = ("receiver", receiver, "Receiver")
 MUTANTS = {
     "a flit overtakes": ("flit-order", *QUEUE, ".eq(fifo.r_data)", ".eq(flit)"),
     "the newest overtakes": (

@@ -8,7 +8,7 @@ import pytest
 
 from lightfabric.model.codec import ACK, DATA, EXPLICIT
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.link import REPLAY_TIMEOUT_SLOTS
+from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS
 from lightfabric.sim.bench.bench import ClientFlit
 from lightfabric.sim.bench.link import BitErrors, LinkBench, clean
 

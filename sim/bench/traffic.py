@@ -8,7 +8,7 @@ import numpy as np
 
 from lightfabric.model.cycle.slot import Slots
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.link import REPLAY_TIMEOUT_SLOTS
+from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS
 from lightfabric.sim.bench.bench import ClientFlit
 
 NUMBER_BYTES = 4

@@ -1,0 +1,186 @@
+"""The receiving half of a link: it accepts each flit once and in order, and books the credits of the far end."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from lightfabric.model.codec import ACK, CHANNEL_BITS, CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCE_BITS
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.channel import ChannelSignature, CreditLedger
+from lightfabric.rtl.crc import implicit_sequence
+from lightfabric.rtl.frame import NEVER_RECEIVED, following, frame_layout, news_layout, state_layout
+from lightfabric.rtl.line import Deframer
+
+BAD_FRAMES_TO_RETRAIN = 16
+"""Frames with a wrong CRC in a row: the beginnings of the frames are lost, or the line is."""
+CHECKED = data.StructLayout({**dict.fromkeys(("good", "bad", "numbered", "is_data"), 1), "sequence": SEQUENCE_BITS})
+"""A received frame: right or wrong; if it is right and ``numbered``, its sequence or that of the last flit before it."""
+
+
+class Receiver(wiring.Component):
+    """Accepts each flit once and in order, and keeps the state that both ends' transmitters need.
+
+    A flit that does not say its sequence is taken for the one after the flit before it; its CRC shows whether it is. A frame
+    with a wrong CRC and a sequence ahead of the next in order mean that a flit is missing; ``local.wanting`` says so until
+    the next in order has come, or until a frame shows that nothing is missing. What came before is dropped.
+
+    Members
+    -------
+    beat : In(64 * spec.wavelengths_per_port)
+    beat_valid : In(1)
+    frames : In(1), the beats are those of frames
+    lanes : In(2)
+    resume : In(1)
+    resumed : In(state_layout(spec)), the far end's, at ``resume``
+    flush : In(1), the far end was reset: its sequences and limits begin anew
+    o : Out(ChannelSignature(spec))
+    local : Out(state_layout(spec))
+    news : Out(news_layout(spec))
+    trouble : Out(1), no good frame for too long
+    received, bad : Out(1), in one cycle for each flit accepted and each frame dropped for its CRC
+    leaks, violations : Out(4), credits found missing, and credits or flits that nobody was due, in this cycle
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec = spec
+        state, flags = state_layout(spec), dict.fromkeys(("trouble", "received", "bad"), Out(1))
+        super().__init__(
+            {
+                "beat": In(spec.beat_bytes * 8),
+                "beat_valid": In(1),
+                "frames": In(1),
+                "lanes": In(2),
+                "resume": In(1),
+                "resumed": In(state),
+                "flush": In(1),
+                "o": Out(ChannelSignature(spec)),
+                "local": Out(state, init={"received": NEVER_RECEIVED}),
+                "news": Out(news_layout(spec)),
+                **flags,
+                "leaks": Out(4),
+                "violations": Out(4),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        spec = self.spec
+        m.submodules.deframer = deframer = Deframer(spec)
+        for name in ("beat", "beat_valid", "frames", "lanes"):
+            m.d.comb += getattr(deframer, name).eq(getattr(self, name))
+        frame = Signal(frame_layout(spec))
+        m.d.comb += frame.eq(deframer.frame)
+
+        checked = self._check(m, frame, deframer)
+        self._accept(m, checked)
+        self._want(m, checked)
+        self._hear(m, frame.header, checked)
+        self._count_credits(m)
+        bad_run = Signal(range(BAD_FRAMES_TO_RETRAIN + 1))
+        m.d.comb += [self.bad.eq(checked.bad), self.trouble.eq(bad_run == BAD_FRAMES_TO_RETRAIN)]
+        with m.If(checked.good | ~self.frames):
+            m.d.sync += bad_run.eq(0)
+        with m.Elif(checked.bad & ~self.trouble):
+            m.d.sync += bad_run.eq(bad_run + 1)
+        return m
+
+    def _check(self, m, frame, deframer):
+        """A frame a cycle after it came, with its own sequence, and whether it is right."""
+        header, checked = frame.header, Signal(CHECKED)
+        upcoming, upcoming_crc = Signal(SEQUENCE_BITS), Signal.like(deframer.error)
+        explicit, numbered, valid = Signal(), Signal(), Signal()
+        explicit_right, implicit_right, is_implicit, sure = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [explicit.eq(header.code == EXPLICIT), numbered.eq(explicit | (header.type == DATA))]
+        m.d.sync += [
+            valid.eq(deframer.valid),
+            explicit_right.eq(deframer.error == 0),
+            implicit_right.eq(deframer.error == upcoming_crc),
+            is_implicit.eq(header.implicit[0]),
+            sure.eq(header.implicit.all() | ~header.implicit.any()),
+            checked.numbered.eq(numbered),
+            checked.is_data.eq(header.type == DATA),
+            checked.sequence.eq(Mux(explicit, header.sequence, upcoming)),
+        ]
+        m.d.comb += checked.good.eq(valid & sure & Mux(is_implicit, implicit_right, explicit_right))
+        m.d.comb += checked.bad.eq(valid & ~checked.good)
+        after_own, after_upcoming = following(header.sequence), following(upcoming)
+        with m.If(deframer.valid & numbered):  # also where the frame is wrong: most often its header is not
+            m.d.sync += upcoming.eq(Mux(explicit, after_own, after_upcoming))
+        if self.spec.beats_per_flit == 1:
+            crcs = (implicit_sequence(self.spec, sequence) for sequence in (after_own, after_upcoming))
+            with m.If(deframer.valid & numbered):
+                m.d.sync += upcoming_crc.eq(Mux(explicit, *crcs))
+        else:  # no frame in the next cycle
+            m.d.sync += upcoming_crc.eq(implicit_sequence(self.spec, upcoming))
+        m.d.sync += [
+            self.o.flit.last.eq(header.last),
+            self.o.flit.virtual_channel.eq(header.virtual_channel),
+            self.o.flit.length_bytes.eq(header.length_bytes),
+            self.o.flit.destination.eq(header.destination),
+            self.o.flit.source.eq(header.source),
+            self.o.flit.payload.eq(frame.payload),
+        ]
+        return checked
+
+    def _accept(self, m, checked):
+        expected = Signal(SEQUENCE_BITS)
+        m.d.comb += [
+            self.received.eq(checked.good & checked.is_data & (checked.sequence == expected)),
+            self.o.valid.eq(self.received),
+        ]
+        with m.If(self.received):
+            m.d.sync += [self.local.received.eq(expected), expected.eq(following(expected))]
+        with m.If(self.flush):
+            m.d.sync += [self.local.received.eq(NEVER_RECEIVED), expected.eq(0)]
+
+    def _want(self, m, checked):
+        """A cycle later, with the frame counted in: whether a flit is missing."""
+        was_bad, was_numbered, was = Signal(), Signal(), Signal(SEQUENCE_BITS)
+        m.d.sync += [was_bad.eq(checked.bad), was_numbered.eq(checked.good & checked.numbered), was.eq(checked.sequence)]
+        # Modulo 256 instead of 255 a sequence up to 127 ahead is 1 to 128 ahead: spares a carry.
+        ahead = (was - self.local.received)[:SEQUENCE_BITS]
+        is_ahead = ~ahead[-1] | ~ahead[:-1].any()
+        with m.If(self.flush | self.received | (was_numbered & (was == self.local.received))):
+            m.d.sync += self.local.wanting.eq(0)
+        with m.Elif(was_bad | (was_numbered & is_ahead)):
+            m.d.sync += self.local.wanting.eq(1)
+
+    def _hear(self, m, header, checked):
+        answers, resumed, asks, channel, credits_ = Signal(), Signal(), Signal(), Signal(CHANNEL_BITS), Signal(CREDIT_BITS)
+        m.d.sync += [
+            answers.eq((header.code == ACK) | (header.code == NAK)),
+            asks.eq((header.code == NAK) | self.resume),
+            resumed.eq(self.resume),
+            channel.eq(header.credit_channel),
+            credits_.eq(header.credits),
+        ]
+        m.d.comb += [
+            self.news.sequence.eq(Mux(self.resume, self.resumed.received, header.sequence)),
+            self.news.answer.eq((checked.good & answers) | resumed),
+            self.news.wanting.eq(asks),
+        ]
+        for v in range(self.spec.virtual_channels):
+            with m.If(self.resume):
+                m.d.sync += self.news.limits[v].eq(self.resumed.limits[v])
+            with m.Elif(checked.good & (channel == v)):
+                m.d.sync += self.news.limits[v].eq(credits_)
+
+    def _count_credits(self, m):
+        """The far end's credits: conserved, or found and counted where the client side loses or invents them.
+
+        The ledgers see all a cycle later, for speed.
+        """
+        leaks, violations = [], []
+        for v in range(self.spec.virtual_channels):
+            ledger = CreditLedger(self.spec)
+            m.submodules[f"ledger_{v}"] = ledger
+            m.d.sync += [
+                ledger.flit.eq(self.o.valid & (self.o.flit.virtual_channel == v)),
+                ledger.credit.eq(self.o.credit[v]),
+                ledger.held.eq(self.o.held[v]),
+                ledger.restart.eq(self.flush),
+            ]
+            m.d.comb += self.local.limits[v].eq(ledger.limit)
+            leaks.append(ledger.leak)
+            violations.append(ledger.violation)
+        m.d.comb += [self.leaks.eq(sum(leaks)), self.violations.eq(sum(violations))]

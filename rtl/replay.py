@@ -1,0 +1,96 @@
+"""The replay buffer: what a transmitter keeps until the far end has acknowledged it."""
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from lightfabric.model.codec import SEQUENCE_BITS
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.channel import flit_layout
+from lightfabric.rtl.frame import NEVER_RECEIVED, distance, following
+
+
+class ReplayBuffer(wiring.Component):
+    """Flits sent and not yet acknowledged, and the place of a replay among them.
+
+    ``put`` keeps a flit as the newest, under the sequence ``upcoming``. ``acknowledge``, a cycle after the sequence, frees
+    its flit and all before it; one for a sequence that is not kept changes nothing.
+    After ``rewind`` all that are kept then are to be sent again: while ``again`` is 1, ``head`` and ``sequence`` are the
+    next of them, and ``take`` goes on to the one after. ``busy`` is 1 from the cycle after ``rewind`` until nothing is to be
+    sent again; nothing may be put in a cycle with ``rewind`` or ``busy``. What is acknowledged is not sent again.
+
+    Members
+    -------
+    put : In(1)
+    flit : In(flit_layout(spec))
+    acknowledged : In(8), a sequence
+    acknowledge : In(1), it was acknowledged, in the next cycle
+    rewind : In(1)
+    take : In(1)
+    clear : In(1), forget all
+    again, busy : Out(1)
+    jumps : Out(1), the next flit sent, new or again, does not follow the one sent last
+    head : Out(flit_layout(spec))
+    sequence : Out(8), of ``head``
+    upcoming : Out(8), of the flit put next
+    newest : Out(8), of the flit put last
+    count : Out(8), flits kept
+    room : Out(1), another may be put
+    progress : Out(1), flits were freed in the cycle before
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec = spec
+        flit = flit_layout(spec)
+        switches = dict.fromkeys(("put", "acknowledge", "rewind", "take", "clear"), In(1))
+        flags = dict.fromkeys(("again", "busy", "jumps", "room", "progress"), Out(1))
+        numbers = dict.fromkeys(("sequence", "upcoming", "count"), Out(SEQUENCE_BITS))
+        values = {"flit": In(flit), "acknowledged": In(SEQUENCE_BITS), "head": Out(flit)}
+        newest = Out(SEQUENCE_BITS, init=NEVER_RECEIVED)
+        super().__init__({**switches, **flags, **numbers, **values, "newest": newest})
+
+    def elaborate(self, platform):
+        m = Module()
+        depth = 1 << self.spec.replay_flits.bit_length()  # more than are kept: the next place is none of a replay's
+        m.submodules.kept = kept = Memory(shape=flit_layout(self.spec), depth=depth, init=[])
+        write, read = kept.write_port(), kept.read_port()
+        oldest = Signal(SEQUENCE_BITS, init=NEVER_RECEIVED)  # the sequence last freed
+        first, end, place = (Signal(range(depth), name=name) for name in ("first", "end", "place"))
+        after_place = (place + 1)[: len(place)]
+        # The next place is written until a flit is put there: ``put`` has not to reach all of the memory.
+        m.d.comb += [write.addr.eq(end), write.data.eq(self.flit), write.en.eq(self.room)]
+        one_beat = self.spec.beats_per_flit == 1  # only then another slot is decided in the cycle after a take
+        m.d.comb += [read.addr.eq(Mux(self.take, after_place, place) if one_beat else place), self.head.eq(read.data)]
+
+        ahead, acknowledged, frees = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal()
+        stale = Signal()  # ``ahead`` is from before the last answer freed its flits: that of a repeated frame
+        m.d.sync += stale.eq(frees)
+        m.d.comb += frees.eq(self.acknowledge & ~stale & (ahead <= self.count))
+        m.d.sync += [ahead.eq(distance(oldest, self.acknowledged)), acknowledged.eq(self.acknowledged)]
+        m.d.sync += self.progress.eq(frees & (ahead != 0))
+        with m.If(frees):
+            m.d.sync += oldest.eq(acknowledged)
+
+        most = self.spec.replay_flits
+        # All outcomes are ready when it is known which one it is.
+        left, left_after_put = self.count - ahead, self.count + ~ahead + 2
+        m.d.sync += self.count.eq(Mux(frees, Mux(self.put, left_after_put, left), Mux(self.put, self.count + 1, self.count)))
+        m.d.sync += [first.eq(Mux(frees, first + ahead, first)), end.eq(end + self.put)]
+        m.d.sync += self.room.eq(Mux(self.put, self.count < most - 1, self.count < most))
+        with m.If(self.put):
+            m.d.sync += [self.newest.eq(self.upcoming), self.upcoming.eq(following(self.upcoming))]
+
+        to_send, fetched, behind = Signal(SEQUENCE_BITS), Signal(), Signal()
+        m.d.comb += [self.again.eq(self.busy & fetched & ~behind), self.jumps.eq(self.rewind | behind)]
+        m.d.sync += [fetched.eq(1), behind.eq((to_send > self.count) & ~behind & ~self.rewind)]
+        with m.If(self.take):
+            m.d.sync += [place.eq(after_place), to_send.eq(to_send - 1), self.sequence.eq(following(self.sequence))]
+            m.d.sync += self.busy.eq(to_send != 1)
+        with m.If(self.jumps):
+            m.d.sync += [to_send.eq(self.count), place.eq(first), self.sequence.eq(following(oldest)), fetched.eq(0)]
+            m.d.sync += self.busy.eq(self.count != 0)
+        with m.If(self.clear):
+            m.d.sync += [self.count.eq(0), to_send.eq(0), self.busy.eq(0), first.eq(0), end.eq(0)]
+            m.d.sync += [self.newest.eq(NEVER_RECEIVED), oldest.eq(NEVER_RECEIVED), self.upcoming.eq(0)]
+        return m
