@@ -1,16 +1,16 @@
 """The lanes of a line at the receiver: block lock, descrambling, deskew, and the training sets among the beats."""
 
-from itertools import pairwise
-
 from amaranth import Cat, Module, Mux, Signal
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import SYNC_CONTROL
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import one_hot_mux
-from lightfabric.rtl.line import BLOCK, SET_BITS, LineSignature
+from lightfabric.rtl.deskew import Delay, Deskew
+from lightfabric.rtl.line import BLOCK, LineSignature
 from lightfabric.rtl.scrambler import Scrambler, descrambled
+from lightfabric.rtl.training_set import MAGIC, SET, SET_BITS, TRAINING_SET, Phase
 
 SLIP_WAIT_BLOCKS = 8
 """From a slip until the blocks on the line show it: longer than the bit slip of a SerDes takes."""
@@ -20,26 +20,6 @@ MOST_BAD_HEADERS = 16
 """In a window; as many unlock the lane [IEEE 802.3 49.2.9]."""
 SILENT_CYCLES = 256
 """Without a block the receiver has no line: a line in use brings one within 4 cycles."""
-
-DESKEW_BLOCKS = 7
-"""Most blocks by which one lane may be behind another."""
-
-PHASES = 16
-"""Sets in a cycle."""
-MAGIC = 0b10110
-TRAINING_SET = data.StructLayout({"lane": 5, "phase": 4, "step": 2, "word": 16, "magic": 5})
-"""Information in a training set; the low half of a control block, whose high half is the complement.
-
-The sets of a beat differ in the lane only. ``word`` is the parameter word of the number ``phase``; from ``COUNTED_PHASE`` on
-it is the number of the cycle, by which lanes that are far apart are told from those that are together.
-"""
-COUNTED_PHASE = 12
-PLACE_BITS = 8
-"""Of the number of a set: lanes up to 127 blocks apart are compared rightly."""
-SET = data.StructLayout({"phase": 4, "step": 2, "word": 16})
-"""What the sets of a beat say."""
-HEARD = data.StructLayout({"valid": 1, "set_valid": 1, "set": SET})
-"""Of a received beat, all but its data: ``set_valid`` implies ``valid``."""
 
 
 def beat_layout(spec: ChipletSpec) -> data.StructLayout:
@@ -127,141 +107,6 @@ class Lane(wiring.Component):
         own = (info.lane == self.number) & (info.magic == MAGIC)
         m.d.comb += self.is_set.eq(is_control & own & complements.all())
         return m
-
-
-class Delay(wiring.Component):
-    """A lane's bits and whether they are a set, any number of blocks from 0 to ``DESKEW_BLOCKS`` later; combinational at 0.
-
-    Members
-    -------
-    i, o : In, Out(65)
-    valid : In(1), a block
-    blocks : In(3)
-    """
-
-    def __init__(self):
-        super().__init__({"i": In(65), "o": Out(65), "valid": In(1), "blocks": In(range(DESKEW_BLOCKS + 1))})
-
-    def elaborate(self, platform):
-        m = Module()
-        line = self.i
-        for bit, chosen in reversed(list(enumerate(self.blocks))):
-            chain = [Signal.like(self.o, name=f"late_{bit}_{n}") for n in range(1 << bit)]
-            with m.If(self.valid):
-                m.d.sync += [late.eq(early) for early, late in pairwise([line, *chain])]
-            out = Signal.like(self.o, name=f"out_{bit}")
-            m.d.comb += out.eq(Mux(chosen, chain[-1], line))
-            line = out
-        m.d.comb += self.o.eq(line)
-        return m
-
-
-class _Deskewing(enum.Enum, shape=3):
-    WAIT = 0
-    LATEST = 1
-    DISTANCE = 2
-    SETTLE = 3
-    DONE = 4
-
-
-class Deskew(wiring.Component):
-    """How late each lane must be made for all to show the same set at the same time.
-
-    ``place`` is the number of a set modulo 256, of the lanes with ``counted``. One lane is compared after the other, then
-    the delay lines fill: ``aligned`` is 1 about 4 x lanes cycles and 8 blocks after the last lane in use showed a place.
-
-    Members
-    -------
-    valid : In(1)
-    counted : In(lanes)
-    place : In(8).array(lanes)
-    locked, use : In(lanes)
-    relock, realign : In(1)
-    blocks : Out(3).array(lanes)
-    aligned : Out(1)
-    overflow : Out(lanes)
-    """
-
-    def __init__(self, lanes: int):
-        self.lanes = lanes
-        super().__init__(
-            {
-                "valid": In(1),
-                "counted": In(lanes),
-                "place": In(PLACE_BITS).array(lanes),
-                "locked": In(lanes),
-                "use": In(lanes),
-                "relock": In(1),
-                "realign": In(1),
-                "blocks": Out(range(DESKEW_BLOCKS + 1)).array(lanes),
-                "aligned": Out(1),
-                "overflow": Out(lanes),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        lanes = range(self.lanes)
-        shown, seen, moved, upset = Signal(self.lanes), Signal(self.lanes), Signal(self.lanes), Signal()
-        block = Signal(PLACE_BITS)
-        lags = [Signal(PLACE_BITS, name=f"lag_{n}") for n in lanes]
-        m.d.sync += [block.eq(block + self.valid), shown.eq(self.counted & self.valid.replicate(self.lanes)), moved.eq(0)]
-        for n in lanes:
-            lag = Signal(PLACE_BITS, name=f"new_lag_{n}")
-            m.d.sync += lag.eq(block - self.place[n])
-            with m.If(shown[n]):
-                m.d.sync += [lags[n].eq(lag), seen[n].eq(1), moved[n].eq(lag != lags[n])]
-        with m.If(self.relock | self.realign):
-            m.d.sync += seen.eq(0)
-        m.d.sync += upset.eq(self.relock | self.realign | (self.use & (moved | ~seen | ~self.locked)).any())
-        self._compare(m, lags, upset)
-        return m
-
-    def _compare(self, m, lags, upset):
-        """Twice over the lanes, two cycles for each: first for the latest, then for the distance of each from it."""
-        lane, second, looked = Signal(range(max(self.lanes, 2))), Signal(), Signal(PLACE_BITS)
-        latest, found, failed = Signal(PLACE_BITS), Signal(), Signal()
-        settle, used = Signal(range(DESKEW_BLOCKS + 1)), self.use.bit_select(lane, 1)
-        ahead, later = Signal(PLACE_BITS), Signal()
-        m.d.comb += [ahead.eq(latest - looked), later.eq(ahead[-1] | ~found)]
-        with m.Switch(lane):
-            for n, lag in enumerate(lags):
-                with m.Case(n):
-                    m.d.sync += looked.eq(lag)
-        state, last, too_far = Signal(_Deskewing), lane == self.lanes - 1, used & (ahead > DESKEW_BLOCKS)
-        m.d.sync += self.aligned.eq((state == _Deskewing.DONE) & ~upset)
-        with m.Switch(state):
-            with m.Case(_Deskewing.WAIT):
-                m.d.sync += [state.eq(_Deskewing.LATEST), lane.eq(0), second.eq(0), found.eq(0), failed.eq(0)]
-            with m.Case(_Deskewing.LATEST):
-                m.d.sync += second.eq(~second)
-                with m.If(second):
-                    m.d.sync += lane.eq(Mux(last, 0, lane + 1))
-                with m.If(second & used & later):
-                    m.d.sync += [latest.eq(looked), found.eq(1)]
-                with m.If(second & last):
-                    m.d.sync += state.eq(_Deskewing.DISTANCE)
-            with m.Case(_Deskewing.DISTANCE):
-                m.d.sync += [second.eq(~second), settle.eq(DESKEW_BLOCKS)]
-                with m.If(second):
-                    m.d.sync += [lane.eq(lane + 1), failed.eq(failed | too_far)]
-                    m.d.sync += self.overflow.bit_select(lane, 1).eq(self.overflow.bit_select(lane, 1) | too_far)
-                    with m.Switch(lane):
-                        for n, blocks in enumerate(self.blocks):
-                            with m.Case(n):
-                                m.d.sync += blocks.eq(ahead)
-                with m.If(second & last):
-                    m.d.sync += state.eq(_Deskewing.SETTLE)
-            with m.Case(_Deskewing.SETTLE):
-                m.d.sync += settle.eq(settle - self.valid)
-                with m.If(failed):
-                    m.d.sync += state.eq(_Deskewing.WAIT)
-                with m.Elif(self.valid & (settle == 0)):
-                    m.d.sync += state.eq(_Deskewing.DONE)
-        with m.If(upset):
-            m.d.sync += state.eq(_Deskewing.WAIT)
-        with m.If(self.relock):
-            m.d.sync += self.overflow.eq(0)
 
 
 class Aligner(wiring.Component):
@@ -352,7 +197,7 @@ class Aligner(wiring.Component):
             m.submodules[f"delay_{n}"] = delay = Delay()
             word = Signal(64, name=f"word_{n}")
             m.d.comb += [
-                deskew.counted[n].eq(lane.is_set & (info.phase >= COUNTED_PHASE)),
+                deskew.counted[n].eq(lane.is_set & (info.phase >= Phase.COUNTED)),
                 deskew.place[n].eq(Cat(info.phase, info.word)),
                 delay.i.eq(Cat(lane.bits, lane.is_set)),
                 delay.valid.eq(valid),

@@ -8,14 +8,10 @@ from lightfabric.model.codec import CRC_BITS, SEQUENCE_BITS, SYNC_CONTROL, SYNC_
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.crc import FlitCrc
 from lightfabric.rtl.scrambler import Scrambler, scrambled
+from lightfabric.rtl.training_set import SET_BITS
 
 BLOCK = data.StructLayout({"sync": 2, "bits": 64})
 """One 66-bit block: the sync header is sent first, then bit 0 of ``bits``."""
-
-SET_BITS = 32
-"""Information in a training set; the other half of its block is the complement."""
-LANE_BITS = 5
-"""Of a training set, the low ones: the number of the wavelength that carries it."""
 
 ALL_LANES, LOWER_LANES, UPPER_LANES = 0, 1, 2
 """Which wavelengths of a port carry frames."""

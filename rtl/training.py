@@ -1,4 +1,4 @@
-"""Training: both ends of a line from reset to frames, and back to frames after trouble.
+"""Training takes both ends of a line from reset to frames, and back to frames after trouble.
 
 Each end sends training sets until both have heard each other's parameters. The step in the sets says how far an end is:
 
@@ -9,92 +9,49 @@ Each end sends training sets until both have heard each other's parameters. The 
 
 Trainings are numbered and the numbers echoed, so that no set of an earlier training is taken for one of the present one,
 however long the fibre is.
+
+The words of the state machine:
+
+* *cycle*: 16 sets one after the other; the *phase* of a set is its place in the cycle and says what its word means
+* *locked*: the beginnings of the blocks are known on a lane; *aligned*: all lanes in use show what was sent together
+* *number*, *echo*: an end counts its trainings and says which training of the other end it takes part in
+* *unsynced*: this end was reset and has not resumed since, so the other end must *flush*, forget its sequence state
+* *flushed*: this end has nothing to forget, because no frame has come since its own reset or the last flush
+* *failure*: a state took longer than its bound, or its lanes lost their lock; *repeated* if there was one before it and no
+  long service in between
+* *resume*: the parameters of the other end are complete, and replay goes on from them
 """
 
 from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import data, enum, wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import CRCS, CREDIT_BITS, SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.lane import COUNTED_PHASE, HEARD, MAGIC, PHASES, SET, TRAINING_SET, Aligner
-from lightfabric.rtl.line import ALL_LANES, LOWER_LANES, SET_BITS, UPPER_LANES
-
-PROTOCOL_VERSION = 1
-CONFIG_PHASE, REQUEST_PHASE, EXPECTED_PHASE, NUMBER_PHASE, LIMITS_PHASE = range(5)
-"""Phases of the parameter words: configuration, lanes and freshness, sequence, trainings, first credit limit."""
-TRAININGS = data.StructLayout({"own": 7, "echoes": 1, "other": 7, "reserved": 1})
-"""The number of this end's training, and with ``echoes`` that of the other end's training that it takes part in."""
+from lightfabric.rtl.lane import Aligner
+from lightfabric.rtl.line import ALL_LANES, LOWER_LANES, UPPER_LANES
+from lightfabric.rtl.training_set import (
+    HEARD,
+    MAGIC,
+    PHASES,
+    SET,
+    SET_BITS,
+    TRAINING_SET,
+    TRAININGS,
+    Phase,
+    config_code,
+    parameter_words,
+    parameters_layout,
+)
+from lightfabric.rtl.training_state import Bounds, State
 
 CAUSES = data.StructLayout(dict.fromkeys(("again", "lanes_fail", "other_fails", "anew"), 1))
-"""Why a training begins: asked for or lost, a failure of either end, or the very beginning with all lanes."""
+"""Why a training begins: asked for or lost, a failure of these lanes or of the other end, or anew with all lanes."""
 
 TIME_BITS = 32
 
 
-class State(enum.Enum, shape=4):
-    """Where the training is."""
-
-    RESET = 0
-    LOCK = 1
-    ALIGN = 2
-    EXCHANGE = 3
-    CONFIRM = 4
-    START = 5
-    ACTIVE = 6
-    DOWN = 7
-
-
-class Bounds:
-    """Most beats of the line in each state, and the reasons.
-
-    A lane at a wrong bit sees a bad header after 2 blocks on average and then waits 8: 66 slips take about 660 blocks, and
-    64 good headers lock. ``lock`` leaves room for two rounds, for a good place may be passed over because of a bit error.
-    """
-
-    lock = 2048
-    down = 2048
-    room = 2048
-    """For a fibre far beyond ``reach_m``, and for 128 cycles of sets, of which one in 5 is lost at a bit error in 1000."""
-    stable_slots = 2048
-    """Trouble in the first slots of service is a failure of these lanes: more than three replay timeouts of 375 flits."""
-
-    def __init__(self, spec: ChipletSpec):
-        self.align = self.confirm = self.start = spec.round_trip_flits * spec.beats_per_flit + self.room
-        """The other end hears the sets and sends its own."""
-        self.exchange = self.down + 3 * (self.lock + self.align)
-        """The other end may be down, or lock only at the third attempt, on half of its lanes."""
-        self.stable = self.stable_slots * spec.beats_per_flit
-
-    def of_states(self) -> list[tuple[State, int]]:
-        """The bound of each state that has one."""
-        names = ("lock", "align", "exchange", "confirm", "start", "down")
-        return [(State.ACTIVE, self.stable), *((State[name.upper()], getattr(self, name)) for name in names)]
-
-
-def parameters_layout(spec: ChipletSpec) -> data.StructLayout:
-    """What an end's receiver tells the other end's transmitter: the sequence it expects, credit limits."""
-    return data.StructLayout({"expected": SEQUENCE_BITS, "limits": data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)})
-
-
-def config_code(spec: ChipletSpec) -> int:
-    """16 bits that must be equal at both ends: version, wavelengths, virtual channels, CRC, flit size."""
-    fields = (
-        (PROTOCOL_VERSION, 6),
-        (spec.wavelengths_per_port.bit_length() - 1, 3),
-        (spec.virtual_channels - 1, 3),
-        (list(CRCS).index(spec.crc), 2),
-        ((64, 128, 256).index(spec.flit_bytes), 2),
-    )
-    code = 0
-    for value, bits in fields:
-        assert value < 1 << bits
-        code = code << bits | value
-    return code
-
-
 class Training(wiring.Component):
-    """State machine from reset to frames and, after trouble, back to frames.
+    """Leads one end of a line from reset to frames and, after trouble, back to frames.
 
     A training begins with sets instead of frames, which make the other end begin too. A state that takes longer than its
     bound fails: the first failure drops all locks, the second goes on with the half of the lanes that is good, then the
@@ -141,27 +98,18 @@ class Training(wiring.Component):
         lanes, parameters = spec.wavelengths_per_port, parameters_layout(spec)
         super().__init__(
             {
-                "enable": In(1),
-                "retrain": In(1),
-                "trouble": In(1),
-                "beat": In(1),
+                **dict.fromkeys(("enable", "retrain", "trouble", "beat"), In(1)),
                 "heard": In(HEARD),
                 "locked": In(lanes),
                 "aligned": In(1),
                 "local": In(parameters),
                 "sets": Out(1, init=1),
                 "set": Out(SET_BITS),
-                "frames_in": Out(1),
-                "active": Out(1),
-                "resume": Out(1),
-                "flush": Out(1),
-                "peer_reset": Out(1),
+                **dict.fromkeys(("frames_in", "active", "resume", "flush", "peer_reset"), Out(1)),
                 "remote": Out(parameters),
-                "lanes_out": Out(2),
-                "lanes_in": Out(2),
+                **dict.fromkeys(("lanes_out", "lanes_in"), Out(2)),
                 "use": Out(lanes),
-                "relock": Out(1),
-                "realign": Out(1),
+                **dict.fromkeys(("relock", "realign"), Out(1)),
                 "state": Out(State),
                 "config_mismatch": Out(1),
                 **{f"{name}_cycles": Out(TIME_BITS) for name in ("lock", "align", "exchange", "recovery")},
@@ -171,33 +119,24 @@ class Training(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        begin, fresh, trainings = Signal(), Signal(init=1), Signal(TRAININGS)
+        begin, unsynced, trainings = Signal(), Signal(init=1), Signal(TRAININGS)
         with m.If(begin & self.enable):
             m.d.sync += trainings.own.eq(trainings.own + 1)
-        self._send(m, begin, fresh, trainings)
-        self._machine(m, self._listen(m, begin), begin, fresh, trainings)
+        self._send(m, begin, unsynced, trainings)
+        self._machine(m, self._receive(m, begin), begin, unsynced, trainings)
         self._measure(m, begin)
         return m
 
-    def _words(self, fresh, trainings, cycle):
-        """Parameter words by phase."""
-        words = [Const(0, 16)] * COUNTED_PHASE + [cycle] * (PHASES - COUNTED_PHASE)
-        words[CONFIG_PHASE] = Const(config_code(self.spec), 16)
-        words[REQUEST_PHASE] = Cat(self.lanes_in, fresh)
-        words[EXPECTED_PHASE] = self.local.expected
-        words[NUMBER_PHASE] = trainings.as_value()
-        words[LIMITS_PHASE : LIMITS_PHASE + self.spec.virtual_channels] = list(self.local.limits)
-        return words
-
-    def _send(self, m, begin, fresh, trainings):
-        """The set of the next beat, made in the beat before; the state is looked at then."""
+    def _send(self, m, begin, unsynced, trainings):
+        """Makes the set of the next beat in the beat before it; the state is looked at then."""
         shown, cycle = Signal(TRAINING_SET, init={"magic": MAGIC, "word": config_code(self.spec)}), Signal(4)
         following, last = (shown.phase + 1)[:4], shown.phase == PHASES - 1
+        words = parameter_words(self.spec, self.local, Cat(self.lanes_in, unsynced), trainings, cycle)
         m.d.comb += self.set.eq(shown)
         with m.If(self.beat & self.sets):
             m.d.sync += [shown.phase.eq(following), cycle.eq(cycle + last)]
             with m.Switch(following):
-                for phase, word in enumerate(self._words(fresh, trainings, cycle)):
+                for phase, word in enumerate(words):
                     with m.Case(phase):
                         m.d.sync += shown.word.eq(word)
             with m.Switch(self.state):
@@ -206,6 +145,7 @@ class Training(wiring.Component):
                 with m.Case(State.CONFIRM):
                     m.d.sync += shown.step.eq(2)
                 with m.Case(State.START):
+                    # Step 3 lasts one whole cycle, so that the other end finds the first frame from any set of it.
                     m.d.sync += [
                         shown.step.eq(Mux(last | (shown.step == 3), 3, 2)),
                         self.sets.eq(~(last & (shown.step == 3))),
@@ -215,84 +155,91 @@ class Training(wiring.Component):
         with m.If(begin):
             m.d.sync += [shown.step.eq(0), self.sets.eq(1)]
 
-    def _listen(self, m, begin):
-        """The beat before, the number of the present one in its cycle, and from it the first beat of frames."""
-        news, phase, start = _News(), Signal(4), Signal()
-        now, starts = Mux(news.valid, news.set.phase, phase), Signal()
-        m.d.comb += starts.eq(start | (news.valid & (news.set.step == 3) & (news.set.phase != PHASES - 1)))
+    def _receive(self, m, begin):
+        """Keeps the set of the beat before, and counts beats from it to the first one of frames."""
+        previous, phase, start = _HeardSet(), Signal(4), Signal()
+        # Bit errors hide sets: from the last one that was seen the phase is counted on with the beats.
+        now, starts = Mux(previous.valid, previous.set.phase, phase), Signal()
+        # The last set is too late to start from: its cycle is over, and counting would go on through a cycle of frames.
+        m.d.comb += starts.eq(start | (previous.valid & (previous.set.step == 3) & (previous.set.phase != PHASES - 1)))
         m.d.sync += [
-            news.valid.eq(self.heard.set_valid),
-            news.set.eq(self.heard.set),
-            news.in_frames.eq(self.heard.set_valid & self.frames_in),
+            previous.valid.eq(self.heard.set_valid),
+            previous.set.eq(self.heard.set),
+            previous.in_frames.eq(self.heard.set_valid & self.frames_in),
             phase.eq(now + self.heard.valid),
             start.eq(starts),
         ]
+        # ``now`` is of the register stage before: the beat that comes in this cycle is the last one of sets.
         with m.If(self.heard.valid & (now == PHASES - 2)):
-            m.d.sync += [start.eq(0), self.frames_in.eq(self.frames_in | (starts & news.believed))]
+            m.d.sync += [start.eq(0), self.frames_in.eq(self.frames_in | (starts & previous.believed))]
         with m.If(begin):
-            m.d.sync += [self.frames_in.eq(0), start.eq(0), news.in_frames.eq(0)]
-        return news
+            m.d.sync += [self.frames_in.eq(0), start.eq(0), previous.in_frames.eq(0)]
+        return previous
 
-    def _meet(self, m, news, begin, trainings):
-        """Which training of the other end this is, whether that was reset before it, and whether it has heard of this one.
+    def _track_peer(self, m, previous, begin, trainings):
+        """Tells whether the other end began another training, was reset before it, and has heard of this one.
 
-        The number of a training is echoed when it has been heard before and after the other end's freshness: parameters
-        that go with an echo are from after the flush, and from after the beginning of the training that is echoed.
+        The number of a training is echoed when it has been heard before and after the word that says ``unsynced``:
+        parameters that go with an echo are from after the flush, and from after the beginning of the training echoed.
         """
-        met, clean, must_flush, training = Signal(), Signal(init=1), Signal(), Signal()
+        asked, flushed, must_flush, training = Signal(), Signal(init=1), Signal(), Signal()
         is_new, changed, hears_me = Signal(), Signal(), Signal()
-        told = data.View(TRAININGS, news.set.word)
-        asks, counts = news.valid & (news.set.phase == REQUEST_PHASE), news.valid & (news.set.phase == NUMBER_PHASE)
+        told = data.View(TRAININGS, previous.set.word)
+        requests = previous.valid & (previous.set.phase == Phase.REQUEST)
+        numbers = previous.valid & (previous.set.phase == Phase.NUMBER)
         m.d.comb += [
             training.eq((self.state != State.RESET) & (self.state != State.DOWN) & ~self.active & ~self.frames_in),
-            must_flush.eq(asks & training & news.set.word[2] & ~clean),
-            is_new.eq(counts & (told.own != trainings.other)),
+            must_flush.eq(requests & training & previous.set.word[2] & ~flushed),
+            is_new.eq(numbers & (told.own != trainings.other)),
         ]
         m.d.sync += [self.flush.eq(must_flush), changed.eq(is_new)]
         with m.If(must_flush):
-            m.d.sync += [clean.eq(1), self.peer_reset.eq(1)]
+            m.d.sync += [flushed.eq(1), self.peer_reset.eq(1)]
         with m.Elif(self.frames_in):
-            m.d.sync += clean.eq(0)
+            m.d.sync += flushed.eq(0)
         with m.If(self.active):
             m.d.sync += self.peer_reset.eq(0)
-        with m.If(asks):
-            m.d.sync += met.eq(~must_flush)
-        with m.If(counts):
+        with m.If(requests):
+            m.d.sync += asked.eq(~must_flush)
+        with m.If(numbers):
             m.d.sync += [trainings.other.eq(told.own), hears_me.eq(told.echoes & (told.other == trainings.own))]
-            m.d.sync += trainings.echoes.eq(met)
+            m.d.sync += trainings.echoes.eq(asked)
         with m.If(is_new | must_flush | begin):
-            m.d.sync += [met.eq(0), trainings.echoes.eq(0)]
+            m.d.sync += [asked.eq(0), trainings.echoes.eq(0)]
+        # They are taken in EXCHANGE alone: from ``resume`` on ``remote`` must stay as it is.
         with m.If(self.state != State.EXCHANGE):
             m.d.sync += hears_me.eq(0)
         return changed, hears_me
 
-    def _collect(self, m, news, hears_me):
-        """Parameters of the other end; ``complete`` since it hears this training."""
+    def _collect(self, m, previous, hears_me):
+        """Takes the parameters of the other end; ``complete`` when all have come since it hears this training."""
         channels = self.spec.virtual_channels
-        needed = (CONFIG_PHASE, REQUEST_PHASE, EXPECTED_PHASE, *range(LIMITS_PHASE, LIMITS_PHASE + channels))
-        collected, complete, word = Signal(PHASES), Signal(), news.set.word
-        collects = news.valid & hears_me & (news.set.step != 0)
-        with m.If(news.valid & (news.set.phase == CONFIG_PHASE)):
+        needed = (Phase.CONFIG, Phase.REQUEST, Phase.EXPECTED, *range(Phase.LIMITS, Phase.LIMITS + channels))
+        collected, complete, word = Signal(PHASES), Signal(), previous.set.word
+        collects = previous.valid & hears_me & (previous.set.step != 0)
+        with m.If(previous.valid & (previous.set.phase == Phase.CONFIG)):
             m.d.sync += self.config_mismatch.eq(word != config_code(self.spec))
         with m.If(~hears_me):
             m.d.sync += collected.eq(0)
         m.d.sync += complete.eq(Cat(collected[phase] for phase in needed).all() & ~self.config_mismatch)
         with m.If(collects):
-            m.d.sync += collected.bit_select(news.set.phase, 1).eq(1)
-            with m.Switch(news.set.phase):
-                with m.Case(REQUEST_PHASE):
+            m.d.sync += collected.bit_select(previous.set.phase, 1).eq(1)
+            with m.Switch(previous.set.phase):
+                with m.Case(Phase.REQUEST):
                     if self.spec.wavelengths_per_port > 1:
                         m.d.sync += self.lanes_out.eq(word)
-                with m.Case(EXPECTED_PHASE):
+                with m.Case(Phase.EXPECTED):
                     m.d.sync += self.remote.expected.eq(word)
                 for v in range(channels):
-                    with m.Case(LIMITS_PHASE + v):
+                    with m.Case(Phase.LIMITS + v):
                         m.d.sync += self.remote.limits[v].eq(word)
         return complete
 
-    def _machine(self, m, news, begin, fresh, trainings):
+    def _machine(self, m, previous, begin, unsynced, trainings):
+        """Goes from state to state, and gathers the causes for which a training begins."""
         timer, all_locked = Signal(max(self.bounds.exchange, self.bounds.stable).bit_length() + 1), Signal()
         entered, expired = Signal(), Signal()
+        # The bound is known in the cycle after the state, so a timer of the state before does not count in that cycle.
         m.d.comb += expired.eq(timer[-1] & ~entered)
         m.d.sync += entered.eq(0)
         with m.If(entered):
@@ -305,16 +252,16 @@ class Training(wiring.Component):
 
         causes, seen = Signal(CAUSES), Signal(CAUSES)
         again, lanes_fail, other_fails, anew = seen.again, seen.lanes_fail, seen.other_fails, seen.anew
-        changed, hears_me = self._meet(m, news, begin, trainings)
-        complete = self._collect(m, news, hears_me)
+        changed, hears_me = self._track_peer(m, previous, begin, trainings)
+        complete = self._collect(m, previous, hears_me)
         m.d.comb += [
             all_locked.eq((self.locked | ~self.use).all() & ~self.relock),
-            news.believed.eq((self.state == State.CONFIRM) | (self.state == State.START)),
+            previous.believed.eq((self.state == State.CONFIRM) | (self.state == State.START)),
             anew.eq(self.state == State.RESET),
         ]
         m.d.sync += [self.resume.eq(0), self.relock.eq(0), self.realign.eq(begin)]
         with m.If(self.resume):
-            m.d.sync += fresh.eq(0)
+            m.d.sync += unsynced.eq(0)
         with m.Switch(self.state):
             with m.Case(State.LOCK):
                 m.d.comb += lanes_fail.eq(expired)
@@ -334,15 +281,18 @@ class Training(wiring.Component):
                 m.d.comb += [again.eq(~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
                 with m.If(changed):
                     m.d.sync += enter(State.ALIGN)
-                with m.Elif(news.valid & news.set.step[1]):
+                with m.Elif(previous.valid & previous.set.step[1]):
                     m.d.sync += [*enter(State.START), self.resume.eq(~begin)]
             with m.Case(State.START):
-                m.d.comb += [again.eq(changed | news.in_frames | ~self.aligned), lanes_fail.eq(~all_locked)]
+                m.d.comb += [again.eq(changed | previous.in_frames | ~self.aligned), lanes_fail.eq(~all_locked)]
                 m.d.comb += other_fails.eq(expired)
                 with m.If(self.frames_in & ~self.sets):
                     m.d.sync += [*enter(State.ACTIVE), self.active.eq(1)]
             with m.Case(State.ACTIVE):
-                m.d.comb += [again.eq(~self.aligned | news.in_frames | self.trouble), lanes_fail.eq(self.trouble & ~expired)]
+                m.d.comb += [
+                    again.eq(~self.aligned | previous.in_frames | self.trouble),
+                    lanes_fail.eq(self.trouble & ~expired),
+                ]
             with m.Case(State.DOWN):
                 m.d.comb += anew.eq(expired)
                 m.d.sync += self.relock.eq(expired)
@@ -361,10 +311,10 @@ class Training(wiring.Component):
         with m.If(~self.enable):
             m.d.sync += self.state.eq(State.RESET)
         stable = (self.state == State.ACTIVE) & expired
-        self._climb_down(m, failed, lanes_fail, anew, stable, gives_up)
+        self._fall_back(m, failed, lanes_fail, anew, stable, gives_up)
 
     def _bound(self, m):
-        """Most beats in the present state."""
+        """Looks up how many beats the present state may take."""
         bound = Signal(range(max(self.bounds.exchange, self.bounds.stable) + 1))
         with m.Switch(self.state):
             for state, beats in self.bounds.of_states():
@@ -372,36 +322,38 @@ class Training(wiring.Component):
                     m.d.comb += bound.eq(beats)
         return bound
 
-    def _climb_down(self, m, failed, lanes_fail, anew, stable, gives_up):
-        """What follows a failure: all locks dropped, then fewer lanes, then down."""
-        again, lanes = Signal(), self.spec.wavelengths_per_port
+    def _fall_back(self, m, failed, lanes_fail, anew, stable, gives_up):
+        """Answers a failure: all locks are dropped, and at a repeated one fewer lanes are used, or none."""
+        repeated, lanes = Signal(), self.spec.wavelengths_per_port
         lower, upper = (1 << lanes // 2) - 1, (1 << lanes) - (1 << lanes // 2)
         m.d.comb += self.use.eq(
             Mux(self.lanes_in == UPPER_LANES, upper, Mux(self.lanes_in == LOWER_LANES, lower, lower | upper))
         )
         with m.If(failed):
-            m.d.sync += [again.eq(1), self.relock.eq(1)]
+            m.d.sync += [repeated.eq(1), self.relock.eq(1)]
         with m.Elif(stable):
-            m.d.sync += again.eq(0)
+            m.d.sync += repeated.eq(0)
         with m.If(anew):
-            m.d.sync += [again.eq(0), self.lanes_in.eq(ALL_LANES)]
+            m.d.sync += [repeated.eq(0), self.lanes_in.eq(ALL_LANES)]
         if lanes == 1:
-            m.d.comb += gives_up.eq(again)
+            m.d.comb += gives_up.eq(repeated)
             return
         lower_is_good = (self.lanes_in == ALL_LANES) & (self.locked | ~Const(lower, lanes)).all()
         upper_is_good = (self.lanes_in != UPPER_LANES) & (self.locked | ~Const(upper, lanes)).all()
-        m.d.comb += gives_up.eq(again & ~(lanes_fail & (lower_is_good | upper_is_good)))
-        with m.If(failed & again & ~gives_up):
+        m.d.comb += gives_up.eq(repeated & ~(lanes_fail & (lower_is_good | upper_is_good)))
+        # Who used the lower half has seen it fail: the upper one is left, and only after both the link goes down.
+        with m.If(failed & repeated & ~gives_up):
             m.d.sync += self.lanes_in.eq(Mux(lower_is_good, LOWER_LANES, UPPER_LANES))
 
     def _measure(self, m, begin):
-        """Times of the last training, at most 2^31 cycles."""
+        """Measures the times of the last training, in cycles, up to 2^31."""
         step, away, was_active, before = Signal(TIME_BITS), Signal(TIME_BITS), Signal(), Signal(State)
 
         def measured(state: State, name: str):
             with m.If((self.state == state) & (before != state)):
                 m.d.sync += [getattr(self, f"{name}_cycles").eq(step), step.eq(1)]
 
+        # A time whose highest bit is 1 stands still: no wrapped count looks like a short time.
         m.d.sync += [before.eq(self.state), step.eq(step + ~step[-1]), away.eq(away + ~away[-1]), self.retrainings.eq(0)]
         measured(State.ALIGN, "lock")
         measured(State.EXCHANGE, "align")
@@ -414,8 +366,8 @@ class Training(wiring.Component):
                 m.d.sync += [self.recovery_cycles.eq(away), self.retrainings.eq(1)]
 
 
-class _News:
-    """The set in the beat before, if it was one."""
+class _HeardSet:
+    """Holds the set of the beat before: whether it was one, came among frames and may start frames, and what it says."""
 
     def __init__(self):
         self.valid, self.in_frames, self.believed, self.set = Signal(), Signal(), Signal(), Signal(SET)

@@ -8,8 +8,9 @@ from lightfabric.model.codec import ACK, CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUE
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, Queue, RoundRobin, flit_layout, one_hot_mux
 from lightfabric.rtl.frame import HEADER, frame_layout, news_layout, state_layout
-from lightfabric.rtl.line import SET_BITS, Framer, LineSignature
+from lightfabric.rtl.line import Framer, LineSignature
 from lightfabric.rtl.replay import ReplayBuffer
+from lightfabric.rtl.training_set import SET_BITS
 
 REPLAY_TIMEOUT_SLOTS = 375
 """Slots without an acknowledgement after which the transmitter replays [UCIe 1.1, retry]."""

@@ -22,7 +22,8 @@ from lightfabric.rtl.channel import CreditLedger, Credits, Queue, RoundRobin, fl
 from lightfabric.rtl.crc import implicit_sequence
 from lightfabric.rtl.frame import distance, following, frame_layout
 from lightfabric.rtl.receiver import Receiver
-from lightfabric.rtl.register import OKAY, REGISTERS, SLVERR, Registers
+from lightfabric.rtl.register import OKAY, SLVERR, Registers
+from lightfabric.rtl.register_map import REGISTERS
 from lightfabric.rtl.replay import ReplayBuffer
 from lightfabric.rtl.transmitter import Transmitter
 

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from lightfabric.flows.command import registers as flow
 from lightfabric.flows.command import synth
 from lightfabric.flows.report import InputError
-from lightfabric.flows.tool import cocotb
 from lightfabric.flows.tool.program import simulator_environment
-from lightfabric.rtl.register import BUS_ADDRESS_BITS, EVENTS, OKAY, REGISTERS, SLVERR, Field, Register, Registers, verify
+from lightfabric.rtl.register import OKAY, SLVERR, Registers
+from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, EVENTS, REGISTERS, Field, Register, verify
 from lightfabric.sim.bench.register import CHANNELS, Access, RegisterBench
 
 ROOT = Path(__file__).parent.parent

@@ -6,9 +6,11 @@ from functools import cache
 import pytest
 
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.lane import DESKEW_BLOCKS, SLIP_WAIT_BLOCKS
+from lightfabric.rtl.deskew import DESKEW_BLOCKS
+from lightfabric.rtl.lane import SLIP_WAIT_BLOCKS
 from lightfabric.rtl.line import ALL_LANES, LOWER_LANES, UPPER_LANES
-from lightfabric.rtl.training import Bounds, State, config_code
+from lightfabric.rtl.training_set import config_code
+from lightfabric.rtl.training_state import Bounds, State
 from lightfabric.sim.bench.training import (
     Lane,
     LockBench,

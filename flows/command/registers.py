@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lightfabric.flows.report import InputError, say, written_whole
-from lightfabric.rtl.register import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES, Field, Kind, Register, Table
+from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES, Field, Kind, Register, Table
 
 SYSTEMRDL_KEYWORDS = {
     "abstract", "accesstype", "addressingtype", "addrmap", "alias", "all", "alternate", "bit", "boolean",
@@ -41,7 +41,7 @@ _ACCESS: dict[Kind, str] = {
 _PAGE = """\
 # Registers of a link
 
-Written by `lightfabric registers --format markdown` from the table in `rtl/register.py`; a test compares the two.
+Written by `lightfabric registers --format markdown` from the table in `rtl/register_map.py`; a test compares the two.
 
 An AXI4-Lite slave of {size_bytes} bytes with registers of 32 bits. An address past the last one is answered with SLVERR,
 reads as 0 and changes nothing. Bytes are written by their strobes. A write of what can only be read changes nothing; bits

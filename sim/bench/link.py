@@ -11,7 +11,7 @@ from amaranth import Cat, Module, Mux, Signal
 from lightfabric.model import codec
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.link import Link
-from lightfabric.rtl.training import State
+from lightfabric.rtl.training_state import State
 from lightfabric.sim.bench.bench import Bench, ClientFlit, Driver, Monitor, Transfers
 
 Errors = Callable[[int, int], int]

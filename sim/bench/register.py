@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from amaranth import Module
 
-from lightfabric.rtl.register import REGISTERS, WORD_BYTES, Registers, Table
+from lightfabric.rtl.register import Registers
+from lightfabric.rtl.register_map import REGISTERS, WORD_BYTES, Table
 from lightfabric.sim.bench.bench import Bench
 
 CHANNELS = ("aw", "w", "b", "ar", "r")

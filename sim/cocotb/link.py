@@ -3,7 +3,7 @@
 import cocotb
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
-from lightfabric.rtl.register import REGISTERS, WORD_BYTES
+from lightfabric.rtl.register_map import REGISTERS, WORD_BYTES
 from lightfabric.sim.cocotb.axi import Client, Run, exchange
 
 STATE_ACTIVE = 6

@@ -12,7 +12,8 @@ from cocotb.clock import Clock
 from cocotb.triggers import FallingEdge, Timer
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
-from lightfabric.rtl.register import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES, input_layout
+from lightfabric.rtl.register import input_layout
+from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES
 
 CLOCK_NS = 2
 ENVIRONMENT = "LIGHTFABRIC_RUN"

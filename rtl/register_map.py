@@ -1,0 +1,211 @@
+"""The registers of a link as one table: hardware, documents and drivers are made from it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+WORD_BITS = 32
+WORD_BYTES = WORD_BITS // 8
+BUS_ADDRESS_BITS = 12
+"""A page of 4 KiB per link: no two links need to share one."""
+MOST_VIRTUAL_CHANNELS = 8
+
+Kind = Literal["constant", "status", "count", "control", "enable", "pulse", "event"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """Bits of a register, and by their kind what they do.
+
+    * ``constant`` reads as ``reset``.
+    * ``status`` reads as the input of the same name; its reset is whatever the input shows.
+    * ``count`` reads as the sum of the input of the same name, ``step_bits`` wide, over the cycles since
+      ``clear_counters``, modulo 2 ** 32; while ``freeze`` is 1 it reads as it was when ``freeze`` became 1, and counting
+      goes on. A write of both bits shows all that was counted until then and begins anew: no event is missed between two
+      such intervals, and none is counted in both.
+    * ``control`` reads as written and is the output of the same name.
+    * ``enable`` reads as written: while it is 1, the event of the same name makes the interrupt.
+    * ``pulse`` reads as 0; a written 1 makes the output of the same name 1 for one cycle.
+    * ``event`` reads as 1 from the cycle after the input of the same name was 1, until a 1 is written; an input of 1 in the
+      cycle of the write wins. Every bit is an event of its own.
+
+    ``values`` are the names of the values that have one, lowest first.
+    """
+
+    name: str
+    bits: int
+    kind: Kind
+    description: str
+    reset: int = 0
+    values: tuple[tuple[int, str], ...] = ()
+    step_bits: int = 1
+
+    def __post_init__(self):
+        _require(self, "name", self.name.isidentifier() and self.name == self.name.lower(), "a lower-case identifier")
+        _require(self, "kind", self.kind in get_args(Kind), f"one of {', '.join(get_args(Kind))}")
+        _require(self, "bits", 1 <= self.bits <= WORD_BITS, f"from 1 to {WORD_BITS}")
+        _require(self, "bits", self.kind != "count" or self.bits == WORD_BITS, f"{WORD_BITS} in a count")
+        _require(self, "bits", self.kind not in ("pulse", "enable") or self.bits == 1, f"1 in a field of kind {self.kind}")
+        stored = self.kind in ("constant", "control", "enable")
+        _require(self, "reset", 0 <= self.reset < 1 << self.bits, f"from 0 to {(1 << self.bits) - 1}")
+        _require(self, "reset", stored or self.reset == 0, f"0 in a field of kind {self.kind}")
+        _require(self, "step_bits", 1 <= self.step_bits <= WORD_BITS, f"from 1 to {WORD_BITS}")
+        numbers = [number for number, _ in self.values]
+        fits = all(0 <= number < 1 << self.bits for number in numbers)
+        _require(self, "values", fits and numbers == sorted(set(numbers)), f"rising numbers of {self.bits} bits")
+
+    @property
+    def mask(self) -> int:
+        """The bits of the field, shifted to bit 0."""
+        return (1 << self.bits) - 1
+
+    @property
+    def input_bits(self) -> int:
+        """Width of the input of the same name; 0 if there is none."""
+        return {"status": self.bits, "event": self.bits, "count": self.step_bits}.get(self.kind, 0)
+
+    @property
+    def output_bits(self) -> int:
+        """Width of the output of the same name; 0 if there is none."""
+        return self.bits if self.kind in ("control", "pulse") else 0
+
+
+@dataclass(frozen=True)
+class Register:
+    """A word of 32 bits: its fields, packed from bit 0 on in their order; bits of no field read as 0."""
+
+    name: str
+    fields: tuple[Field, ...]
+    description: str
+
+    def __post_init__(self):
+        _require(self, "name", self.name.isidentifier() and self.name == self.name.lower(), "a lower-case identifier")
+        names = [field.name for field in self.fields]
+        _require(self, "fields", 0 < len(names) == len(set(names)), "at least one, each with a name of its own")
+        bits = sum(field.bits for field in self.fields)
+        if bits > WORD_BITS:
+            raise ValueError(f"Register.fields must have at most {WORD_BITS} bits in all, not {bits}: {self.name}")
+
+    @property
+    def placed(self) -> Iterator[tuple[int, Field]]:
+        """The fields, each with the number of its lowest bit."""
+        lowest = 0
+        for field in self.fields:
+            yield lowest, field
+            lowest += field.bits
+
+    @property
+    def reset(self) -> int:
+        """The word after reset, with 0 for the inputs."""
+        return sum(field.reset << lowest for lowest, field in self.placed)
+
+
+Table = tuple[Register, ...]
+"""Register n has the offset 4 n."""
+
+
+def verify(table: Table) -> None:
+    """ValueError unless the registers of the table can be one block."""
+    fields = [field for register in table for field in register.fields]
+    names = {"register": [register.name for register in table]}
+    names["input"] = [field.name for field in fields if field.input_bits]
+    names["output"] = [field.name for field in fields if field.output_bits]
+    names["enable"] = [field.name for field in fields if field.kind == "enable"]
+    for what, given in names.items():
+        twice = sorted({name for name in given if given.count(name) > 1})
+        if twice:
+            raise ValueError(f"Table must have one {what} of each name, not two of {', '.join(twice)}")
+    size_bytes = WORD_BYTES * len(table)
+    if not 0 < size_bytes <= 1 << BUS_ADDRESS_BITS:
+        raise ValueError(f"Table must have from 1 to {(1 << BUS_ADDRESS_BITS) // WORD_BYTES} registers, not {len(table)}")
+    events = {field.name for field in fields if field.kind == "event" and field.bits == 1}
+    if unknown := sorted(set(names["enable"]) - events):
+        raise ValueError(f"Table must have an event of one bit for each enable, not none for {', '.join(unknown)}")
+    wanted = {"freeze": "control", "clear_counters": "pulse"} if any(field.kind == "count" for field in fields) else {}
+    for name, kind in wanted.items():
+        if (name, kind, 1) not in {(field.name, field.kind, field.bits) for field in fields}:
+            raise ValueError(f"Table must have the {kind} {name} of one bit, because it has counts")
+
+
+def _require(owner, name: str, holds: bool, must_be: str) -> None:
+    if not holds:
+        raise ValueError(f"{type(owner).__name__}.{name} must be {must_be}, not {getattr(owner, name)!r}: {owner.name}")
+
+
+def _alone(name: str, kind: Kind, description: str, *, bits: int = WORD_BITS, **options: int) -> Register:
+    """A register with a field of the same name and nothing else."""
+    return Register(name, (Field(name, bits, kind, description, **options),), description)
+
+
+def _named(*names: str) -> tuple[tuple[int, str], ...]:
+    return tuple(enumerate(names))
+
+
+EVENTS = (
+    ("went_up", "The link became active."),
+    ("went_down", "The link left the active state."),
+    ("retrained", "A retraining came to its end."),
+    ("replayed", "A replay began."),
+    ("crc_failed", "A flit with a wrong CRC was dropped."),
+    ("credit_failed", "A credit leaked, or a flit came without a credit."),
+    ("lanes_reduced", "The link goes on with fewer lanes."),
+    ("peer_was_reset", "The other end was reset."),
+)
+
+REGISTERS: Table = (
+    _alone("id", "constant", "'LF' in the high half, the version of this map in the low half.", reset=0x4C46_0001),
+    Register(
+        "status",
+        (
+            Field(
+                "state", 4, "status", "Where the training is.",
+                values=_named("reset", "lock", "align", "exchange", "confirm", "start", "active", "down"),
+            ),
+            Field("up", 1, "status", "The link carries packets."),
+            Field("lanes", 2, "status", "Lanes in use.", values=_named("all", "lower", "upper")),
+            Field("config_mismatch", 1, "status", "The two ends were built or set up differently and cannot talk."),
+            Field("peer_reset", 1, "status", "The other end is in reset or begins anew."),
+        ),
+        "The link now.",
+    ),
+    _alone("lanes_locked", "status", "A bit per lane: its blocks are found."),
+    _alone("skew_overflow", "event", "A bit per lane: the skew was more than the deskew buffer holds."),
+    Register(
+        "control",
+        (
+            Field("enable", 1, "control", "The link trains and stays up; at 0 it is held in reset.", reset=1),
+            Field("retrain", 1, "pulse", "Train again."),
+            Field("freeze", 1, "control", "The counters read as they were when this bit became 1; counting goes on."),
+            Field("clear_counters", 1, "pulse", "The counters begin again at 0; frozen values stay."),
+        ),
+        "What the link is to do.",
+    ),
+    Register(
+        "interrupt_status",
+        tuple(Field(name, 1, "event", description) for name, description in EVENTS),
+        "What has happened since a 1 was last written.",
+    ),
+    Register(
+        "interrupt_enable",
+        tuple(Field(name, 1, "enable", f"Interrupt while interrupt_status.{name} is 1.") for name, _ in EVENTS),
+        "Which events make the interrupt.",
+    ),
+    _alone("flits_sent", "count", "Data flits sent for the first time."),
+    _alone("flits_received", "count", "Data flits accepted in order."),
+    _alone("replays", "count", "Replays that this end began."),
+    _alone("replay_timeouts", "count", "Replays that began because no acknowledgement came in time."),
+    _alone("crc_errors", "count", "Flits dropped because their CRC was wrong."),
+    _alone("corrected_symbols", "count", "Symbols that the forward error correction set right.", step_bits=8),
+    _alone("retrainings", "count", "Trainings after the first one."),
+    _alone("credit_leaks", "count", "Credits found missing by the conservation check.", step_bits=8),
+    _alone("credit_violations", "count", "Flits that came without a credit.", step_bits=4),
+    _alone("lock_cycles", "status", "Cycles from enable to lock of all lanes, in the last training."),
+    _alone("align_cycles", "status", "Cycles from lock to aligned lanes, in the last training."),
+    _alone("exchange_cycles", "status", "Cycles from aligned lanes to agreed parameters, in the last training."),
+    _alone("recovery_cycles", "status", "Cycles from the loss of the link to active, in the last recovery."),
+    *(
+        _alone(f"credits_{v}", "status", f"Flits that may be sent now in virtual channel {v}; 0 if there is none.", bits=8)
+        for v in range(MOST_VIRTUAL_CHANNELS)
+    ),
+)  # fmt: skip
+"""The registers of a link, the same for every spec."""
