@@ -83,6 +83,7 @@ class Fifo(wiring.Component):
         write, read = storage.write_port(), storage.read_port(domain="comb")
         produce, consume = Signal(range(self.depth)), Signal(range(self.depth))
         full, writes, reads, level = Signal(), Signal(), Signal(), self.level
+        self.state = {"produce": produce, "consume": consume, "full": full}
         m.d.comb += [
             writes.eq(self.w_en & ~full),
             reads.eq(self.r_en & self.r_rdy),
@@ -166,9 +167,9 @@ class Credits(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        depth = self.spec.buffer_flits
+        depth, self.state = self.spec.buffer_flits, {}
         for channel in range(self.spec.virtual_channels):
-            count = Signal(range(depth + 1), init=depth, name=f"count_{channel}")
+            self.state[f"count_{channel}"] = count = Signal(range(depth + 1), init=depth, name=f"count_{channel}")
             m.d.comb += self.left[channel].eq(count != 0)
             m.d.sync += count.eq(count + self.refund[channel] - self.spend[channel])
         return m
@@ -203,6 +204,7 @@ class CreditLedger(wiring.Component):
         depth = self.spec.buffer_flits
         out, quiet_cycles = Signal(range(depth + 1)), Signal(range(self.leak_cycles + 1))
         enters, leaves = Signal(), Signal()
+        self.state = {"out": out, "quiet_cycles": quiet_cycles}
         m.d.comb += [
             enters.eq(self.flit & ((out != depth) | self.credit)),
             self.leak.eq(quiet_cycles[-1] & ~self.credit & (out != 0)),
@@ -237,6 +239,7 @@ class RoundRobin(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         above = Signal.like(self.requests)
+        self.state = {"above": above}
         pending, everything = self.requests & above, self.requests
         with m.If(pending.any()):
             m.d.comb += self.grant.eq(lowest(pending))

@@ -99,7 +99,7 @@ class Registers(wiring.Component):
         m = Module()
         self._events: dict[str, Signal] = {}
         self._enables: dict[str, Signal] = {}
-        self._frozen = Signal(name="frozen")
+        self._frozen, self.state = Signal(name="frozen"), {}
         if "freeze" in self.controls.shape().members:
             m.d.sync += self._frozen.eq(self.controls.freeze)  # a cycle later: what came with the write still counts
         selects, written, kept = self._writes(m)
@@ -114,6 +114,8 @@ class Registers(wiring.Component):
         address_held, write_address = Signal(), Signal(BUS_ADDRESS_BITS - 2)
         data_held, write_data, write_strobes = Signal(), Signal(WORD_BITS), Signal(WORD_BYTES)
         commit, write_mapped = Signal(), Signal()
+        self.state |= {"address_held": address_held, "data_held": data_held}
+        self.state |= {"write_address": write_address, "commit": commit}
         enabled = Cat(strobe.replicate(8) for strobe in write_strobes)
         m.d.comb += [
             bus.awready.eq(~address_held),
@@ -137,6 +139,7 @@ class Registers(wiring.Component):
         """The read side of the bus: the word within each group in one cycle, the group in the next."""
         bus = self.bus
         reading, read_address, grouped, read_mapped = Signal(), Signal(BUS_ADDRESS_BITS - 2), Signal(), Signal()
+        self.state |= {"reading": reading, "read_address": read_address, "grouped": grouped, "read_mapped": read_mapped}
         padded = [*words, *(Const(0, WORD_BITS) for _ in range(-len(self.table) % GROUP_WORDS))]
         parts = [padded[first : first + GROUP_WORDS] for first in range(0, len(padded), GROUP_WORDS)]
         groups = [Signal(WORD_BITS, name=f"group_{number}") for number in range(len(parts))]

@@ -82,6 +82,8 @@ class ReplayBuffer(wiring.Component):
             m.d.sync += [self.newest.eq(self.upcoming), self.upcoming.eq(following(self.upcoming))]
 
         to_send, fetched, behind = Signal(SEQUENCE_BITS), Signal(), Signal()
+        self.state = {"ahead": ahead, "acknowledged": acknowledged, "stale": stale, "oldest": oldest}
+        self.state |= {"first": first, "end": end, "place": place, "to_send": to_send, "behind": behind}
         m.d.comb += [self.again.eq(self.busy & fetched & ~behind), self.jumps.eq(self.rewind | behind)]
         m.d.sync += [fetched.eq(1), behind.eq((to_send > self.count) & ~behind & ~self.rewind)]
         with m.If(self.take):

@@ -1,18 +1,19 @@
 """The proofs can fail: each harness sees red when the block it is about is broken."""
 
 import inspect
+import re
 import types
 from dataclasses import replace
 from functools import partial
 
 import pytest
+from amaranth import Signal
 
 from lightfabric.flows.command import verify
 from lightfabric.rtl import channel, receiver, register, replay, transmitter
-from lightfabric.rtl.channel import Queue
-from lightfabric.sim import formal
+from lightfabric.sim.formal.proof import PROOFS as ALL_PROOFS
 
-PROOFS = {proof.name: proof for proof in formal.PROOFS}
+PROOFS = {proof.name: proof for proof in ALL_PROOFS}
 
 # (proof, parameter of its harness, module and class of the block, its text, the text of the broken one)
 QUEUE = ("queue", channel, "Queue")
@@ -129,6 +130,69 @@ def test_every_mutant_differs_in_one_place():
         assert "cell" in broken_proof(*case).rtlil()
 
 
-def test_a_register_that_is_gone_is_named():
-    with pytest.raises(KeyError, match="laser"):
-        formal.Inside(Queue(formal.SMALL))["laser"]
+def declared(owner, change):
+    """The class with its declaration of what proofs speak of changed once it is elaborated."""
+
+    class Changed(owner):
+        def elaborate(self, platform):
+            module = super().elaborate(platform)
+            change(self.state)
+            return module
+
+    return Changed
+
+
+def rename(state, name):
+    state[f"other_{name}"] = state.pop(name)
+
+
+def replace_by_an_idle_signal(state, name):
+    state[name] = Signal.like(state[name])
+
+
+CHANGES = {
+    rename: (KeyError, "state must have {}, which a proof speaks of"),
+    replace_by_an_idle_signal: (ValueError, "state must hold signals that the block drives, not {}"),
+}
+
+# (proof, parameter of its harness, module and class of the block): what the block declares
+DECLARED = {
+    ("credit-loop", *CREDITS): "count_0 count_1",
+    ("turns", *ARBITER): "above",
+    ("credits", *LEDGER): "out quiet_cycles",
+    ("replay-window", *BUFFER): "ahead acknowledged stale oldest first end place to_send behind",
+    ("registers", *REGISTERS): "address_held data_held write_address commit reading read_address grouped read_mapped",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("case", "name"), [(case, name) for case, names in DECLARED.items() for name in names.split()])
+def test_a_proof_ends_where_a_block_does_not_declare_what_it_speaks_of(case, name, change):
+    proof, parameter, module, owner = case
+    error, text = CHANGES[change]
+    block = declared(getattr(module, owner), lambda state: change(state, name))
+    with pytest.raises(error, match=text.format(name)):
+        PROOFS[proof].harness(**{parameter: block}).elaborate(None)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", ["produce", "consume", "full"])
+def test_a_proof_ends_where_the_buffer_in_a_queue_does_not(name, change, monkeypatch):
+    error, text = CHANGES[change]
+    monkeypatch.setattr(channel, "Fifo", declared(channel.Fifo, lambda state: change(state, name)))
+    with pytest.raises(error, match=text.format(name)):
+        PROOFS["flit-order"].harness().elaborate(None)
+
+
+def test_a_proof_does_not_depend_on_the_names_of_variables():
+    source = inspect.getsource(replay)
+    names = "ahead|stale|oldest|first|end|place|to_send|behind"
+    renamed = re.sub(rf'(?<![".])\b({names})\b(?!")', r"other_\1", source)
+    assert renamed != source
+    namespace = types.ModuleType("renamed")
+    exec(compile(renamed, "renamed", "exec"), namespace.__dict__)
+    proof = PROOFS["replay-window"]
+    texts = [
+        replace(proof, harness=partial(proof.harness, buffer=module.ReplayBuffer)).rtlil() for module in (replay, namespace)
+    ]
+    assert texts[0] == texts[1].replace("other_", "")

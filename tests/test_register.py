@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from lightfabric.flows.command import registers as flow
 from lightfabric.flows.command import synth
 from lightfabric.flows.report import InputError
+from lightfabric.flows.tool import cocotb
 from lightfabric.flows.tool.program import simulator_environment
 from lightfabric.rtl.register import OKAY, SLVERR, Registers
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, EVENTS, REGISTERS, Field, Register, verify

@@ -11,8 +11,7 @@ from amaranth.lib.wiring import In
 
 from lightfabric.flows.command import verify
 from lightfabric.flows.report import InputError, RunError
-from lightfabric.flows.tool import yowasp
-from lightfabric.sim import formal
+from lightfabric.sim.formal import proof as proofs
 
 
 class Claims(wiring.Component):
@@ -29,7 +28,7 @@ class Claims(wiring.Component):
 
 
 def proof(claim):
-    return formal.Proof("claim", "arbiter", "a claim", lambda: Claims(claim), 1, 2)
+    return proofs.Proof("claim", "arbiter", "a claim", lambda: Claims(claim), 1, 2)
 
 
 @pytest.mark.slow
@@ -45,13 +44,13 @@ def test_a_proof_by_induction(capsys):
 def test_all_proofs_hold(capsys):
     verify.main(None, True)
     rows = json.loads(capsys.readouterr().out)["proofs"]
-    assert [(row["name"], row["result"]) for row in rows] == [(proof.name, "proven") for proof in formal.PROOFS]
+    assert [(row["name"], row["result"]) for row in rows] == [(proof.name, "proven") for proof in proofs.PROOFS]
 
 
 @pytest.mark.slow
 def test_a_failed_proof_names_its_property_and_keeps_its_counterexample(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(formal, "PROOFS", (proof(lambda a: [Assert(~a, "a is low"), Cover(a)]),))
+    monkeypatch.setattr(proofs, "PROOFS", (proof(lambda a: [Assert(~a, "a is low"), Cover(a)]),))
     with pytest.raises(RunError) as error:
         verify.main(None, False)
     text = str(error.value)
@@ -87,6 +86,6 @@ def test_a_missing_tool_is_named_with_the_command_that_brings_it(monkeypatch):
 
 @pytest.mark.slow
 def test_a_design_that_yosys_cannot_read_is_an_error_of_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(formal.Proof, "rtlil", lambda _: "module")
+    monkeypatch.setattr(proofs.Proof, "rtlil", lambda _: "module")
     with pytest.raises(RunError, match=r"^yowasp-sby could not run the proof: .*ERROR.*$"):
-        verify.prove(replace(formal.PROOFS[0]), tmp_path)
+        verify.prove(replace(proofs.PROOFS[0]), tmp_path)

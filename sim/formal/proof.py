@@ -1,0 +1,71 @@
+"""All proofs: which harness shows which property of which block, and how deep."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from amaranth import Elaboratable
+from amaranth.back import rtlil
+
+from lightfabric.sim.formal.channel import CreditLoop, FlitOrder, Ledger, Turns
+from lightfabric.sim.formal.harness import SLOW
+from lightfabric.sim.formal.link import Calm, LossyLine
+from lightfabric.sim.formal.register import Accesses
+from lightfabric.sim.formal.replay import ReplayWindow
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A property of a block; its covers are reached within ``cover_depth`` cycles from reset.
+
+    It is proven by induction over ``depth`` cycles, or, if it is ``bounded``, searched for an exception in all ``depth``
+    cycles from reset: then it says nothing about later ones.
+    """
+
+    name: str
+    block: str
+    property: str
+    harness: Callable[[], Elaboratable]
+    depth: int
+    cover_depth: int
+    bounded: bool = False
+
+    def method(self) -> str:
+        """What kind of proof it is, and how deep."""
+        return f"bounded, {self.depth} cycles from reset" if self.bounded else f"k-induction, depth {self.depth}"
+
+    def rtlil(self) -> str:
+        """The harness as RTLIL, with ``top`` as its top."""
+        return rtlil.convert(self.harness(), name="top", emit_src=False)
+
+
+PROOFS = (
+    Proof("flit-order", "queue", "the k-th flit out of a virtual channel is the k-th in", FlitOrder, 2, 12),
+    Proof("credit-loop", "credits", "credits are conserved and the queue never overflows", CreditLoop, 2, 16),
+    Proof("credits", "credits", "limits are the buffer and what was freed; leaks are what is missing", Ledger, 2, 18),
+    Proof("turns", "arbiter", "one requester is granted, and nobody waits longer than a round", Turns, 2, 12),
+    Proof("replay-window", "link", "a replay is what was put and not freed, in order and unchanged", ReplayWindow, 2, 14),
+    Proof(
+        "replay-window-slow", "link", "the same where a flit is more than a beat", partial(ReplayWindow, spec=SLOW), 2, 20
+    ),
+    Proof(
+        "lossy-line",
+        "link",
+        "flits arrive once, in order, unchanged, whatever the line does",
+        LossyLine,
+        17,
+        20,
+        bounded=True,
+    ),
+    Proof(
+        "calm-line",
+        "link",
+        f"credits and replay never block each other: on a line without errors a flit comes in {Calm.WITHIN_CYCLES} cycles",
+        Calm,
+        22,
+        20,
+        bounded=True,
+    ),
+    Proof("registers", "registers", "every access is answered, once and soon", Accesses, 5, 12),
+)
+BLOCKS = tuple(dict.fromkeys(proof.block for proof in PROOFS))
