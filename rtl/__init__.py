@@ -1,1 +1,1 @@
-"""The chiplet in Amaranth, one file per block."""
+"""The chiplet is described in Amaranth here, one file per block."""

@@ -1,4 +1,4 @@
-"""Flits between blocks: the channel, the queue at its end, the credits at its beginning."""
+"""Channels carry flits between blocks: the channel, the queue at its end, the credits at its beginning."""
 
 from amaranth import Cat, Module, Mux, Signal, Value
 from amaranth.lib import data, wiring
@@ -10,7 +10,7 @@ from lightfabric.model.spec import ChipletSpec
 
 
 def flit_layout(spec: ChipletSpec) -> data.StructLayout:
-    """What the network carries of a flit; sequence, ack and credits belong to each link."""
+    """Lays out what the network carries of a flit; sequence, answer and credits belong to each link."""
     return data.StructLayout(
         {
             "last": 1,
@@ -24,7 +24,7 @@ def flit_layout(spec: ChipletSpec) -> data.StructLayout:
 
 
 class ChannelSignature(wiring.Signature):
-    """A flit per cycle without back-pressure, and credits back.
+    """Carries a flit per cycle without back-pressure, and credits back.
 
     The sender starts with ``spec.buffer_flits`` credits per virtual channel, spends one per flit and gets one back for
     each cycle in which the bit of the virtual channel is set. ``held`` is 1 from the cycle after a flit until the cycle of
@@ -44,7 +44,7 @@ class ChannelSignature(wiring.Signature):
 
 
 def one_hot_mux(selects, values):
-    """OR of the values whose select is 1; 0 if none is. At most one select may be 1."""
+    """Gives the value whose select is 1, or 0 if none is; at most one select may be 1. Combinational, an AND and an OR."""
     chosen = 0
     for select, value in zip(selects, values, strict=True):
         bits = Value.cast(value)
@@ -53,12 +53,12 @@ def one_hot_mux(selects, values):
 
 
 def lowest(bits):
-    """The lowest bit that is 1, alone. Combinational, without a carry."""
+    """Keeps the lowest bit that is 1 and clears all others. Combinational, without a carry."""
     return Cat(bit & ~bits[:n].any() for n, bit in enumerate(bits))
 
 
 class Fifo(wiring.Component):
-    """A first-in first-out buffer with registered flags. What is written while it is full is dropped.
+    """Gives out what was written in the order in which it came, with registered flags; drops what is written while full.
 
     Members
     -------
@@ -84,6 +84,7 @@ class Fifo(wiring.Component):
         produce, consume = Signal(range(self.depth)), Signal(range(self.depth))
         full, writes, reads, level = Signal(), Signal(), Signal(), self.level
         self.state = {"produce": produce, "consume": consume, "full": full}
+        # The flags are registers beside the level, so that those who use them do not wait for a comparison.
         m.d.comb += [
             writes.eq(self.w_en & ~full),
             reads.eq(self.r_en & self.r_rdy),
@@ -97,6 +98,7 @@ class Fifo(wiring.Component):
             m.d.sync += produce.eq(Mux(produce == self.depth - 1, 0, produce + 1))
         with m.If(reads):
             m.d.sync += consume.eq(Mux(consume == self.depth - 1, 0, consume + 1))
+        # A write and a read in one cycle leave the level and its flags as they are.
         with m.If(writes & ~reads):
             m.d.sync += [level.eq(level + 1), self.r_rdy.eq(1), self.more.eq(level != 0), full.eq(level == self.depth - 1)]
         with m.Elif(reads & ~writes):
@@ -105,7 +107,7 @@ class Fifo(wiring.Component):
 
 
 class Queue(wiring.Component):
-    """The receiving end of a channel: one first-in first-out buffer of ``spec.buffer_flits`` per virtual channel.
+    """Receives the flits of a channel: one first-in first-out buffer of ``spec.buffer_flits`` per virtual channel.
 
     A flit valid in cycle t is at ``heads`` from t + 1 on. ``pop`` of a valid head returns its credit in the same cycle.
     A sender that respects its credits never overflows it.
@@ -144,6 +146,7 @@ class Queue(wiring.Component):
                 self.valid[channel].eq(fifo.r_rdy),
                 self.more[channel].eq(fifo.more),
                 fifo.r_en.eq(self.pop[channel]),
+                # A pop of an empty buffer frees no place.
                 self.i.credit[channel].eq(self.pop[channel] & fifo.r_rdy),
                 self.i.held[channel].eq(fifo.r_rdy),
             ]
@@ -151,7 +154,7 @@ class Queue(wiring.Component):
 
 
 class Credits(wiring.Component):
-    """The sending end of a channel: credits left per virtual channel, from ``spec.buffer_flits`` after reset.
+    """Counts the credits left at the sending end of a channel, ``spec.buffer_flits`` per virtual channel after reset.
 
     Members
     -------
@@ -176,15 +179,18 @@ class Credits(wiring.Component):
 
 
 LEAK_CYCLES = 16
-"""Far longer than a receiver may hold a flit without showing it; a power of two, for a counter's highest bit to show it."""
+"""It is far longer than a receiver may have a flit without showing it; a power of two shows in one bit of a counter."""
 
 
 class CreditLedger(wiring.Component):
-    """The books of one virtual channel at its sending end, for a far sender that is told a limit and no single credits.
+    """Keeps the books of one virtual channel for a far sender that is told a limit and no single credits.
 
     ``limit`` is the number of flits that may ever be sent, modulo 256: the buffer and what was freed. Flits that the client
     neither holds nor gives back for ``leak_cycles``, a power of two, are ``leak``, one a cycle; their credits are given
     again. A credit while nothing is out, and a flit beyond the buffer, are ``violation`` and change nothing.
+
+    The words of the state: what is *out* has entered the client's buffer and no credit has come back for it; the client is
+    *quiet* while flits are out and it neither holds nor gets one, nor gives a credit.
 
     Members
     -------
@@ -205,26 +211,28 @@ class CreditLedger(wiring.Component):
         out, quiet_cycles = Signal(range(depth + 1)), Signal(range(self.leak_cycles + 1))
         enters, leaves = Signal(), Signal()
         self.state = {"out": out, "quiet_cycles": quiet_cycles}
+        # A flit beyond the buffer still finds a place if a credit comes in the same cycle.
         m.d.comb += [
             enters.eq(self.flit & ((out != depth) | self.credit)),
             self.leak.eq(quiet_cycles[-1] & ~self.credit & (out != 0)),
             leaves.eq((self.credit & ((out != 0) | self.flit)) | self.leak),
             self.violation.eq((self.flit & ~enters) | (self.credit & ~leaves)),
         ]
-        # All outcomes are ready when it is known which one it is.
+        # The credit and the flit come late: all outcomes are ready when it is known which one it is.
         m.d.sync += out.eq(Mux(enters == leaves, out, Mux(enters, out + 1, out - 1)))
         m.d.sync += self.limit.eq(Mux(leaves, self.limit + 1, self.limit))
         with m.If(self.held | self.flit | self.credit | (out == 0)):
             m.d.sync += quiet_cycles.eq(0)
         with m.Elif(~quiet_cycles[-1]):
             m.d.sync += quiet_cycles.eq(quiet_cycles + 1)
+        # Flits of before the restart keep their places: the new limit begins below the buffer by what is out.
         with m.If(self.restart):
             m.d.sync += self.limit.eq(Mux(enters == leaves, depth - out, Mux(enters, depth - 1 - out, depth + 1 - out)))
         return m
 
 
 class RoundRobin(wiring.Component):
-    """One of the requests, the next in turn after the last one that was taken. Combinational.
+    """Grants one of the requests, the next in turn after the last one that was taken. Combinational.
 
     Members
     -------
@@ -240,6 +248,7 @@ class RoundRobin(wiring.Component):
         m = Module()
         above = Signal.like(self.requests)
         self.state = {"above": above}
+        # Requests above the last winner go first; side by side, both choices need no rotation before and behind them.
         pending, everything = self.requests & above, self.requests
         with m.If(pending.any()):
             m.d.comb += self.grant.eq(lowest(pending))

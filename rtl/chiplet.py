@@ -1,4 +1,4 @@
-"""The chiplet: clients, a switch, and a link for each optical port."""
+"""A chiplet joins its clients, a switch, and a link for each optical port."""
 
 from amaranth import Module
 from amaranth.lib import stream, wiring
@@ -13,7 +13,7 @@ from lightfabric.rtl.switch import Routes, Switch
 
 
 def paired_routes(spec: ChipletSpec, address: int) -> tuple[int, ...]:
-    """Routes of one of two chiplets, of addresses 0 and ``spec.ports``, with a fibre from port p of one to p of the other.
+    """Lists the routes of one of two chiplets, at addresses 0 and ``spec.ports``, with a fibre from port p to port p.
 
     >>> paired_routes(ChipletSpec(ports=2), 0)
     (0, 1, 2, 3)
@@ -21,12 +21,13 @@ def paired_routes(spec: ChipletSpec, address: int) -> tuple[int, ...]:
     (2, 3, 0, 1)
     """
     ports = spec.ports
+    # Each far client has a line of its own: those with different numbers never share one.
     here = range(address, address + ports)
     return tuple(d - address if d in here else ports + d % ports for d in range(max(here.stop, 2 * ports)))
 
 
 class Chiplet(wiring.Component):
-    """``spec.ports`` clients and as many lines around one switch.
+    """Joins ``spec.ports`` clients and as many lines by one switch.
 
     Client p has the address ``address + p`` and switch port p; line p has switch port ``spec.ports + p``. A flit for
     destination d leaves by switch port ``routes[d]``, by default as in :func:`paired_routes`; see ``Switch``. A packet
@@ -45,6 +46,7 @@ class Chiplet(wiring.Component):
     """
 
     def __init__(self, spec: ChipletSpec, address: int = 0, routes: Routes | None = None):
+        # The last client of the chiplet needs an address, too.
         last = (1 << ADDRESS_BITS) - spec.ports
         if not 0 <= address <= last:
             raise ValueError(f"Chiplet.address must be from 0 to {last}, not {address!r}")

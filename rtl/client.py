@@ -1,4 +1,13 @@
-"""The client side: AXI4-Stream packets cut into credited flits, and flits put together to packets again."""
+"""The client side cuts AXI4-Stream packets into credited flits, and puts flits together to packets again.
+
+The words of the packing:
+
+* *word*: what a client stream carries in a cycle; *grain*: the largest piece that words and flits are both made of
+* *position*: the grain of a flit at which a word begins; *column*: the place of a grain in the words, the same for each
+  position modulo the grains of a word
+* *crosses*: a word reaches into the next flit; *spills*: the last one of a packet does, so one more flit follows (*flush*)
+* *tail*: grains of a flit that belong to a word of which the rest is in the next flit; that word *straddles* them
+"""
 
 from math import gcd
 
@@ -12,16 +21,17 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, Credits, Queue, RoundRobin, flit_layout, one_hot_mux
 
 MOST_PACKET_BYTES = 1 << 16
-"""The longest packet that is promised to pass; nothing here counts the bytes of a packet, so longer ones pass as well."""
+"""Packets up to this length are promised to pass; nothing here counts the bytes of a packet, so longer ones pass as well."""
 
 
 def user_bits(spec: ChipletSpec) -> int:
-    """Width of the stream's ``user``, which carries the virtual channel."""
+    """Counts the bits of the stream's ``user``, which carries the virtual channel."""
+    # AXI4-Stream has no signals of no bits.
     return max(1, (spec.virtual_channels - 1).bit_length())
 
 
 def beat_layout(spec: ChipletSpec) -> data.StructLayout:
-    """One word of a client stream.
+    """Lays out one word of a client stream.
 
     ``keep`` is contiguous from byte 0 in the last word of a packet and full in the others. ``dest`` and ``user``, the
     virtual channel, are those of the packet's first word.
@@ -38,24 +48,24 @@ def beat_layout(spec: ChipletSpec) -> data.StructLayout:
 
 
 def delivered_layout(spec: ChipletSpec) -> data.StructLayout:
-    """A word as it leaves the fabric: ``id`` is the address of its source."""
+    """Lays out a word as it leaves the fabric: ``id`` is the address of its source."""
     return data.StructLayout({**{name: field.shape for name, field in beat_layout(spec)}, "id": ADDRESS_BITS})
 
 
 def enabled_bytes(payload, keep):
-    """``payload`` with zeros in place of the bytes that ``keep`` does not name."""
+    """Puts zeros in place of the bytes of ``payload`` that ``keep`` does not name."""
     return Cat(payload.word_select(i, 8) & keep[i].replicate(8) for i in range(len(keep)))
 
 
 def length_of(keep):
-    """Number of bytes in a ``keep`` that is contiguous from byte 0. Combinational: an edge, and an OR."""
+    """Counts the bytes in a ``keep`` that is contiguous from byte 0. Combinational: an edge, and an OR."""
     edges = [*(keep[i] & ~keep[i + 1] for i in range(len(keep) - 1)), keep[-1]]
     bits = range(len(keep).bit_length())
     return Cat(Cat(edge for length, edge in enumerate(edges, 1) if length >> bit & 1).any() for bit in bits)
 
 
 class Grid:
-    """How the words of a packet lie in its flits, counted in grains, the largest pieces that both are made of.
+    """Tells how the words of a packet lie in its flits, in grains.
 
     Words follow each other without a gap, so that a word begins at ``position``, a grain of a flit, and the next one
     at ``following(position)``, in the next flit if the word reaches the end of its own. Grain i of a flit goes through
@@ -67,23 +77,23 @@ class Grid:
         self.word, self.flit = spec.client_bytes // self.grain_bytes, spec.payload_bytes // self.grain_bytes
 
     def positions(self) -> Signal:
-        """A register for a position."""
+        """Makes a register for a position."""
         return Signal(range(max(2, self.flit)), name="position")
 
     def following(self, position: int) -> int:
-        """Where the next word begins."""
+        """Tells where the next word begins."""
         return (position + self.word) % self.flit
 
     def window(self, position: int) -> int:
-        """Mask of the grains of a word that begins there."""
+        """Masks the grains of a word that begins there."""
         return (1 << self.word) - 1 << position
 
     def grain(self, value, index: int):
-        """One grain of a flit or word."""
+        """Takes one grain out of a flit or word."""
         return value.word_select(index, self.grain_bytes * 8)
 
     def rotated(self, m, word, amount, *, left: bool):
-        """``word`` rotated by ``amount`` grains. Combinational: a multiplexer per bit of ``amount``."""
+        """Rotates ``word`` by ``amount`` grains. Combinational: a multiplexer per bit of ``amount``."""
         for stage, bit in enumerate(amount):
             step_bits = self.grain_bytes * 8 << stage
             turned = Signal.like(word, name=f"turned_{stage}")
@@ -152,6 +162,7 @@ class Ingress(wiring.Component):
         total_bytes = Signal(range(payload_bytes + self.spec.client_bytes))
         rest_bytes = Signal.like(flit.length_bytes)
         m.d.comb += total_bytes.eq(position * grid.grain_bytes + length_of(word.keep))
+        # The flit of the flush comes a cycle after its word: its length is kept.
         with m.If(crosses):
             m.d.sync += rest_bytes.eq(total_bytes - payload_bytes)
         m.d.sync += [
@@ -159,6 +170,7 @@ class Ingress(wiring.Component):
             flit.length_bytes.eq(Mux(flush, rest_bytes, Mux(ends, total_bytes, payload_bytes))),
             flit.source.eq(self.address),
         ]
+        # Clients may change both within a packet; the first word decides.
         with m.If(opens):
             m.d.sync += [flit.destination.eq(word.dest), flit.virtual_channel.eq(word.user)]
         keep, kept = Signal.like(word.keep), Signal.like(word.data)
@@ -167,7 +179,7 @@ class Ingress(wiring.Component):
         return m
 
     def _credit(self, m, virtual_channel, spent):
-        """1 if the virtual channel has a credit, which goes when ``spent``."""
+        """Tells whether the virtual channel has a credit, which goes when ``spent``."""
         m.submodules.credits = credits_ = Credits(self.spec)
         wanted = Cat(virtual_channel == v for v in range(self.spec.virtual_channels))
         m.d.comb += [
@@ -191,6 +203,7 @@ class Ingress(wiring.Component):
         for i, grain in enumerate(grains):
             after = Signal(grain_bits, name=f"after_{i}")
             m.d.comb += after.eq(grid.grain(columns, i % grid.word) & covered[i].replicate(grain_bits))
+            # At most all grains of a word but one reach into the next flit, where they are the first ones.
             if i < grid.word - 1:
                 spilled = Signal(grain_bits, name=f"spilled_{i}")
                 with m.If(crosses):
@@ -245,14 +258,21 @@ class Egress(wiring.Component):
 
     @property
     def _measures(self):
-        """Of a flit: the words that end in it, by the grains that the first one has before it; whether it has no bytes."""
+        """Lays out what is measured of a flit.
+
+        ``words`` end in it, for each number of grains that the first of them has in the flit before; it is ``bare`` if it
+        has no bytes.
+        """
         grid = Grid(self.spec)
         words = range((grid.flit + 2 * grid.word - 1) // grid.word + 1)
         return data.StructLayout({"words": data.ArrayLayout(words, grid.word), "bare": 1})
 
     @property
     def _progress(self):
-        """Words of a flit that are still to be given; a packet's last has ``rest_bytes``, where 0 is all unless ``bare``."""
+        """Lays out how much of a flit is still to be given.
+
+        ``words`` are to go; the last one of a packet has ``rest_bytes``, where 0 means all bytes unless it is ``bare``.
+        """
         words, rest_bits = self._measures["words"].shape.elem_shape, (self.spec.client_bytes - 1).bit_length()
         return data.StructLayout({"present": 1, "words": words, "rest_bytes": rest_bits, "bare": 1})
 
@@ -275,6 +295,7 @@ class Egress(wiring.Component):
             queue.pop.eq(chosen & load.replicate(channels)),
             turn.requests.eq(queue.valid & (~chosen | queue.more)),
         ]
+        # A packet keeps the stream: the choice moves on with its last flit, or when there was none to choose.
         with m.If((load & head.last) | (chosen == 0)):
             m.d.comb += turn.taken.eq(turn.grant.any())
             m.d.sync += chosen.eq(turn.grant)
@@ -288,7 +309,7 @@ class Egress(wiring.Component):
             ]
 
     def _measured(self, m, grid, queue, channel):
-        """The measures of the head of a queue. They are taken before it and queue as well, for want of time behind it."""
+        """Queues the measures of each flit beside it; taken on arrival, for want of time behind the queue."""
         arriving, measured = self.i.flit, Signal(self._measures)
         m.d.comb += measured.bare.eq(arriving.length_bytes == 0)
         for n, words in enumerate(measured.words):
@@ -305,14 +326,14 @@ class Egress(wiring.Component):
         return fifo.r_data
 
     def _words_to_end(self, grid, length_bytes):
-        """Words that hold so many bytes, at least one; of more than one grain, they are a power of two wide."""
+        """Counts the words that hold so many bytes, at least one; of more than one grain, they are a power of two wide."""
         if grid.word == 1:
             return 1
         client_bytes = self.spec.client_bytes
         return Mux(length_bytes == 0, 1, (length_bytes + client_bytes - 1) >> (client_bytes - 1).bit_length())
 
     def _add_words(self, m, grid, flit, now, step, tail, word):
-        """The word that begins at ``position``.
+        """Makes the word that begins at ``position``.
 
         A flit that ends within the next word is left at once, with the grains from there on kept, at their places; the next
         word begins in these, and ``straddles`` into the next flit.
@@ -340,6 +361,7 @@ class Egress(wiring.Component):
         for i in range(grid.flit + grid.word - 1):
             grain = Signal(grain_bits, name=f"grain_{i}")
             m.d.comb += grain.eq(grid.grain(flit.payload, i % grid.flit))
+            # Only grains at the end of a flit can be those of a word that goes on in the next one.
             if grid.flit - grid.word < i < grid.flit:
                 rest = Signal(grain_bits, name=f"rest_{i}")
                 with m.If(step):
@@ -350,6 +372,7 @@ class Egress(wiring.Component):
             sources[i % grid.word] |= grain & chosen.replicate(grain_bits)
         m.d.comb += columns.eq(Cat(sources))
         rotated = grid.rotated(m, columns, rotation, left=False)
+        # A comparison for each byte: they are ready side by side, where a shift would come after the length.
         beyond = Cat(now.rest_bytes > i for i in range((1 << len(now.rest_bytes)) - 1))[:client_bytes]
         whole = ~word.last | ((now.rest_bytes == 0) & ~now.bare)
         m.d.comb += [

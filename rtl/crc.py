@@ -1,4 +1,8 @@
-"""The CRC field of a flit, a whole beat at a time, as XOR trees computed from ``model.codec``."""
+"""XOR trees, computed from ``model.codec``, make the CRC field of a flit, a whole beat at a time.
+
+The words: a *row* is the mask of the bits whose parity is one bit of a CRC; a *span* is the part of a flit that one CRC
+covers; *shares* are what a word adds to the CRCs.
+"""
 
 from functools import cache
 
@@ -8,6 +12,7 @@ from lightfabric.model.codec import CRC_BITS, CRCS, SEQUENCE_BITS, crc_field, cr
 from lightfabric.model.spec import ChipletSpec
 
 
+# Thousands of bits take seconds to compute, and every link of a chiplet asks for the same rows.
 @cache
 def _rows(name: str, bits: int) -> tuple[int, ...]:
     return tuple(CRCS[name].rows(bits))
@@ -15,7 +20,7 @@ def _rows(name: str, bits: int) -> tuple[int, ...]:
 
 @cache
 def _last_rows(name: str, bits: int, message_bytes: int) -> tuple[int, ...]:
-    """Masks per bit of the CRC that ends with these bits, but for what it is XORed with."""
+    """Computes the masks, per bit, of the CRC that ends with these bits, but for what it is XORed with."""
     crc = CRCS[name]
     finished = [crc.finish(1 << bit, message_bytes) ^ crc.xorout for bit in range(crc.bits)]
     rows = [0] * crc.bits
@@ -26,12 +31,13 @@ def _last_rows(name: str, bits: int, message_bytes: int) -> tuple[int, ...]:
 
 
 def parities(value, masks):
-    """Parity of ``value`` under each mask, an XOR tree per bit. Combinational."""
+    """Takes the parity of ``value`` under each mask, an XOR tree per bit. Combinational."""
     return Cat((value & mask).xor() for mask in masks)
 
 
 def implicit_sequence(spec: ChipletSpec, sequence):
-    """What a sequence that a flit does not say changes in its CRC field. Combinational."""
+    """Tells what a sequence that a flit does not say changes in its CRC field. Combinational."""
+    # A CRC is linear but for what it is XORed with, so what each bit of the sequence changes tells all.
     nothing = crc_field(spec, bytes(spec.flit_bytes - spec.CRC_BYTES))
     changes = [crc_field(spec, bytes(spec.flit_bytes - spec.CRC_BYTES), 1 << bit) ^ nothing for bit in range(SEQUENCE_BITS)]
     return parities(
@@ -40,7 +46,7 @@ def implicit_sequence(spec: ChipletSpec, sequence):
 
 
 class FlitCrc:
-    """Registers of the CRCs of one flit (two where a short CRC covers half of it), for ``m.d.sync`` of its user.
+    """Keeps the registers of the CRCs of one flit (two where a short CRC covers half of it), for ``m.d.sync`` of its user.
 
     The CRC is linear: what a word adds to it, its *shares*, can be computed before the register is known.
     """
@@ -56,7 +62,7 @@ class FlitCrc:
         self._step_rows, self._field_rows = [row & own for row in steps], [rows for rows, _ in ends]
 
     def _end_rows(self, span):
-        """Masks per bit of the CRC over a span, of its register and of the last word."""
+        """Computes the masks, per bit of the CRC over a span, of its register and of the last word."""
         first_byte, message_bytes = self.spec.flit_bytes - self.spec.beat_bytes, span[1] - span[0]
         begin, end = (max(0, at - first_byte) for at in span)
         if begin == end:  # the span ended in an earlier beat
@@ -67,20 +73,20 @@ class FlitCrc:
         return [row & (1 << self.crc.bits) - 1 for row in rows], [row << 8 * begin for row in rows]
 
     def start(self, sequence):
-        """Statements that begin a flit whose first byte has ``sequence`` XORed onto it."""
+        """Makes the statements that begin a flit whose first byte has ``sequence`` XORed onto it."""
         bits = sequence if self.crc.reflect_in else sequence[::-1]
         first, *others = self.registers
         return [first.eq(bits ^ self._start), *(register.eq(self._start) for register in others)]
 
     def shares(self, m, word):
-        """What the word of a beat adds to the CRCs, for ``step`` and, as the last of a flit, for ``field``. Combinational.
+        """Computes what the word of a beat adds to the CRCs, for ``step`` and, in a last beat, for ``field``. Combinational.
 
         The last 32 bits of the last word, where the field goes, do not matter.
         """
         return parities(self._stream(m, word), self._share_rows)
 
     def registered_shares(self, m, word, enable, *, may_be_last=True, clear=None):
-        """The shares of ``word`` in the cycle before, if ``enable`` was 1 then; 0 after ``clear``.
+        """Keeps the shares of ``word`` of the cycle before, if ``enable`` was 1 then; 0 after ``clear``.
 
         Those of every 32 bits have their own registers: trees of two levels of four-input LUTs.
         """
@@ -97,7 +103,7 @@ class FlitCrc:
         return shares
 
     def step(self, shares, beat):
-        """Statements that take in the word of a beat, not the last of the flit."""
+        """Makes the statements that take in the word of a beat, not the last of the flit."""
         statements, share = [], shares[: self.crc.bits]
         for register, span in zip(self.registers, self.spans, strict=True):
             first, end = (at // self.spec.beat_bytes for at in span)
@@ -106,7 +112,7 @@ class FlitCrc:
         return statements
 
     def field(self, shares):
-        """The CRC field of the flit whose last beat has these shares."""
+        """Computes the CRC field of the flit whose last beat has these shares."""
         parts = [
             parities(register, rows) ^ shares.word_select(n, self.crc.bits) ^ self.crc.xorout
             for n, (register, rows) in enumerate(zip(self.registers, self._field_rows, strict=True), 1)
@@ -114,7 +120,7 @@ class FlitCrc:
         return Cat(parts)[:CRC_BITS] | Const(0, CRC_BITS)
 
     def _stream(self, m, word):
-        """The word in the order in which the CRC takes its bits."""
+        """Puts the word in the order in which the CRC takes its bits."""
         if self.crc.reflect_in:
             return word
         stream = Signal(len(word))

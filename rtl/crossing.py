@@ -1,4 +1,13 @@
-"""Streams from clock domain to clock domain, and what a reset of one of them does to the other."""
+"""Streams cross from clock domain to clock domain, whatever resets of either do.
+
+The words of the two state machines, one in each domain:
+
+* *produced*, *consumed*: how many words the input has written, the output has read, in Gray code
+* *wants*: a side was reset and the crossing is to be emptied; *flush*: the input stops and asks for it; *flushed*: the
+  output has stopped and set its pointer to the input's
+* *inside*: the last word that went by was not the last of its packet; *dropping*: the rest of a cut packet is thrown away
+* *stopped*: the output gives no more words, but for the end of a cut packet
+"""
 
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
@@ -8,17 +17,17 @@ from amaranth.lib.wiring import In, Out
 
 
 def gray(binary):
-    """Gray code of a counter: neighbours differ in one bit [Cummings, SNUG 2002, FIFO style 1]."""
+    """Turns a counter into Gray code, where neighbours differ in one bit [Cummings, SNUG 2002, FIFO style 1]."""
     return binary ^ (binary >> 1)
 
 
 def binary(gray_code):
-    """The counter behind a Gray code."""
+    """Turns a Gray code back into the counter."""
     return Cat(gray_code[i:].xor() for i in range(len(gray_code)))
 
 
 class StreamCrossing(wiring.Component):
-    """A stream of packets from one clock domain to another, in order, through a buffer of ``depth`` words.
+    """Carries a stream of packets from one clock domain to another, in order, through a buffer of ``depth`` words.
 
     A word is offered in the third or fourth cycle of the output's clock after it was taken; the rate is one word per cycle
     of the slower clock from a depth of 16 on. What is offered stays unchanged until it is taken. A packet ends with a word
@@ -55,6 +64,7 @@ class StreamCrossing(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         bits = self.depth.bit_length()
+        # No reset reaches these: a register that jumps while the other side reads it may be seen as it never was.
         produced, consumed = (Signal(bits, name=name, reset_less=True) for name in ("produced", "consumed"))
         flush, flushed = (Signal(name=name, reset_less=True) for name in ("flush", "flushed"))
         o_wants = Signal(init=1)
@@ -80,21 +90,24 @@ class StreamCrossing(wiring.Component):
         return m
 
     def _crossed(self, m, register, domain: str, name: str):
+        """Brings a register that changes by one bit at a time into a domain, two register stages later."""
         seen = Signal.like(register, name=f"{name}_seen", reset_less=True)
         m.submodules[f"{name}_crossing"] = FFSynchronizer(register, seen, o_domain=domain)
         return seen
 
     def _ends(self, word):
+        """Tells whether a packet ends with the word."""
         return word.last if "last" in self.layout.members else Const(1)
 
     def _add_input(self, m, port, produced, flush, *, consumed, flushed, o_wants):
-        """Writes words; ``produced`` and ``consumed`` are Gray codes."""
+        """Writes the words that come in; ``produced`` and ``consumed`` are Gray codes."""
         i, d = self.i, m.d[self.i_domain]
         wants, inside, dropping = Signal(init=1, name="i_wants"), Signal(name="i_inside"), Signal(name="i_dropping")
         running, full = Signal(name="i_running"), Signal(name="i_full")
         count, following = Signal.like(produced, name="i_count"), Signal.like(produced, name="i_following")
         m.d.comb += [
             running.eq(~(wants | flush | flushed)),
+            # A buffer's length apart, Gray codes differ in their two highest bits and in no other.
             full.eq((produced ^ consumed) == 0b11 << len(produced) - 2),
             count.eq(binary(produced)),
             following.eq(count + port.en),
@@ -106,6 +119,7 @@ class StreamCrossing(wiring.Component):
         d += produced.eq(gray(following))
         with m.If(i.valid & i.ready):
             d += [inside.eq(~self._ends(i.payload)), dropping.eq(dropping & ~self._ends(i.payload))]
+        # ``wants`` of the output may come and go; the flush that it began ends only when the output has answered.
         with m.If(flush):
             d += [flush.eq(~flushed), wants.eq(0), dropping.eq(inside)]
         with m.Elif(~flushed & (wants | o_wants)):
@@ -124,6 +138,7 @@ class StreamCrossing(wiring.Component):
             following.eq(Mux(flushed, binary(produced), count + read)),
             port.addr.eq(following[:-1]),
         ]
+        # The answer waits for the end of a cut packet, so that no word of a later one comes before it.
         d += [consumed.eq(gray(following)), flushed.eq(flush & (flushed | ~inside))]
         with m.If(flush):
             d += wants.eq(0)

@@ -1,4 +1,13 @@
-"""Deskew: the lanes of a line are delayed until all show what was sent together."""
+"""The lanes of a line are delayed until all of them show at the same time what was sent together.
+
+The words of the state machine:
+
+* *place*: the number of a set, by which sets sent together are known; *lag*: the time at which a lane showed place 0
+* *seen*: the lane has shown a place; *moved*: its lag is not what it was, so blocks were lost or gained
+* *upset*: something that the delays follow from has changed, and the comparison begins anew (WAIT)
+* *latest*: the greatest lag of the lanes in use (LATEST); each lane is *ahead* of it by its delay (DISTANCE)
+* *settle*: the delay lines fill before what comes out of them counts (SETTLE)
+"""
 
 from itertools import pairwise
 
@@ -7,13 +16,13 @@ from amaranth.lib import enum, wiring
 from amaranth.lib.wiring import In, Out
 
 DESKEW_BLOCKS = 7
-"""Most blocks by which one lane may be behind another."""
+"""One lane may be behind another by so many blocks."""
 PLACE_BITS = 8
-"""Of the number of a set: lanes up to 127 blocks apart are compared rightly."""
+"""The number of a set has so many bits that lanes up to 127 blocks apart are compared rightly."""
 
 
 class Delay(wiring.Component):
-    """A lane's bits and whether they are a set, any number of blocks from 0 to ``DESKEW_BLOCKS`` later; combinational at 0.
+    """Gives a lane's bits, and whether they are a set, 0 to ``DESKEW_BLOCKS`` blocks later; combinational at 0.
 
     Members
     -------
@@ -27,6 +36,7 @@ class Delay(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        # Stages of 4, 2 and 1 blocks, each taken or not: fewer multiplexers than a choice among all delays.
         line = self.i
         for bit, chosen in reversed(list(enumerate(self.blocks))):
             chain = [Signal.like(self.o, name=f"late_{bit}_{n}") for n in range(1 << bit)]
@@ -40,6 +50,8 @@ class Delay(wiring.Component):
 
 
 class _Deskewing(enum.Enum, shape=3):
+    """The steps of the comparison follow each other from WAIT to DONE."""
+
     WAIT = 0
     LATEST = 1
     DISTANCE = 2
@@ -48,7 +60,7 @@ class _Deskewing(enum.Enum, shape=3):
 
 
 class Deskew(wiring.Component):
-    """How late each lane must be made for all to show the same set at the same time.
+    """Computes how late each lane must be made for all to show the same set at the same time.
 
     ``place`` is the number of a set modulo 256, of the lanes with ``counted``. One lane is compared after the other, then
     the delay lines fill: ``aligned`` is 1 about 4 x lanes cycles and 8 blocks after the last lane in use showed a place.
@@ -88,6 +100,7 @@ class Deskew(wiring.Component):
         shown, seen, moved, upset = Signal(self.lanes), Signal(self.lanes), Signal(self.lanes), Signal()
         block = Signal(PLACE_BITS)
         lags = [Signal(PLACE_BITS, name=f"lag_{n}") for n in lanes]
+        # ``lag`` of a lane is registered, so ``shown`` goes through a register stage beside it.
         m.d.sync += [block.eq(block + self.valid), shown.eq(self.counted & self.valid.replicate(self.lanes)), moved.eq(0)]
         for n in lanes:
             lag = Signal(PLACE_BITS, name=f"new_lag_{n}")
@@ -101,12 +114,14 @@ class Deskew(wiring.Component):
         return m
 
     def _compare(self, m, lags, upset):
-        """Twice over the lanes, two cycles for each: first for the latest, then for the distance of each from it."""
+        """Goes over the lanes twice, two cycles for each: first for the latest, then for the distance of each from it."""
         lane, second, looked = Signal(range(max(self.lanes, 2))), Signal(), Signal(PLACE_BITS)
         latest, found, failed = Signal(PLACE_BITS), Signal(), Signal()
         settle, used = Signal(range(DESKEW_BLOCKS + 1)), self.use.bit_select(lane, 1)
         ahead, later = Signal(PLACE_BITS), Signal()
+        # Lags wrap around, so the sign of a difference tells which is later. The first lane in use has none to compare with.
         m.d.comb += [ahead.eq(latest - looked), later.eq(ahead[-1] | ~found)]
+        # The choice of a lag takes the first of the two cycles (a register stage), its use the second.
         with m.Switch(lane):
             for n, lag in enumerate(lags):
                 with m.Case(n):

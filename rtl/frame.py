@@ -1,4 +1,13 @@
-"""What the two ends of a link tell each other: the header of a frame, its sequence, and the state of a receiver."""
+"""Frames carry flits and link state: their header, the arithmetic of sequences, and what a receiver tells the far end.
+
+The words:
+
+* *frame*: what one slot of the line carries; it has a flit (*data*) or link state alone
+* *sequence*: the number of a flit since the link was reset, modulo 255, the same when it is sent again
+* *answer*: the last sequence received in order; an answer that is a *NAK* asks for what comes after it
+* *limit*: how many flits may ever be sent in a virtual channel, modulo 256; it takes the place of single credits, of which
+  a lost frame would lose some
+"""
 
 from amaranth import Mux
 from amaranth.lib import data
@@ -8,39 +17,41 @@ from lightfabric.model.spec import ChipletSpec
 
 HEADER = data.StructLayout(HEADER_FIELDS)
 NEVER_RECEIVED = SEQUENCES - 1
-"""The last sequence in order of an end that has received none: the one before the first, 0."""
+"""An end that has received nothing says that the sequence before the first one, 0, was its last."""
 
 
 def frame_layout(spec: ChipletSpec) -> data.StructLayout:
-    """What the CRC covers: header and payload."""
+    """Lays out what the CRC of a frame covers: header and payload."""
     return data.StructLayout({"header": HEADER, "payload": spec.payload_bytes * 8})
 
 
 def state_layout(spec: ChipletSpec) -> data.StructLayout:
-    """What a receiver tells the other end's transmitter.
+    """Lays out the state of a receiver, which its end tells the other end's transmitter.
 
-    ``received`` is the last sequence received in order, ``wanting`` is 1 while a later flit is known to be missing,
-    ``limits`` are the flits that may ever be sent in each virtual channel since the link was reset, modulo 256.
+    ``received`` is the last sequence received in order; ``wanting`` is 1 while a NAK is pending, because a later flit is
+    known to be missing; ``limits`` are those of each virtual channel.
     """
     limits = data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)
     return data.StructLayout({"received": SEQUENCE_BITS, "wanting": 1, "limits": limits})
 
 
-def news_layout(spec: ChipletSpec) -> data.StructLayout:
-    """What a receiver hears of the other end's.
+def peer_state_layout(spec: ChipletSpec) -> data.StructLayout:
+    """Lays out the state of the other end's receiver as it is heard from its frames.
 
-    In the cycle after ``sequence``, with ``answer``, that is its ``received``, and ``wanting`` is new. ``limits`` hold.
+    ``answer`` comes in the cycle after ``sequence``: it is 1 if that was an answer, in a good frame or at ``resume``, and a
+    NAK if ``wanting`` is 1. The delay is the register stage that checks the CRC. ``limits`` stay until newer ones come.
     """
     limits = data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)
     return data.StructLayout({"sequence": SEQUENCE_BITS, "answer": 1, "wanting": 1, "limits": limits})
 
 
 def following(sequence):
-    """The sequence after this one. Combinational."""
+    """Gives the sequence that comes after this one. Combinational."""
     return Mux(sequence == SEQUENCES - 1, 0, sequence + 1)[:SEQUENCE_BITS]
 
 
 def distance(first, last):
-    """How many sequences ``last`` is ahead of ``first``, modulo 255. Combinational."""
+    """Counts how many sequences ``last`` is ahead of ``first``, modulo 255. Combinational."""
+    # Below 0 the difference modulo 256 is one more than that modulo 255: ~first is -first - 1.
     ahead = (last - first)[: SEQUENCE_BITS + 1]
     return Mux(ahead[-1], last + ~first, ahead)[:SEQUENCE_BITS]

@@ -1,4 +1,9 @@
-"""The lanes of a line at the receiver: block lock, descrambling, deskew, and the training sets among the beats."""
+"""The receiver finds the blocks on each lane of a line, descrambles them, and aligns the lanes by their training sets.
+
+The words of block lock: a lane *locks* after enough good sync headers in a row; before that a bad header is answered by a
+*slip*, which moves by one bit where its blocks begin, and a *wait* until the blocks show it. A locked lane drops its lock
+only for many bad headers in a *window* of blocks, since bit errors make some.
+"""
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -13,22 +18,22 @@ from lightfabric.rtl.scrambler import Scrambler, descrambled
 from lightfabric.rtl.training_set import MAGIC, SET, SET_BITS, TRAINING_SET, Phase
 
 SLIP_WAIT_BLOCKS = 8
-"""From a slip until the blocks on the line show it: longer than the bit slip of a SerDes takes."""
+"""After a slip so many blocks pass unseen: more than the bit slip of a SerDes takes."""
 LOCK_BLOCKS = 64
-"""Good sync headers in a row that lock, and the window in which a locked lane counts bad ones [IEEE 802.3 49.2.9]."""
+"""So many good sync headers in a row lock; in a window of as many a locked lane counts bad ones [IEEE 802.3 49.2.9]."""
 MOST_BAD_HEADERS = 16
-"""In a window; as many unlock the lane [IEEE 802.3 49.2.9]."""
+"""So many in a window unlock the lane [IEEE 802.3 49.2.9]."""
 SILENT_CYCLES = 256
 """Without a block the receiver has no line: a line in use brings one within 4 cycles."""
 
 
 def beat_layout(spec: ChipletSpec) -> data.StructLayout:
-    """A received beat: plain, lane 0 in the low bits of ``data``."""
+    """Lays out a received beat: plain, lane 0 in the low bits of ``data``."""
     return data.StructLayout({"data": 64 * spec.wavelengths_per_port, "valid": 1, "set_valid": 1, "set": SET})
 
 
 class BlockLock(wiring.Component):
-    """Where the blocks of a lane begin, by their sync headers [IEEE 802.3 49.2.9].
+    """Finds where the blocks of a lane begin, by their sync headers [IEEE 802.3 49.2.9].
 
     Members
     -------
@@ -50,6 +55,7 @@ class BlockLock(wiring.Component):
         m.d.comb += [
             good.eq(self.sync[0] ^ self.sync[1]),
             ends.eq(block == LOCK_BLOCKS - 1),
+            # The register does not count the present bad header yet, so the limit is less by it.
             too_bad.eq(~self.locked | (bad_headers == MOST_BAD_HEADERS - 1)),
         ]
         m.d.sync += self.slip.eq(0)
@@ -67,7 +73,7 @@ class BlockLock(wiring.Component):
 
 
 class Lane(wiring.Component):
-    """One lane of a receiver, descrambled, a cycle later.
+    """Descrambles one lane of a receiver, a cycle later.
 
     Members
     -------
@@ -95,7 +101,8 @@ class Lane(wiring.Component):
             self.slip.eq(lock.slip),
         ]
         descrambler, is_control = Scrambler(descrambled, self.block.bits, "descrambler"), Signal()
-        complements = Signal(SET_BITS)  # where the halves differ: a level of logic less afterwards
+        # Registered where the halves of a block differ, a set is found with a level of logic less afterwards.
+        complements = Signal(SET_BITS)
         with m.If(self.valid):
             m.d.sync += [
                 descrambler.step(),
@@ -151,6 +158,7 @@ class Aligner(wiring.Component):
         count = self.spec.wavelengths_per_port
         silence, relock, valid = Signal(range(SILENT_CYCLES)), Signal(), Signal()
         m.d.comb += relock.eq(self.relock | (silence == SILENT_CYCLES - 1))
+        # Without blocks no header is ever bad: a dark line must drop the locks of the lanes by its silence.
         m.d.sync += [silence.eq(Mux(self.rx.valid, 0, silence + 1)), valid.eq(self.rx.valid)]
         received = []
         for n, block in enumerate(self.rx.blocks):
@@ -170,9 +178,11 @@ class Aligner(wiring.Component):
         return m
 
     def _one(self, m, lane, valid, relock):
+        """Passes a single lane on, which is aligned as soon as it has shown a set."""
         shown, seen, beat = Signal(), Signal(), self.beat
         self._give(m, lane.bits[:SET_BITS], lane.is_set, valid, lane.bits)
-        m.d.sync += shown.eq(beat.set_valid & ~relock & ~self.realign)  # a cycle ahead, for speed
+        # A register stage between the set and ``seen``, for speed.
+        m.d.sync += shown.eq(beat.set_valid & ~relock & ~self.realign)
         with m.If(relock | self.realign):
             m.d.sync += seen.eq(0)
         with m.Elif(shown):
@@ -180,6 +190,7 @@ class Aligner(wiring.Component):
         m.d.comb += self.aligned.eq(seen & lane.locked)
 
     def _several(self, m, lanes, valid, relock):
+        """Delays the lanes until they are aligned, and takes the set of a beat from the first lane that shows one."""
         m.submodules.deskew = deskew = Deskew(len(lanes))
         m.d.comb += [
             deskew.valid.eq(valid),
@@ -206,6 +217,7 @@ class Aligner(wiring.Component):
             with m.If(valid):
                 m.d.sync += [word.eq(delay.o[:64]), are_sets[n].eq(delay.o[64])]
             words.append(word)
+        # Bit errors hide the sets of some lanes; all say the same.
         good = Signal(len(lanes))
         m.d.comb += good.eq(are_sets & self.use)
         first = (good & -good)[: len(lanes)]
@@ -213,6 +225,7 @@ class Aligner(wiring.Component):
         self._give(m, info, good.any(), beat_valid, Cat(words))
 
     def _give(self, m, info, is_set, valid, bits):
+        """Gives out a beat, and the set that it is."""
         info, beat = data.View(TRAINING_SET, info), self.beat
         m.d.comb += [
             beat.data.eq(bits),

@@ -1,4 +1,4 @@
-"""The line side of a link: frames and training sets to scrambled 64b/66b beats at the line's pace, and back to frames."""
+"""The line side of a link turns frames and training sets into scrambled 64b/66b beats, and beats back into frames."""
 
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -11,14 +11,14 @@ from lightfabric.rtl.scrambler import Scrambler, scrambled
 from lightfabric.rtl.training_set import SET_BITS
 
 BLOCK = data.StructLayout({"sync": 2, "bits": 64})
-"""One 66-bit block: the sync header is sent first, then bit 0 of ``bits``."""
+"""A block has 66 bits: the sync header is sent first, then bit 0 of ``bits``."""
 
 ALL_LANES, LOWER_LANES, UPPER_LANES = 0, 1, 2
-"""Which wavelengths of a port carry frames."""
+"""They say which wavelengths of a port carry frames."""
 
 
 class LineSignature(wiring.Signature):
-    """One 64b/66b block per wavelength in each cycle with ``valid``; no back-pressure.
+    """Carries one 64b/66b block per wavelength in each cycle with ``valid``; no back-pressure.
 
     Members
     -------
@@ -31,7 +31,7 @@ class LineSignature(wiring.Signature):
 
 
 class Pacer(wiring.Component):
-    """``beat`` is 1 in ``spec.blocks_per_cycle`` of the cycles, as evenly as whole cycles allow: the gearbox's rhythm.
+    """Sets the line's rhythm: ``beat`` is 1 in ``spec.blocks_per_cycle`` of the cycles, as evenly as whole cycles allow.
 
     Members
     -------
@@ -46,6 +46,7 @@ class Pacer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         beats, cycles = self.rate.numerator, self.rate.denominator
+        # The line gains ``beats`` a cycle on what was sent, and each beat pays ``cycles`` of them back.
         owed = Signal(range(cycles))
         m.d.comb += self.coming.eq(owed >= cycles - beats)
         m.d.sync += [self.beat.eq(self.coming), owed.eq(Mux(self.coming, owed - (cycles - beats), owed + beats))]
@@ -107,7 +108,9 @@ class Framer(wiring.Component):
             m.d.sync += beat.eq(Mux(self.sets | last, 0, beat + 1))
             if beats > 1:
                 m.d.comb += next_last.eq(~self.sets & (beat == beats - 2))
+        # A register, one stage ahead of the beat: ``load`` decides a whole frame and comes early in its cycle.
         m.d.sync += [last.eq(next_last), second.eq(next_second), may_load.eq(pacer.coming & ~next_second & next_last)]
+        # With several beats the frame is taken a register stage after ``load``; all that happens with it waits as well.
         domain = m.d.comb if beats == 1 else m.d.sync
         domain += [
             now.valid.eq(pacer.beat),
@@ -123,7 +126,7 @@ class Framer(wiring.Component):
         return m
 
     def _step_layout(self) -> data.StructLayout:
-        """What happens in a beat: a frame is taken; a beat of one is sent, the last one; that or a set is shown."""
+        """Lays out what happens in a beat: a frame is taken; a beat of one is sent, the last one; that or a set is shown."""
         flags = dict.fromkeys(("valid", "takes", "sends", "ends", "shows", "is_set"), 1)
         return data.StructLayout({**flags, "beat": range(self.spec.beats_per_flit), "set": SET_BITS})
 
@@ -134,7 +137,7 @@ class Framer(wiring.Component):
         word, field, is_last, is_set, word_valid = Signal(beat_bits), Signal(CRC_BITS), Signal(), Signal(), Signal()
         if spec.beats_per_flit == 1:
             shares = crc.shares(m, Cat(rest, Const(0, CRC_BITS)))
-        else:  # of a first beat, or of a later one; that of the other is 0
+        else:  # a beat is the first of its frame or a later one: the shares of the other kind are 0
             first, second = self.frame[:beat_bits], rest[beat_bits:][:beat_bits]
             shares = crc.registered_shares(m, first, now.takes, may_be_last=False, clear=now.sends & ~now.takes)
             shares = shares ^ crc.registered_shares(m, second, now.sends, clear=now.takes)
@@ -151,11 +154,12 @@ class Framer(wiring.Component):
         self._scramble(m, Cat(word[:-CRC_BITS], Mux(is_last, field, word[-CRC_BITS:])), word_valid, is_set)
 
     def _set_on_each_lane(self, set_):
+        """Numbers the set for each wavelength, and adds its complement, by which a receiver knows a set."""
         infos = [set_ | lane for lane in range(self.spec.wavelengths_per_port)]
         return Cat(Cat(info[:SET_BITS], ~info[:SET_BITS]) for info in infos)
 
     def _scramble(self, m, word, word_valid, is_set):
-        """The last stage: blocks on their wavelengths; on half of them the word's low half, then its high half."""
+        """Puts the blocks on their wavelengths, in the last stage; on half of them the word's low half goes first."""
         count = self.spec.wavelengths_per_port
         piece = Signal()
         with m.If(word_valid):
@@ -164,6 +168,7 @@ class Framer(wiring.Component):
         for lane, block in enumerate(self.line.blocks):
             bits = word.word_select(lane, 64)
             if count > 1:
+                # Both halves of the wavelengths carry the same blocks: a receiver takes those that it has locked.
                 half = lane % (count // 2)
                 bits = Mux(
                     is_set | (self.lanes == ALL_LANES), bits, word.word_select(Mux(piece, half + count // 2, half), 64)
@@ -212,6 +217,7 @@ class Deframer(wiring.Component):
         beat, crc, bits = Signal(range(beats)), FlitCrc(self.spec, "crc"), Signal(self.spec.flit_bytes * 8)
         gathered, gathered_valid = self._gathered(m)
         word, word_valid = Signal(beat_bits), Signal()
+        # The shares of several beats are registered, and the word goes through a register stage beside them.
         domain = m.d.comb if beats == 1 else m.d.sync
         domain += [word.eq(gathered), word_valid.eq(gathered_valid)]
         shares = crc.shares(m, word) if beats == 1 else crc.registered_shares(m, gathered, gathered_valid)
@@ -227,7 +233,7 @@ class Deframer(wiring.Component):
         return m
 
     def _gathered(self, m):
-        """A beat of a frame, from one beat of the line or from two on half of the wavelengths."""
+        """Makes a beat of a frame, from one beat of the line or from two on half of the wavelengths."""
         valid, bits = self.beat_valid & self.frames, len(self.beat)
         if self.spec.wavelengths_per_port == 1:
             return self.beat, valid

@@ -1,4 +1,4 @@
-"""The link: credited flits from one chiplet to the next over a line with errors, by go-back-N replay [UCIe 1.1, retry]."""
+"""A link carries credited flits between chiplets over a line with errors, by go-back-N replay [UCIe 1.1, retry]."""
 
 from amaranth import Cat, Module, Signal
 from amaranth.lib import data, wiring
@@ -25,7 +25,7 @@ TRAINING_STATUS = {
     "exchange_cycles": 32,
     "recovery_cycles": 32,
 }
-"""What the training tells of itself, and its bits."""
+"""The training tells so much of itself; each name has its width in bits."""
 
 EVENTS = data.StructLayout(
     {
@@ -34,18 +34,18 @@ EVENTS = data.StructLayout(
         "violations": 4,
     }
 )
-"""What happens in a cycle: flits sent for the first time and accepted, replays and those of them for want of an
+"""Events say what happens in a cycle: flits sent for the first time and accepted, replays and those of them for want of an
 acknowledgement, frames dropped for their CRC, trainings done again, resets of the far end; credits lost and invented."""
 
 
 def status_layout(spec: ChipletSpec) -> data.StructLayout:
-    """What a link tells of its state; ``credits`` are the flits that it may send in each virtual channel."""
+    """Lays out what a link tells of its state; ``credits`` are the flits that it may send in each virtual channel."""
     lanes = dict.fromkeys(("lanes_locked", "skew_overflow"), spec.wavelengths_per_port)
     return data.StructLayout({**TRAINING_STATUS, **lanes, "credits": data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)})
 
 
 class Link(wiring.Component):
-    """One end of a full-duplex link.
+    """Sends flits to the far end of a full-duplex link, and receives those of the far end.
 
     Every flit that enters ``i`` at one end leaves ``o`` of the other end once, in order within its virtual channel and
     unchanged, whatever the line does to its bits and frames, also over a retraining of the line; flits that the far end
@@ -114,6 +114,7 @@ class Link(wiring.Component):
             transmitter.local.eq(receiver.local),
             transmitter.news.eq(receiver.news),
             training.beat.eq(transmitter.beat),
+            # The sequence received last, of which the other end makes an answer at ``resume``.
             training.local.expected.eq(receiver.local.received),
             training.local.limits.eq(receiver.local.limits),
             training.trouble.eq(transmitter.trouble | receiver.trouble),
@@ -128,12 +129,14 @@ class Link(wiring.Component):
             m.d.comb += self.status[name].eq(getattr(training, name))
         m.d.comb += [self.status.lanes_locked.eq(aligner.locked), self.status.skew_overflow.eq(aligner.skew_overflow)]
         m.d.comb += self.status.credits.eq(Cat(transmitter.credits))
+        # Blocks and layout have the same names, so one that is in neither fails here.
         for block, names in (
             (transmitter, ("sent", "replay", "timeout")),
             (receiver, ("received", "bad", "leaks", "violations")),
         ):
             m.d.comb += [self.events[name].eq(getattr(block, name)) for name in names]
         m.d.comb += [self.events.retraining.eq(training.retrainings), self.events.peer_reset.eq(training.flush)]
+        # The CRC is checked late in its cycle: a register stage keeps it out of the carry of the counter.
         bad = Signal()
         m.d.sync += [bad.eq(receiver.bad), self.crc_errors.eq(self.crc_errors + bad)]
         m.d.sync += self.replays.eq(self.replays + transmitter.replay)

@@ -1,4 +1,13 @@
-"""The receiving half of a link: it accepts each flit once and in order, and books the credits of the far end."""
+"""The receiving half of a link accepts each flit once and in order, and books the credits of the far end.
+
+The words of its state machines:
+
+* *good*, *bad*: a frame whose CRC is right, or not; *numbered*: a frame from whose sequence something follows, because it
+  says it or has a flit
+* *upcoming*: the sequence of the next flit, if none is lost between; *expected*: the next one in order, not yet received
+* *ahead*: a sequence after the expected one; it shows that a flit is missing
+* *peer state*: what good frames tell of the other end's receiver
+"""
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
@@ -8,21 +17,21 @@ from lightfabric.model.codec import ACK, CHANNEL_BITS, CREDIT_BITS, DATA, EXPLIC
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, CreditLedger
 from lightfabric.rtl.crc import implicit_sequence
-from lightfabric.rtl.frame import NEVER_RECEIVED, following, frame_layout, news_layout, state_layout
+from lightfabric.rtl.frame import NEVER_RECEIVED, following, frame_layout, peer_state_layout, state_layout
 from lightfabric.rtl.line import Deframer
 
 BAD_FRAMES_TO_RETRAIN = 16
-"""Frames with a wrong CRC in a row: the beginnings of the frames are lost, or the line is."""
+"""So many frames with a wrong CRC in a row mean that the beginnings of the frames are lost, or the line is."""
 CHECKED = data.StructLayout({**dict.fromkeys(("good", "bad", "numbered", "is_data"), 1), "sequence": SEQUENCE_BITS})
-"""A received frame: right or wrong; if it is right and ``numbered``, its sequence or that of the last flit before it."""
+"""A received frame is good or bad; a numbered one has its own sequence or, without a flit, that of the flit before it."""
 
 
 class Receiver(wiring.Component):
     """Accepts each flit once and in order, and keeps the state that both ends' transmitters need.
 
-    A flit that does not say its sequence is taken for the one after the flit before it; its CRC shows whether it is. A frame
-    with a wrong CRC and a sequence ahead of the next in order mean that a flit is missing; ``local.wanting`` says so until
-    the next in order has come, or until a frame shows that nothing is missing. What came before is dropped.
+    A flit that does not say its sequence is taken for the one after the flit before it; its CRC shows whether it is. A bad
+    frame and a sequence ahead of the expected one mean that a flit is missing: a NAK is pending, ``local.wanting`` is 1,
+    until the expected flit has come or a frame shows that nothing is missing. What was received before is dropped.
 
     Members
     -------
@@ -35,7 +44,7 @@ class Receiver(wiring.Component):
     flush : In(1), the far end was reset: its sequences and limits begin anew
     o : Out(ChannelSignature(spec))
     local : Out(state_layout(spec))
-    news : Out(news_layout(spec))
+    news : Out(peer_state_layout(spec))
     trouble : Out(1), no good frame for too long
     received, bad : Out(1), in one cycle for each flit accepted and each frame dropped for its CRC
     leaks, violations : Out(4), credits found missing, and credits or flits that nobody was due, in this cycle
@@ -55,7 +64,7 @@ class Receiver(wiring.Component):
                 "flush": In(1),
                 "o": Out(ChannelSignature(spec)),
                 "local": Out(state, init={"received": NEVER_RECEIVED}),
-                "news": Out(news_layout(spec)),
+                "news": Out(peer_state_layout(spec)),
                 **flags,
                 "leaks": Out(4),
                 "violations": Out(4),
@@ -73,8 +82,8 @@ class Receiver(wiring.Component):
 
         checked = self._check(m, frame, deframer)
         self._accept(m, checked)
-        self._want(m, checked)
-        self._hear(m, frame.header, checked)
+        self._keep_nak_pending(m, checked)
+        self._take_peer_state(m, frame.header, checked)
         self._count_credits(m)
         bad_run = Signal(range(BAD_FRAMES_TO_RETRAIN + 1))
         m.d.comb += [self.bad.eq(checked.bad), self.trouble.eq(bad_run == BAD_FRAMES_TO_RETRAIN)]
@@ -85,7 +94,7 @@ class Receiver(wiring.Component):
         return m
 
     def _check(self, m, frame, deframer):
-        """A frame a cycle after it came, with its own sequence, and whether it is right."""
+        """Tells a register stage after a frame came which sequence it has, and whether it is good."""
         header, checked = frame.header, Signal(CHECKED)
         upcoming, upcoming_crc = Signal(SEQUENCE_BITS), Signal.like(deframer.error)
         explicit, numbered, valid = Signal(), Signal(), Signal()
@@ -101,16 +110,18 @@ class Receiver(wiring.Component):
             checked.is_data.eq(header.type == DATA),
             checked.sequence.eq(Mux(explicit, header.sequence, upcoming)),
         ]
+        # The bit that says whether a frame is implicit chooses its CRC, so it is sent several times, all equal.
         m.d.comb += checked.good.eq(valid & sure & Mux(is_implicit, implicit_right, explicit_right))
         m.d.comb += checked.bad.eq(valid & ~checked.good)
         after_own, after_upcoming = following(header.sequence), following(upcoming)
-        with m.If(deframer.valid & numbered):  # also where the frame is wrong: most often its header is not
+        # Also where the frame is bad: most often its header is right.
+        with m.If(deframer.valid & numbered):
             m.d.sync += upcoming.eq(Mux(explicit, after_own, after_upcoming))
         if self.spec.beats_per_flit == 1:
             crcs = (implicit_sequence(self.spec, sequence) for sequence in (after_own, after_upcoming))
             with m.If(deframer.valid & numbered):
                 m.d.sync += upcoming_crc.eq(Mux(explicit, *crcs))
-        else:  # no frame in the next cycle
+        else:  # no frame comes in the next cycle, so the trees may begin at a register
             m.d.sync += upcoming_crc.eq(implicit_sequence(self.spec, upcoming))
         m.d.sync += [
             self.o.flit.last.eq(header.last),
@@ -123,6 +134,7 @@ class Receiver(wiring.Component):
         return checked
 
     def _accept(self, m, checked):
+        """Gives out a flit if it is the next one in order."""
         expected = Signal(SEQUENCE_BITS)
         m.d.comb += [
             self.received.eq(checked.good & checked.is_data & (checked.sequence == expected)),
@@ -133,11 +145,11 @@ class Receiver(wiring.Component):
         with m.If(self.flush):
             m.d.sync += [self.local.received.eq(NEVER_RECEIVED), expected.eq(0)]
 
-    def _want(self, m, checked):
-        """A cycle later, with the frame counted in: whether a flit is missing."""
+    def _keep_nak_pending(self, m, checked):
+        """Decides whether a flit is missing, a register stage later, when ``local.received`` counts the frame in."""
         was_bad, was_numbered, was = Signal(), Signal(), Signal(SEQUENCE_BITS)
         m.d.sync += [was_bad.eq(checked.bad), was_numbered.eq(checked.good & checked.numbered), was.eq(checked.sequence)]
-        # Modulo 256 instead of 255 a sequence up to 127 ahead is 1 to 128 ahead: spares a carry.
+        # Taken modulo 256, not 255, a sequence that is 1 to 127 ahead looks 1 to 128 ahead: that spares a carry.
         ahead = (was - self.local.received)[:SEQUENCE_BITS]
         is_ahead = ~ahead[-1] | ~ahead[:-1].any()
         with m.If(self.flush | self.received | (was_numbered & (was == self.local.received))):
@@ -145,11 +157,13 @@ class Receiver(wiring.Component):
         with m.Elif(was_bad | (was_numbered & is_ahead)):
             m.d.sync += self.local.wanting.eq(1)
 
-    def _hear(self, m, header, checked):
-        answers, resumed, asks, channel, credits_ = Signal(), Signal(), Signal(), Signal(CHANNEL_BITS), Signal(CREDIT_BITS)
+    def _take_peer_state(self, m, header, checked):
+        """Takes the state of the other end's receiver from good frames, or from its training at ``resume``."""
+        # All but the sequence waits for the register stage in which the CRC is checked.
+        answers, resumed, is_nak, channel, credits_ = Signal(), Signal(), Signal(), Signal(CHANNEL_BITS), Signal(CREDIT_BITS)
         m.d.sync += [
             answers.eq((header.code == ACK) | (header.code == NAK)),
-            asks.eq((header.code == NAK) | self.resume),
+            is_nak.eq((header.code == NAK) | self.resume),
             resumed.eq(self.resume),
             channel.eq(header.credit_channel),
             credits_.eq(header.credits),
@@ -157,7 +171,7 @@ class Receiver(wiring.Component):
         m.d.comb += [
             self.news.sequence.eq(Mux(self.resume, self.resumed.received, header.sequence)),
             self.news.answer.eq((checked.good & answers) | resumed),
-            self.news.wanting.eq(asks),
+            self.news.wanting.eq(is_nak),
         ]
         for v in range(self.spec.virtual_channels):
             with m.If(self.resume):
@@ -166,9 +180,9 @@ class Receiver(wiring.Component):
                 m.d.sync += self.news.limits[v].eq(credits_)
 
     def _count_credits(self, m):
-        """The far end's credits: conserved, or found and counted where the client side loses or invents them.
+        """Keeps the books of the far end's credits, and counts those that the client side loses or invents.
 
-        The ledgers see all a cycle later, for speed.
+        The ledgers see all of it a register stage later, for speed.
         """
         leaks, violations = [], []
         for v in range(self.spec.virtual_channels):

@@ -1,4 +1,9 @@
-"""The registers behind an AXI4-Lite slave, built from a table of them."""
+"""Registers are built from a table of them, behind an AXI4-Lite slave.
+
+The words of the bus side: address and data of a write are *held* until both are there and the answer before is gone; then it
+*commits*, acts and is answered. A read is *reading*, when the word within each group is chosen, then *grouped*, when the
+group is; an access is *mapped* if its address is that of a register.
+"""
 
 from collections.abc import Iterable
 
@@ -9,13 +14,13 @@ from amaranth.lib.wiring import In, Out
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BITS, WORD_BYTES, Field, Register, Table, verify
 
 OKAY, SLVERR = 0, 2
-"""Responses [ARM IHI 0022E A3.4.4]."""
+"""The slave gives these responses [ARM IHI 0022E A3.4.4]."""
 GROUP_WORDS = 8
 """The first of two steps of a read chooses among so many words."""
 
 
 class AxiLiteSignature(wiring.Signature):
-    """AXI4-Lite with 32-bit data, as the master sees it [ARM IHI 0022E part B].
+    """Carries AXI4-Lite with 32-bit data, as the master sees it [ARM IHI 0022E part B].
 
     Members
     -------
@@ -50,21 +55,22 @@ class AxiLiteSignature(wiring.Signature):
 
 
 def input_layout(table: Table) -> data.StructLayout:
-    """What the block is told: a member per field of kind status, event or count."""
+    """Lays out what the block is told: a member per field of kind status, event or count."""
     return data.StructLayout({f.name: f.input_bits for register in table for f in register.fields if f.input_bits})
 
 
 def control_layout(table: Table) -> data.StructLayout:
-    """What the block tells: a member per field of kind control or pulse."""
+    """Lays out what the block tells: a member per field of kind control or pulse."""
     return data.StructLayout({f.name: f.output_bits for register in table for f in register.fields if f.output_bits})
 
 
 def _control_init(table: Table) -> dict[str, int]:
+    """Gives the outputs as they are after reset."""
     return {field.name: field.reset for register in table for field in register.fields if field.output_bits}
 
 
 class Registers(wiring.Component):
-    """The registers of a table behind an AXI4-Lite slave, and what each field needs of hardware.
+    """Puts the registers of a table behind an AXI4-Lite slave, with the hardware that each field needs.
 
     Address and data of a write may come in any order. A write acts in the cycle after both were taken, or after the answer
     before it was taken if that is later; it is answered, and the outputs have changed, in the cycle after that. A read shows
@@ -101,7 +107,8 @@ class Registers(wiring.Component):
         self._enables: dict[str, Signal] = {}
         self._frozen, self.state = Signal(name="frozen"), {}
         if "freeze" in self.controls.shape().members:
-            m.d.sync += self._frozen.eq(self.controls.freeze)  # a cycle later: what came with the write still counts
+            # A register stage behind the control: what comes in the cycle of the write is still shown.
+            m.d.sync += self._frozen.eq(self.controls.freeze)
         selects, written, kept = self._writes(m)
         words = [self._word(m, *of, written, kept) for of in zip(self.table, selects, strict=True)]
         self._reads(m, words)
@@ -109,7 +116,7 @@ class Registers(wiring.Component):
         return m
 
     def _writes(self, m):
-        """The write side of the bus: a select per register, the bits to set, and the bits that stay."""
+        """Makes the write side of the bus: a select per register, the bits to set, and the bits that stay."""
         bus = self.bus
         address_held, write_address = Signal(), Signal(BUS_ADDRESS_BITS - 2)
         data_held, write_data, write_strobes = Signal(), Signal(WORD_BITS), Signal(WORD_BYTES)
@@ -129,6 +136,7 @@ class Registers(wiring.Component):
             m.d.sync += [data_held.eq(1), write_data.eq(bus.wdata), write_strobes.eq(bus.wstrb)]
         with m.If(bus.bready):
             m.d.sync += bus.bvalid.eq(0)
+        # The last statement wins: a master that keeps ``bready`` at 1 does not end an answer as it begins.
         with m.If(commit):
             m.d.sync += [address_held.eq(0), data_held.eq(0)]
             m.d.sync += [bus.bvalid.eq(1), bus.bresp.eq(Mux(write_mapped, OKAY, SLVERR))]
@@ -136,15 +144,17 @@ class Registers(wiring.Component):
         return selects, write_data & enabled, ~enabled
 
     def _reads(self, m, words: Iterable):
-        """The read side of the bus: the word within each group in one cycle, the group in the next."""
+        """Makes the read side of the bus: the word within each group in one cycle, the group in the next."""
         bus = self.bus
         reading, read_address, grouped, read_mapped = Signal(), Signal(BUS_ADDRESS_BITS - 2), Signal(), Signal()
         self.state |= {"reading": reading, "read_address": read_address, "grouped": grouped, "read_mapped": read_mapped}
+        # The last group is filled up with what an address past the table reads as.
         padded = [*words, *(Const(0, WORD_BITS) for _ in range(-len(self.table) % GROUP_WORDS))]
         parts = [padded[first : first + GROUP_WORDS] for first in range(0, len(padded), GROUP_WORDS)]
         groups = [Signal(WORD_BITS, name=f"group_{number}") for number in range(len(parts))]
         number_bits = (GROUP_WORDS - 1).bit_length()
 
+        # One read at a time: its address stays in its register through both stages.
         m.d.comb += bus.arready.eq(~(reading | grouped | bus.rvalid))
         m.d.sync += [reading.eq(bus.arvalid & bus.arready), grouped.eq(reading)]
         m.d.sync += read_mapped.eq(read_address < len(self.table))
@@ -164,7 +174,7 @@ class Registers(wiring.Component):
                         m.d.sync += bus.rdata.eq(group)
 
     def _word(self, m, register: Register, selected, written, kept):
-        """What the register reads as; ``selected`` is 1 in the cycle in which it is written."""
+        """Gives what the register reads as; ``selected`` is 1 in the cycle in which it is written."""
         reads = []
         for lowest, field in register.placed:
             place = slice(lowest, lowest + field.bits)
@@ -172,6 +182,7 @@ class Registers(wiring.Component):
         return Cat(reads)
 
     def _field(self, m, field: Field, selected, written, kept):
+        """Makes the hardware of a field by its kind, and gives what it reads as."""
         if field.kind == "constant":
             return Const(field.reset, field.bits)
         if field.kind == "status":
@@ -192,6 +203,7 @@ class Registers(wiring.Component):
         return value
 
     def _count(self, m, field: Field):
+        """Counts on in one register while another one shows the count, so that freezing loses nothing."""
         count, shown = Signal(WORD_BITS, name=f"{field.name}_count"), Signal(WORD_BITS, name=f"{field.name}_shown")
         m.d.sync += count.eq(Mux(self.controls.clear_counters, 0, count) + self.inputs[field.name])
         with m.If(~self._frozen):
@@ -199,7 +211,9 @@ class Registers(wiring.Component):
         return shown
 
     def _event(self, m, field: Field, selected, written):
+        """Keeps an event until a 1 is written."""
         event = self._events[field.name] = Signal(field.bits, name=f"{field.name}_event")
+        # The input comes last: an event in the cycle of the write is kept, or software would never see it.
         cleared = written & selected.replicate(field.bits)
         m.d.sync += event.eq(event & ~cleared | self.inputs[field.name])
         return event

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 WORD_BITS = 32
 WORD_BYTES = WORD_BITS // 8
 BUS_ADDRESS_BITS = 12
-"""A page of 4 KiB per link: no two links need to share one."""
+"""Each link has a page of 4 KiB: no two links need to share one."""
 MOST_VIRTUAL_CHANNELS = 8
 
 Kind = Literal["constant", "status", "count", "control", "enable", "pulse", "event"]
@@ -15,7 +15,7 @@ Kind = Literal["constant", "status", "count", "control", "enable", "pulse", "eve
 
 @dataclass(frozen=True)
 class Field:
-    """Bits of a register, and by their kind what they do.
+    """Describes bits of a register, which do by their kind what follows.
 
     * ``constant`` reads as ``reset``.
     * ``status`` reads as the input of the same name; its reset is whatever the input shows.
@@ -46,6 +46,7 @@ class Field:
         _require(self, "bits", 1 <= self.bits <= WORD_BITS, f"from 1 to {WORD_BITS}")
         _require(self, "bits", self.kind != "count" or self.bits == WORD_BITS, f"{WORD_BITS} in a count")
         _require(self, "bits", self.kind not in ("pulse", "enable") or self.bits == 1, f"1 in a field of kind {self.kind}")
+        # A reset of what is not stored would be a promise about an input, or about a counter that starts at 0.
         stored = self.kind in ("constant", "control", "enable")
         _require(self, "reset", 0 <= self.reset < 1 << self.bits, f"from 0 to {(1 << self.bits) - 1}")
         _require(self, "reset", stored or self.reset == 0, f"0 in a field of kind {self.kind}")
@@ -56,23 +57,23 @@ class Field:
 
     @property
     def mask(self) -> int:
-        """The bits of the field, shifted to bit 0."""
+        """Masks the bits of the field, shifted to bit 0."""
         return (1 << self.bits) - 1
 
     @property
     def input_bits(self) -> int:
-        """Width of the input of the same name; 0 if there is none."""
+        """Gives the width of the input of the same name, 0 if there is none."""
         return {"status": self.bits, "event": self.bits, "count": self.step_bits}.get(self.kind, 0)
 
     @property
     def output_bits(self) -> int:
-        """Width of the output of the same name; 0 if there is none."""
+        """Gives the width of the output of the same name, 0 if there is none."""
         return self.bits if self.kind in ("control", "pulse") else 0
 
 
 @dataclass(frozen=True)
 class Register:
-    """A word of 32 bits: its fields, packed from bit 0 on in their order; bits of no field read as 0."""
+    """Packs fields into a word of 32 bits, from bit 0 on in their order; bits of no field read as 0."""
 
     name: str
     fields: tuple[Field, ...]
@@ -88,7 +89,7 @@ class Register:
 
     @property
     def placed(self) -> Iterator[tuple[int, Field]]:
-        """The fields, each with the number of its lowest bit."""
+        """Gives the fields, each with the number of its lowest bit."""
         lowest = 0
         for field in self.fields:
             yield lowest, field
@@ -96,16 +97,16 @@ class Register:
 
     @property
     def reset(self) -> int:
-        """The word after reset, with 0 for the inputs."""
+        """Gives the word after reset, with 0 for the inputs."""
         return sum(field.reset << lowest for lowest, field in self.placed)
 
 
 Table = tuple[Register, ...]
-"""Register n has the offset 4 n."""
+"""A table gives register n the offset 4 n."""
 
 
 def verify(table: Table) -> None:
-    """ValueError unless the registers of the table can be one block."""
+    """Raises ValueError unless the registers of the table can be one block."""
     fields = [field for register in table for field in register.fields]
     names = {"register": [register.name for register in table]}
     names["input"] = [field.name for field in fields if field.input_bits]
@@ -118,9 +119,11 @@ def verify(table: Table) -> None:
     size_bytes = WORD_BYTES * len(table)
     if not 0 < size_bytes <= 1 << BUS_ADDRESS_BITS:
         raise ValueError(f"Table must have from 1 to {(1 << BUS_ADDRESS_BITS) // WORD_BYTES} registers, not {len(table)}")
+    # An interrupt of several bits would need an enable for each of them.
     events = {field.name for field in fields if field.kind == "event" and field.bits == 1}
     if unknown := sorted(set(names["enable"]) - events):
         raise ValueError(f"Table must have an event of one bit for each enable, not none for {', '.join(unknown)}")
+    # Counts read as the block's own controls say, so these must be there.
     wanted = {"freeze": "control", "clear_counters": "pulse"} if any(field.kind == "count" for field in fields) else {}
     for name, kind in wanted.items():
         if (name, kind, 1) not in {(field.name, field.kind, field.bits) for field in fields}:
@@ -128,16 +131,18 @@ def verify(table: Table) -> None:
 
 
 def _require(owner, name: str, holds: bool, must_be: str) -> None:
+    """Raises ValueError, with what the field must be and is, unless it holds."""
     if not holds:
         raise ValueError(f"{type(owner).__name__}.{name} must be {must_be}, not {getattr(owner, name)!r}: {owner.name}")
 
 
 def _alone(name: str, kind: Kind, description: str, *, bits: int = WORD_BITS, **options: int) -> Register:
-    """A register with a field of the same name and nothing else."""
+    """Describes a register that has a field of the same name and nothing else."""
     return Register(name, (Field(name, bits, kind, description, **options),), description)
 
 
 def _named(*names: str) -> tuple[tuple[int, str], ...]:
+    """Numbers the names of values from 0 on."""
     return tuple(enumerate(names))
 
 
@@ -152,6 +157,7 @@ EVENTS = (
     ("peer_was_reset", "The other end was reset."),
 )
 
+# New registers go to the end: software knows the others by their offsets.
 REGISTERS: Table = (
     _alone("id", "constant", "'LF' in the high half, the version of this map in the low half.", reset=0x4C46_0001),
     Register(
@@ -208,4 +214,4 @@ REGISTERS: Table = (
         for v in range(MOST_VIRTUAL_CHANNELS)
     ),
 )  # fmt: skip
-"""The registers of a link, the same for every spec."""
+"""Every link has these registers, whatever its spec."""

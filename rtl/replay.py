@@ -1,4 +1,4 @@
-"""The replay buffer: what a transmitter keeps until the far end has acknowledged it."""
+"""The replay buffer keeps what a transmitter has sent until the far end has acknowledged it."""
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -12,13 +12,18 @@ from lightfabric.rtl.frame import NEVER_RECEIVED, distance, following
 
 
 class ReplayBuffer(wiring.Component):
-    """Flits sent and not yet acknowledged, and the place of a replay among them.
+    """Keeps the flits that were sent and not yet acknowledged, and the place of a replay among them.
 
     ``put`` keeps a flit as the newest, under the sequence ``upcoming``. ``acknowledge``, a cycle after the sequence, frees
     its flit and all before it; one for a sequence that is not kept changes nothing.
     After ``rewind`` all that are kept then are to be sent again: while ``again`` is 1, ``head`` and ``sequence`` are the
     next of them, and ``take`` goes on to the one after. ``busy`` is 1 from the cycle after ``rewind`` until nothing is to be
     sent again; nothing may be put in a cycle with ``rewind`` or ``busy``. What is acknowledged is not sent again.
+
+    The words of the state: flits lie in a ring of memory from ``first`` up to ``end``, the place of the next one put; a
+    replay is at ``place`` and has ``to_send`` flits to go. ``oldest`` is the sequence *freed* last, that of the flit before
+    ``first``, and an answer is ``ahead`` of it by so many flits. A replay is ``behind`` when an answer has freed the flit at
+    its place: it then jumps to ``first``. ``fetched`` is 0 while the memory reads the first flit of a replay.
 
     Members
     -------
@@ -52,19 +57,24 @@ class ReplayBuffer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        depth = 1 << self.spec.replay_flits.bit_length()  # more than are kept: the next place is none of a replay's
+        # More places than flits are kept, so that the place written ahead is none of a replay's.
+        depth = 1 << self.spec.replay_flits.bit_length()
         m.submodules.kept = kept = Memory(shape=flit_layout(self.spec), depth=depth, init=[])
         write, read = kept.write_port(), kept.read_port()
         oldest = Signal(SEQUENCE_BITS, init=NEVER_RECEIVED)  # the sequence last freed
         first, end, place = (Signal(range(depth), name=name) for name in ("first", "end", "place"))
         after_place = (place + 1)[: len(place)]
-        # The next place is written until a flit is put there: ``put`` has not to reach all of the memory.
+        # The place of the next flit is written in every cycle until a flit is put there: ``put`` comes late, and need not
+        # reach the write enable of a wide memory.
         m.d.comb += [write.addr.eq(end), write.data.eq(self.flit), write.en.eq(self.room)]
-        one_beat = self.spec.beats_per_flit == 1  # only then another slot is decided in the cycle after a take
+        # With one beat to a flit the next slot is decided in the cycle after a take: its flit must be read with the take.
+        one_beat = self.spec.beats_per_flit == 1
         m.d.comb += [read.addr.eq(Mux(self.take, after_place, place) if one_beat else place), self.head.eq(read.data)]
 
         ahead, acknowledged, frees = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal()
-        stale = Signal()  # ``ahead`` is from before the last answer freed its flits: that of a repeated frame
+        # ``ahead`` was registered a cycle before it is used. In the cycle after one that frees flits it still counts from
+        # the sequence freed before, so an answer in that cycle is not taken; another one follows.
+        stale = Signal()
         m.d.sync += stale.eq(frees)
         m.d.comb += frees.eq(self.acknowledge & ~stale & (ahead <= self.count))
         m.d.sync += [ahead.eq(distance(oldest, self.acknowledged)), acknowledged.eq(self.acknowledged)]
@@ -73,10 +83,11 @@ class ReplayBuffer(wiring.Component):
             m.d.sync += oldest.eq(acknowledged)
 
         most = self.spec.replay_flits
-        # All outcomes are ready when it is known which one it is.
+        # All outcomes are ready when it is known which one it is; + ~ahead + 2 is - ahead + 1: what is left, and a new flit.
         left, left_after_put = self.count - ahead, self.count + ~ahead + 2
         m.d.sync += self.count.eq(Mux(frees, Mux(self.put, left_after_put, left), Mux(self.put, self.count + 1, self.count)))
         m.d.sync += [first.eq(Mux(frees, first + ahead, first)), end.eq(end + self.put)]
+        # ``room`` is a register: it must hold for the count after this cycle's put, and does not see what it frees.
         m.d.sync += self.room.eq(Mux(self.put, self.count < most - 1, self.count < most))
         with m.If(self.put):
             m.d.sync += [self.newest.eq(self.upcoming), self.upcoming.eq(following(self.upcoming))]

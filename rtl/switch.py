@@ -1,4 +1,4 @@
-"""The switch: input queues, round-robin arbiters, credits."""
+"""A switch takes flits from input queues to outputs, by round-robin arbiters and credits."""
 
 from collections.abc import Sequence
 
@@ -11,19 +11,19 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, Credits, Queue, RoundRobin, flit_layout
 
 CANDIDATE = data.StructLayout({"last": 1, "virtual_channel": CHANNEL_BITS})
-"""What an output needs to know of the flit that an input offers."""
+"""An output needs to know so much of the flit that an input offers."""
 
 Routes = Sequence[int] | data.View
-"""The output for each destination: constant, or a signal."""
+"""Routes give the output for each destination; they are constant or a signal."""
 
 
 def route_bits(spec: ChipletSpec) -> int:
-    """Bits of the number of an output."""
+    """Counts the bits of the number of an output."""
     return (spec.switch_ports - 1).bit_length()
 
 
 class InputPort(wiring.Component):
-    """Queues of one input; offers one head per cycle to the output it wants, the virtual channels taking turns.
+    """Queues the flits of one input and offers one head per cycle to its output, the virtual channels taking turns.
 
     Members
     -------
@@ -54,6 +54,7 @@ class InputPort(wiring.Component):
         m.submodules.turn = turn = RoundRobin(channels)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
         m.d.comb += turn.taken.eq(self.granted)
+        # A head asks for the turn only if its output would take it: a blocked virtual channel does not hold up the others.
         for v in range(channels):
             wanted = Signal(self.spec.switch_ports, name=f"wanted_{v}")
             m.d.comb += [
@@ -67,7 +68,7 @@ class InputPort(wiring.Component):
 
 
 class OutputPort(wiring.Component):
-    """One output: the inputs take turns, a packet keeps its virtual channel until its last flit.
+    """Grants one output to its inputs in turn; a packet keeps its virtual channel until its last flit.
 
     Members
     -------
@@ -102,6 +103,7 @@ class OutputPort(wiring.Component):
         m.d.comb += [turn.requests.eq(self.requests), self.grant.eq(turn.grant), credits_.refund.eq(self.o.credit)]
         m.d.comb += [taken.eq(turn.grant.any()), turn.taken.eq(taken)]
         m.d.sync += self.o.valid.eq(taken)
+        # The header of the winner is needed in this cycle, for credits and packets; its payload only at the output register.
         with m.Switch(turn.grant):
             for p in range(ports):
                 with m.Case(1 << p):
@@ -110,6 +112,7 @@ class OutputPort(wiring.Component):
         for v in range(self.spec.virtual_channels):
             held, holder = Signal(name=f"held_{v}"), Signal(ports, name=f"holder_{v}")
             spends = credits_.spend[v]
+            # Between packets a virtual channel is open to every input, within one to its holder alone.
             m.d.comb += spends.eq(taken & (winner.virtual_channel == v))
             with m.If(credits_.left[v]):
                 m.d.comb += self.open[v].eq(holder | (~held).replicate(ports))
@@ -119,7 +122,7 @@ class OutputPort(wiring.Component):
 
 
 class Switch(wiring.Component):
-    """Input-queued switch with virtual channels and wormhole packets.
+    """Takes each flit from its input to the output of its destination, as wormhole packets in virtual channels.
 
     Latency 2 cycles from input to output when nobody else wants it: one in the queue, one in the output register. Rate
     one flit per cycle per input and per output. A packet keeps its virtual channel of its output from its first to its
@@ -165,9 +168,11 @@ class Switch(wiring.Component):
                     outputs[o].flits[p].eq(inputs[p].flit),
                     grants[p][o].eq(outputs[o].grant[p]),
                 ]
+                # What is open depends on registers alone, so the way from there to the grant and back is no loop.
                 m.d.comb += [inputs[p].open[v][o].eq(outputs[o].open[v][p]) for v in range(self.spec.virtual_channels)]
         return m
 
     def _constant_table(self) -> Value:
+        """Packs the routes into one constant, from destination 0 on."""
         bits = route_bits(self.spec)
         return Const(sum(port << bits * d for d, port in enumerate(self.routes)), bits * len(self.routes))

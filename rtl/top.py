@@ -1,4 +1,4 @@
-"""The Verilog tops: blocks with AXI4 names, clocked by ``clk`` and reset by ``rst`` (synchronous, active high)."""
+"""Verilog tops give blocks AXI4 names, the clock ``clk`` and the reset ``rst`` (synchronous, active high)."""
 
 from amaranth import Cat, ClockDomain, ClockSignal, Module, ResetSignal, Signal
 from amaranth.lib import data, wiring
@@ -15,13 +15,13 @@ from lightfabric.rtl.switch import Switch
 
 
 def _flat_stream(prefix: str, layout: data.StructLayout, flow, against) -> dict[str, wiring.Member]:
-    """Members of one AXI4-Stream: ``flow`` is the direction of the data, ``against`` that of ``tready``."""
+    """Lists the members of one AXI4-Stream: ``flow`` is the direction of the data, ``against`` that of ``tready``."""
     members = {f"{prefix}_t{name}": flow(field.shape) for name, field in layout}
     return {**members, f"{prefix}_tvalid": flow(1), f"{prefix}_tready": against(1)}
 
 
 def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
-    """Members of one line: the 66-bit blocks of wavelength 0 in the low bits, in each its sync header."""
+    """Lists the members of one line; the block of wavelength 0 is in the low bits, and in each block its sync header."""
     bits = spec.wavelengths_per_port * BLOCK.size
     return {
         f"tx{port}_data": Out(bits),
@@ -35,6 +35,7 @@ def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
 
 
 def _clients(spec: ChipletSpec, ports) -> dict[str, wiring.Member]:
+    """Lists the members of the client streams of these ports."""
     members = {}
     for port in ports:
         members |= _flat_stream(f"s{port}_axis", beat_layout(spec), In, Out)
@@ -43,18 +44,19 @@ def _clients(spec: ChipletSpec, ports) -> dict[str, wiring.Member]:
 
 
 def _take(m, top, prefix: str, into):
-    """Connect the stream that enters ``top`` under ``prefix``."""
+    """Connects the stream that enters ``top`` under ``prefix``."""
     m.d.comb += [into.payload[name].eq(getattr(top, f"{prefix}_t{name}")) for name, _ in into.payload.shape()]
     m.d.comb += [into.valid.eq(getattr(top, f"{prefix}_tvalid")), getattr(top, f"{prefix}_tready").eq(into.ready)]
 
 
 def _give(m, top, prefix: str, from_):
-    """Connect the stream that leaves ``top`` under ``prefix``."""
+    """Connects the stream that leaves ``top`` under ``prefix``."""
     m.d.comb += [getattr(top, f"{prefix}_t{name}").eq(from_.payload[name]) for name, _ in from_.payload.shape()]
     m.d.comb += [getattr(top, f"{prefix}_tvalid").eq(from_.valid), from_.ready.eq(getattr(top, f"{prefix}_tready"))]
 
 
 def _join_line(m, top, port: str, tx, rx, slip):
+    """Connects both directions of a line to the members of ``top``."""
     m.d.comb += [
         getattr(top, f"tx{port}_data").eq(Cat(block.as_value() for block in tx.blocks)),
         getattr(top, f"tx{port}_valid").eq(tx.valid),
@@ -65,7 +67,7 @@ def _join_line(m, top, port: str, tx, rx, slip):
 
 
 class AxiLink(wiring.Component):
-    """One end of a link with a client stream each way and its registers; ``tdest`` and ``tuser`` arrive as they were sent.
+    """Joins one end of a link to its registers and a client stream each way; ``tdest`` and ``tuser`` arrive as sent.
 
     The streams belong to the clock ``client_clk`` with the reset ``client_rst``, all else to ``clk`` with ``rst``; any two
     clocks will do. A reset of the client cuts the packets that are on their way through the crossing, and nothing else.
@@ -90,11 +92,13 @@ class AxiLink(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         spec = self.spec
+        # A domain of this block alone: two links of a design may have clients of different clocks.
         m.domains.client = ClockDomain(local=True)
         m.d.comb += [ClockSignal("client").eq(self.client_clk), ResetSignal("client").eq(self.client_rst)]
         m.submodules.ingress = ingress = Ingress(spec, self.address)
         m.submodules.egress = egress = Egress(spec)
         m.submodules.link = link = Link(spec)
+        # The two clocks know nothing of each other, and only these crossings see both.
         m.submodules.inwards = inwards = StreamCrossing(beat_layout(spec), i_domain="client", o_domain="sync")
         m.submodules.outwards = outwards = StreamCrossing(delivered_layout(spec), i_domain="sync", o_domain="client")
         wiring.connect(m, inwards.o, ingress.i)
@@ -109,11 +113,13 @@ class AxiLink(wiring.Component):
         return m
 
     def _add_registers(self, m, link):
+        """Puts the registers on the bus, and shows them what the link tells."""
         m.submodules.registers = registers = Registers()
         for name, member in registers.bus.signature.members.items():
             inside, outside = getattr(registers.bus, name), getattr(self, f"s_axil_{name}")
             m.d.comb += inside.eq(outside) if member.flow is In else outside.eq(inside)
         status, events, inputs = link.status, link.events, registers.inputs
+        # Events are changes of the status, so each needs the status of the cycle before.
         was_up, was_narrow, narrow = Signal(), Signal(), Signal()
         m.d.sync += [was_up.eq(status.active), was_narrow.eq(narrow)]
         m.d.comb += [
@@ -143,12 +149,13 @@ class AxiLink(wiring.Component):
         same = ("state", "config_mismatch", "peer_reset", "lanes_locked", "skew_overflow")
         for name in (*same, "lock_cycles", "align_cycles", "exchange_cycles", "recovery_cycles"):
             m.d.comb += inputs[name].eq(status[name])
+        # The map is the same for every spec: virtual channels that this one has not read as 0.
         for v in range(self.spec.virtual_channels):
             m.d.comb += inputs[f"credits_{v}"].eq(status.credits[v])
 
 
 class AxiSwitch(wiring.Component):
-    """The switch with a client at every port; port p has the address p.
+    """Joins the switch to a client at every port; port p has the address p.
 
     Members
     -------
@@ -163,6 +170,7 @@ class AxiSwitch(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.switch = switch = Switch(self.spec, self.routes)
+        # Verilog 2005 has no arrays of ports: each port has its number in its name.
         for port in range(self.spec.switch_ports):
             m.submodules[f"ingress_{port}"] = ingress = Ingress(self.spec, port)
             m.submodules[f"egress_{port}"] = egress = Egress(self.spec)
@@ -174,7 +182,7 @@ class AxiSwitch(wiring.Component):
 
 
 class AxiChiplet(wiring.Component):
-    """The chiplet: ``spec.ports`` client streams each way and as many lines.
+    """Gives the chiplet flat names: ``spec.ports`` client streams each way and as many lines.
 
     Members
     -------
@@ -204,4 +212,4 @@ class AxiChiplet(wiring.Component):
 
 
 tops: dict[str, type[wiring.Component]] = {"link": AxiLink, "switch": AxiSwitch, "chiplet": AxiChiplet}
-"""The component behind each block that can be written as Verilog; all are made from a ``ChipletSpec`` alone."""
+"""Each block that can be written as Verilog has its component here; all are made from a ``ChipletSpec`` alone."""

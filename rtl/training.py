@@ -45,7 +45,7 @@ from lightfabric.rtl.training_set import (
 from lightfabric.rtl.training_state import Bounds, State
 
 CAUSES = data.StructLayout(dict.fromkeys(("again", "lanes_fail", "other_fails", "anew"), 1))
-"""Why a training begins: asked for or lost, a failure of these lanes or of the other end, or anew with all lanes."""
+"""A training begins again because it is asked for or lost, after a failure of these lanes or the other end, or anew."""
 
 TIME_BITS = 32
 
@@ -374,7 +374,7 @@ class _HeardSet:
 
 
 def connect(m: Module, aligner: Aligner, training: Training) -> None:
-    """All between the two: locks and alignment, what is heard, the lanes in use."""
+    """Connects all between the two: locks and alignment, what is heard, the lanes in use."""
     beat, heard = aligner.beat, training.heard
     m.d.comb += [
         heard.valid.eq(beat.valid),

@@ -1,4 +1,8 @@
-"""What a training set says, and the parameters that the two ends of a line tell each other in sets."""
+"""Training sets carry the parameters that the two ends of a line tell each other.
+
+A *set* is one block on each lane; 16 sets are a *cycle*, and the place of a set in it, its *phase*, says which parameter its
+*word* is.
+"""
 
 from amaranth import Const
 from amaranth.lib import data
@@ -9,42 +13,43 @@ from lightfabric.model.spec import ChipletSpec
 PROTOCOL_VERSION = 1
 
 SET_BITS = 32
-"""Information in a training set; the other half of its block is the complement."""
+"""A training set has so many bits of information; the other half of its block is the complement."""
 LANE_BITS = 5
-"""Of a training set, the low ones: the number of the wavelength that carries it."""
+"""The lowest bits of a training set are the number of the lane that carries it."""
 
 PHASES = 16
-"""Sets in a cycle."""
+"""A cycle has so many sets."""
 MAGIC = 0b10110
+"""Each set ends with this pattern, which tells it from other control blocks."""
 TRAINING_SET = data.StructLayout({"lane": LANE_BITS, "phase": 4, "step": 2, "word": 16, "magic": 5})
-"""Information in a training set; the low half of a control block, whose high half is the complement.
+"""The information of a set is the low half of a control block, whose high half is the complement.
 
 The sets of a beat differ in the lane only. ``word`` is the parameter word of the number ``phase``; from ``Phase.COUNTED`` on
 it is the number of the cycle, by which lanes that are far apart are told from those that are together.
 """
 SET = data.StructLayout({"phase": 4, "step": 2, "word": 16})
-"""What the sets of a beat say."""
+"""The sets of a beat say this, all the same."""
 HEARD = data.StructLayout({"valid": 1, "set_valid": 1, "set": SET})
-"""Of a received beat, all but its data: ``set_valid`` implies ``valid``."""
+"""This is heard of a beat, all but its data; ``set_valid`` implies ``valid``."""
 
 TRAININGS = data.StructLayout({"own": 7, "echoes": 1, "other": 7, "reserved": 1})
-"""The number of this end's training, and with ``echoes`` that of the other end's training that it takes part in."""
+"""An end says the number of its training and, with ``echoes``, that of the other end's training that it takes part in."""
 
 
 class Phase:
-    """The phases whose parameter word has a meaning; those of the limits and of the cycle's number go on from theirs."""
+    """Names the phases whose word has a meaning; those of the limits and of the cycle's number go on from theirs."""
 
     CONFIG, REQUEST, EXPECTED, NUMBER, LIMITS = range(5)
     COUNTED = 12
 
 
 def parameters_layout(spec: ChipletSpec) -> data.StructLayout:
-    """What an end's receiver tells the other end's transmitter: the sequence it expects, credit limits."""
+    """Lays out what a receiver tells the other end's transmitter: the sequence received last, and credit limits."""
     return data.StructLayout({"expected": SEQUENCE_BITS, "limits": data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)})
 
 
 def config_code(spec: ChipletSpec) -> int:
-    """16 bits that must be equal at both ends: version, wavelengths, virtual channels, CRC, flit size."""
+    """Packs into 16 bits what must be equal at both ends: version, wavelengths, virtual channels, CRC, flit size."""
     fields = (
         (PROTOCOL_VERSION, 6),
         (spec.wavelengths_per_port.bit_length() - 1, 3),
@@ -54,6 +59,7 @@ def config_code(spec: ChipletSpec) -> int:
     )
     code = 0
     for value, bits in fields:
+        # A value that is cut off would make two different configurations look equal.
         assert value < 1 << bits
         code = code << bits | value
     return code

@@ -1,4 +1,4 @@
-"""The states of a training, and how long each may take before it has failed."""
+"""A training goes through states, each of which may take so long before it has failed."""
 
 from amaranth.lib import enum
 
@@ -6,7 +6,7 @@ from lightfabric.model.spec import ChipletSpec
 
 
 class State(enum.Enum, shape=4):
-    """The states of a training, in their order; trouble leads back to LOCK, a last failure to DOWN.
+    """Names the states of a training in their order; trouble leads back to LOCK, a last failure to DOWN.
 
     LOCK and ALIGN wait for the lanes, EXCHANGE for the parameters of the other end, CONFIRM until that has those of this
     end, START for the cycle of sets before the first frame; frames flow in ACTIVE.
@@ -23,7 +23,7 @@ class State(enum.Enum, shape=4):
 
 
 class Bounds:
-    """Bounds tell how many beats of the line each state may take, and why so many.
+    """Tells how many beats of the line each state may take, and why so many.
 
     A lane at a wrong bit sees a bad header after 2 blocks on average and then waits 8: 66 slips take about 660 blocks, and
     64 good headers lock. ``lock`` leaves room for two rounds, for a good place may be passed over because of a bit error.
@@ -32,7 +32,7 @@ class Bounds:
     lock = 2048
     down = 2048
     room = 2048
-    """For a fibre far beyond ``reach_m``, and for 128 cycles of sets, of which one in 5 is lost at a bit error in 1000."""
+    """It has room for a fibre far beyond ``reach_m``, and for 128 cycles of sets; a bit error in 1000 loses one in 5."""
     stable_slots = 2048
     """Trouble in the first slots of service is a failure of these lanes: more than three replay timeouts of 375 flits."""
 
@@ -44,6 +44,7 @@ class Bounds:
         self.stable = self.stable_slots * spec.beats_per_flit
 
     def of_states(self) -> list[tuple[State, int]]:
-        """The bound of each state that has one."""
+        """Lists the bound of each state that has one."""
+        # ACTIVE may last for ever: its bound tells early trouble, a failure, from late trouble.
         names = ("lock", "align", "exchange", "confirm", "start", "down")
         return [(State.ACTIVE, self.stable), *((State[name.upper()], getattr(self, name)) for name in names)]

@@ -1,4 +1,15 @@
-"""The transmitting half of a link: it gives each slot of the line a frame, and replays what is not acknowledged."""
+"""The transmitting half of a link gives each slot of the line a frame, and replays what is not acknowledged.
+
+The words of its state machines:
+
+* *slot*: the chance to send one frame; it is *decided* in the cycle in which the framer says ``load``
+* *staged*: the flit that goes next unless a replay goes before; it has spent its credit
+* *explicit*, *implicit*: a frame says its sequence, or is known by its CRC to have the one after the flit before it
+* *jump*: the next flit does not follow the one sent last, so it must say its sequence
+* *NAK*: an answer that asks for what comes after the sequence it says; *progress*: an answer that freed flits
+* *patience*: slots to go until another NAK for the same sequence is heeded, a round trip in all
+* *trouble*: replays did not help, the line is to be trained again
+"""
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
@@ -7,15 +18,15 @@ from amaranth.lib.wiring import In, Out
 from lightfabric.model.codec import ACK, CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, Queue, RoundRobin, flit_layout, one_hot_mux
-from lightfabric.rtl.frame import HEADER, frame_layout, news_layout, state_layout
+from lightfabric.rtl.frame import HEADER, frame_layout, peer_state_layout, state_layout
 from lightfabric.rtl.line import Framer, LineSignature
 from lightfabric.rtl.replay import ReplayBuffer
 from lightfabric.rtl.training_set import SET_BITS
 
 REPLAY_TIMEOUT_SLOTS = 375
-"""Slots without an acknowledgement after which the transmitter replays [UCIe 1.1, retry]."""
+"""After so many slots without an acknowledgement the transmitter replays [UCIe 1.1, retry]."""
 REPLAYS_TO_RETRAIN = 3
-"""Replays without an acknowledgement after which the link retrains [UCIe 1.1, retry]."""
+"""After so many replays without an acknowledgement the link retrains [UCIe 1.1, retry]."""
 
 
 class Transmitter(wiring.Component):
@@ -35,7 +46,7 @@ class Transmitter(wiring.Component):
     i : In(ChannelSignature(spec))
     line : Out(LineSignature(spec))
     local : In(state_layout(spec))
-    news : In(news_layout(spec))
+    news : In(peer_state_layout(spec))
     sets : In(1), send training sets
     set : In(32)
     lanes : In(2)
@@ -56,7 +67,7 @@ class Transmitter(wiring.Component):
                 "i": In(ChannelSignature(spec)),
                 "line": Out(LineSignature(spec)),
                 "local": In(state_layout(spec)),
-                "news": In(news_layout(spec)),
+                "news": In(peer_state_layout(spec)),
                 "credits": Out(CREDIT_BITS).array(spec.virtual_channels),
                 **training,
                 **events,
@@ -68,7 +79,8 @@ class Transmitter(wiring.Component):
         spec = self.spec
         m.submodules.framer = framer = Framer(spec)
         domain = m.d.comb if spec.beats_per_flit == 1 else m.d.sync
-        self.heard = Signal.like(self.news, name="heard")  # a cycle later, for speed, where slots are longer
+        # What is heard of the far end has a register stage of its own where slots are longer than a cycle, for speed.
+        self.heard = Signal.like(self.news, name="heard")
         domain += self.heard.eq(self.news)
         m.submodules.buffer = buffer = ReplayBuffer(spec)
         wiring.connect(m, framer.line, wiring.flipped(self.line))
@@ -80,7 +92,7 @@ class Transmitter(wiring.Component):
         ]
 
         new, ready, framing = Signal(), Signal(), Signal()
-        # While a flit has several beats, none is decided in the cycle after the last set.
+        # With several beats ``framing`` is a register stage behind: no flit is decided in the cycle after the last set.
         domain += framing.eq(~self.sets)
         staged, staged_valid = self._stage(m, new)
         m.d.comb += [
@@ -99,13 +111,13 @@ class Transmitter(wiring.Component):
         return m
 
     def _stage(self, m, new):
-        """The next flit, taken from its queue by its turn, at the cost of a credit."""
+        """Takes the next flit from its queue, by turns, at the cost of a credit."""
         spec = self.spec
         m.submodules.queue = queue = Queue(spec)
         m.submodules.turn = turn = RoundRobin(spec.virtual_channels)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
         staged, vacant, stages, linked = Signal(flit_layout(spec)), Signal(), Signal(), Signal()
-        valid, will_be_valid, loads = Signal(), Signal(), Signal(init=1)  # ``loads`` has many to reach
+        valid, will_be_valid, loads = Signal(), Signal(), Signal(init=1)
         m.d.comb += [
             vacant.eq(linked & (~valid | new if spec.beats_per_flit == 1 else ~valid)),
             stages.eq(vacant & turn.requests.any()),
@@ -114,12 +126,14 @@ class Transmitter(wiring.Component):
             queue.pop.eq(turn.grant & vacant.replicate(spec.virtual_channels)),
         ]
         m.d.sync += valid.eq(will_be_valid)
+        # ``loads`` has every bit of a flit to reach: where slots allow, it is known a cycle ahead.
         if spec.beats_per_flit == 1:
             m.d.comb += loads.eq(vacant)
         else:
             m.d.sync += loads.eq(~will_be_valid)
         with m.If(loads):
             m.d.sync += staged.as_value().eq(one_hot_mux(turn.grant, queue.heads))
+        # Until the far end has told its limits, those of before its reset must not let a flit through.
         with m.If(self.flush):
             m.d.sync += linked.eq(0)
         with m.Elif(self.heard.answer):
@@ -129,47 +143,57 @@ class Transmitter(wiring.Component):
         return staged, valid
 
     def _spend(self, m, v, queue, turn, is_staged):
-        """Requests a turn where there is a flit and a credit; both are looked at a cycle ahead."""
+        """Requests a turn where there is a flit and a credit; both are looked at a cycle ahead.
+
+        ``sent`` counts flits as the limit does, and ``after`` is one more: the count as it is if this cycle pops a flit.
+        """
         sent, after = Signal(CREDIT_BITS, name=f"sent_{v}"), Signal(CREDIT_BITS, name=f"after_{v}", init=1)
         pop, limit = queue.pop[v], self.heard.limits[v]
         m.d.comb += self.credits[v].eq(limit - sent)
         first, second = queue.valid[v] & (sent != limit), queue.more[v] & (after != limit)
         m.d.sync += turn.requests[v].eq(Mux(pop, second, first))
+        # The far end counts from 0 again; a staged flit is the first one that it will see.
         with m.If(self.flush):
             m.d.sync += [sent.eq(is_staged), after.eq(Mux(is_staged, 2, 1))]
         with m.Elif(pop):
             m.d.sync += [sent.eq(after), after.eq(after + 1)]
 
     def _replay(self, m, load, buffer):
-        """When to send again what is kept."""
-        asked, wanted, timed_out, resumed, wants = (Signal() for _ in range(5))
+        """Decides when to send again what is kept.
+
+        A NAK is registered (``nak``) and then heeded unless it is for the sequence of the last replay (``answered``) and
+        patience is not over: what was sent since may be on its way. ``last_heard`` and ``after`` follow it, a stage each.
+        """
+        nak, nak_heeded, timed_out, resumed, starts = (Signal() for _ in range(5))
         last_heard, after, answered = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS)
         differs, tries = Signal(), Signal(range(REPLAYS_TO_RETRAIN + 1))
-        # Slots to go; -1 when there is none, which their sign shows at once.
+        # Slots to go, less one: they end at -1, which the sign shows without a comparison.
         patience = Signal(range(-1, self.spec.replay_flits), init=-1)
         to_timeout = Signal(range(-1, REPLAY_TIMEOUT_SLOTS), init=REPLAY_TIMEOUT_SLOTS - 1)
         heard = self.heard
-        m.d.sync += [asked.eq(heard.answer & heard.wanting), last_heard.eq(heard.sequence), after.eq(last_heard)]
+        m.d.sync += [nak.eq(heard.answer & heard.wanting), last_heard.eq(heard.sequence), after.eq(last_heard)]
         with m.If(self.resume):
             m.d.sync += resumed.eq(1)
-        with m.Elif(asked):
+        with m.Elif(nak):
             m.d.sync += resumed.eq(0)
-        m.d.sync += [buffer.rewind.eq(wants), self.timeout.eq(timed_out & wants)]
+        m.d.sync += [buffer.rewind.eq(starts), self.timeout.eq(timed_out & starts)]
         m.d.comb += [
             timed_out.eq(to_timeout[-1] & ~self.sets),
-            wanted.eq(asked & (patience[-1] | differs | resumed)),
-            wants.eq((wanted | timed_out) & (buffer.count != 0) & ~buffer.rewind),
+            nak_heeded.eq(nak & (patience[-1] | differs | resumed)),
+            starts.eq((nak_heeded | timed_out) & (buffer.count != 0) & ~buffer.rewind),
             self.replay.eq(buffer.rewind),
         ]
         with m.If(buffer.progress | buffer.rewind | (buffer.count == 0)):
             m.d.sync += to_timeout.eq(REPLAY_TIMEOUT_SLOTS - 1)
         with m.Elif(load & ~timed_out):
             m.d.sync += to_timeout.eq(to_timeout - 1)
-        m.d.sync += differs.eq(Mux(wants, after != last_heard, answered != last_heard))  # ``answered`` from ``after``
-        with m.If(wants):
+        # In the cycle of ``starts`` the register ``answered`` is still the old one: it will be ``after``.
+        m.d.sync += differs.eq(Mux(starts, after != last_heard, answered != last_heard))
+        with m.If(starts):
             m.d.sync += [answered.eq(after), patience.eq(self.spec.replay_flits - 1)]
         with m.Elif(load & ~patience[-1]):
             m.d.sync += patience.eq(patience - 1)
+        # Tries from before a training say nothing about the line as it is after it.
         with m.If(buffer.progress | self.sets):
             m.d.sync += tries.eq(0)
         with m.Elif(buffer.rewind & (tries != REPLAYS_TO_RETRAIN)):
@@ -177,7 +201,7 @@ class Transmitter(wiring.Component):
         m.d.comb += self.trouble.eq(buffer.rewind & (tries == REPLAYS_TO_RETRAIN))
 
     def _frame(self, m, framer, buffer, staged, ready, framing):
-        """What the next slot carries."""
+        """Makes the frame of the next slot."""
         spec = self.spec
         own, unsent, sends, explicit, implicit = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal(), Signal(), Signal()
         explicit_turn, jumped, credit_channel = Signal(init=1), Signal(), Signal(range(spec.virtual_channels))
@@ -198,7 +222,7 @@ class Transmitter(wiring.Component):
         with m.Elif(framer.load & sends):
             m.d.sync += jumped.eq(0)
 
-        # The framer takes a frame of several beats a cycle after its slot was decided; its flit is still there.
+        # The framer takes a frame of several beats a register stage after its slot was decided; its flit is still there.
         domain = m.d.comb if spec.beats_per_flit == 1 else m.d.sync
         header, again, is_data, is_implicit, sequence = Signal(HEADER), Signal(), Signal(), Signal(), Signal(SEQUENCE_BITS)
         domain += [

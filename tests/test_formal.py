@@ -184,6 +184,15 @@ def test_a_proof_ends_where_the_buffer_in_a_queue_does_not(name, change, monkeyp
         PROOFS["flit-order"].harness().elaborate(None)
 
 
+@pytest.mark.parametrize("case", DECLARED, ids=lambda case: case[0])
+def test_a_proof_speaks_of_the_block_that_is_proven(case):
+    proof, parameter, module, owner = case
+    elaborated = []
+    block = declared(getattr(module, owner), elaborated.append)
+    replace(PROOFS[proof], harness=partial(PROOFS[proof].harness, **{parameter: block})).rtlil()
+    assert len(elaborated) == 1
+
+
 def test_a_proof_does_not_depend_on_the_names_of_variables():
     source = inspect.getsource(replay)
     names = "ahead|stale|oldest|first|end|place|to_send|behind"

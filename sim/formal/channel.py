@@ -1,4 +1,4 @@
-"""Proofs of the channel: queue, credits, arbiter and the books of the far end's credits."""
+"""The channel is proven here: its queue, credits, arbiter, and the books of the far end's credits."""
 
 from amaranth import Cat, Mux, Signal, Value
 from amaranth.hdl import Assert, Cover
@@ -18,7 +18,7 @@ def flags_follow(fifo, full, depth: int):
 
 
 class CreditLoop(Harness):
-    """A sender that respects its credits, a channel of one cycle each way, a queue that is popped at will.
+    """Joins a sender that respects its credits and a queue that is popped at will by a channel of one cycle each way.
 
     Members
     -------
@@ -40,6 +40,7 @@ class CreditLoop(Harness):
         sent = (self.send & credits_.left.bit_select(self.channel, 1))[0]
         m.d.comb += [credits_.spend.bit_select(self.channel, 1).eq(sent), credits_.refund.eq(refund)]
         m.d.comb += queue.pop.eq(self.pop)
+        # A register each way, as on a real channel: flits and credits on their way belong to the sum.
         m.d.sync += [queue.i.valid.eq(sent), queue.i.flit.virtual_channel.eq(self.channel), refund.eq(queue.i.credit)]
 
         for v in range(self.spec.virtual_channels):
@@ -58,7 +59,7 @@ class CreditLoop(Harness):
 
 
 class FlitOrder(Harness):
-    """A queue filled and popped at will, with an arbitrary flit of each virtual channel watched on its way.
+    """Fills and pops a queue at will, and watches an arbitrary flit of each virtual channel on its way.
 
     The watched flit must be at the head when as many flits have left as were before it, and the queue must offer a head
     exactly when more flits went in than came out: the k-th flit out is the k-th flit in.
@@ -102,6 +103,7 @@ class FlitOrder(Harness):
 
         module = Inside(fifo)
         produce, consume, full = (module[name] for name in ("produce", "consume", "full"))
+        # A read port of the harness's own: the watched flit is proven to be in its place while it waits.
         probe = module.submodules.storage.read_port(domain="comb")
         m.d.comb += [
             probe.addr.eq((consume + ahead) % modulo),
@@ -113,7 +115,7 @@ class FlitOrder(Harness):
 
 
 class Turns(Harness):
-    """Requesters that come and go, and a user that takes the grant or not.
+    """Lets requesters come and go, and a user take the grant or not.
 
     Members
     -------
@@ -136,6 +138,7 @@ class Turns(Harness):
             Assert((grant & ~self.requests) == 0, "only who requests is granted"),
             Assert(grant.any() == self.requests.any(), "somebody is granted if somebody requests"),
         ]
+        # The register masks whom the turn comes to next: it is that of each requester as the last one, and none other.
         last = [above == everyone & ~((2 << p) - 1) for p in range(count)]
         m.d.comb += Assert(Cat(last).any(), "invariant: a turn")
         for i in range(count):
@@ -152,7 +155,7 @@ class Turns(Harness):
 
 
 class Ledger(Harness):
-    """The books of a virtual channel between a far sender that keeps its limit and a client that keeps the rules.
+    """Keeps the books between a far sender that respects its limit and a client that keeps the rules.
 
     The sender hears of the limit late. The client holds flits and gives a credit for each, or loses one without. After a
     restart the sender counts from 0 again and may send nothing until it hears of a limit. Leaks are found after a few cycles
@@ -188,6 +191,7 @@ class Ledger(Harness):
             ledger.held.eq(held != 0),
             ledger.restart.eq(self.restart),
         ]
+        # The sender counts for itself: a limit that jumps back would let it send what there is no room for.
         m.d.sync += entered.eq(Mux(self.restart, 0, entered + ledger.flit))
         with m.If(self.restart):
             m.d.sync += heard.eq(0)
@@ -210,7 +214,7 @@ class Ledger(Harness):
         self._soon(m, lost, held)
 
     def _soon(self, m, lost, held):
-        """What is missing is given again within so many cycles after the client has become quiet."""
+        """Asserts that what is missing is given again soon after the client has become quiet."""
         quiet, ledger = Signal(range(self.LEAK_CYCLES + 3)), self.ledger
         with m.If(ledger.flit | (held != 0) | (lost == 0) | ledger.leak):
             m.d.sync += quiet.eq(0)

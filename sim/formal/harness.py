@@ -1,4 +1,4 @@
-"""What all proof harnesses are made of: small specs, the inside of a block, counters and bounds."""
+"""All proof harnesses are made of these: small specs, the inside of a block, counters and bounds."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from lightfabric.model.spec import ChipletSpec
 
 
 class NarrowSpec(ChipletSpec):
-    """A chiplet whose flits carry one byte, to spare the solver the others, and whose replay buffer is as short as is asked.
+    """Describes a chiplet whose flits carry one byte, to spare the solver the others, and whose replay buffer may be short.
 
     A replay buffer that is shorter than the round trip makes a link slower and must not make it wrong.
     """
@@ -25,11 +25,11 @@ class NarrowSpec(ChipletSpec):
 
 
 SMALL = NarrowSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, virtual_channels=2, buffer_flits=3, replay_flits=3)
-"""Buffers of three flits, so that pointers wrap where their bits do not, and the replay buffer is never full."""
+"""Its buffers hold three flits, so that pointers wrap where their bits do not; its replay buffer is never full."""
 SLOW = replace(SMALL, wavelengths_per_port=4, replay_flits=2)
-"""Two beats to a flit: no two slots in a row; a replay buffer with every place in use."""
+"""It has two beats to a flit, so no two slots in a row; in its replay buffer every place is used."""
 TIGHT = replace(SMALL, virtual_channels=1, buffer_flits=2, replay_flits=2)
-"""The least with which anything can overtake, for searches from reset."""
+"""It has the least with which anything can overtake, for searches from reset."""
 
 
 class Inside:
@@ -41,10 +41,12 @@ class Inside:
 
     def __init__(self, block):
         module = block.elaborate(None)
+        # A second elaboration would make other signals, and a proof would speak of those of the first.
         block.elaborate = lambda _: module
         self.submodules = module.submodules
         self._owner, self._state = type(block).__name__, getattr(block, "state", {})
         for name, signal in self._state.items():
+            # What nothing drives stays as it is after reset.
             if signal not in module._driving:
                 raise ValueError(f"{self._owner}.state must hold signals that the block drives, not {name}")
 
@@ -63,21 +65,21 @@ def replaced(block, assignments) -> None:
 
 
 def counts(m, up, down, name: str, most: int):
-    """How often ``up`` less how often ``down`` was 1 before this cycle, at most ``most``."""
+    """Counts how often ``up`` less how often ``down`` was 1 before this cycle, at most ``most``."""
     count = Signal(range(most + 1), name=name)
     m.d.sync += count.eq(count + up - down)
     return count
 
 
 def was(m, value, name: str, init: int = 0):
-    """``value`` in the cycle before; ``init`` in the first."""
+    """Gives ``value`` as it was in the cycle before, and ``init`` in the first."""
     past = Signal.like(value, name=name, init=init)
     m.d.sync += past.eq(value)
     return past
 
 
 def latched(m, happens, name: str):
-    """1 after a cycle in which ``happens`` was."""
+    """Tells whether ``happens`` was 1 in any cycle before."""
     happened = Signal(name=name)
     m.d.sync += happened.eq(happened | happens)
     return happened
@@ -91,10 +93,10 @@ def within(m, most: int, waits, name: str, message: str):
 
 
 class Harness(wiring.Component):
-    """Blocks in an environment whose every input is the solver's choice; ``_prove`` adds both, and what must hold."""
+    """Puts blocks into an environment whose every input the solver chooses; ``_prove`` adds both, and what must hold."""
 
     def elaborate(self, _platform):
-        """The module to prove."""
+        """Makes the module that is proven."""
         m = Module()
         self._prove(m)
         return m

@@ -1,4 +1,4 @@
-"""Proofs of both halves of a link together, with a line between them that loses and spoils what it likes."""
+"""Both halves of a link are proven together, with a line between them that loses and spoils what it likes."""
 
 from amaranth import Cat, Const, Mux, Signal, Value
 from amaranth.hdl import Assert, Assume, Cover
@@ -15,11 +15,11 @@ from lightfabric.rtl.transmitter import Transmitter
 from lightfabric.sim.formal.harness import TIGHT, Harness, Inside, counts, latched, replaced, was
 
 NOISE = ("type", "code", "sequence")
-"""What a receiver looks at in the header of a wrong frame."""
+"""A receiver looks at these fields in the header of a wrong frame."""
 
 
 class LossyLine(Harness):
-    """A transmitter and a receiver with a line between them that does to each frame what it likes.
+    """Joins a transmitter and a receiver by a line that does to each frame what it likes.
 
     A frame waits on the line as long as the line likes. Then it arrives as it was sent, or as noise with a wrong CRC, or
     not at all; and it stays to arrive again, or leaves. The CRC finds all errors. The way back tells of the receiver's
@@ -60,7 +60,7 @@ class LossyLine(Harness):
         ]
 
     def _line(self, m, framer, deframer, again):
-        """One frame on the line, in the place of framer, line and deframer."""
+        """Keeps one frame on the line, in the place of framer, line and deframer."""
         frame, implicit, full = Signal(frame_layout(self.spec)), Signal(SEQUENCE_BITS), Signal()
         arrives, leaves = Signal(), Signal()
         self.is_dropped, self.is_again = Signal(), Signal()  # of the frame on the line: it is lost, it is of a replay
@@ -71,6 +71,7 @@ class LossyLine(Harness):
             self.is_dropped.eq(leaves & self.lost),
             [wrong.header[name].eq(self.noise[name]) for name in NOISE],
         ]
+        # In place of a CRC: the error that a right frame has is that of its sequence, and noise has one that is none.
         error = Mux(self.right, implicit_sequence(self.spec, implicit), no_sequence(self.spec))
         shown = Mux(self.right, frame.as_value(), wrong.as_value())
         replaced(framer, framer.load.eq(self.load & (~full | leaves)))
@@ -81,8 +82,9 @@ class LossyLine(Harness):
             m.d.sync += [frame.eq(framer.frame), implicit.eq(framer.implicit), self.is_again.eq(again)]
 
     def _way_back(self, m):
-        """The receiver's state as it once was; the limits come with it."""
+        """Brings the transmitter the receiver's state as it once was; the limits come with it."""
         local, news = self.receiver.local, self.transmitter.news
+        # One state on its way is enough: the line may keep it for as long as it likes.
         told = Signal(local.shape(), init={"received": SEQUENCES - 1})
         with m.If(self.report):
             m.d.sync += told.eq(local)
@@ -92,7 +94,7 @@ class LossyLine(Harness):
             m.d.sync += [limit.eq(known) for limit, known in zip(news.limits, told.limits, strict=True)]
 
     def _clients(self, m):
-        """Who sends numbered flits as far as the queues have room, and who holds them and gives credits."""
+        """Sends numbered flits as far as the queues have room, and holds them at the far end and gives credits."""
         source, sink, depth = self.transmitter.i, self.receiver.o, self.spec.buffer_flits
         self.waiting = Signal()
         waiting = []
@@ -119,7 +121,7 @@ class LossyLine(Harness):
         m.d.comb += self.waiting.eq(Cat(waiting).any())
 
     def _numbered(self, v: int, number):
-        """The flit with so many before it in virtual channel ``v``; every field changes with the number."""
+        """Makes the flit with so many before it in virtual channel ``v``; every field changes with the number."""
         flit = Signal(flit_layout(self.spec))
         values = {"last": number[0], "virtual_channel": v, "payload": number, "length_bytes": ~number}
         values |= {"destination": Cat(number, v), "source": ~Cat(number, v)}
@@ -133,7 +135,7 @@ class LossyLine(Harness):
 
 
 class Calm(LossyLine):
-    """A line that loses and spoils frames for some cycles and then becomes calm and stays so.
+    """Lets the line lose and spoil frames for some cycles, then become calm and stay so.
 
     There is a slot in each cycle, whose frame arrives in the next, and news of the receiver's state as it was. When the line
     is calm each frame arrives as it was sent, every other cycle brings news, the far client gives back each credit at once,
@@ -165,7 +167,7 @@ class Calm(LossyLine):
 
 
 def no_sequence(spec: ChipletSpec) -> int:
-    """An error of a CRC field that no sequence makes."""
+    """Finds an error of a CRC field that no sequence makes."""
     nothing = crc_field(spec, bytes(spec.flit_bytes - spec.CRC_BYTES))
     body = bytes(spec.flit_bytes - spec.CRC_BYTES)
     made = {crc_field(spec, body, sequence) ^ nothing for sequence in range(1 << SEQUENCE_BITS)}

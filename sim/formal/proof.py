@@ -1,4 +1,4 @@
-"""All proofs: which harness shows which property of which block, and how deep."""
+"""Each proof says which harness shows which property of which block, and how deep."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from lightfabric.sim.formal.replay import ReplayWindow
 
 @dataclass(frozen=True)
 class Proof:
-    """A property of a block; its covers are reached within ``cover_depth`` cycles from reset.
+    """States a property of a block; its covers are reached within ``cover_depth`` cycles from reset.
 
     It is proven by induction over ``depth`` cycles, or, if it is ``bounded``, searched for an exception in all ``depth``
     cycles from reset: then it says nothing about later ones.
@@ -31,14 +31,15 @@ class Proof:
     bounded: bool = False
 
     def method(self) -> str:
-        """What kind of proof it is, and how deep."""
+        """Says what kind of proof it is, and how deep."""
         return f"bounded, {self.depth} cycles from reset" if self.bounded else f"k-induction, depth {self.depth}"
 
     def rtlil(self) -> str:
-        """The harness as RTLIL, with ``top`` as its top."""
+        """Writes the harness as RTLIL, with ``top`` as its top."""
         return rtlil.convert(self.harness(), name="top", emit_src=False)
 
 
+# Induction needs every invariant spelled out; for two blocks and a line only a search from reset remains.
 PROOFS = (
     Proof("flit-order", "queue", "the k-th flit out of a virtual channel is the k-th in", FlitOrder, 2, 12),
     Proof("credit-loop", "credits", "credits are conserved and the queue never overflows", CreditLoop, 2, 16),

@@ -1,4 +1,4 @@
-"""Proofs of the registers: every access of the bus is answered, once, soon and rightly."""
+"""The registers are proven here: every access of the bus is answered, once, soon and rightly."""
 
 from amaranth import Cat, Mux, Signal
 from amaranth.hdl import Assert, Assume, Cover
@@ -10,7 +10,7 @@ from lightfabric.sim.formal.harness import Harness, Inside, counts, latched, was
 
 
 class Accesses(Harness):
-    """The registers of a link before a master that sends what it likes, when it likes, and keeps the rules of the bus.
+    """Puts the registers before a master that sends what it likes, when it likes, and keeps the rules of the bus.
 
     The books of the bus: a write is open from the cycle after its address, or its data, was taken until its answer was, a
     read from the cycle after its address was taken. A master lets an access go on in the cycles in which it takes an answer,
@@ -43,17 +43,19 @@ class Accesses(Harness):
         self._read(m, bus)
 
     def _keeps_rules(self, m, bus, channel: str, names, claim):
-        """What is offered stays until it is taken."""
+        """Assumes or asserts that what is offered stays until it is taken."""
         valid, ready = getattr(bus, f"{channel}valid"), getattr(bus, f"{channel}ready")
         waits = was(m, valid & ~ready, f"{channel}_waits")
         same = [was(m, getattr(bus, name), f"{name}_before") == getattr(bus, name) for name in names]
         m.d.comb += claim(~waits | (valid & Cat(same).all()), f"what is offered stays until it is taken ({channel})")
 
     def _write(self, m, bus):
+        """Asserts that each write is answered, once, soon and by its address."""
         address_held, data_held = self.inside["address_held"], self.inside["data_held"]
         answered = bus.bvalid & bus.bready
         addresses = counts(m, bus.awvalid & bus.awready, answered, "addresses", 3)
         words = counts(m, bus.wvalid & bus.wready, answered, "words", 3)
+        # A master that waits before it takes an answer, or offers half of a write, makes the write wait itself.
         may_go_on = (bus.bready | ~bus.bvalid) & (bus.awvalid | address_held) & (bus.wvalid | data_held)
         within(m, 2, may_go_on & ~answered, "write", "a write is answered in the second cycle that the master lets it go on")
         mapped, taken = self._oldest_address(m, bus, answered)
@@ -66,12 +68,13 @@ class Accesses(Harness):
         ]
 
     def _oldest_address(self, m, bus, answered):
-        """Whether the oldest open write is to a register; and whether another was answered before."""
+        """Tells whether the oldest open write is to a register, and whether another was answered before."""
         held, current = Signal(name="held_mapped"), Signal(name="current_mapped")
         is_mapped = bus.awaddr[2:] < len(self.table)
         waiting, commit = self.inside["write_address"], self.inside["commit"]
         with m.If(bus.awvalid & bus.awready):
             m.d.sync += held.eq(is_mapped)
+        # The address that is held becomes that of the answer when the write acts; the next one may come then.
         with m.If(commit):
             m.d.sync += current.eq(held)
         held_now = self.inside["address_held"]
@@ -79,6 +82,7 @@ class Accesses(Harness):
         return current, latched(m, answered, "answered_before")
 
     def _read(self, m, bus):
+        """Asserts that each read is answered, once, soon and with what is at its address."""
         reading, grouped = self.inside["reading"], self.inside["grouped"]
         answered, taken = bus.rvalid & bus.rready, bus.arvalid & bus.arready
         reads = counts(m, taken, answered, "reads", 1)

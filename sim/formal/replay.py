@@ -1,4 +1,4 @@
-"""Proofs of the replay buffer: what is sent again is what was kept and not acknowledged, in order and unchanged."""
+"""The replay buffer is proven here: it sends again what was kept and not acknowledged, in order and unchanged."""
 
 from amaranth import Mux, Signal
 from amaranth.hdl import Assert, Assume, Cover
@@ -13,7 +13,7 @@ from lightfabric.sim.formal.harness import SMALL, Harness, Inside, latched, was
 
 
 class ReplayWindow(Harness):
-    """A replay buffer that is filled, acknowledged, rewound, read and cleared at will, as far as its contract allows.
+    """Fills, acknowledges, rewinds, reads and clears a replay buffer at will, as far as its contract allows.
 
     A reference keeps the sequence last freed and the number of flits kept by what the contract says. An arbitrary flit is
     watched from its ``put`` until it is freed: every replay of its sequence must carry it unchanged, and the sequences of a
@@ -37,6 +37,7 @@ class ReplayWindow(Harness):
         self.inside = Inside(buffer)
         after_take, after_clear = was(m, buffer.take, "after_take"), was(m, buffer.clear, "after_clear", init=1)
         self.ready = Signal()  # the head has been read
+        # The memory takes a cycle to read: with several beats no slot comes before it has.
         slow = self.spec.beats_per_flit > 1
         m.d.comb += [
             self.ready.eq(buffer.again & (~after_take if slow else 1)),
@@ -55,7 +56,7 @@ class ReplayWindow(Harness):
         self._jumps(m)
 
     def _reference(self, m, after_clear):
-        """What is kept by the contract, and that the buffer says so."""
+        """Keeps by the contract what the buffer must keep, and asserts that the buffer says so."""
         buffer, most = self.buffer, self.spec.replay_flits
         freed, kept = Signal(SEQUENCE_BITS, init=SEQUENCES - 1), Signal(range(most + 1))
         frees, heeded = Signal(), Signal()
@@ -85,6 +86,7 @@ class ReplayWindow(Harness):
         self.freed, self.kept = freed, kept
 
     def _watch(self, m):
+        """Watches a flit from its ``put`` until it is freed, and compares each replay of its sequence with it."""
         buffer = self.buffer
         watching, watched, sequence = Signal(), Signal(flit_layout(self.spec)), Signal(SEQUENCE_BITS)
         back = distance(sequence, buffer.newest)
@@ -97,6 +99,7 @@ class ReplayWindow(Harness):
         shown = self.ready & watching & (buffer.sequence == sequence)
         again = latched(m, shown & buffer.take, "again")
         memory, end = self.inside.submodules.kept, self.inside["end"]
+        # A read port of the harness's own: the flit is proven to be kept also while no replay shows it.
         probe = memory.read_port(domain="comb")
         m.d.comb += [
             probe.addr.eq(end - back - 1),
@@ -107,7 +110,7 @@ class ReplayWindow(Harness):
         ]
 
     def _invariants(self, m):
-        """Which flits a replay shows, and what the registers have to do with it."""
+        """Asserts which flits a replay shows, and what the registers have to do with it."""
         buffer, inside, most = self.buffer, self.inside, self.spec.replay_flits
         first, end, place, oldest = (inside[name] for name in ("first", "end", "place", "oldest"))
         to_send, behind = inside["to_send"], inside["behind"]
@@ -120,6 +123,7 @@ class ReplayWindow(Harness):
         with m.If(buffer.rewind | behind | self.clear):
             m.d.sync += took.eq(0)
         freed_before = was(m, self.freed, "freed_before")
+        # An answer that frees a flit reaches the place of the replay a register stage later.
         freed_now = freed_before != self.freed
         m.d.comb += [
             probe.addr.eq(place),
@@ -141,7 +145,7 @@ class ReplayWindow(Harness):
         ]
 
     def _jumps(self, m):
-        """Where the next flit sent, new or again, does not follow the one sent last."""
+        """Asserts that ``jumps`` is shown wherever the next flit sent does not follow the one sent last."""
         buffer, last, jumped = self.buffer, Signal(SEQUENCE_BITS, init=SEQUENCES - 1), Signal()
         coming = Mux(buffer.busy, buffer.sequence, buffer.upcoming)
         with m.If(buffer.take | buffer.put):
