@@ -20,7 +20,7 @@ from lightfabric.model.codec import ADDRESS_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, Credits, Queue, RoundRobin, flit_layout, one_hot_mux
 
-MOST_PACKET_BYTES = 1 << 16
+MAX_PACKET_BYTES = 1 << 16
 """Packets up to this length are promised to pass; nothing here counts the bytes of a packet, so longer ones pass as well."""
 
 

@@ -21,7 +21,7 @@ SLIP_WAIT_BLOCKS = 8
 """After a slip so many blocks pass unseen: more than the bit slip of a SerDes takes."""
 LOCK_BLOCKS = 64
 """So many good sync headers in a row lock; in a window of as many a locked lane counts bad ones [IEEE 802.3 49.2.9]."""
-MOST_BAD_HEADERS = 16
+MAX_BAD_HEADERS = 16
 """So many in a window unlock the lane [IEEE 802.3 49.2.9]."""
 SILENT_CYCLES = 256
 """Without a block the receiver has no line: a line in use brings one within 4 cycles."""
@@ -49,14 +49,14 @@ class BlockLock(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        block, bad_headers = Signal(range(LOCK_BLOCKS)), Signal(range(MOST_BAD_HEADERS))
+        block, bad_headers = Signal(range(LOCK_BLOCKS)), Signal(range(MAX_BAD_HEADERS))
         wait = Signal(range(SLIP_WAIT_BLOCKS + 1))
         good, ends, too_bad = Signal(), Signal(), Signal()
         m.d.comb += [
             good.eq(self.sync[0] ^ self.sync[1]),
             ends.eq(block == LOCK_BLOCKS - 1),
             # The register does not count the present bad header yet, so the limit is less by it.
-            too_bad.eq(~self.locked | (bad_headers == MOST_BAD_HEADERS - 1)),
+            too_bad.eq(~self.locked | (bad_headers == MAX_BAD_HEADERS - 1)),
         ]
         m.d.sync += self.slip.eq(0)
         with m.If(self.valid & (wait != 0)):

@@ -8,7 +8,7 @@ WORD_BITS = 32
 WORD_BYTES = WORD_BITS // 8
 BUS_ADDRESS_BITS = 12
 """Each link has a page of 4 KiB: no two links need to share one."""
-MOST_VIRTUAL_CHANNELS = 8
+MAX_VIRTUAL_CHANNELS = 8
 
 Kind = Literal["constant", "status", "count", "control", "enable", "pulse", "event"]
 
@@ -211,7 +211,7 @@ REGISTERS: Table = (
     _alone("recovery_cycles", "status", "Cycles from the loss of the link to active, in the last recovery."),
     *(
         _alone(f"credits_{v}", "status", f"Flits that may be sent now in virtual channel {v}; 0 if there is none.", bits=8)
-        for v in range(MOST_VIRTUAL_CHANNELS)
+        for v in range(MAX_VIRTUAL_CHANNELS)
     ),
 )  # fmt: skip
 """Every link has these registers, whatever its spec."""

@@ -10,10 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.client import MOST_PACKET_BYTES, Grid, Ingress
-from lightfabric.sim.bench.bench import BenchTimeoutError, ClientFlit
-from lightfabric.sim.bench.client import EgressBench, IngressBench, contiguous, never, words
-from lightfabric.sim.bench.traffic import Packet, assembled
+from lightfabric.rtl.client import MAX_PACKET_BYTES, Grid, Ingress
+from lightfabric.sim.bench import BenchTimeoutError, ClientFlit
 from lightfabric.sim.characterize import measure_client
 
 ADDRESS = 37
@@ -176,10 +174,10 @@ def test_a_last_word_without_bytes_ends_the_packet(benches):
 )
 def test_the_longest_packet_passes(name):
     spec = SPECS[name]
-    flits = Packet(random.Random(8).randbytes(MOST_PACKET_BYTES), ADDRESS, 5, 1).flits(spec)
+    flits = Packet(random.Random(8).randbytes(MAX_PACKET_BYTES), ADDRESS, 5, 1).flits(spec)
     run = IngressBench(spec, ADDRESS).run(words(spec, flits))
     assert [flit for _, flit in run.received] == flits
-    assert run.cycles <= -(-MOST_PACKET_BYTES // spec.client_bytes) + 4
+    assert run.cycles <= -(-MAX_PACKET_BYTES // spec.client_bytes) + 4
     assert_given(spec, EgressBench(spec).run(run.received), words(spec, flits))
 
 

@@ -37,7 +37,7 @@ class LossyLine(Harness):
     give : In(spec.virtual_channels), the far client's wish to give a credit
     """
 
-    MOST_FLITS = 15
+    MAX_FLITS = 15
     CHOICES = ("valid", "load", "arrive", "stay", "right", "lost", "report", "hear")
 
     def __init__(self, transmitter=Transmitter, receiver=Receiver, spec: ChipletSpec = TIGHT):
@@ -101,8 +101,8 @@ class LossyLine(Harness):
         for v in range(self.spec.virtual_channels):
             enters = Signal(name=f"enters_{v}")
             taken = sink.valid & (sink.flit.virtual_channel == v)
-            sent = counts(m, enters, 0, f"sent_{v}", self.MOST_FLITS)
-            delivered = counts(m, taken, 0, f"delivered_{v}", self.MOST_FLITS)
+            sent = counts(m, enters, 0, f"sent_{v}", self.MAX_FLITS)
+            delivered = counts(m, taken, 0, f"delivered_{v}", self.MAX_FLITS)
             queued = counts(m, enters, source.credit[v], f"queued_{v}", depth)
             held = counts(m, taken, sink.credit[v], f"held_{v}", depth)
             waiting.append(sent != delivered)
