@@ -23,6 +23,8 @@ from lightfabric.model.timing import Timing
 from lightfabric.rtl import receiver, transmitter
 from lightfabric.rtl.training_set import PHASES
 from lightfabric.sim.bench.bench import ClientFlit
+from lightfabric.sim.bench.link import LinkBench, LinkRun
+from lightfabric.sim.bench.switch import SwitchBench
 from lightfabric.sim.characterize import characterize, stream_window_flits
 
 SPECS = {

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In
 
 from lightfabric.flows.command import verify
 from lightfabric.flows.report import InputError, RunError
+from lightfabric.flows.tool import yowasp
 from lightfabric.sim.formal import proof as proofs
 
 
