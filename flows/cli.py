@@ -228,7 +228,10 @@ def sim(
     simulator: Annotated[str, typer.Option(help="amaranth, icarus or verilator.")] = "amaranth",
     spec: SpecOption = None,
     waves: Annotated[Path | None, typer.Option(help="File for the waveforms.")] = None,
-    ber: Annotated[float, typer.Option(parser=_number, metavar="FLOAT", help="Bit error rate of the channel.")] = 0.0,
+    ber: Annotated[
+        float | None,
+        typer.Option(parser=_number, metavar="FLOAT", help="Bit error rate of the line; the spec's if left out."),
+    ] = None,
     packets: Annotated[int, typer.Option(parser=_whole, metavar="INTEGER", help="Number of packets.")] = 1000,
     seed: Annotated[int, typer.Option(parser=_whole, metavar="INTEGER", help="Of the errors and the traffic.")] = 1,
     bursts: Annotated[float, _rate("Bursts of errors per beat; link on verilator.")] = 0.0,

@@ -31,7 +31,7 @@ def _require(owner: object, name: str, holds: bool, must_be: str) -> None:
         raise ValueError(f"{type(owner).__name__}.{name} must be {must_be}, not {getattr(owner, name)!r}")
 
 
-def _require_between(owner: object, low: int, high: int, *names: str) -> None:
+def _require_between(owner: object, low: float, high: float, *names: str) -> None:
     for name in names:
         _require(owner, name, low <= getattr(owner, name) <= high, f"from {low} to {high}")
 
@@ -60,6 +60,8 @@ class ChipletSpec:
     A port is one fibre pair carrying ``wavelengths_per_port`` wavelengths in each direction. The packet interface
     sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``. A transmitter keeps
     ``replay_flits`` until they are acknowledged; 0 stands for what a round trip over ``reach_m`` of fibre needs.
+
+    ``bit_error_rate`` is that of each wavelength as the receiver sees it, after any forward error correction.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -74,7 +76,12 @@ class ChipletSpec:
     buffer_flits: int = 127
     reach_m: float = 20.0
     replay_flits: int = 0
+    bit_error_rate: float = 0.0
 
+    NOT_BUILT: ClassVar[tuple[str, ...]] = ("bit_error_rate",)
+    """Fields that say what happens to the hardware, not what it is: the RTL is the same for all their values."""
+    MAX_BIT_ERROR_RATE: ClassVar[float] = 1e-4
+    """Beyond, wide ports lose half of their slots, and the line trains more often than it sends."""
     HEADER_BYTES: ClassVar[int] = 8
     CRC_BYTES: ClassVar[int] = 4
     BLOCK_BYTES: ClassVar[int] = 8
@@ -92,6 +99,7 @@ class ChipletSpec:
         _require_between(self, 1, 8, "virtual_channels")
         _require_between(self, 1, self.MOST_OUTSTANDING_FLITS, "buffer_flits")
         _require_positive(self, "wavelength_gbps", "core_clock_mhz", "reach_m")
+        _require_between(self, 0, self.MAX_BIT_ERROR_RATE, "bit_error_rate")
         _require(self, "flit_bytes", self.flit_bytes in (64, 128, 256), "64, 128 or 256")
         _require(
             self,
@@ -511,6 +519,7 @@ class Spec:
 
 
 def spec_hash(spec: ChipletSpec) -> str:
-    """Hash of all fields: equal for equal hardware, 16 hexadecimal digits."""
+    """Hash of the fields that the RTL is built from: equal for equal hardware, 16 hexadecimal digits."""
     assert all(f.init for f in fields(spec))
-    return hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()[:16]
+    built = {name: value for name, value in asdict(spec).items() if name not in spec.NOT_BUILT}
+    return hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()[:16]

@@ -4,7 +4,7 @@ import contextlib
 import os
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
@@ -82,14 +82,16 @@ def pauses(period_cycles: int) -> list[bool]:
     return [cycle % period_cycles != 0 for cycle in range(period_cycles)]
 
 
+NO_LOSSES = Losses()
+
+
 @dataclass(frozen=True)
 class Line:
     """What both get: the fibre, the slots that are lost, the trainings; and how fast the consumer is."""
 
     delay_cycles: int = 0
     period_cycles: int = 1
-    error_rate: float = 0.0
-    seed: int = 0
+    losses: Losses = NO_LOSSES
     retrain_at: tuple[int, ...] = ()
 
 
@@ -98,8 +100,8 @@ def run_of_rtl(bench: LinkBench, sent: Sent, line: Line) -> LinkRun:
         [(cycle, ClientFlit(n.to_bytes(2, "little"), virtual_channel=v)) for n, (cycle, v) in enumerate(sent)],
         delay_cycles=line.delay_cycles,
         credit_cycle=every(line.period_cycles),
-        lost_a=Losses(line.error_rate, line.seed),
-        lost_b=Losses(line.error_rate, line.seed, backwards=True),
+        lost_a=line.losses,
+        lost_b=replace(line.losses, backwards=True),
         retrain_at=line.retrain_at,
         bound_cycles=40_000,
     )
@@ -118,8 +120,7 @@ def link_of_model(spec: ChipletSpec, timing: Timing, sent: Sent, line: Line, run
         line.delay_cycles,
         frame_beat=run.frame_beat,
         linked_cycle=run.trained[0] + timing.link.start_cycles,
-        error_rate=line.error_rate,
-        seed=line.seed,
+        losses=line.losses,
         retrain_at=line.retrain_at,
     )
     top.add("link", link)
@@ -265,7 +266,7 @@ def test_a_stream_waits_for_credits_and_acknowledgements_alike(measured, delay_c
     assert [cycle + 1 for cycle, _, _ in model] == [credit_cycle(n, cycle) for n, (cycle, _, _) in enumerate(rtl)]
 
 
-ERROR_RATES = (0.01, 0.03, 0.1)
+SLOT_LOSS_RATES = (0.01, 0.03, 0.1)
 SLOW = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 17)]
 
 
@@ -273,11 +274,12 @@ SLOW = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(5, 17)]
 def test_the_same_slots_lost_cost_the_same_time(measured, seed):
     """Random traffic, slots lost at random in both directions: all flits, the total time within 2 %, and mostly exact."""
     sent = scattered(50, measured[0].virtual_channels, seed, 1 + seed % 5)
-    line = Line(DELAYS_CYCLES[seed % 3], error_rate=ERROR_RATES[seed % 2 + seed % 3 // 2], seed=seed)
+    losses = Losses(SLOT_LOSS_RATES[seed % 2 + seed % 3 // 2], seed)
+    line = Line(DELAYS_CYCLES[seed % 3], losses=losses)
     model, rtl = both(measured, sent, line)
     assert sorted(n for *_, n in model) == sorted(n for *_, n in rtl)
     assert model[-1][0] - TRAINED_CYCLE == pytest.approx(rtl[-1][0] - TRAINED_CYCLE, rel=0.02)
-    if line.error_rate < ERROR_RATES[-1]:
+    if losses.slot_loss_rate < SLOT_LOSS_RATES[-1]:
         assert model == rtl
 
 

@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from importlib.resources import files
 
@@ -207,6 +207,21 @@ def test_timing_that_was_measured_is_kept(cached, measured, capsys):
     assert said == ["link"]
     assert len(list((cached / "lightfabric").iterdir())) == 1
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_sweep_of_bit_error_rates_is_of_one_chiplet_whose_rtl_is_measured_once(measured):
+    chiplet = load_spec(None, "small").chiplet
+    timings = {timing_store.measured_timing(replace(chiplet, bit_error_rate=rate)) for rate in (0.0, 1e-12, 1e-6, 1e-5)}
+    assert timings == {timing(chiplet)}
+    assert measured == [spec_hash(chiplet)]
+    other = {
+        "ports": 2, "wavelengths_per_port": 4, "wavelength_gbps": 16.25, "core_clock_mhz": 512.5, "flit_bytes": 256,
+        "crc": "crc24", "virtual_channels": 1, "buffer_flits": 5, "reach_m": 3.0, "replay_flits": 100,
+    }  # fmt: skip
+    assert {*other, *ChipletSpec.NOT_BUILT} == {entry.name for entry in fields(chiplet)}
+    others = [replace(chiplet, **{name: value}) for name, value in other.items()]
+    assert len({spec_hash(each) for each in (chiplet, *others)}) == 1 + len(other)
 
 
 def test_another_chiplet_or_another_rtl_is_measured_anew(cached, measured, monkeypatch):

@@ -27,6 +27,8 @@ WRONG = [
     ("= 500.0", "= nan", "chiplet.core_clock_mhz must be a finite number, not nan"),
     ("= 500.0", "= 1e999", "chiplet.core_clock_mhz must be a finite number, not inf"),
     ("ports = 4", "ports = 4\nbuffer_flits = 0", "chiplet.buffer_flits must be from 1 to 127, not 0"),
+    ("ports = 4", "ports = 4\nbit_error_rate = 2e-4", "chiplet.bit_error_rate must be from 0 to 0.0001, not 0.0002"),
+    ("ports = 4", "ports = 4\nbit_error_rate = -1e-300", "chiplet.bit_error_rate must be from 0 to 0.0001, not -1e-300"),
     (
         "ports = 4",
         "ports = 4\nreplay_flits = 30",

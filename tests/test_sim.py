@@ -1,6 +1,7 @@
 """``lightfabric sim``: what it prints, and what it refuses."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,17 @@ def test_all_packets_are_delivered(capsys, block, ber):
     assert (seen["delivered"], seen["lost"], seen["corrupted"], seen["duplicated"], seen["reordered"]) == (20, 0, 0, 0, 0)
     assert (seen["replays"] > 0) == (ber > 0)
     assert {"cycles", "crc_errors", "bit_errors", "seed", "simulator", "ber", "packets", "cycles_per_s"} <= seen.keys()
+
+
+def test_the_lines_have_the_bit_error_rate_of_the_spec_unless_the_option_says_another(capsys):
+    spec = replace(PROTOTYPE, chiplet=replace(PROTOTYPE.chiplet, bit_error_rate=1e-4))
+    seen = {}
+    for block, ber in (("link", None), ("link", 1e-4), ("link", 0.0), ("switch", None)):
+        sim.main(block, "amaranth", spec, None, ber, 20, 1, True)
+        seen[block, ber] = {**json.loads(capsys.readouterr().out), "cycles_per_s": 0}
+    assert seen["link", None] == seen["link", 1e-4]
+    assert seen["link", None]["bit_errors"] > 0
+    assert [seen[key]["ber"] for key in (("link", 0.0), ("switch", None))] == [0, 0]
 
 
 def test_the_same_seed_gives_the_same_run(capsys):

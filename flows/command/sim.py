@@ -51,14 +51,19 @@ def main(
     simulator: str,
     spec: Spec,
     waves: Path | None,
-    ber: float,
+    ber: float | None,
     packets: int,
     seed: int,
     as_json: bool,
     faults: Faults = Faults(),
     capture: Path | None = None,
 ) -> None:
-    """The command: checks its options, simulates, prints a line or a JSON object; RunError if a packet did not arrive."""
+    """The command: checks its options, simulates, prints a line or a JSON object; RunError if a packet did not arrive.
+
+    A ``ber`` of None stands for the bit error rate of the spec's lines.
+    """
+    if ber is None:
+        ber = 0.0 if block == "switch" else spec.chiplet.bit_error_rate
     _require_options(block, simulator, ber, packets, seed, faults)
     _require_capture(block, simulator, capture)
     with _written(waves) as beside, _written(capture) as captured, _bar(f"{simulator}: {block}") as progress:

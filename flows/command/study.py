@@ -7,7 +7,7 @@ are cores, and keeps the placement that is fastest there; the rows become a tabl
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -185,6 +185,8 @@ def _row(job: Job) -> Row:
         "link_latency_ns": timing.link.latency_cycles * nanoseconds,
         "switch_latency_ns": timing.switch.latency_cycles * nanoseconds,
         "port_payload_gbps": chiplet.gbps_per_port * job.fabric.efficiency,
+        "slot_loss_rate": job.fabric.slot_loss_rate,
+        "goodput_share": job.fabric.goodput_share,
     }
 
 
@@ -225,9 +227,11 @@ COLUMNS = (
     "order", "limit",
     *(f"memory_{name}_gib" for name in _MEMORY), *(f"predicted_{name}_s" for name in _SECONDS),
     "tensor_gbps", "pipeline_gbps", "data_gbps", "port_payload_gbps", "link_latency_ns", "switch_latency_ns",
-    "max_degree", "tasks", "links", "busiest_link_share",
+    "max_degree", "tasks", "links", "busiest_link_share", "slot_loss_rate", "goodput_share",
 )  # fmt: skip
-"""Of results.csv, in order. ``tensor_gbps`` and its like are payload rates from a GPU to its neighbour of that dimension."""
+"""Of results.csv, in order. ``tensor_gbps`` and its like are payload rates from a GPU to its neighbour of that dimension.
+``slot_loss_rate`` is the share of a line's slots that bit errors spoil, ``goodput_share`` what they leave of a port's
+payload rate over ``reach_m`` of fibre."""
 
 
 def ideal(spec: Spec) -> str | None:
@@ -256,7 +260,10 @@ def run(
         fabrics = [fabric_of(fabric, spec.chiplet, measured) for fabric in spec.fabrics]
         cells = [Job(spec, gpus, fabric, fidelity, reason) for gpus, reason in reasons.items() for fabric in fabrics]
         # The largest, which take longest, first.
-        found = dict(_finished({workers.submit(simulate, job): job for job in reversed(cells)}, progress))
+        futures = {workers.submit(simulate, job): job for job in reversed(cells) if not job.reason}
+        found = dict(_finished(futures, progress))
+        hopeless = [job for job in cells if job.reason]
+        found |= zip(hopeless, workers.map(simulate, hopeless), strict=True)
     rows = [found[job][0] for job in cells]
     _compare(rows, ideal(spec))
     details = {_cell_name(job.gpus, job.fabric): found[job][1] for job in cells}

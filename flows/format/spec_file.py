@@ -33,6 +33,8 @@ MOST_SENTENCE = 240
 
 LEAST, MOST = 1e-6, 1e12
 """Of a value that is not 0: sums and products of such values neither overflow nor vanish."""
+_MAY_BE_TINY = ("bit_error_rate",)
+"""Probabilities: no result is divided by them."""
 
 _FABRICS: dict[str, type] = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in get_args(FabricSpec)}
 _TABLES: dict[str, type] = {
@@ -179,7 +181,7 @@ def _check_magnitudes(location: Location, value: object) -> None:
     elif isinstance(value, tuple):
         for index, entry in enumerate(value):
             _check_magnitudes((*location, index), entry)
-    elif isinstance(value, float) and value and not LEAST <= value <= MOST:
+    elif isinstance(value, float) and value and location[-1] not in _MAY_BE_TINY and not LEAST <= value <= MOST:
         raise _WrongError(f"{_dotted(location)} must be from {LEAST:g} to {MOST:g}, not {value!r}")
 
 

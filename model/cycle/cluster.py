@@ -13,15 +13,15 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling, Hub, delay_cycles, fibre_cycles, line
-from lightfabric.model.cycle.gpu import Gpu
-from lightfabric.model.cycle.link import Link
-from lightfabric.model.cycle.program import NOWHERE, Program
-from lightfabric.model.cycle.switch import Switch
-from lightfabric.model.kernel.block import Module, Port, connect
-from lightfabric.model.kernel.channel import Fifo
-from lightfabric.model.kernel.compiled import Records
-from lightfabric.model.kernel.system import System
+from lightfabric.model.block import Module, Port, connect
+from lightfabric.model.cabling import Cabling, Hub, Hubs, delay_cycles, fibre_cycles, line
+from lightfabric.model.channel import Fifo
+from lightfabric.model.compiled import Records
+from lightfabric.model.gpu import Gpu
+from lightfabric.model.kernel import System
+from lightfabric.model.link import Link
+from lightfabric.model.program import NOWHERE, Program
+from lightfabric.model.slot import Losses
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Schedule, TaskGraph
 from lightfabric.model.timing import Timing
@@ -37,7 +37,7 @@ class Cluster:
     ValueError if GPUs talk to each other that no circuit joins. Memory grows with the places for flits, of which each
     chiplet has ``8 * ports * virtual_channels * buffer_flits``. Every message takes ``message_latency_cycles`` more, as in
     a library of collectives. Lines are trained when the system starts; ``frame_beats`` says for links by GPU and lane which
-    of their beats is the first of a slot, 1 where it does not.
+    of their beats is the first of a slot, 1 where it does not. Each link loses slots to bit errors of its own.
 
     ``links`` are by GPU and lane; those from a hub by its node, which follow the GPUs, and a number. They lead to
     ``far_node``.
@@ -94,8 +94,8 @@ class Cluster:
                 connect(switch.o[queue], switch.i[queue], Fifo(1))
             for place, n in enumerate(map(int, hub.gpus)):
                 lane, port = first_lanes[place] + plane, plane * size + place
-                up = self._add_link(top, (n, lane), node, Link(spec, timing.link, delay, timing.switch.credit_cycles))
-                down = self._add_link(top, (node, port), n, Link(spec, timing.link, delay, client.egress_cycles))
+                up = self._add_link(top, (n, lane), node, spec, delay, timing.switch.credit_cycles)
+                down = self._add_link(top, (node, port), n, spec, delay, client.egress_cycles)
                 for v in range(channels):
                     queue, of_gpu = place * channels + v, lane * channels + v
                     connect(
@@ -107,7 +107,11 @@ class Cluster:
                     connect(switch.o[queue], down.i[v], switch.output_fifo(timing.link.accept_cycles))
                     connect(down.o[v], self.gpus[n].i[of_gpu], down.output_fifo())
 
-    def _add_link(self, top: Module, end: tuple[int, int], far_node: int, link: Link) -> Link:
+    def _add_link(
+        self, top: Module, end: tuple[int, int], far_node: int, spec: ChipletSpec, delay_cycles: int, consumer_cycles: int
+    ) -> Link:
+        losses, frame_beat = Losses.of(spec, seed=len(self.links)), self._frame_beats.get(end, 1)
+        link = Link(spec, self._timing.link, delay_cycles, consumer_cycles, frame_beat=frame_beat, losses=losses)
         self.links[end], self.far_node[end] = link, far_node
         return top.add(f"link[{end[0]}][{end[1]}]", link)
 
@@ -156,8 +160,7 @@ class Cluster:
         inputs: list[Port],
     ) -> None:
         timing = self._timing
-        frame_beat, credit_cycles = self._frame_beats.get(end, 1), timing.switch.credit_cycles
-        link = self._add_link(top, end, far, Link(spec, timing.link, delay_cycles, credit_cycles, frame_beat=frame_beat))
+        link = self._add_link(top, end, far, spec, delay_cycles, timing.switch.credit_cycles)
         for v in range(spec.virtual_channels):
             connect(outputs[v], link.i[v], switch.output_fifo(timing.link.accept_cycles))
             connect(link.o[v], inputs[v], link.output_fifo())

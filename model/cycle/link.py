@@ -5,11 +5,13 @@ flit's slot follows when it is staged; otherwise the block goes from slot to slo
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cache
-from math import gcd
+from math import ceil, gcd
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightfabric.model.cycle.slot import Losses, Slots, beat_cycle, first_beat_from, is_lost
 from lightfabric.model.cycle.terminal import Sink, Source, flits
@@ -37,6 +39,10 @@ REPLAYS_TO_RETRAIN = 3
 BAD_SLOTS_TO_RETRAIN = 16
 SETS = 16
 """Training sets in a cycle; a training ends with a whole one."""
+LOSS_SPACING = 8
+"""Round trips from loss to loss when the cost of one is measured: their replays hardly meet."""
+MEASURED_LOSSES = 256
+"""So many show all phases of slots against clock and answers."""
 
 
 @compiled
@@ -69,7 +75,8 @@ def _arrived_by(me: Records, cycle: int) -> int:
 
 @compiled
 def _loses(me: Records, slot: int, backwards: int) -> bool:
-    return me.losses > 0 and is_lost(me.frame_beat + slot * me.beats_per_flit, me.stream + backwards, me.losses)
+    first_beat, stream = me.frame_beat + slot * me.beats_per_flit, me.stream + backwards
+    return me.losses > 0 and is_lost(first_beat, stream, me.losses, me.echoes, me.beats_per_flit)
 
 
 @compiled
@@ -274,6 +281,7 @@ def _receive(me: Records, slot: int, number: int, explicit: int) -> bool:
     """The far end's receiver at the arrival of a slot; True if it accepts a flit."""
     if _loses(me, slot, 0):
         me.wanting = 1
+        me.missed += number == me.received + 1
         me.bad_slots += 1
         if me.bad_slots == BAD_SLOTS_TO_RETRAIN:
             me.trouble_cycle = min(me.trouble_cycle, _arrival_cycle(me, slot) + me.deliver_cycles)
@@ -371,8 +379,8 @@ _STATE = (
     "first_beat_cycle line_cycles first_credit_slot first_answer_slot beats_per_flit beats cycles delay_cycles "
     "deliver_cycles stage_cycles next_cycles consumer_cycles credit_out_cycles credit_in_cycles ack_out_cycles "
     "ack_in_cycles nak_out_cycles halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth "
-    "replay_flits is_sure losses stream frame_beat linked_cycle turn sent vacant_cycle slot newest acked received "
-    "wanting explicit_turn staged staged_cycle put_cycle busy place replay_cycle jumps left again_cycle answered "
+    "replay_flits is_sure losses echoes stream missed frame_beat linked_cycle turn sent vacant_cycle slot newest acked "
+    "received wanting explicit_turn staged staged_cycle put_cycle busy place replay_cycle jumps left again_cycle answered "
     "replay_slot idle_slots tries acks_heard naks_heard bad_slots trouble_cycle retrain_cycle retrained"
 )
 
@@ -389,8 +397,9 @@ class Link(
     them by :meth:`input_fifo` and :meth:`output_fifo`.
 
     The line is trained when the system starts: ``frame_beat`` is the first beat of a slot, and flits are taken from
-    ``linked_cycle`` on. Slots of both directions are lost with probability ``error_rate`` each, as ``Losses`` of this seed
-    says, headers never being what is wrong; in the cycles ``retrain_at`` the line is told to train again.
+    ``linked_cycle`` on. Slots of both directions are lost as ``losses`` say, by default those of the spec's bit error rate,
+    headers never being what is wrong; in the cycles ``retrain_at`` the line is told to train again. ``state.missed`` is the
+    number of slots lost that carried the flit whose turn it was at the far end.
     """
 
     i = Inputs(Fifo)
@@ -411,12 +420,11 @@ class Link(
         *,
         frame_beat: int = 1,
         linked_cycle: int = 0,
-        error_rate: float = 0.0,
-        seed: int = 0,
+        losses: Losses | None = None,
         retrain_at: Sequence[int] = (),
     ):
         slots = Slots.of(spec, timing.first_beat_cycle, frame_beat, timing.line_cycles)
-        losses = Losses(error_rate, seed)
+        losses = Losses.of(spec) if losses is None else losses
         self.spec, self.consumer_cycles = spec, consumer_cycles
         ins = (timing.credit_in_cycles, timing.nak_in_cycles, timing.ack_in_cycles)
         outs = (timing.credit_out_cycles, timing.ack_out_cycles, timing.nak_out_cycles)
@@ -453,6 +461,7 @@ class Link(
                 "replay_flits": spec.replay_flits,
                 "is_sure": losses.threshold == 0 and len(retrains) == 0,
                 "losses": losses.threshold,
+                "echoes": losses.echo_threshold,
                 "stream": losses.stream,
                 "frame_beat": frame_beat,
                 "linked_cycle": linked_cycle,
@@ -494,20 +503,52 @@ class Link(
 def sustained_cycles_per_flit(spec: ChipletSpec, timing: LinkTiming, delay_cycles: int) -> Fraction:
     """Cycles per flit of a long stream over all virtual channels, over a fibre of this delay, to a consumer that waits.
 
-    Simulated on this block: the line, the credits or the replay buffer limit it, whichever is slowest.
+    Simulated on this block: the line, the credits or the replay buffer limit it, whichever is slowest. Bit errors cost more:
+    what a lost flit costs is simulated too, how many are lost per flit follows from ``Losses``. So a rate that is too low to
+    see in a simulation counts for what it is, and a higher one never helps.
     """
-    channels = spec.virtual_channels
+    clean = replace(spec, bit_error_rate=0.0)
+    if spec != clean:
+        return sustained_cycles_per_flit(clean, timing, delay_cycles) + Fraction(
+            _cycles_lost_per_flit(spec, timing, delay_cycles)
+        )
     beats = spec.blocks_per_cycle.numerator
     period_flits = beats // gcd(beats, spec.beats_per_flit)  # slots against clock
     count = 8 * period_flits * -(-max(spec.buffer_flits, spec.replay_flits) // period_flits)
-    top, sinks = Module(), list[Sink]()
-    link = top.add("link", Link(spec, timing, delay_cycles))
-    for v in range(channels):
+    cycles, _ = _stream(Link(spec, timing, delay_cycles), timing, count)
+    half = len(cycles) // 2
+    return Fraction(int(cycles[-1] - cycles[-1 - half]), half)
+
+
+def _cycles_lost_per_flit(spec: ChipletSpec, timing: LinkTiming, delay_cycles: int) -> float:
+    """What bit errors add to the cycles of a flit.
+
+    A miss is the loss of a slot with the flit whose turn it is. Its cost is measured at the losses of the spec, or where
+    they are rare at one in ``LOSS_SPACING`` round trips. A flit in the slot after that of the flit before it has no echo of
+    an earlier error to fear; one after an idle slot, or sent again, has.
+    """
+    losses, clean = Losses.of(spec), Link(spec, timing, delay_cycles, losses=Losses())
+    spacing_slots = LOSS_SPACING * max(spec.replay_flits, ceil(clean.longest_cycles / spec.slot_cycles))
+    rate = max(losses.slot_loss_rate, 1 / spacing_slots)
+    seen = replace(losses, slot_loss_rate=rate, echo_rate=rate * (losses.echo_rate / losses.slot_loss_rate))
+    count = MEASURED_LOSSES * spacing_slots // spec.virtual_channels
+    lossy_cycles, missed = _stream(Link(spec, timing, delay_cycles, losses=seen), timing, count)
+    clean_cycles, _ = _stream(clean, timing, count)
+    gaps = np.count_nonzero(np.diff(lossy_cycles) > Slots.of(spec).longest_cycles)
+    after_idle = max(0, gaps - missed) / len(lossy_cycles)
+    first_rate = losses.own_rate + (1 - losses.own_rate) * losses.echo_rate * after_idle
+    misses_per_flit = first_rate / (1 - losses.slot_loss_rate)
+    return misses_per_flit * float(lossy_cycles[-1] - clean_cycles[-1]) / missed
+
+
+def _stream(link: Link, timing: LinkTiming, count: int) -> tuple[NDArray[np.int64], int]:
+    """Cycles in which ``count`` flits of each virtual channel arrive, offered at once, and the misses among their slots."""
+    spec, top, sinks = link.spec, Module(), list[Sink]()
+    top.add("link", link)
+    for v in range(spec.virtual_channels):
         source = top.add(f"source_{v}", Source(np.zeros(count), flits(count, virtual_channel=v)))
         sinks.append(top.add(f"sink_{v}", Sink(capacity_flits=count)))
         connect(source.o, link.i[v], Link.input_fifo(spec, timing))
         connect(link.o[v], sinks[-1].i, link.output_fifo())
     System(top).run_to_idle(limit_cycle=NEVER)
-    cycles = sorted(cycle for sink in sinks for cycle in sink.records["cycle"].tolist())
-    half = len(cycles) // 2
-    return Fraction(cycles[-1] - cycles[-1 - half], half)
+    return np.sort(np.concatenate([sink.cycles for sink in sinks])), int(link.state["missed"])

@@ -1,9 +1,23 @@
-"""The rhythm of the line: when the beats and slots of a link are sent, and which slots are lost by chance."""
+"""The rhythm of the line: when the beats and slots of a link are sent, and which slots are lost by chance.
+
+How a bit error rate becomes a loss of slots: the self-synchronous descrambler, 1 + x^39 + x^58 [IEEE 802.3 49.2.6], makes
+three wrong bits of a wrong bit on the line: itself, and those 39 and 58 bits later on the same wavelength. So a slot is
+right if all its bits are, ``64 * beats_per_flit`` on each wavelength, and the 58 bits before them; else its CRC is wrong,
+for each CRC here finds the three bits and any part of them. What the closed form leaves out:
+
+* Three or more wrong bits may cancel each other; that is of third order in the bit error rate.
+* Sync headers count for block lock only. That is lost when 16 of 64 are bad, which happens to a wavelength in one of 3e44
+  such windows at ``MAX_BIT_ERROR_RATE``: C(64, 16) * (2 * 1e-4)^16 is 3.2e-45.
+* A wrong sequence in a header that says it makes the next flit, which does not say its own, look wrong too. That adds 12
+  bits to those of a slot on a busy line, and no time: that flit would be sent again anyway.
+"""
 
 from dataclasses import dataclass
+from math import expm1, log1p
 
 from numba.extending import register_jitable
 
+from lightfabric.model.codec import SCRAMBLER_BITS
 from lightfabric.model.spec import ChipletSpec
 
 MOST_LOST = 0.5
@@ -38,30 +52,60 @@ def _mixed(value: int) -> int:
 
 
 @register_jitable
-def is_lost(first_beat: int, stream: int, losses: int) -> bool:
-    """Whether the slot that begins with this beat is one of the ``losses`` of 2^32 slots, by chance.
+def _drawn(first_beat: int, stream: int) -> int:
+    """32 bits by chance for the slot that begins with this beat."""
+    return _mixed(_mixed((stream ^ first_beat >> 32) & 0xFFFFFFFF) ^ first_beat & 0xFFFFFFFF)
 
-    Depends on nothing else: whoever knows the stream and the beat knows the answer, in any order.
+
+@register_jitable
+def is_lost(first_beat: int, stream: int, losses: int, echoes: int, beats_per_flit: int) -> bool:
+    """Whether the slot that begins with this beat is lost, by chance: one of ``losses`` of 2^32 slots, or after an echo.
+
+    ``echoes`` of the ``losses`` take the next slot along. Whoever knows the stream and the beat knows the answer, in any
+    order.
     """
-    return _mixed(_mixed((stream ^ first_beat >> 32) & 0xFFFFFFFF) ^ first_beat & 0xFFFFFFFF) < losses
+    is_echo = echoes > 0 and _drawn(first_beat - beats_per_flit, stream) < echoes
+    return is_echo or _drawn(first_beat, stream) < losses
+
+
+def _any_wrong(bits: int, bit_error_rate: float) -> float:
+    return -expm1(bits * log1p(-bit_error_rate))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Slots of a link lost by chance, each with probability ``error_rate`` in steps of 2^-32; others for each seed.
+    """Slots of a link lost by chance, a share ``slot_loss_rate`` of all, in steps of 2^-32; others for each seed.
 
-    Called with the first beat of a slot of one of both directions, counted from reset on, it says whether the slot is lost.
+    Some are lost together with the slot before them, of ``beats_per_flit``: a share ``echo_rate`` of all slots. Called with
+    the first beat of a slot of one of both directions, counted from reset on, it says whether the slot is lost.
     """
 
-    error_rate: float = 0.0
+    slot_loss_rate: float = 0.0
     seed: int = 0
     backwards: bool = False
+    echo_rate: float = 0.0
+    beats_per_flit: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.error_rate <= MOST_LOST:
-            raise ValueError(f"Losses.error_rate must be from 0 to {MOST_LOST}, not {self.error_rate}")
+        if not 0 <= self.slot_loss_rate <= MOST_LOST:
+            raise ValueError(f"Losses.slot_loss_rate must be from 0 to {MOST_LOST}, not {self.slot_loss_rate}")
         if not 0 <= self.seed < 1 << 31:
             raise ValueError(f"Losses.seed must be from 0 to 2147483647, not {self.seed}")
+        if not 0 <= self.echo_rate <= self.own_rate:
+            raise ValueError(f"Losses.echo_rate must be from 0 to half of the losses, not {self.echo_rate}")
+
+    @staticmethod
+    def of(spec: ChipletSpec, seed: int = 0) -> "Losses":
+        """Those that the bit errors of a spec's line cause: exact to second order, see the head of this module."""
+        beats, wavelengths = spec.beats_per_flit, spec.wavelengths_per_port
+        echo_bits = SCRAMBLER_BITS * wavelengths
+        slot_loss_rate = _any_wrong(8 * spec.flit_bytes + echo_bits, spec.bit_error_rate)
+        return Losses(slot_loss_rate, seed, False, _any_wrong(echo_bits, spec.bit_error_rate), beats)
+
+    @property
+    def own_rate(self) -> float:
+        """Probability that a slot is lost whatever becomes of the slot before it."""
+        return (self.slot_loss_rate - self.echo_rate) / (1 - self.echo_rate)
 
     @property
     def stream(self) -> int:
@@ -70,12 +114,17 @@ class Losses:
 
     @property
     def threshold(self) -> int:
-        """Lost slots of 2^32."""
-        return round(self.error_rate * (1 << 32))
+        """Slots of 2^32 that are lost by themselves."""
+        return round(self.own_rate * (1 << 32))
+
+    @property
+    def echo_threshold(self) -> int:
+        """Of these, those that take the next slot along."""
+        return round(self.echo_rate * (1 << 32))
 
     def __call__(self, first_beat: int) -> bool:
         """Whether the slot that begins with this beat is lost."""
-        return bool(is_lost(first_beat, self.stream, self.threshold))
+        return bool(is_lost(first_beat, self.stream, self.threshold, self.echo_threshold, self.beats_per_flit))
 
 
 @dataclass(frozen=True)

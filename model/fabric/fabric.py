@@ -3,7 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
 from lightfabric.model.fluid.network import Network
-from lightfabric.model.spec import CABLE_PS_PER_M, ChipletSpec, FabricSpec
+from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, ChipletSpec, FabricSpec
 from lightfabric.model.timing import Timing
 
 
@@ -45,6 +45,24 @@ class Fabric(ABC):
         if self.timing is None:
             return 1.0
         return port_bytes_per_s(self.chiplet, self.timing) * 8 / (self.chiplet.gbps_per_port * 1e9)
+
+    @property
+    def slot_loss_rate(self) -> float:
+        """Share of the slots of a line that bit errors spoil."""
+        from lightfabric.model.cycle.slot import Losses
+
+        return Losses.of(self.chiplet).slot_loss_rate if self.chiplet.bit_error_rate else 0.0
+
+    @cached_property
+    def goodput_share(self) -> float:
+        """What bit errors leave of the payload rate of a port over ``reach_m`` of fibre."""
+        if not self.chiplet.bit_error_rate:
+            return 1.0
+        with_errors, without = (
+            port_bytes_per_s(each, self.measured, self.chiplet.reach_m * FIBRE_PS_PER_M)
+            for each in (self.chiplet, replace(self.chiplet, bit_error_rate=0.0))
+        )
+        return with_errors / without
 
     @abstractmethod
     def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
