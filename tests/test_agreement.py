@@ -283,6 +283,18 @@ def test_the_same_slots_lost_cost_the_same_time(measured, seed):
         assert model == rtl
 
 
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
+def test_slots_that_bit_errors_spoil_in_pairs_cost_the_same_time(measured, seed):
+    """As those of the highest bit error rate: a wrong bit near the end of a slot spoils the next one, too."""
+    spec, *_ = measured
+    losses = Losses.of(replace(spec, bit_error_rate=spec.MAX_BIT_ERROR_RATE), seed)
+    assert 0 < losses.echo_rate < losses.own_rate < SLOT_LOSS_RATES[-1]
+    sent = scattered(50, spec.virtual_channels, seed, 1 + seed % 5)
+    model, rtl = both(measured, sent, Line(DELAYS_CYCLES[seed % 3], losses=losses))
+    assert sorted(n for *_, n in model) == sorted(n for *_, n in rtl)
+    assert model[-1][0] - TRAINED_CYCLE == pytest.approx(rtl[-1][0] - TRAINED_CYCLE, rel=0.02)
+
+
 def test_a_retraining_stops_deliveries_for_as_long(measured):
     """Within one cycle of training sets: a training ends with a whole one, and a cycle or two decide with which."""
     spec, *_ = measured

@@ -62,6 +62,25 @@ def test_an_iteration_takes_about_as_long_flit_by_flit_as_in_the_fluid_model(tin
         assert rows[1] == pytest.approx(rows[0], rel=0.1 if fabric.kind == "sip-ocs" else 0.02), fabric.name
 
 
+def test_bit_errors_take_about_as_long_flit_by_flit_as_in_the_fluid_model(tiny, timing):
+    """Each link loses other slots; a job of so few flits sees few losses, and a ring waits for the slowest of its links."""
+    fabric = next(fabric for fabric in tiny.fabrics if fabric.kind == "sip-ocs")
+    seconds = {}
+    for rate in (0.0, 1e-7, 1e-5):
+        spec = replace(tiny, chiplet=replace(tiny.chiplet, bit_error_rate=rate))
+        share = study.efficiency(spec, timing)
+        for name in fidelity.FIDELITIES:
+            runs = [study.simulate(study.Job(spec, 4, fabric, timing, share, name))[0]["iteration_s"] for _ in range(2)]
+            assert runs[0] == runs[1]
+            seconds[name, rate] = runs[0]
+    for name in fidelity.FIDELITIES:
+        assert seconds[name, 0.0] < seconds[name, 1e-7] < seconds[name, 1e-5]
+    print(seconds)
+    assert seconds["cycle", 1e-5] / seconds["cycle", 0.0] == pytest.approx(
+        seconds["fluid", 1e-5] / seconds["fluid", 0.0], rel=0.05
+    )
+
+
 def test_a_study_flit_by_flit_leaves_figures_of_links_and_messages(tmp_path):
     from importlib.resources import files
 

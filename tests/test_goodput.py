@@ -1,11 +1,13 @@
-"""What a saturated link carries over a line with bit errors, against the closed form of go-back-N."""
+"""What a link loses and carries over a line with bit errors: the RTL against closed forms and against the cycle model."""
 
+from dataclasses import replace
 from math import sqrt
 
 import pytest
 
-from lightfabric.flows.tool import native as flow
-from lightfabric.model.cycle.slot import Slots
+from lightfabric.flows import native as flow
+from lightfabric.model.link import sustained_cycles_per_flit
+from lightfabric.model.slot import Slots
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
 from lightfabric.model.timing import LinkTiming
 from lightfabric.sim.characterize import measure_link
@@ -67,3 +69,54 @@ def test_goodput_is_that_of_go_back_n(delay_cycles, timing, tmp_path):
             line_bits = seen["window_cycles"] * spec.wavelength_gbps * 1e3 / spec.core_clock_mhz
             best = spec.payload_bytes / (spec.flit_bytes * spec.BLOCK_BITS_ON_LINE / (8 * spec.BLOCK_BYTES))
             assert 8 * seen["window_payload_bytes"] / line_bits == pytest.approx(best, rel=0.005)
+
+
+WIDE = ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, virtual_channels=1, reach_m=20.0)
+"""A slot is a beat: of the bits before it nearly as many spoil it as of its own."""
+NARROW = spec_of(50, flit_bytes=64)
+BUSY_FLITS = 100_000
+
+
+@pytest.fixture(scope="module", params=[WIDE, NARROW], ids=["a beat per flit", "eight beats"])
+def built(request, tmp_path_factory):
+    spec = request.param
+    return spec, measure_link(spec), flow.build(spec, tmp_path_factory.mktemp("built"))
+
+
+def run_of_rtl(program, delay_cycles: int, **rates: float):
+    window = {"warm_up_flits": 1_000, "window_flits": BUSY_FLITS}
+    job = native.Run(1 << 40, 0, saturated=True, delay_cycles=delay_cycles, seed=1, **window, **rates)
+    return flow.run(program, job)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ber", [1e-6, 1e-5])
+def test_the_rtl_loses_the_slots_that_the_bits_of_the_line_say(built, ber):
+    """Within the 95 % band, on the line of an end that sends nothing but answers, so that no lost header spoils others.
+
+    Counted apart from the model: 8 * flit_bytes bits of the slot and 58 of the slot before it on each wavelength.
+    """
+    spec, _, program = built
+    seen = run_of_rtl(program, delay_cycles=10, ber_back=ber)
+    slots, own, before = seen["slots"] / 2, 8 * spec.flit_bytes, 58 * spec.wavelengths_per_port
+    lost = 1 - (1 - ber) ** (own + before)
+    neither = (1 - ber) ** (2 * own + before)
+    deviation = sqrt(slots * (lost * (1 - lost) + 2 * (neither - (1 - lost) ** 2)))
+    assert abs(seen["crc_errors"] - slots * lost) < CONFIDENT * deviation, f"seed 1, BER {ber}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay_cycles", [10, 45])
+@pytest.mark.parametrize("ber", [1e-6, 1e-5])
+def test_the_rtl_carries_what_the_cycle_model_says(built, ber, delay_cycles):
+    """Within the 95 % band of errors in both directions: the number of flits that are lost when it is their turn."""
+    spec, timing, program = built
+    seen = run_of_rtl(program, delay_cycles, ber=ber, ber_back=ber)
+    clean, lossy = (
+        float(sustained_cycles_per_flit(each, timing, delay_cycles)) for each in (spec, replace(spec, bit_error_rate=ber))
+    )
+    flits = seen["window_payload_bytes"] / spec.payload_bytes
+    misses = flits * (1 - (1 - ber) ** (8 * spec.flit_bytes))
+    band = CONFIDENT * (lossy - clean) / sqrt(misses) + 2 * spec.slot_cycles / flits
+    print(ber, delay_cycles, seen["window_cycles"] / flits, clean, lossy, float(band))
+    assert abs(seen["window_cycles"] / flits - lossy) < band, f"seed 1, BER {ber}"

@@ -17,8 +17,8 @@ SPECS = {
     "four beats": ChipletSpec(wavelengths_per_port=4, flit_bytes=128, reach_m=1.0, crc="crc16"),
     "two beats": ChipletSpec(wavelengths_per_port=16, flit_bytes=256, reach_m=1.0, crc="crc16-umts"),
 }
-CONFIDENT = 1.96
-"""Standard deviations of the 95 % band."""
+CONFIDENT = 2.73
+"""Standard deviations of the band in which all of eight values are with 95 %."""
 
 
 @pytest.fixture(params=SPECS)
@@ -97,7 +97,8 @@ def assert_lost_as_said(losses: Losses, lost: list[bool], seed: int) -> None:
     slots = len(lost)
     assert abs(sum(lost) / slots - losses.slot_loss_rate) < band(losses, slots), f"seed {seed}"
     pairs = sum(a and b for a, b in pairwise(lost)) / slots
-    assert abs(pairs - both_rate(losses)) < 2 * CONFIDENT * sqrt(both_rate(losses) / slots), f"seed {seed}"
+    of_pairs = sqrt(2 * both_rate(losses) / slots)  # twice as many as if pairs were on their own, for they come in runs
+    assert abs(pairs - both_rate(losses)) < CONFIDENT * of_pairs, f"seed {seed}"
 
 
 def test_random_bit_errors_spoil_so_many_slots(spec):
@@ -105,9 +106,8 @@ def test_random_bit_errors_spoil_so_many_slots(spec):
     losses, rng, slots = Losses.of(chiplet(spec, spec.MAX_BIT_ERROR_RATE)), random.Random(2), 4000
     line, wrong = Line(spec, slots, seed=2), Wrong()
     bits, at = spec.BLOCK_BITS_ON_LINE, -1
-    while (at := at + 1 + int(rng.expovariate(spec.MAX_BIT_ERROR_RATE))) < len(
-        line.blocks
-    ) * spec.wavelengths_per_port * bits:
+    end = len(line.blocks) * spec.wavelengths_per_port * bits
+    while (at := at + 1 + int(rng.expovariate(spec.MAX_BIT_ERROR_RATE))) < end:
         block, bit = divmod(at, bits)
         place = divmod(block, spec.wavelengths_per_port)
         wrong[place] = wrong.get(place, 0) | 1 << bit

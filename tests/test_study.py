@@ -5,15 +5,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.resources import files
+from itertools import pairwise
 
 import pytest
 
-from lightfabric.flows.command import study
-from lightfabric.flows.format import timing_store
-from lightfabric.flows.format.spec_file import load_spec
-from lightfabric.model.fabric.fabric import port_bytes_per_s
-from lightfabric.model.fluid import engine as fluid
+from lightfabric.flows import study, timing_store
+from lightfabric.flows.load import load_spec
+from lightfabric.model import fluid, network
+from lightfabric.model.slot import Losses
 from lightfabric.model.spec import spec_hash
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.iteration import task_graph
@@ -249,3 +250,29 @@ def assert_gone(group):
             return
         time.sleep(0.05)
     raise AssertionError("processes of the study are still there")
+
+
+def test_training_takes_longer_by_what_bit_errors_cost_the_fibre(invented):
+    """Over links so slow that communication is all that takes time, by the port's rate over that length."""
+    spec, timing = load_spec(None, "small"), invented(load_spec(None, "small").chiplet)
+    slow, seconds, rates = replace(spec.fabrics[0], gpu_gbps=0.1), [], []
+    for bit_error_rate in (0.0, 1e-12, 1e-7, 1e-6, 1e-5, 1e-4):
+        chiplet = replace(spec.chiplet, bit_error_rate=bit_error_rate)
+        mine = replace(spec, chiplet=chiplet)
+        job = study.Job(mine, 8, slow, timing, study.efficiency(mine, timing), loss=study.loss(mine, timing))
+        row, _ = study.simulate(job)
+        assert row["slot_loss_rate"] == Losses.of(chiplet).slot_loss_rate
+        seconds.append(row["iteration_s"])
+        rates.append(network.port_bytes_per_s(chiplet, timing, slow.cable_m * network.CABLE_PS_PER_M))
+        reached = network.port_bytes_per_s(chiplet, timing, chiplet.reach_m * network.FIBRE_PS_PER_M)
+        clean = network.port_bytes_per_s(spec.chiplet, timing, chiplet.reach_m * network.FIBRE_PS_PER_M)
+        assert row["goodput_share"] == reached / clean
+    assert all(a >= b for a, b in pairwise(rates)), rates
+    assert all(a <= b for a, b in pairwise(seconds)), seconds
+    assert rates[0] > 1.001 * rates[3] > 1.1 * rates[-1]
+    for rate, each in zip(rates, seconds, strict=True):
+        assert each / seconds[0] == pytest.approx(rates[0] / rate, rel=0.002)
+
+
+def test_without_bit_errors_the_columns_say_so(rows):
+    assert {(row["slot_loss_rate"], row["goodput_share"]) for row in rows} == {("0", "1")}
