@@ -75,10 +75,8 @@ def test_bit_errors_take_about_as_long_flit_by_flit_as_in_the_fluid_model(tiny, 
             seconds[name, rate] = runs[0]
     for name in fidelity.FIDELITIES:
         assert seconds[name, 0.0] < seconds[name, 1e-7] < seconds[name, 1e-5]
-    print(seconds)
-    assert seconds["cycle", 1e-5] / seconds["cycle", 0.0] == pytest.approx(
-        seconds["fluid", 1e-5] / seconds["fluid", 0.0], rel=0.05
-    )
+    lost = [seconds[name, 1e-5] - seconds[name, 0.0] for name in fidelity.FIDELITIES]
+    assert lost[1] == pytest.approx(lost[0], rel=0.15)
 
 
 def test_a_study_flit_by_flit_leaves_figures_of_links_and_messages(tmp_path):
