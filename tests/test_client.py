@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.client import MAX_PACKET_BYTES, Grid, Ingress
-from lightfabric.sim.bench import BenchTimeoutError, ClientFlit
+from lightfabric.sim.bench.bench import BenchTimeoutError, ClientFlit
 from lightfabric.sim.bench.client import EgressBench, IngressBench, contiguous, never, words
 from lightfabric.sim.bench.traffic import Packet, assembled
 from lightfabric.sim.characterize import measure_client

@@ -5,9 +5,9 @@ from math import sqrt
 
 import pytest
 
-from lightfabric.flows import native as flow
-from lightfabric.model.link import sustained_cycles_per_flit
-from lightfabric.model.slot import Slots
+from lightfabric.flows.tool import native as flow
+from lightfabric.model.cycle.link import sustained_cycles_per_flit
+from lightfabric.model.cycle.slot import Slots
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
 from lightfabric.model.timing import LinkTiming
 from lightfabric.sim.characterize import measure_link

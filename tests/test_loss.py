@@ -8,7 +8,7 @@ from math import sqrt
 import pytest
 
 from lightfabric.model import codec
-from lightfabric.model.slot import MOST_LOST, Losses
+from lightfabric.model.cycle.slot import MOST_LOST, Losses
 from lightfabric.model.spec import ChipletSpec
 
 SPECS = {

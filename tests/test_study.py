@@ -11,10 +11,13 @@ from itertools import pairwise
 
 import pytest
 
-from lightfabric.flows import study, timing_store
-from lightfabric.flows.load import load_spec
-from lightfabric.model import fluid, network
-from lightfabric.model.slot import Losses
+from lightfabric.flows.command import study
+from lightfabric.flows.format import timing_store
+from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.model.cycle.slot import Losses
+from lightfabric.model.fabric.fabric import port_bytes_per_s
+from lightfabric.model.fluid import engine as fluid
+from lightfabric.model.fluid import network
 from lightfabric.model.spec import spec_hash
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.iteration import task_graph

@@ -7,7 +7,7 @@ are cores, and keeps the placement that is fastest there; the rows become a tabl
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -13,15 +13,16 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.block import Module, Port, connect
-from lightfabric.model.cabling import Cabling, Hub, Hubs, delay_cycles, fibre_cycles, line
-from lightfabric.model.channel import Fifo
-from lightfabric.model.compiled import Records
-from lightfabric.model.gpu import Gpu
-from lightfabric.model.kernel import System
-from lightfabric.model.link import Link
-from lightfabric.model.program import NOWHERE, Program
-from lightfabric.model.slot import Losses
+from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling, Hub, delay_cycles, fibre_cycles, line
+from lightfabric.model.cycle.gpu import Gpu
+from lightfabric.model.cycle.link import Link
+from lightfabric.model.cycle.program import NOWHERE, Program
+from lightfabric.model.cycle.slot import Losses
+from lightfabric.model.cycle.switch import Switch
+from lightfabric.model.kernel.block import Module, Port, connect
+from lightfabric.model.kernel.channel import Fifo
+from lightfabric.model.kernel.compiled import Records
+from lightfabric.model.kernel.system import System
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Schedule, TaskGraph
 from lightfabric.model.timing import Timing
