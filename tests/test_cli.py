@@ -1,11 +1,14 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from dataclasses import fields, replace
+import tomllib
+from dataclasses import fields
 from fractions import Fraction
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +21,9 @@ from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Tim
 from lightfabric.sim import characterize
 
 SLOW_IMPORTS = {"amaranth", "matplotlib", "numba", "scipy"}
-COMMANDS = ("study", "characterize", "place", "qap", "replay", "sim", "verilog", "synth", "verify", "bench")
+ROOT = Path(__file__).parent.parent
+COMMANDS = {path.stem for path in (ROOT / "flows" / "command").glob("[!_]*.py")}
+PROGRAM = Path(sys.executable).with_name("lightfabric")
 RUN = """
 import sys
 from lightfabric.flows import cli
@@ -184,10 +189,49 @@ def test_an_interrupt_during_the_start_of_processes_comes_after_it():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_help_names_every_command():
+def test_help_names_the_files_of_the_commands_and_no_others():
     output, _, loaded = lightfabric("--help")
-    assert all(f"  {command} " in output for command in COMMANDS)
+    assert set(re.findall(r"^  ([a-z]+) ", output.partition("Commands:")[2], re.MULTILINE)) == COMMANDS
+    assert not loaded & (SLOW_IMPORTS | {"numpy", "pydantic"})
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_explains_its_options(command):
+    output, messages, loaded = lightfabric(command, "--help")
+    assert output.startswith("Usage: ")
+    assert "--help" in output
+    assert messages == ""
+    assert not loaded & {"matplotlib", "numba", "scipy"}
+
+
+def test_the_version_is_that_of_the_package():
+    output, _, loaded = lightfabric("--version")
+    assert output == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] + "\n"
     assert not loaded & SLOW_IMPORTS
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (["st"], ["study"]),
+        (["qap", "--se"], ["--seconds", "--seed"]),
+        (["place", "--fabric", "ring", "--o"], ["--out", "--objective"]),
+    ],
+)
+def test_a_shell_completes_commands_and_options_once_completion_is_installed(tmp_path, typed, offered):
+    environment = os.environ | {"HOME": str(tmp_path), "PATH": f"{PROGRAM.parent}:{os.environ['PATH']}"}
+    words = " ".join(["lightfabric", *typed])
+    script = f"""
+        lightfabric --install-completion >&2
+        . "$HOME/.bashrc"
+        COMP_WORDS=({words}) COMP_CWORD={len(typed)}
+        "$(complete -p lightfabric | grep -o '_[a-z_]*')" lightfabric
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script], capture_output=True, text=True, timeout=60, check=False, env=environment
+    )
+    assert done.stdout.split() == offered, done.stderr
 
 
 def test_a_reader_that_leaves_early_is_not_an_error():

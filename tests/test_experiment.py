@@ -285,13 +285,13 @@ def test_looking_ahead_changes_nothing_and_looks_at_what_there_is():
 )
 def test_a_wrong_option_is_named(wrong, message, tmp_path):
     with pytest.raises(InputError) as caught:
-        flow.main(replace(flow.Settings(), **wrong), False, tmp_path, True)
+        flow.run(replace(flow.Settings(), **wrong), False, tmp_path, True)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("name", ["torus", "fat-tree", "crossbar"])
 def test_an_experiment_leaves_its_links_and_latencies(name, tmp_path, capsys):
-    flow.main(flow.Settings(name, 3, 2), False, tmp_path / "new", True)
+    flow.run(flow.Settings(name, 3, 2), False, tmp_path / "new", True)
     row = json.loads(capsys.readouterr().out)
     with (tmp_path / "new" / f"{name}-uniform-links.csv").open() as file:
         loads = [float(link["flits_per_cycle"]) for link in csv.DictReader(file)]
@@ -307,6 +307,6 @@ def test_an_experiment_leaves_its_links_and_latencies(name, tmp_path, capsys):
 
 
 def test_a_sweep_draws_its_curve(tmp_path, capsys):
-    flow.main(flow.Settings("ring", 4, 1), True, tmp_path / "new", False)
+    flow.run(flow.Settings("ring", 4, 1), True, tmp_path / "new", False)
     assert (tmp_path / "new" / "ring-uniform.png").read_bytes().startswith(b"\x89PNG")
     assert "saturates at" in capsys.readouterr().out

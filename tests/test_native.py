@@ -181,7 +181,7 @@ def test_a_cache_that_cannot_be_written_does_not_matter(tmp_path, monkeypatch, c
 )
 def test_a_wrong_fault_names_the_option(block, simulator, faults, message):
     with pytest.raises(InputError) as caught:
-        sim.main(block, simulator, PROTOTYPE, None, 0.0, 10, 1, True, sim.Faults(**faults))
+        sim.main(block, simulator, PROTOTYPE, None, 0.0, 10, 1, True, **faults)
     assert str(caught.value) == message
 
 
@@ -276,8 +276,8 @@ def test_a_saturated_line_carries_a_full_flit_in_every_slot(delay_cycles, tmp_pa
 @pytest.mark.slow
 def test_the_command_counts_the_faults_and_writes_waves(tmp_path, capsys):
     spec = dataclasses.replace(PROTOTYPE, chiplet=NARROW)
-    faults = sim.Faults(bursts=1e-3, drops=1e-2, duplicates=1e-2, stalls=0.2)
-    sim.main("link", "verilator", spec, tmp_path / "waves.vcd", 1e-5, 101, 1, True, faults)
+    faults = {"bursts": 1e-3, "drops": 1e-2, "duplicates": 1e-2, "stalls": 0.2}
+    sim.main("link", "verilator", spec, tmp_path / "waves.vcd", 1e-5, 101, 1, True, **faults)
     seen = json.loads(capsys.readouterr().out)
     assert (seen["packets"], seen["delivered"], damage(seen)) == (101, 101, {})
     assert all(seen[name] > 0 for name in (*FAULTS, "replays", "crc_errors", "cycles"))

@@ -402,7 +402,7 @@ def compiled_map(tmp_path_factory):
             raise AssertionError(f"{severity}: {text}")
 
     path = tmp_path_factory.mktemp("map") / "registers.rdl"
-    flow.main("systemrdl", path)
+    flow.main(path, "systemrdl")
     compiler = RDLCompiler(message_printer=Refusing())
     compiler.compile_file(str(path))
     return compiler.elaborate().top
@@ -432,7 +432,7 @@ def test_peakrdl_knows_what_enables_each_interrupt(compiled_map):
 
 
 def test_the_peakrdl_command_lists_the_table(tmp_path):
-    flow.main("systemrdl", tmp_path / "registers.rdl")
+    flow.main(tmp_path / "registers.rdl", "systemrdl")
     command = [f"{sysconfig.get_path('scripts')}/peakrdl", "dump", str(tmp_path / "registers.rdl")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     expected = [f"{offset:#04x}-{offset + 3:#04x}: lightfabric_link.{name}" for name, offset in OFFSETS.items()]
@@ -455,7 +455,7 @@ def test_a_name_that_is_a_keyword_is_written_as_a_name(tmp_path):
 @pytest.mark.skipif(shutil.which("cc") is None, reason="cc is not installed: apt install gcc")
 @pytest.mark.parametrize("standard", ["-std=c99", "-std=c17"])
 def test_the_c_header_says_what_peakrdl_says(compiled_map, standard, tmp_path):
-    flow.main("c", tmp_path / "registers.h")
+    flow.main(tmp_path / "registers.h", "c")
     macros = re.findall(r"#define (\w+) \S", (tmp_path / "registers.h").read_text())
     values = re.findall(r"^ +(LIGHTFABRIC_\w+) = ", (tmp_path / "registers.h").read_text(), re.MULTILINE)
     lines = [f'    printf("{name} %lu\\n", (unsigned long){name});' for name in (*macros, *values)]
@@ -498,13 +498,13 @@ def test_the_page_lists_every_register_and_field():
 
 def test_an_unknown_format_is_refused_and_nothing_written(tmp_path):
     with pytest.raises(InputError, match=r"^--format must be one of systemrdl, markdown, c, not 'ipxact'$"):
-        flow.main("ipxact", tmp_path / "registers.xml")
+        flow.main(tmp_path / "registers.xml", "ipxact")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match="must be a file that can be written"):
-        flow.main("c", tmp_path / "absent" / "registers.h")
+        flow.main(tmp_path / "absent" / "registers.h", "c")
 
 
 def as_accesses(address, content):

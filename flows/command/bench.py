@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from lightfabric.flows.experiment import accuracy
+from lightfabric.flows.option import AsJson
 from lightfabric.flows.report import InputError, RunError, print_json, say
 
 if TYPE_CHECKING:
@@ -113,7 +116,12 @@ BENCHES: dict[str, tuple[str, Callable[[int], float], int, int]] = {
 """Unit, measurement, and its size compiled and interpreted."""
 
 
-def main(name: str | None, as_json: bool) -> None:
+def main(
+    name: Annotated[
+        str | None, typer.Argument(help="fluid, kernel, allreduce, search, mapping or accuracy; all if left out.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """The command: measures one bench or all."""
     names = [*BENCHES, ALL_REDUCE, SEARCH, MAPPING, ACCURACY]
     if name not in (None, *names):

@@ -2,15 +2,15 @@
 
 from dataclasses import fields
 from fractions import Fraction
-from pathlib import Path
 
 from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.flows.option import AsJson, SpecFile
 from lightfabric.flows.report import print_json, say
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import Timing
 
 
-def main(path: Path | None, as_json: bool) -> None:
+def main(path: SpecFile = None, as_json: AsJson = False) -> None:
     """The command: measures, or reads what was measured before, and prints it."""
     spec = load_spec(path)
     from lightfabric.flows.format.timing_store import measured_timing, to_json

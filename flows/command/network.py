@@ -6,8 +6,11 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
+import typer
+
+from lightfabric.flows.option import AsJson, count, number
 from lightfabric.flows.report import InputError, print_json, say, written_whole
 
 if TYPE_CHECKING:
@@ -47,8 +50,34 @@ class Settings:
     switching: str = "cut-through"
 
 
-def main(settings: Settings, sweep: bool, out: Path | None, as_json: bool) -> None:
-    """The command: one experiment, with figures and tables of its links and latencies in ``out``, or a sweep over loads."""
+def main(
+    topology: Annotated[str, typer.Option(help="mesh, torus, ring, crossbar, fat-tree or dragonfly.")] = "torus",
+    k: Annotated[int, count("Routers per dimension, or what the topology counts in.")] = 8,
+    n: Annotated[int, count("Dimensions, or levels of a fat tree.")] = 2,
+    vcs: Annotated[int, count("Virtual channels.")] = 8,
+    buffer: Annotated[int, count("Flits that each virtual channel of an input holds.")] = 8,
+    packet_flits: Annotated[int, count("Flits of a packet.")] = 1,
+    load: Annotated[float, number("Flits per node and cycle.")] = 0.1,
+    traffic: Annotated[
+        str, typer.Option(help="uniform, transpose, neighbour, tornado, bit-complement or hot-spot.")
+    ] = "uniform",
+    seed: Annotated[int, count("Of all that is random.")] = 1,
+    allocator: Annotated[str, typer.Option(help="Of the routers' switches: islip or wavefront.")] = "islip",
+    switching: Annotated[str, typer.Option(help="cut-through or store-and-forward.")] = "cut-through",
+    sweep: Annotated[bool, typer.Option("--sweep", help="Latency over load up to saturation, with a figure.")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for load per link and latencies, as figures and CSV; a sweep's is lightfabric-out."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The command: one experiment, or a sweep over loads."""
+    settings = Settings(topology, k, n, vcs, buffer, packet_flits, load, traffic, seed, allocator, switching)
+    run(settings, sweep, out, as_json)
+
+
+def run(settings: Settings, sweep: bool, out: Path | None, as_json: bool) -> None:
+    """Run one experiment, with figures and tables of its links and latencies in ``out``, or a sweep over loads."""
     _require(settings)
     if not sweep:
         network, result, cpu_s = _run(settings)

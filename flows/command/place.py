@@ -3,12 +3,15 @@
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from lightfabric.flows.command.study import GIB, check, fastest, plan_columns
 from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.format.result import folder
 from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.flows.option import AsJson, SpecFile, count
 from lightfabric.flows.report import InputError, print_json, say, written_whole
 from lightfabric.model.spec import FabricSpec, Spec
 from lightfabric.placement.mapping.order import OBJECTIVES as ORDER_OBJECTIVES
@@ -27,13 +30,22 @@ _OF_ORDER: dict[str, Objective] = {known: known for known in ORDER_OBJECTIVES}
 
 
 def main(
-    path: Path | None,
-    gpus: int | None,
-    fabric: str | None,
-    as_json: bool,
-    export: Path | None = None,
-    out: Path | None = None,
-    objective: str = "predicted-time",
+    path: SpecFile = None,
+    gpus: Annotated[int | None, count("Number of GPUs; the spec's largest that fits if left out.")] = None,
+    fabric: Annotated[str | None, typer.Option(help="Name of one of the spec's fabrics; all if left out.")] = None,
+    as_json: AsJson = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the task graph as Chakra traces, or a file .goal for a program of LogGOPSim."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for figures of the traffic between GPUs.")] = None,
+    objective: Annotated[
+        str,
+        typer.Option(
+            help="What is least: predicted-time; simulated-time, as study chooses; or of the order of ranks, which is then "
+            "searched for it: bottleneck, byte-hops, wavelengths."
+        ),
+    ] = "predicted-time",
 ) -> None:
     """The command: places the job on ``gpus`` GPUs of one fabric or all, and prints why it is so.
 

@@ -2,24 +2,26 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+import typer
 
 from lightfabric.flows.format import run_table as measurement
+from lightfabric.flows.option import AsJson
 from lightfabric.flows.report import print_json
 from lightfabric.placement.cost.calibration import calibration
 
 _PARTS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser")
 
 
-def main(path: Path, as_json: bool) -> None:
+def main(file: Annotated[Path, typer.Argument(help="CSV, a training plan per row.")], as_json: AsJson = False) -> None:
     """The command: one entry per row, in their order."""
-    entries = predictions(measurement.read(path))
+    entries = predictions(measurement.read(file))
     if as_json:
         print_json(entries)
     else:
-        _print_table(str(path), entries)
+        _print_table(str(file), entries)
 
 
 def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:

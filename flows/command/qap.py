@@ -5,8 +5,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from lightfabric.flows.option import AsJson, count, number
 from lightfabric.flows.report import InputError, print_json, read_bytes
 
 if TYPE_CHECKING:
@@ -106,19 +109,24 @@ def _number(path: Path, word: bytes, place: int) -> float:
     return number
 
 
-def main(path: Path, seconds: float, seed: int, as_json: bool) -> None:
+def main(
+    file: Annotated[Path, typer.Argument(help="n and two n x n matrices, as in QAPLIB.")],
+    seconds: Annotated[float, number("CPU time of bound and search, without compilation at the first run.")] = 1.0,
+    seed: Annotated[int, count("Of all that is random.")] = 1,
+    as_json: AsJson = False,
+) -> None:
     """The command: checks its options, reads, solves, prints one JSON object or a few lines."""
     if not 0 < seconds <= _MOST_SECONDS:
         raise InputError(f"--seconds must be above 0 and at most {_MOST_SECONDS:g}, not {seconds:g}")
     if not 0 <= seed <= _MOST_SEED:
         raise InputError(f"--seed must be from 0 to {_MOST_SEED}, not {seed}")
-    instance = read(path)
+    instance = read(file)
     from lightfabric.placement.qap.solve import solve
 
     try:
         solution = solve(instance.flow, instance.distance, seconds=seconds, seed=seed)
     except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
+        raise InputError(f"{file}: {error}") from None
     result = columns(instance, solution)
     if as_json:
         print_json(result)

@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from lightfabric.flows.report import InputError, say, written_whole
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES, Field, Kind, Register, Table
@@ -176,7 +179,10 @@ FORMATS: dict[str, Callable[[], str]] = {"systemrdl": systemrdl, "markdown": mar
 """By the names that the command line gives them."""
 
 
-def main(language: str, output: Path) -> None:
+def main(
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the map.")],
+    language: Annotated[str, typer.Option("--format", help="systemrdl, markdown or c.")] = "markdown",
+) -> None:
     """The command: writes the file, whole or not at all; ``language`` is one of ``FORMATS``."""
     if language not in FORMATS:
         raise InputError(f"--format must be one of {', '.join(FORMATS)}, not {language!r}")

@@ -4,12 +4,14 @@ import re
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+import typer
 
 from lightfabric.flows.experiment.fidelity import FILES, MOST_FLITS, require, run
 from lightfabric.flows.format import task_graph as exchange
+from lightfabric.flows.option import AsJson, Fidelity
 from lightfabric.flows.report import InputError, RunError, print_json, require_file
 from lightfabric.model.spec import ChipletSpec
 
@@ -109,13 +111,15 @@ def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, name: str, out: Path |
 
 
 def main(
-    path: Path,
-    bandwidth: str,
-    fabric: str,
-    fidelity: str,
-    out: Path | None,
-    as_json: bool,
-    trace: Path | None = None,
+    file: Annotated[Path, typer.Argument(help="A TopoOpt task graph, a folder of Chakra traces, or a program .goal.")],
+    bandwidth: Annotated[str, typer.Option(help="Of a node in each direction, such as 100Gbps.")],
+    fabric: Annotated[str, typer.Option(help="What joins the nodes.")] = "ideal-switch",
+    fidelity: Fidelity = "fluid",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for figures of the links' load and the messages' latency; cycle.")
+    ] = None,
+    as_json: AsJson = False,
+    trace: Annotated[Path | None, typer.Option(help="JSON file of the schedule, for ui.perfetto.dev.")] = None,
 ) -> None:
     """The command: checks its options, replays, prints one line or one JSON object."""
     from lightfabric.flows.format import result as results
@@ -129,12 +133,12 @@ def main(
     if trace is not None:
         require_file(trace)
     with results.folder(out, FILES) if out else nullcontext():
-        result = replay(path, bandwidth_gbps, fidelity, out=out, trace=trace)
+        result = replay(file, bandwidth_gbps, fidelity, out=out, trace=trace)
     if as_json:
         print_json(result)
     else:
         print(
-            f"{result['iteration_ms']:.3f} ms per iteration of {path.name}: {result['tasks']} tasks, "
+            f"{result['iteration_ms']:.3f} ms per iteration of {file.name}: {result['tasks']} tasks, "
             f"{result['devices']} devices on {result['fabric']} at {bandwidth_gbps:g} Gbps each"
         )
 

@@ -7,12 +7,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from lightfabric.flows.command.verilog import require_block
+from lightfabric.flows.option import AsJson, Block, LoadedSpec, count, number
 from lightfabric.flows.report import InputError, RunError, print_json, written_whole
 from lightfabric.flows.tool.program import SIMULATORS
-from lightfabric.model.spec import ChipletSpec, Spec
+from lightfabric.model.spec import ChipletSpec
 
 MOST_BER = MOST_RATE = 0.5
 MOST_STALLS = 0.9
@@ -47,16 +50,21 @@ _NO_FAULTS = {"bursts": 0, "dropped_flits": 0, "duplicated_flits": 0}
 
 
 def main(
-    block: str,
-    simulator: str,
-    spec: Spec,
-    waves: Path | None,
-    ber: float | None,
-    packets: int,
-    seed: int,
-    as_json: bool,
-    faults: Faults = Faults(),
-    capture: Path | None = None,
+    block: Block,
+    simulator: Annotated[str, typer.Option(help="amaranth, icarus or verilator.")] = "amaranth",
+    spec: LoadedSpec = None,
+    waves: Annotated[Path | None, typer.Option(help="File for the waveforms.")] = None,
+    ber: Annotated[float | None, number("Bit error rate of the line; the spec's if left out.")] = None,
+    packets: Annotated[int, count("Number of packets.")] = 1000,
+    seed: Annotated[int, count("Of the errors and the traffic.")] = 1,
+    as_json: AsJson = False,
+    bursts: Annotated[float, number("Bursts of errors per beat; link on verilator.")] = 0.0,
+    drops: Annotated[float, number("Flits that the line drops; link on verilator.")] = 0.0,
+    duplicates: Annotated[float, number("Flits that the line repeats; link on verilator.")] = 0.0,
+    stalls: Annotated[float, number("Share of cycles in which a client pauses; link on verilator.")] = 0.0,
+    capture: Annotated[
+        Path | None, typer.Option(help="pcapng file for flits (link on amaranth) or arrived packets (icarus, verilator).")
+    ] = None,
 ) -> None:
     """The command: checks its options, simulates, prints a line or a JSON object; RunError if a packet did not arrive.
 
@@ -64,6 +72,7 @@ def main(
     """
     if ber is None:
         ber = 0.0 if block == "switch" else spec.chiplet.bit_error_rate
+    faults = Faults(bursts, drops, duplicates, stalls)
     _require_options(block, simulator, ber, packets, seed, faults)
     _require_capture(block, simulator, capture)
     with _written(waves) as beside, _written(capture) as captured, _bar(f"{simulator}: {block}") as progress:

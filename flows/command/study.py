@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from lightfabric.flows.experiment import fidelity as fidelities
 from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.flows.option import AsJson, Fidelity, SpecFile
 from lightfabric.flows.report import InputError, RunError, print_json
 from lightfabric.flows.tool.pool import pool
 from lightfabric.model.spec import JobSpec, NetworkJobSpec, Spec
@@ -302,7 +305,12 @@ def _load() -> None:
     fluid.run(graph, star(2, 1e9, graph.demand_bytes()))
 
 
-def main(path: Path | None, out: Path, fidelity: str, as_json: bool) -> None:
+def main(
+    path: SpecFile = None,
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lightfabric-out"),
+    fidelity: Fidelity = "fluid",
+    as_json: AsJson = False,
+) -> None:
     """The command: reads, checks, runs, writes the results into ``out`` and prints them."""
     fidelities.require(fidelity)
     spec = load_spec(path)

@@ -5,13 +5,16 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from lightfabric.flows.option import AsJson, Block, LoadedSpec
 from lightfabric.flows.report import InputError, RunError, print_json, say
 from lightfabric.flows.tool import yowasp
 
 if TYPE_CHECKING:
-    from lightfabric.model.spec import ChipletSpec, Spec
+    from lightfabric.model.spec import ChipletSpec
 
 BLOCKS = ("link", "switch", "chiplet")
 DEVICES = {"ecp5-12k": "--12k", "ecp5-25k": "--25k", "ecp5-45k": "--45k", "ecp5-85k": "--85k"}
@@ -79,7 +82,12 @@ def parse(block: str, device: str, target_mhz: float, report: Mapping[str, Any])
     )
 
 
-def main(block: str, device: str, spec: "Spec", as_json: bool) -> None:
+def main(
+    block: Block,
+    device: Annotated[str, typer.Option(help="FPGA, such as ecp5-25k.")],
+    spec: LoadedSpec = None,
+    as_json: AsJson = False,
+) -> None:
     """The command: one table or one JSON object. A clock that is not met is a result, not an error."""
     report = synthesize(block, device, spec.chiplet)
     if as_json:

@@ -7,8 +7,11 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
+import typer
+
+from lightfabric.flows.option import AsJson
 from lightfabric.flows.report import InputError, RunError, print_json, say
 from lightfabric.flows.tool import yowasp
 
@@ -103,7 +106,10 @@ def prove_all(proofs: Iterable["Proof"]) -> list[Outcome]:
     return outcomes
 
 
-def main(block: str | None, as_json: bool) -> None:
+def main(
+    block: Annotated[str | None, typer.Argument(help="A block; all with proofs if left out.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """The command. Prints a table or one JSON object; RunError naming the first property that was not proven."""
     from lightfabric.sim.formal.proof import BLOCKS, PROOFS
 

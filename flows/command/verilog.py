@@ -1,9 +1,13 @@
 """``lightfabric verilog``: a block as Verilog."""
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from lightfabric.flows.option import Block, LoadedSpec
 from lightfabric.flows.report import InputError, say, written_whole
-from lightfabric.model.spec import ChipletSpec, Spec
+from lightfabric.model.spec import ChipletSpec
 
 BLOCKS = ("link", "switch", "chiplet")
 
@@ -41,7 +45,11 @@ def convert(component, name: str) -> str:
     return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
 
 
-def main(block: str, output: Path, spec: Spec) -> None:
+def main(
+    block: Block,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the Verilog.")],
+    spec: LoadedSpec = None,
+) -> None:
     """The command: writes the file, whole or not at all."""
     require_block(block)
     with written_whole(output) as beside:
