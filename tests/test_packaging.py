@@ -8,6 +8,7 @@ import sysconfig
 import tomllib
 import venv
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -25,6 +26,11 @@ def test_every_folder_of_code_is_in_the_package_map():
     )
 
 
+def test_the_citation_is_of_this_version():
+    assert f"\nversion: {PROJECT['project']['version']}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {PROJECT['project']['version']} - " in (ROOT / "CHANGELOG.md").read_text()
+
+
 def test_type_checkers_find_every_folder():
     links = {path.name: path.resolve() for path in (ROOT / ".src" / "lightfabric").iterdir()}
     assert links == {name: ROOT / name for name in ("flows", "model", "placement", "rtl", "sim")}
@@ -39,6 +45,8 @@ def test_a_wheel_behaves_as_the_editable_install(tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
     (wheel,) = tmp_path.glob("lightfabric-*.whl")
+    licence = next(name for name in ZipFile(wheel).namelist() if name.endswith("/LICENSE"))
+    assert ZipFile(wheel).read(licence) == (ROOT / "LICENSE").read_bytes()
     subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", wheel], check=True, timeout=300)
     site = subprocess.run(
         [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True, capture_output=True, text=True
