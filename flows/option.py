@@ -33,7 +33,7 @@ def count(text: str) -> Any:
     return typer.Option(parser=_parser(int, "a whole number"), metavar="INTEGER", help=text)
 
 
-SpecFile = Annotated[Path | None, typer.Argument(metavar="[SPEC.toml]", help="Description; a built-in example if left out.")]
+SpecFile = Annotated[Path | None, typer.Argument(metavar="SPEC.toml", help="Description; a built-in example if left out.")]
 LoadedSpec = Annotated[
     Any,
     typer.Option(
