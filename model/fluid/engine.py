@@ -15,7 +15,7 @@ from lightfabric.model.fluid.heap import pop, push, schedule, take_first
 from lightfabric.model.fluid.max_min import advance, settle
 from lightfabric.model.fluid.network import Network
 from lightfabric.model.fluid.world import AWAKE, CALENDAR, CHANGED, HORIZON_PS, NOWHERE, READY, World, build_world
-from lightfabric.model.kernel.compiled import compiled
+from lightfabric.model.kernel.compiled import compiled, entry_point
 from lightfabric.model.task import Kind, Schedule, TaskGraph
 
 _COMPUTE = int(Kind.COMPUTE)
@@ -44,10 +44,10 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0) -> S
     if graph.devices > network.devices:
         raise ValueError(f"TaskGraph.devices must be at most the {network.devices} of the network, not {graph.devices}")
     world = build_world(graph, network, message_latency_ps)
-    if not _run(world):
+    if not entry_point(_run, world)(world):
         raise ValueError(f"TaskGraph.work must end within {HORIZON_PS} ps on this network, not later")
     task, link = world.task, world.link
-    waiting = np.flatnonzero(task["waiting"] > 0)
+    waiting = np.flatnonzero(world.waiting)
     if len(waiting):
         raise ValueError(f"TaskGraph.successors must form no cycle, not one through or before task {waiting[0]}")
     return Schedule(task["start_ps"].copy(), task["finish_ps"].copy(), task["limit"].copy(), link["busy_ps"].copy())
@@ -55,15 +55,19 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0) -> S
 
 @compiled
 def _occupy(world: World, path: int, now_ps: int) -> None:
-    """The first flow on a path: enter it in the lists of its links."""
-    for e in range(world.path[path].entry, world.path[path].entry_end):
+    """The first flow on a path: count it on its links, and enter it in the lists of those that may limit its rate."""
+    this = world.path[path]
+    for e in range(this.entry, this.entry_end):
+        link = world.link[world.entry[e].link]
+        if link.active == 0:
+            link.busy_since_ps = now_ps
+        link.active += 1
+    for e in range(this.entry, this.shared_end):
         entry = world.entry[e]
         link = world.link[entry.link]
         entry.after = link.first
         entry.before = NOWHERE
-        if link.first == NOWHERE:
-            link.busy_since_ps = now_ps
-        else:
+        if link.first != NOWHERE:
             world.entry[link.first].before = e
         link.first = e
 
@@ -71,17 +75,20 @@ def _occupy(world: World, path: int, now_ps: int) -> None:
 @compiled
 def _vacate(world: World, path: int, now_ps: int) -> None:
     """The last flow has left a path."""
-    for e in range(world.path[path].entry, world.path[path].entry_end):
+    this = world.path[path]
+    for e in range(this.entry, this.entry_end):
+        link = world.link[world.entry[e].link]
+        link.active -= 1
+        if link.active == 0:
+            link.busy_ps += now_ps - link.busy_since_ps
+    for e in range(this.entry, this.shared_end):
         entry = world.entry[e]
-        link = world.link[entry.link]
         if entry.after != NOWHERE:
             world.entry[entry.after].before = entry.before
         if entry.before != NOWHERE:
             world.entry[entry.before].after = entry.after
         else:
-            link.first = entry.after
-            if link.first == NOWHERE:
-                link.busy_ps += now_ps - link.busy_since_ps
+            world.link[entry.link].first = entry.after
 
 
 @compiled
@@ -121,8 +128,8 @@ def _release(world: World, task: int, now_ps: int) -> None:
     this.finish_ps = now_ps
     for edge in range(this.edge, this.edge_end):
         successor: Any = np.int64(world.successor[edge])
-        world.task[successor].waiting -= 1
-        if world.task[successor].waiting == 0:
+        world.waiting[successor] -= 1
+        if world.waiting[successor] == 0:
             _make_ready(world, successor)
 
 
@@ -202,7 +209,7 @@ def _start_devices(world: World, now_ps: int) -> bool:
 def _start(world: World) -> None:
     """Make ready what waits for nothing."""
     for task in range(len(world.task)):
-        if world.task[task].waiting == 0:
+        if world.waiting[task] == 0:
             _make_ready(world, task)
 
 

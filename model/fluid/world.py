@@ -15,28 +15,28 @@ HORIZON_PS = 1 << 62
 NOWHERE = -1
 
 _TASK = record(
-    kind="i1", waiting="i4", limit="i4", runs_on="i8", path="i8", work_ps="i8", flow_bytes="f8", latency_ps="i8",
+    kind="i1", limit="i4", runs_on="i8", path="i8", work_ps="i8", flow_bytes="f8", latency_ps="i8",
     edge="i8", edge_end="i8", start_ps="i8", finish_ps="i8", next_ready="i8",
 )  # fmt: skip
 """A task. ``path`` is -1 when it occupies none; ``flow_bytes`` is what each route of the path carries; ``edge`` to
 ``edge_end`` are its successors. Tasks that can start form a stack through ``next_ready``."""
 
 _PATH = record(
-    entry="i8", entry_end="i8", queue="i8", flows="i8", settled_flows="i8", rate="f8", served="f8", since_ps="i8",
-    bottleneck="i8", seen_round="i8", fixed_round="i8", changed="i8", next_changed="i8",
+    entry="i8", shared_end="i8", entry_end="i8", queue="i8", flows="i8", settled_flows="i8", rate="f8", served="f8", since_ps="i8",
+    bottleneck="i8", narrowest="i8", lifted_round="i8", lifted_at="f8", next_lifted="i8", stage="i8", changed="i8", next_changed="i8",
 )  # fmt: skip
 """A path. ``flows`` are on it now, ``settled_flows`` when ``rate``, bytes per picosecond to each, was last settled;
 ``served`` bytes to each until ``since_ps``. Paths whose flows have ``changed`` form a stack through ``next_changed``.
-``seen_round`` is the last settlement that reached it, ``fixed_round`` the last that found its rate."""
+``lifted_round`` is the last settlement that took its rate back, and it is ``rising`` until it has the next."""
 
-_ENTRY = record(link="i8", path="i8", uses="i8", after="i8", before="i8")
+_ENTRY = record(link="i4", uses="i4", path="i4", after="i4", before="i4")
 """A path on a link, which it occupies ``uses`` times; those of active paths form a list through ``after``, ``before``."""
 
 _LINK = record(
-    capacity="f8", first="i8", busy_since_ps="i8", busy_ps="i8", seen_round="i8", free="f8", rising="i8",
+    free="f8", free_rest="f8", rising="i4", held="i4", first="i4", active="i4", busy_since_ps="i8", busy_ps="i8",
 )  # fmt: skip
-"""A link, in bytes per picosecond. ``first`` entry of an active path, -1 if idle. While a component settles, ``free`` is
-what the paths of known rate leave, ``rising`` the flows whose rates still rise."""
+"""A link, in bytes per picosecond. ``first`` entry of an active path, -1 if idle. The paths leave ``free + free_rest``, but
+for the ``rising`` flows whose rates are not known; of ``held`` paths it is the bottleneck."""
 
 _DEVICE = record(busy="i8", next_awake="i8")
 """A device; those that are idle and have work form a stack through ``next_awake``."""
@@ -47,7 +47,7 @@ _QUEUE = record(start="i8", count="i8")
 _OCCASION = record(time_ps="i8", place="i8")
 """When a task finishes or the next flow of a path ends, and where in the calendar that stands, -1 if it does not."""
 
-READY, AWAKE, CHANGED, CALENDAR, ROUND, REACHED, RISING = range(7)
+READY, AWAKE, CHANGED, LIFTED, CALENDAR, ROUND, RISING = range(7)
 """Places in ``World.size``."""
 
 
@@ -55,18 +55,18 @@ class World(NamedTuple):
     """All that the compiled engine knows: t tasks, p paths, l links, d devices, as arrays of records.
 
     Queue i below d holds the computations that wait for device i, by the moment they got ready; queue d + i the flows of
-    path i, by the bytes served at which they end; the last one links, items t to t + l, by the level at which they fill
-    up. ``key`` is by item. The calendar is one more binary heap, of ``occasion``: tasks, and paths from t on.
-    ``size`` holds the heads of the stacks, and the counts of the calendar, of the settlements, of the links reached by
-    the one under way and of its paths whose rates still rise.
+    path i, by the bytes served at which they end; the last one paths, items t to t + p, by the level at which the first of
+    their links fills up. ``key`` is by item. The calendar is one more binary heap, of ``occasion``: tasks, and paths from t
+    on. ``size`` holds the heads of the stacks, and the counts of the calendar, of the settlements and of the paths that
+    rise in the one under way.
     """
 
     task: Records
+    waiting: Records
     successor: Records
     path: Records
     entry: Records
     link: Records
-    reached: Records
     device: Records
     queue: Records
     item: Records
@@ -81,18 +81,18 @@ def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> 
     task = _tasks(graph, network, message_latency_ps)
     path, entry = _paths(graph, network, np.unique(graph.peer[(task["path"] >= 0) & (graph.kind == Kind.ALL_REDUCE)]))
     path["queue"] = graph.devices + np.arange(len(path))
-    link = _records(_LINK, len(network.bytes_per_s), capacity=network.bytes_per_s * 1e-12, first=NOWHERE)
+    link = _records(_LINK, len(network.bytes_per_s), free=network.bytes_per_s * 1e-12, first=NOWHERE)
     moves = task["path"] >= 0
     queued = np.concatenate([graph.device[graph.kind == Kind.COMPUTE], graph.devices + task["path"][moves]]).astype(np.int64)
     queue = _records(_QUEUE, graph.devices + len(path) + 1)
     queue["start"][1:] = np.cumsum(np.bincount(queued, minlength=len(queue) - 1))
-    items, events = len(task) + len(link), len(task) + len(path)
+    items = len(task) + len(path)
     world = World(
-        task, graph.successors, path, entry, link, np.empty(len(link), np.int64),
+        task, np.bincount(graph.successors, minlength=len(graph)).astype(np.int32), graph.successors, path, entry, link,
         _records(_DEVICE, graph.devices), queue, np.empty(items, np.int64), np.empty(items),
-        np.empty(events, np.int64), _records(_OCCASION, events, place=NOWHERE), np.zeros(7, np.int64),
+        np.empty(items, np.int64), _records(_OCCASION, items, place=NOWHERE), np.zeros(7, np.int64),
     )  # fmt: skip
-    world.size[[READY, AWAKE, CHANGED]] = NOWHERE
+    world.size[[READY, AWAKE, CHANGED, LIFTED]] = NOWHERE
     return world
 
 
@@ -122,7 +122,7 @@ def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Recor
     if len(graph) and latency_ps.max() >= HORIZON_PS:
         raise ValueError(f"TaskGraph.operations must have latencies below {HORIZON_PS} ps, not {latency_ps.max():.3g} ps")
     return _records(
-        _TASK, len(graph), kind=graph.kind, waiting=np.bincount(graph.successors, minlength=len(graph)), limit=NOWHERE,
+        _TASK, len(graph), kind=graph.kind, limit=NOWHERE,
         runs_on=graph.device, path=path, work_ps=graph.work, latency_ps=latency_ps,
         flow_bytes=np.where(rings, 2 * (members - 1) / np.maximum(members, 1), 1) * graph.work,
         edge=graph.successor_start[:-1], edge_end=graph.successor_start[1:],
@@ -168,9 +168,24 @@ def _paths(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple
     group, edge_route = _ring_routes(graph, network, used)
     owner, route = np.concatenate([np.arange(routes), routes + group]), np.concatenate([np.arange(routes), edge_route])
     row, step = _ragged(np.diff(network.route_start)[route])
-    key, uses = np.unique(
-        owner[row] * links + network.route_links[network.route_start[route[row]] + step], return_counts=True
-    )
-    entry = _records(_ENTRY, len(key), link=key % links, path=key // links, uses=uses)
-    ends = np.cumsum(np.bincount(entry["path"], minlength=routes + len(graph.member_start) - 1))
-    return _records(_PATH, len(ends), entry_end=ends, entry=np.concatenate([[0], ends[:-1]]), bottleneck=NOWHERE), entry
+    ample = _ample(network)
+    link = network.route_links[network.route_start[route[row]] + step]
+    key, uses = np.unique((owner[row] * 2 + ample[link]) * links + link, return_counts=True)
+    path = key // (2 * links)
+    entry = _records(_ENTRY, len(key), link=key % links, path=path, uses=uses)
+    count = routes + len(graph.member_start) - 1
+    ends = np.cumsum(np.bincount(path, minlength=count))
+    starts = np.concatenate([[0], ends[:-1]])
+    shared = np.bincount(path[~ample[entry["link"]]], minlength=count)
+    return _records(_PATH, count, entry=starts, shared_end=starts + shared, entry_end=ends, bottleneck=NOWHERE), entry
+
+
+def _ample(network: Network) -> NDArray[np.bool_]:
+    """Links that never limit a rate: they carry more than all links before them on any route together, as a switch may."""
+    rate, links, first = network.bytes_per_s, network.route_links, np.zeros(len(network.route_links), bool)
+    first[network.route_start[:-1][np.diff(network.route_start) > 0]] = True
+    steps = np.unique(links[:-1][~first[1:]].astype(np.int64) * len(rate) + links[1:][~first[1:]])
+    brought = np.zeros(len(rate))
+    np.add.at(brought, steps % len(rate), rate[steps // len(rate)])
+    brought[links[first]] = np.inf
+    return brought < rate
