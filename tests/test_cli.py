@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import tomllib
-from dataclasses import fields
+from dataclasses import fields, replace
 from fractions import Fraction
 from importlib.resources import files
 from pathlib import Path

@@ -70,8 +70,8 @@ def main(
 
     A ``ber`` of None stands for the bit error rate of the spec's lines.
     """
-    if ber is None:
-        ber = 0.0 if block == "switch" else spec.chiplet.bit_error_rate
+    of_line: float = 0.0 if block == "switch" else spec.chiplet.bit_error_rate
+    ber = of_line if ber is None else ber
     faults = Faults(bursts, drops, duplicates, stalls)
     _require_options(block, simulator, ber, packets, seed, faults)
     _require_capture(block, simulator, capture)

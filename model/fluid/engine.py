@@ -15,7 +15,8 @@ from lightfabric.model.fluid.heap import pop, push, schedule, take_first
 from lightfabric.model.fluid.max_min import advance, settle
 from lightfabric.model.fluid.network import Network
 from lightfabric.model.fluid.world import AWAKE, CALENDAR, CHANGED, HORIZON_PS, NOWHERE, READY, World, build_world
-from lightfabric.model.kernel.compiled import compiled, entry_point
+from lightfabric.model.kernel.compiled import compiled
+from lightfabric.model.kernel.dispatch import entry_point
 from lightfabric.model.task import Kind, Schedule, TaskGraph
 
 _COMPUTE = int(Kind.COMPUTE)

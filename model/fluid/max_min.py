@@ -17,9 +17,9 @@ import numpy as np
 
 from lightfabric.model.fluid.heap import pop, push, schedule
 from lightfabric.model.fluid.world import CHANGED, HORIZON_PS, LIFTED, NOWHERE, RISING, ROUND, World
+from lightfabric.model.kernel.compiled import Records, compiled
 
 DONE, RISES, STANDS = range(3)
-from lightfabric.model.kernel.compiled import Records, compiled
 
 
 @compiled

@@ -22,8 +22,9 @@ _TASK = record(
 ``edge_end`` are its successors. Tasks that can start form a stack through ``next_ready``."""
 
 _PATH = record(
-    entry="i8", shared_end="i8", entry_end="i8", queue="i8", flows="i8", settled_flows="i8", rate="f8", served="f8", since_ps="i8",
-    bottleneck="i8", narrowest="i8", lifted_round="i8", lifted_at="f8", next_lifted="i8", stage="i8", changed="i8", next_changed="i8",
+    entry="i8", shared_end="i8", entry_end="i8", queue="i8", flows="i8", settled_flows="i8", rate="f8", served="f8",
+    since_ps="i8", bottleneck="i8", narrowest="i8", lifted_round="i8", lifted_at="f8", next_lifted="i8", stage="i8",
+    changed="i8", next_changed="i8",
 )  # fmt: skip
 """A path. ``flows`` are on it now, ``settled_flows`` when ``rate``, bytes per picosecond to each, was last settled;
 ``served`` bytes to each until ``since_ps``. Paths whose flows have ``changed`` form a stack through ``next_changed``.
