@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from importlib import import_module
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,19 +111,15 @@ class TaskGraph:
             raise ValueError(f"TaskGraph.{name}[{bad[0]}] must be {must_be}, not {getattr(self, name)[bad[0]]}")
 
     def _verify_acyclic(self) -> None:
-        waiting = np.bincount(self.successors, minlength=len(self))
-        ready = np.flatnonzero(waiting == 0)
-        done = 0
-        while len(ready):  # one wave of the topological order at a time
-            done += len(ready)
-            starts, counts = self.successor_start[ready], np.diff(self.successor_start)[ready]
-            offsets = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-            following = self.successors[np.repeat(starts, counts) + offsets]
-            np.subtract.at(waiting, following, 1)
-            ready = np.unique(following[waiting[following] == 0])
-        if done < len(self):
-            task = int(np.flatnonzero(waiting > 0)[0])
-            raise ValueError(f"TaskGraph.successors must form no cycle, not one through or before task {task}")
+        sparse, csgraph = import_module("scipy.sparse"), import_module("scipy.sparse.csgraph")
+        n, source = len(self), np.repeat(np.arange(len(self)), np.diff(self.successor_start))
+        # Made of pairs, edges that are there twice become one: with two connected_components does not end.
+        graph = sparse.csr_array((np.ones(len(source)), (source, self.successors)), shape=(n, n))
+        component = csgraph.connected_components(graph, connection="strong")[1]
+        # Tasks that reach each other are one strong component; no other edge stays within one, but that of a task to itself.
+        circling = source[component[source] == component[self.successors]]
+        if len(circling):
+            raise ValueError(f"TaskGraph.successors must form no cycle, not one through task {circling[0]}")
 
 
 def _verify_csr(name: str, start: NDArray[np.int64], items: NDArray[np.int32], rows: int, bound: int) -> None:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
-from lightfabric.model.task import Kind
+from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.cost.layer import backward_seconds, forward_seconds, optimiser_seconds
 from lightfabric.placement.graph.iteration import backward_steps, forward_steps, pass_steps, task_graph
-from lightfabric.placement.mapping.traffic import traffic
+from lightfabric.placement.mapping import traffic
 from lightfabric.placement.search.search import Rates, iteration_seconds
 from lightfabric.placement.workload.transformer import (
     Plan,
@@ -286,3 +286,41 @@ def test_gpt3_on_1024_ranks_fits_2_gib():
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert int(done.stdout) < 2 << 20
+
+
+def _graph_of_edges(tasks, edges):
+    """Computations of one device."""
+    edges = np.array(sorted(edges), np.int32).reshape(-1, 2)
+    return TaskGraph(
+        1,
+        kind=np.zeros(tasks, np.int8),
+        device=np.zeros(tasks, np.int32),
+        work=np.ones(tasks, np.int64),
+        peer=np.full(tasks, -1, np.int32),
+        operations=np.ones(tasks, np.int32),
+        successor_start=np.searchsorted(edges[:, 0], np.arange(tasks + 1)),
+        successors=edges[:, 1],
+        member_start=np.zeros(1, np.int64),
+        members=np.zeros(0, np.int32),
+    )
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_a_graph_with_a_cycle_is_refused_and_a_task_on_it_named(seed):
+    random = np.random.default_rng(seed)
+    tasks = int(random.integers(1, 12))
+    edges = random.integers(0, tasks, (int(random.integers(0, tasks + 3)), 2)).tolist()
+    oracle = nx.DiGraph(edges)
+    if nx.is_directed_acyclic_graph(oracle):
+        _graph_of_edges(tasks, edges).verify()
+        return
+    with pytest.raises(ValueError, match=r"^TaskGraph\.successors must form no cycle, not one through task \d+$") as caught:
+        _graph_of_edges(tasks, edges).verify()
+    named = int(str(caught.value).split()[-1])
+    assert named in {task for cycle in nx.simple_cycles(oracle) for task in cycle}
+
+
+def test_a_chain_takes_no_longer_to_verify_than_its_length():
+    begin = perf_counter()
+    _graph_of_edges(300_000, [(task, task + 1) for task in range(299_999)]).verify()
+    assert perf_counter() - begin < 10
