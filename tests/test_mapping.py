@@ -19,7 +19,7 @@ from lightfabric.model.spec import (
     ModelSpec,
     SipOcsSpec,
     SipRingSpec,
-    Spec,
+    StudySpec,
 )
 from lightfabric.placement.circuit.assign import permutations
 from lightfabric.placement.fabric.fabric import fabric_of
@@ -165,7 +165,7 @@ def example(name):
     fabrics = tuple(FABRICS[fabric["kind"]](**fabric) for fabric in table.pop("fabrics"))
     chiplet, gpus = ChipletSpec(**table.pop("chiplet")), tuple(table.pop("gpus"))
     job["model"] = ModelSpec(**job["model"])
-    return Spec(accelerator=accelerator, job=JobSpec(**job), fabrics=fabrics, chiplet=chiplet, gpus=gpus, **table)
+    return StudySpec(accelerator=accelerator, job=JobSpec(**job), fabrics=fabrics, chiplet=chiplet, gpus=gpus, **table)
 
 
 def cases():

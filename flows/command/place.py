@@ -13,7 +13,7 @@ from lightfabric.flows.format.result import folder
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.option import AsJson, SpecFile, count
 from lightfabric.flows.report import InputError, print_json, say, written_whole
-from lightfabric.model.spec import FabricSpec, Spec
+from lightfabric.model.spec import FabricSpec, StudySpec
 from lightfabric.placement.mapping.order import OBJECTIVES as ORDER_OBJECTIVES
 from lightfabric.placement.mapping.order import Objective, coordinates
 from lightfabric.placement.mapping.traffic import degrees, ring_load
@@ -64,7 +64,7 @@ def main(
         _run(spec, str(path or spec.name), as_json, export, out, objective)
 
 
-def _run(spec: Spec, source: str, as_json: bool, export: Path | None, out: Path | None, objective: str) -> None:
+def _run(spec: StudySpec, source: str, as_json: bool, export: Path | None, out: Path | None, objective: str) -> None:
     count = max(count for count, reason in check(spec, source, at=max).items() if not reason)
     from lightfabric.flows.format.timing_store import measured_timing
 
@@ -92,7 +92,7 @@ def _run(spec: Spec, source: str, as_json: bool, export: Path | None, out: Path 
             _print_options(f"{kind.name}: of all plans those that no other beats in time, memory and traffic", front)
 
 
-def _chosen(spec: Spec, gpus: int | None, fabric: str | None) -> Spec:
+def _chosen(spec: StudySpec, gpus: int | None, fabric: str | None) -> StudySpec:
     if gpus is not None and not 2 <= gpus <= MOST_GPUS:
         raise InputError(f"--gpus must be from 2 to {MOST_GPUS}, not {gpus}")
     fabrics = tuple(kind for kind in spec.fabrics if fabric in (None, kind.name))
@@ -101,7 +101,7 @@ def _chosen(spec: Spec, gpus: int | None, fabric: str | None) -> Spec:
     return replace(spec, fabrics=fabrics, gpus=spec.gpus if gpus is None else (gpus,))
 
 
-def _place(spec: Spec, fabric: "Fabric", gpus: int, objective: str) -> tuple["Placement", float | None]:
+def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tuple["Placement", float | None]:
     """The placement, and the simulated iteration in seconds if that is the objective."""
     from lightfabric.placement.place import candidates
 
@@ -114,7 +114,7 @@ def _place(spec: Spec, fabric: "Fabric", gpus: int, objective: str) -> tuple["Pl
         raise InputError(f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}") from None
 
 
-def _export(path: Path, spec: Spec, placed: "Placement") -> None:
+def _export(path: Path, spec: StudySpec, placed: "Placement") -> None:
     from lightfabric.placement.graph.iteration import task_graph
 
     exchange.write(path, task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank))
@@ -186,7 +186,7 @@ def _figure_name(fabric: FabricSpec) -> str:
     return f"traffic-{fabric.name.replace(' ', '-').replace('/', '-')}.png"
 
 
-def _draw(out: Path, spec: Spec, placed: list["Placement"]) -> None:
+def _draw(out: Path, spec: StudySpec, placed: list["Placement"]) -> None:
     """A figure for each fabric: bytes from GPU to GPU, ranks on GPUs, and what crosses each segment of a ring of all."""
     from lightfabric.flows.figure.chart import draw_traffic
 

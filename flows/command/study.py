@@ -18,7 +18,7 @@ from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.option import AsJson, Fidelity, SpecFile
 from lightfabric.flows.report import InputError, RunError, print_json
 from lightfabric.flows.tool.pool import pool
-from lightfabric.model.spec import JobSpec, NetworkJobSpec, Spec
+from lightfabric.model.spec import JobSpec, NetworkJobSpec, SpecError, StudySpec
 from lightfabric.model.timing import Timing
 from lightfabric.placement.graph.data_parallel import data_parallel_plan
 from lightfabric.placement.search.search import DoesNotFit, Rates, least_memory_bytes, memory_bytes, search
@@ -52,14 +52,14 @@ _PRELOAD = [f"lightfabric.{name}" for name in _NEEDED]
 class Job:
     """One cell of the study; ``reason`` says why so many GPUs cannot hold the job, empty if they can."""
 
-    spec: Spec
+    spec: StudySpec
     gpus: int
     fabric: "Fabric"
     fidelity: str
     reason: str
 
 
-def check(spec: Spec, source: str, at: Callable[[list[int]], int] = min) -> dict[int, str]:
+def check(spec: StudySpec, source: str, at: Callable[[list[int]], int] = min) -> dict[int, str]:
     """Why each GPU count cannot hold the job, ``""`` if it can; quick.
 
     InputError if none can, or if a fabric cannot serve that count of the others which ``at`` chooses.
@@ -75,14 +75,14 @@ def check(spec: Spec, source: str, at: Callable[[list[int]], int] = min) -> dict
     for fabric in spec.fabrics:
         try:
             candidates(spec.job, spec.accelerator, fabric_of(fabric, spec.chiplet), gpus)
+        except SpecError as error:
+            raise InputError(f"{source}: {error.of('chiplet')}") from None
         except ValueError as error:
-            _, of_chiplet, text = str(error).partition("ChipletSpec.")
-            wrong = f"chiplet.{text}" if of_chiplet else f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}"
-            raise InputError(f"{source}: {wrong}") from None
+            raise InputError(f"{source}: fabric {fabric.name!r} must serve {gpus} GPUs, but {error}") from None
     return reasons
 
 
-def _does_not_fit(spec: Spec, gpus: int) -> str:
+def _does_not_fit(spec: StudySpec, gpus: int) -> str:
     job = spec.job
     try:
         if isinstance(job, NetworkJobSpec):
@@ -96,7 +96,7 @@ def _does_not_fit(spec: Spec, gpus: int) -> str:
     return ""
 
 
-def check_flits(spec: Spec, source: str, reasons: dict[int, str]) -> None:
+def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
     """InputError for the first cell too large to be run flit by flit, or that no cabling can serve."""
     from lightfabric.placement.fabric.fabric import fabric_of
     from lightfabric.placement.graph.iteration import task_graph
@@ -145,7 +145,7 @@ def simulate(job: Job) -> Cell:
     }, detail  # fmt: skip
 
 
-def fastest(spec: Spec, fabric: "Fabric", gpus: int) -> tuple["Placement", "TaskGraph", "Schedule"]:
+def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> tuple["Placement", "TaskGraph", "Schedule"]:
     """The placement with the shortest simulated iteration, its task graph on the GPUs, and the schedule of the fluid model.
 
     Candidates are simulated, the fastest predicted first, until no prediction is below the shortest: a prediction leaves
@@ -164,7 +164,7 @@ def fastest(spec: Spec, fabric: "Fabric", gpus: int) -> tuple["Placement", "Task
     return best
 
 
-def _run_fluid(spec: Spec, fabric: "Fabric", placed: "Placement") -> tuple["Placement", "TaskGraph", "Schedule"]:
+def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> tuple["Placement", "TaskGraph", "Schedule"]:
     from lightfabric.model.fluid import engine as fluid
     from lightfabric.placement.graph.iteration import task_graph
 
@@ -237,7 +237,7 @@ COLUMNS = (
 payload rate over ``reach_m`` of fibre."""
 
 
-def ideal(spec: Spec) -> str | None:
+def ideal(spec: StudySpec) -> str | None:
     """Name of the fabric that others are compared with, the first of an ideal kind."""
     from lightfabric.model.fabric.fabric import fabric_of
 
@@ -245,7 +245,7 @@ def ideal(spec: Spec) -> str | None:
 
 
 def run(
-    spec: Spec, reasons: dict[int, str], timing: Callable[[], Timing], progress: Progress, fidelity: str = "fluid"
+    spec: StudySpec, reasons: dict[int, str], timing: Callable[[], Timing], progress: Progress, fidelity: str = "fluid"
 ) -> tuple[list[Row], Timing, dict[str, fidelities.Detail]]:
     """Rows by GPU count, then in the order of the spec's fabrics, whatever the number of processes and their speed.
 

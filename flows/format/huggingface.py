@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lightfabric.flows.report import InputError, read_bytes, shown
-from lightfabric.model.spec import ModelSpec
+from lightfabric.model.spec import ModelSpec, SpecError
 
 MOST_BYTES = 1 << 20
 MOST_COUNT = 1 << 22
@@ -133,9 +133,9 @@ def _model(config: dict[str, Any]) -> ModelSpec:
             raise _wrong(key, shown(must_be), config)
     try:
         return ModelSpec(**_fields(config, family))
-    except ValueError as error:
-        name, _, rest = str(error).removeprefix("ModelSpec.").partition(" ")
-        raise _WrongError(f"{_key(config, family.keys.get(name, (name,)))} {rest}") from None
+    except SpecError as error:
+        key = _key(config, family.keys.get(error.field, (error.field,)))
+        raise _WrongError(f"{key} must be {error.must_be}, not {error.value}") from None
 
 
 def _fields(config: dict[str, Any], family: _Family) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from lightfabric.flows.format import timing_store
 from lightfabric.flows.report import InputError, require_file, say, written_whole
-from lightfabric.model.spec import Spec
+from lightfabric.model.spec import StudySpec
 from lightfabric.model.timing import Timing
 
 FILES = ("results.csv", "iteration-time.png", "iteration-time.svg", "manifest.json")
@@ -86,7 +86,7 @@ def folder(path: Path, names: Sequence[str] = FILES) -> Iterator[None]:
 
 
 def write(
-    out: Path, spec: Spec, source: str, rows: Sequence[Row], timing: Timing, columns: Sequence[str], fidelity: str
+    out: Path, spec: StudySpec, source: str, rows: Sequence[Row], timing: Timing, columns: Sequence[str], fidelity: str
 ) -> list[str]:
     """All files or, if one fails, none; returns their names. Equal studies give equal bytes."""
     from lightfabric.flows.figure import chart as figure
@@ -113,7 +113,7 @@ def _cell(value: object) -> object:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _manifest(spec: Spec, source: str, timing: Timing, fidelity: str, results: bytes) -> dict[str, Any]:
+def _manifest(spec: StudySpec, source: str, timing: Timing, fidelity: str, results: bytes) -> dict[str, Any]:
     description = asdict(spec)
     return {
         "command": "study",
@@ -129,7 +129,7 @@ def _manifest(spec: Spec, source: str, timing: Timing, fidelity: str, results: b
     }
 
 
-def print_table(spec: Spec, rows: Sequence[Row]) -> None:
+def print_table(spec: StudySpec, rows: Sequence[Row]) -> None:
     """The rows on stdout, one section per GPU count; one row for a count that no fabric can help."""
     table = Table(title=Text(f"{spec.name}: one training iteration"))
     for name in ("GPUs", "fabric", "iteration", "of ideal speed", "dp x tp x pp", "order", "where the time goes"):

@@ -21,7 +21,8 @@ from lightfabric.model.spec import (
     JobSpec,
     ModelSpec,
     NetworkJobSpec,
-    Spec,
+    SpecError,
+    StudySpec,
 )
 from lightfabric.placement.workload.preset import MODELS
 
@@ -38,7 +39,7 @@ _MAY_BE_TINY = ("bit_error_rate",)
 
 _FABRICS: dict[str, type] = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in get_args(FabricSpec)}
 _TABLES: dict[str, type] = {
-    "": Spec, "accelerator": AcceleratorSpec, "chiplet": ChipletSpec, "job.model": ModelSpec,
+    "": StudySpec, "accelerator": AcceleratorSpec, "chiplet": ChipletSpec, "job.model": ModelSpec,
 }  # fmt: skip
 _MUST_BE = {
     "int_type": "a whole number",
@@ -62,7 +63,7 @@ class _WrongError(Exception):
     """What is wrong, without the file."""
 
 
-def load_spec(path: Path | None, default: str = "gpt3-175b") -> Spec:
+def load_spec(path: Path | None, default: str = "gpt3-175b") -> StudySpec:
     """The spec in a TOML file, or a built-in example if ``path`` is None.
 
     ``[accelerator] preset = "h100"`` stands for the fields of that accelerator, ``[job.model] preset = "llama3-70b"`` for
@@ -107,17 +108,17 @@ def _check_depth(tables: dict[str, Any]) -> None:
         raise _WrongError(f"must be TOML of at most {MOST_DEPTH} levels, not deeply nested")
 
 
-def _spec(tables: dict[str, Any], folder: Path) -> Spec:
+def _spec(tables: dict[str, Any], folder: Path) -> StudySpec:
     _expand_preset(tables)
     _expand_model(tables.get("job"), folder)
     _check_fabrics(tables)
     try:
-        spec = TypeAdapter(Spec).validate_json(json.dumps(tables, default=lambda moment: [str(moment)]))
+        spec = TypeAdapter(StudySpec).validate_json(json.dumps(tables, default=lambda moment: [str(moment)]))
         spec.accelerator.peak_flops(spec.job.precision)
     except ValidationError as error:
         raise _WrongError(_sentence(error.errors(), tables)) from None
-    except ValueError as error:
-        raise _WrongError(_owned(("accelerator",), str(error))) from None
+    except SpecError as error:
+        raise _WrongError(_owned(("accelerator",), error)) from None
     _check_magnitudes((), spec)
     return spec
 
@@ -190,7 +191,7 @@ def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:
     of_kind = [(place, error) for error in errors if (place := _location(error["loc"], tables)) is not None]
     location, error = min(of_kind, key=lambda entry: entry[1]["type"] != _UNKNOWN)
     if error["type"] == "value_error":
-        return _owned(location, str(error.get("ctx", {})["error"]))
+        return _owned(location, error.get("ctx", {})["error"])
     if error["type"] == _UNKNOWN:
         return _unknown(location, tables)
     must_be = _MUST_BE.get(error["type"], error["msg"])
@@ -217,11 +218,9 @@ def _location(loc: Location, tables: dict[str, Any]) -> Location | None:
     return loc[:2] + loc[3:] if loc[2] == kind.__name__ else None
 
 
-def _owned(location: Location, text: str) -> str:
-    """``ChipletSpec.ports must be ...`` with the owner's path in the file for its name."""
-    _, _, rest = text.partition(".")
-    owner = _dotted(location)
-    return cut(f"{owner}.{rest}" if owner else rest, MOST_SENTENCE)
+def _owned(location: Location, error: SpecError) -> str:
+    """What is wrong, with the owner's path in the file for its name."""
+    return cut(error.of(_dotted(location)), MOST_SENTENCE)
 
 
 def _unknown(location: Location, tables: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
-from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, ChipletSpec
+from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, ChipletSpec, SpecError
 
 MOST_HUB_GPUS = 64
 """Ports of a switch."""
@@ -230,7 +230,7 @@ def layers(paths: Sequence[tuple[int, ...]], virtual_channels: int) -> list[int]
         free = [layer for layer, after in enumerate(waits) if not _closes_circle(after, hops)]
         if not free:
             more = "of relays that do not wait for each other in a circle"
-            raise ValueError(f"ChipletSpec.virtual_channels must be enough for layers {more}, not {virtual_channels}")
+            raise SpecError("ChipletSpec", "virtual_channels", f"enough for layers {more}", str(virtual_channels))
         chosen.append(free[0])
         for hop, then in pairwise(hops):
             waits[free[0]][hop].add(then)

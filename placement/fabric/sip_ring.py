@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fabric import sip_ring as model
+from lightfabric.model.spec import SpecError
 from lightfabric.placement.circuit.assign import assign_ring
 from lightfabric.placement.cost.table import Cases
 from lightfabric.placement.fabric.fabric import best_nesting
@@ -32,7 +33,7 @@ class SipRing(model.SipRing, Optical):
         """Half of the ports each way round; ValueError without a port for each direction."""
         chiplet = self.chiplet
         if chiplet.ports < 2:
-            raise ValueError(f"ChipletSpec.ports must be at least 2 on a {self.spec.kind}, not {chiplet.ports}")
+            raise SpecError("ChipletSpec", "ports", f"at least 2 on a {self.spec.kind}", str(chiplet.ports))
         return chiplet.ports // 2 * 2 * chiplet.gbps_per_port * 1e9 / 8 * self.efficiency
 
     @property

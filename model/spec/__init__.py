@@ -1,0 +1,40 @@
+"""The description of a system: chiplet, accelerator, job and fabrics, frozen, with the unit in every name.
+
+Every spec checks itself when it is made and raises ``SpecError``: owner and field, what it must be, what it is. Values that
+follow from others are properties.
+"""
+
+from lightfabric.model.spec.accelerator import ACCELERATORS, AcceleratorSpec, Precision
+from lightfabric.model.spec.chiplet import FIBRE_PS_PER_M, ChipletSpec, spec_hash
+from lightfabric.model.spec.fabric import (
+    CABLE_PS_PER_M,
+    ElectricalClusterSpec,
+    ElectricalSwitchSpec,
+    FabricSpec,
+    SipOcsSpec,
+    SipRingSpec,
+)
+from lightfabric.model.spec.job import JobSpec, NetworkJobSpec
+from lightfabric.model.spec.require import SpecError
+from lightfabric.model.spec.study import StudySpec
+from lightfabric.model.spec.transformer import ModelSpec
+
+__all__ = [
+    "ACCELERATORS",
+    "CABLE_PS_PER_M",
+    "FIBRE_PS_PER_M",
+    "AcceleratorSpec",
+    "ChipletSpec",
+    "ElectricalClusterSpec",
+    "ElectricalSwitchSpec",
+    "FabricSpec",
+    "JobSpec",
+    "ModelSpec",
+    "NetworkJobSpec",
+    "Precision",
+    "SipOcsSpec",
+    "SipRingSpec",
+    "SpecError",
+    "StudySpec",
+    "spec_hash",
+]

@@ -1,0 +1,162 @@
+"""The optical-I/O chiplet: what the RTL is built from, and what follows from it."""
+
+import hashlib
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from fractions import Fraction
+from typing import Any, ClassVar, Literal
+
+from lightfabric.model.spec.require import FORBID, require, require_between, require_positive
+
+FIBRE_PS_PER_M = 1.468 / 299_792_458 * 1e12
+"""4.897 ns/m: group index 1.468 of standard single-mode fibre at 1310 to 1550 nm (Corning SMF-28 data sheets)."""
+
+
+SLOWEST_CYCLES_PER_BLOCK = 4
+"""A core clock that is faster against the line than this serves nobody, and makes the measurement of the link slow."""
+
+
+@dataclass(frozen=True)
+class ChipletSpec:
+    """One optical-I/O chiplet: the hardware that ``lightfabric.rtl`` builds.
+
+    A port is one fibre pair carrying ``wavelengths_per_port`` wavelengths in each direction. The packet interface
+    sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``. A transmitter keeps
+    ``replay_flits`` until they are acknowledged; 0 stands for what a round trip over ``reach_m`` of fibre needs.
+
+    ``bit_error_rate`` is that of each wavelength as the receiver sees it, after any forward error correction.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    ports: int = 8
+    wavelengths_per_port: int = 16
+    wavelength_gbps: float = 32.0
+    core_clock_mhz: float = 500.0
+    flit_bytes: int = 128
+    crc: Literal["crc32c", "crc24", "crc16", "crc16-umts"] = "crc32c"
+    virtual_channels: int = 2
+    buffer_flits: int = 127
+    reach_m: float = 20.0
+    replay_flits: int = 0
+    bit_error_rate: float = 0.0
+
+    NOT_BUILT: ClassVar[tuple[str, ...]] = ("bit_error_rate",)
+    """Fields that say what happens to the hardware, not what it is: the RTL is the same for all their values."""
+    MAX_BIT_ERROR_RATE: ClassVar[float] = 1e-4
+    """Beyond, wide ports lose half of their slots, and the line trains more often than it sends."""
+    HEADER_BYTES: ClassVar[int] = 8
+    CRC_BYTES: ClassVar[int] = 4
+    BLOCK_BYTES: ClassVar[int] = 8
+    BLOCK_BITS_ON_LINE: ClassVar[int] = 66
+    MOST_OUTSTANDING_FLITS: ClassVar[int] = 127
+    """So that sequences modulo 255 tell old flits from new ones [UCIe 1.1, retry]."""
+    LOOP_CYCLES: ClassVar[int] = 20
+    """What the pipelines of both ends take of a round trip at most; a test compares it with the measured ones."""
+    LOOP_SLOTS: ClassVar[int] = 4
+    """Of a round trip: the flit's own slot, the wait for a slot with an acknowledgement, that slot, the wait to send."""
+
+    def __post_init__(self) -> None:
+        require_between(self, 1, 32, "ports")
+        require_between(self, 1, 32, "wavelengths_per_port")
+        require_between(self, 1, 8, "virtual_channels")
+        require_between(self, 1, self.MOST_OUTSTANDING_FLITS, "buffer_flits")
+        require_positive(self, "wavelength_gbps", "core_clock_mhz", "reach_m")
+        require_between(self, 0, self.MAX_BIT_ERROR_RATE, "bit_error_rate")
+        require(self, "flit_bytes", self.flit_bytes in (64, 128, 256), "64, 128 or 256")
+        require(
+            self,
+            "wavelengths_per_port",
+            self.flit_bytes % self.beat_bytes == 0,
+            f"a divisor of {self.flit_bytes // self.BLOCK_BYTES}, the 64-bit blocks of a flit",
+        )
+        require(
+            self,
+            "wavelength_gbps",
+            self.wavelength_gbps * SLOWEST_CYCLES_PER_BLOCK * 1000 >= self.BLOCK_BITS_ON_LINE * self.core_clock_mhz,
+            f"at least {self.BLOCK_BITS_ON_LINE * self.core_clock_mhz / SLOWEST_CYCLES_PER_BLOCK / 1000:.4g}, "
+            f"so that a wavelength sends a 66-bit block within {SLOWEST_CYCLES_PER_BLOCK} cycles",
+        )
+        least_mhz = self.wavelength_gbps * 1000 / self.BLOCK_BITS_ON_LINE
+        require(
+            self,
+            "core_clock_mhz",
+            self.blocks_per_cycle <= 1,
+            f"at least {least_mhz:.2f}, so that a wavelength needs no more than one 66-bit block per cycle",
+        )
+        self._require_replay_depth()
+
+    def _require_replay_depth(self) -> None:
+        most, least = self.MOST_OUTSTANDING_FLITS, self.round_trip_flits
+        spare_cycles = float((most - self.LOOP_SLOTS) * self.slot_cycles) - self.LOOP_CYCLES
+        reach_m = spare_cycles / 2 * self.cycle_ps / FIBRE_PS_PER_M
+        require(self, "reach_m", least <= most, f"at most {reach_m:.4g}, so that a round trip holds at most {most} flits")
+        if self.replay_flits == 0:
+            object.__setattr__(self, "replay_flits", least)
+        must_be = f"0 or from {least}, the flits of a round trip over reach_m, to {most}"
+        require(self, "replay_flits", least <= self.replay_flits <= most, must_be)
+
+    @property
+    def payload_bytes(self) -> int:
+        """Client bytes in a full flit: all but header and CRC."""
+        return self.flit_bytes - self.HEADER_BYTES - self.CRC_BYTES
+
+    @property
+    def beat_bytes(self) -> int:
+        """Bytes sent at once over all wavelengths of a port, before 64b/66b coding."""
+        return self.wavelengths_per_port * self.BLOCK_BYTES
+
+    @property
+    def beats_per_flit(self) -> int:
+        """Beats that a flit occupies on the line."""
+        return self.flit_bytes // self.beat_bytes
+
+    @property
+    def client_bytes(self) -> int:
+        """Bytes of a word of the client's stream: a beat, or the payload of a flit that is sent as a single beat."""
+        return min(self.beat_bytes, self.payload_bytes)
+
+    @property
+    def blocks_per_cycle(self) -> Fraction:
+        """Blocks per core clock cycle on each wavelength, at most 1: line rate / 66 bits / clock, within 5e-5."""
+        exact = Fraction(self.wavelength_gbps) * 1000 / (self.BLOCK_BITS_ON_LINE * Fraction(self.core_clock_mhz))
+        return exact if exact > 1 else exact.limit_denominator(128)
+
+    @property
+    def cycle_ps(self) -> float:
+        """Period of the core clock."""
+        return 1e6 / self.core_clock_mhz
+
+    @property
+    def switch_ports(self) -> int:
+        """Ports of the chiplet's switch: one to the client and one to the line for each optical port."""
+        return 2 * self.ports
+
+    @property
+    def slot_cycles(self) -> Fraction:
+        """Cycles that a flit occupies on the line, on average."""
+        return self.beats_per_flit / self.blocks_per_cycle
+
+    @property
+    def round_trip_flits(self) -> int:
+        """Most slots from the sending of a flit over ``reach_m`` to the slot that can use its acknowledgement."""
+        delay_cycles = math.ceil(self.reach_m * FIBRE_PS_PER_M / self.cycle_ps)
+        return math.ceil((2 * delay_cycles + self.LOOP_CYCLES) / self.slot_cycles) + self.LOOP_SLOTS
+
+    @property
+    def gbps_per_port(self) -> float:
+        """Raw line rate of a port in each direction."""
+        return self.wavelengths_per_port * self.wavelength_gbps
+
+    @property
+    def gbps(self) -> float:
+        """Raw line rate of the chiplet in each direction."""
+        return self.ports * self.gbps_per_port
+
+
+def spec_hash(spec: ChipletSpec) -> str:
+    """Hash of the fields that the RTL is built from: equal for equal hardware, 16 hexadecimal digits."""
+    assert all(f.init for f in fields(spec))
+    built = {name: value for name, value in asdict(spec).items() if name not in spec.NOT_BUILT}
+    return hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""Fabrics, a class for each kind; what a kind does is in its file in ``model/fabric`` and in ``placement/fabric``."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from lightfabric.model.spec.require import FORBID, require_between, require_name, require_positive
+
+CABLE_PS_PER_M = 5000.0
+"""5 ns/m: copper with solid polyethylene, relative permittivity 2.25, so two thirds of the speed of light."""
+
+
+@dataclass(frozen=True)
+class ElectricalSwitchSpec:
+    """An ideal electrical switch: every GPU reaches every other at full rate, one switch hop away."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["electrical-switch"]
+    gpu_gbps: float
+    cable_m: float = 5.0
+
+    def __post_init__(self) -> None:
+        require_name(self)
+        require_positive(self, "gpu_gbps", "cable_m")
+
+
+@dataclass(frozen=True)
+class ElectricalClusterSpec:
+    """Islands of ``island_gpus`` GPUs behind a fast switch each, joined by one slower NIC per GPU and an ideal core."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["electrical-cluster"]
+    island_gbps: float
+    nic_gbps: float
+    island_gpus: int = 8
+    nic_latency_us: float = 2.0
+    cable_m: float = 5.0
+
+    def __post_init__(self) -> None:
+        require_name(self)
+        require_positive(self, "island_gbps", "nic_gbps", "nic_latency_us", "cable_m")
+        require_between(self, 1, 1 << 16, "island_gpus")
+
+
+@dataclass(frozen=True)
+class SipRingSpec:
+    """SiP-Ring (SiP-ML, SIGCOMM 2021): GPUs on a bidirectional ring of fibres, half of the ports facing each way.
+
+    Wavelengths are assigned to pairs of GPUs up to ``max_hops`` apart and reused on disjoint segments.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["sip-ring"]
+    max_hops: int = 16
+    fibre_m: float = 2.0
+
+    def __post_init__(self) -> None:
+        require_name(self)
+        require_between(self, 1, 1 << 16, "max_hops")
+        require_positive(self, "fibre_m")
+
+
+@dataclass(frozen=True)
+class SipOcsSpec:
+    """SiP-OCS (SiP-ML, SIGCOMM 2021): port p of every GPU goes to optical circuit switch p.
+
+    Each switch holds one permutation of the GPUs for the whole job.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["sip-ocs"]
+    fibre_m: float = 20.0
+
+    def __post_init__(self) -> None:
+        require_name(self)
+        require_positive(self, "fibre_m")
+
+
+FabricSpec = ElectricalSwitchSpec | ElectricalClusterSpec | SipRingSpec | SipOcsSpec

@@ -1,0 +1,61 @@
+"""Training jobs: of a transformer, or of a network that is no stack of equal layers."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from lightfabric.model.spec.accelerator import Precision
+from lightfabric.model.spec.require import FORBID, require, require_between, require_counts
+from lightfabric.model.spec.transformer import ModelSpec
+
+
+@dataclass(frozen=True)
+class JobSpec:
+    """One training job. ``batch`` is the global batch in sequences.
+
+    The k-th most popular expert gets tokens in proportion to 1 / k ** ``expert_skew``; 0 is even.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    model: ModelSpec
+    batch: int
+    precision: Precision = "bf16"
+    expert_skew: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_between(self, 1, 1 << 20, "batch")
+        require_between(self, 0, 4, "expert_skew")
+        require(self, "expert_skew", not self.expert_skew or self.model.experts > 0, "0 for a model without experts")
+
+
+@dataclass(frozen=True)
+class NetworkJobSpec:
+    """One training job of a network that is no stack of equal layers. ``batch`` is the global batch in samples.
+
+    The recommender has a table for each of ``table_rows``, MLPerf's if there are none, of ``table_width`` values a row. Its
+    perceptrons are MLPerf's too: ``bottom_widths`` are those from the inputs on, before the last, which is the tables';
+    ``top_widths`` those after the inputs, which are the products and the bottom perceptron's outputs.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    network: Literal["resnet-50", "vgg-16", "transformer-big", "dlrm"]
+    batch: int
+    precision: Precision = "bf16"
+    table_rows: tuple[int, ...] = ()
+    table_width: int = 128
+    bottom_widths: tuple[int, ...] = (13, 512, 256)
+    top_widths: tuple[int, ...] = (1024, 1024, 512, 256, 1)
+
+    MOST_TABLES: ClassVar[int] = 1024
+    MOST_WIDTHS: ClassVar[int] = 64
+
+    def __post_init__(self) -> None:
+        require_between(self, 1, 1 << 24, "batch")
+        require_between(self, 1, 1 << 14, "table_width")
+        require_counts(self, "table_rows", 0, self.MOST_TABLES, 1 << 34)
+        for name in ("bottom_widths", "top_widths"):
+            require_counts(self, name, 1, self.MOST_WIDTHS, 1 << 14)
+        for name in ("table_rows", "table_width", "bottom_widths", "top_widths"):
+            is_default = getattr(self, name) == self.__dataclass_fields__[name].default
+            require(self, name, is_default or self.network == "dlrm", "left out but for dlrm")

@@ -1,0 +1,31 @@
+"""The description of a whole study."""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from lightfabric.model.spec.accelerator import AcceleratorSpec
+from lightfabric.model.spec.chiplet import ChipletSpec
+from lightfabric.model.spec.fabric import FabricSpec
+from lightfabric.model.spec.job import JobSpec, NetworkJobSpec
+from lightfabric.model.spec.require import FORBID, require, require_name
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """Everything that one study needs."""
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    accelerator: AcceleratorSpec
+    job: JobSpec | NetworkJobSpec
+    fabrics: tuple[FabricSpec, ...]
+    gpus: tuple[int, ...]
+    chiplet: ChipletSpec = field(default_factory=ChipletSpec)
+
+    def __post_init__(self) -> None:
+        require_name(self)
+        in_range = len(self.gpus) > 0 and all(2 <= n <= 1 << 17 for n in self.gpus)
+        require(self, "gpus", in_range, "one or more counts from 2 to 131072")
+        names = [fabric.name for fabric in self.fabrics]
+        require(self, "fabrics", 0 < len(names) == len(set(names)), "one or more fabrics of different names")
