@@ -7,7 +7,7 @@ import pytest
 
 from lightfabric.flows.tool import native as flow
 from lightfabric.model.cycle.link import sustained_cycles_per_flit
-from lightfabric.model.cycle.slot import Slots
+from lightfabric.model.cycle.slot import Losses, Slots
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
 from lightfabric.model.timing import LinkTiming
 from lightfabric.sim.characterize import measure_link
@@ -100,6 +100,7 @@ def test_the_rtl_loses_the_slots_that_the_bits_of_the_line_say(built, ber):
     seen = run_of_rtl(program, delay_cycles=10, ber_back=ber)
     slots, own, before = seen["slots"] / 2, 8 * spec.flit_bytes, 58 * spec.wavelengths_per_port
     lost = 1 - (1 - ber) ** (own + before)
+    assert lost == pytest.approx(Losses.of(replace(spec, bit_error_rate=ber)).slot_loss_rate, rel=1e-9)
     neither = (1 - ber) ** (2 * own + before)
     deviation = sqrt(slots * (lost * (1 - lost) + 2 * (neither - (1 - lost) ** 2)))
     assert abs(seen["crc_errors"] - slots * lost) < CONFIDENT * deviation, f"seed 1, BER {ber}"
@@ -118,5 +119,4 @@ def test_the_rtl_carries_what_the_cycle_model_says(built, ber, delay_cycles):
     flits = seen["window_payload_bytes"] / spec.payload_bytes
     misses = flits * (1 - (1 - ber) ** (8 * spec.flit_bytes))
     band = CONFIDENT * (lossy - clean) / sqrt(misses) + 2 * spec.slot_cycles / flits
-    print(ber, delay_cycles, seen["window_cycles"] / flits, clean, lossy, float(band))
     assert abs(seen["window_cycles"] / flits - lossy) < band, f"seed 1, BER {ber}"
