@@ -1,7 +1,8 @@
 """What was measured on the RTL: the only source of cycle counts for the models."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from typing import Any, cast
 
 
 @dataclass(frozen=True)
@@ -119,3 +120,13 @@ class Timing:
     spec_hash: str
     rtl_hash: str
     simulator: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as plain values, fractions as text: ``"33/32"``."""
+        return _plain(asdict(self))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in cast(dict[str, Any], value).items()}
+    return str(value) if isinstance(value, Fraction) else value

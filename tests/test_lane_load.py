@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.flows.command.place import _columns
+from lightfabric.flows.command.place import columns
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.spec import ChipletSpec, SipOcsSpec, SipRingSpec
@@ -95,8 +95,8 @@ def test_the_command_says_what_lanes_carry_and_what_they_could():
     said = {}
     for fabric in (fabric_of(each, spec.chiplet) for each in spec.fabrics):
         found = candidates(spec.job, spec.accelerator, fabric, 16)[0]
-        columns = _columns(fabric, found)
-        said[fabric.spec.kind] = [columns[name] for name in names]
+        row = columns(fabric, found)
+        said[fabric.spec.kind] = [row[name] for name in names]
     for kind in ("sip-ring", "sip-ocs"):
         lane, mean, bound, *_ = said[kind]
         assert 0 < mean <= lane

@@ -52,7 +52,7 @@ def environment(tmp_path_factory, invented):
     for name in ("small", "gpt3-175b", "dlrm"):
         timing = invented(load_spec(None, name).chiplet)
         path = folder / "lightfabric" / f"timing-{timing.spec_hash}-{timing.rtl_hash}.json"
-        path.write_text(json.dumps(timing_store.to_json(timing)))
+        path.write_text(json.dumps(timing.to_dict()))
     return os.environ | {"XDG_CACHE_HOME": str(folder)}
 
 

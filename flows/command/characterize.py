@@ -13,11 +13,11 @@ from lightfabric.model.timing import Timing
 def main(path: SpecFile = None, as_json: AsJson = False) -> None:
     """The command: measures, or reads what was measured before, and prints it."""
     spec = load_spec(path)
-    from lightfabric.flows.format.timing_store import measured_timing, to_json
+    from lightfabric.flows.format.timing_store import measured_timing
 
     timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}"))
     if as_json:
-        print_json({"spec": spec.name} | to_json(timing))
+        print_json({"spec": spec.name} | timing.to_dict())
     else:
         _print_table(spec.name, spec.chiplet, timing)
 

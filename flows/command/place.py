@@ -53,7 +53,7 @@ def main(
     GOAL program if its name ends in .goal, else a folder of Chakra traces. ``out`` is a folder for figures of the traffic,
     one per fabric.
     """
-    spec = _chosen(load_spec(path), gpus, fabric)
+    spec = chosen(load_spec(path), gpus, fabric)
     if objective not in OBJECTIVES:
         raise InputError(f"--objective must be one of {', '.join(OBJECTIVES)}, not {objective!r}")
     if export is not None and len(spec.fabrics) > 1:
@@ -65,34 +65,45 @@ def main(
 
 
 def _run(spec: StudySpec, source: str, as_json: bool, export: Path | None, out: Path | None, objective: str) -> None:
-    count = max(count for count, reason in check(spec, source, at=max).items() if not reason)
-    from lightfabric.flows.format.timing_store import measured_timing
-
-    timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))
-    from lightfabric.placement.fabric.fabric import fabric_of
+    count, found = placements(spec, source, objective)
     from lightfabric.placement.place import options
 
-    fabrics = [fabric_of(kind, spec.chiplet, timing) for kind in spec.fabrics]
-    found = [_place(spec, kind, count, objective) for kind in fabrics]
-    placed = [placement for placement, _ in found]
-    placements = [_columns(kind, *placement_and_time) for kind, placement_and_time in zip(fabrics, found, strict=True)]
-    tried = [options(spec.job, spec.accelerator, kind, count) for kind in fabrics]
+    placed = [placement for _, placement, _ in found]
+    rows = [columns(*each) for each in found]
+    tried = [options(spec.job, spec.accelerator, kind, count) for kind, _, _ in found]
     if out is not None:
         _draw(out, spec, placed)
     if export is not None:
         _export(export, spec, placed[0])
     if as_json:
-        for placement, (fastest, front) in zip(placements, tried, strict=True):
-            placement |= {"fastest": [*map(_option, fastest)], "pareto": [*map(_option, front)]}
-        print_json({"spec": spec.name, "gpus": count, "placements": placements})
+        for row, (fastest, front) in zip(rows, tried, strict=True):
+            row |= {"fastest": [*map(_option, fastest)], "pareto": [*map(_option, front)]}
+        print_json({"spec": spec.name, "gpus": count, "placements": rows})
         return
-    _print_table(f"{spec.name} on {count} GPUs", placements)
+    _print_table(f"{spec.name} on {count} GPUs", rows)
     for kind, (_, front) in zip(spec.fabrics, tried, strict=True):
         if front:
             _print_options(f"{kind.name}: of all plans those that no other beats in time, memory and traffic", front)
 
 
-def _chosen(spec: StudySpec, gpus: int | None, fabric: str | None) -> StudySpec:
+Placed = tuple["Fabric", "Placement", float | None]
+"""A fabric, the placement there, and the simulated iteration in seconds if that is the objective."""
+
+
+def placements(spec: StudySpec, source: str, objective: str) -> tuple[int, list[Placed]]:
+    """The largest of a spec's GPU counts that holds the job, and the placement on each fabric."""
+    count = max(count for count, reason in check(spec, source, at=max).items() if not reason)
+    from lightfabric.flows.format.timing_store import measured_timing
+
+    timing = measured_timing(spec.chiplet, lambda block: say(f"simulating the RTL of the {block}, once for this chiplet"))
+    from lightfabric.placement.fabric.fabric import fabric_of
+
+    fabrics = [fabric_of(kind, spec.chiplet, timing) for kind in spec.fabrics]
+    return count, [(kind, *_place(spec, kind, count, objective)) for kind in fabrics]
+
+
+def chosen(spec: StudySpec, gpus: int | None, fabric: str | None) -> StudySpec:
+    """The spec with one GPU count and one fabric, or all that it has; InputError if there is no such."""
     if gpus is not None and not 2 <= gpus <= MOST_GPUS:
         raise InputError(f"--gpus must be from 2 to {MOST_GPUS}, not {gpus}")
     fabrics = tuple(kind for kind in spec.fabrics if fabric in (None, kind.name))
@@ -120,7 +131,8 @@ def _export(path: Path, spec: StudySpec, placed: "Placement") -> None:
     exchange.write(path, task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank))
 
 
-def _columns(fabric: "Fabric", placed: "Placement", simulated_s: float | None = None) -> dict[str, Any]:
+def columns(fabric: "Fabric", placed: "Placement", simulated_s: float | None = None) -> dict[str, Any]:
+    """What the command says of a placement, by column."""
     distance = placed.bytes_by_distance
     return {"fabric": fabric.name} | plan_columns(placed) | {
         "simulated_total_s": simulated_s,

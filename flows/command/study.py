@@ -17,7 +17,7 @@ from lightfabric.flows.experiment import fidelity as fidelities
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.option import AsJson, Fidelity, SpecFile
 from lightfabric.flows.report import InputError, RunError, print_json
-from lightfabric.flows.tool.pool import pool
+from lightfabric.flows.tool.pool import ThisProcess, pool
 from lightfabric.model.spec import JobSpec, NetworkJobSpec, SpecError, StudySpec
 from lightfabric.model.timing import Timing
 from lightfabric.placement.graph.data_parallel import data_parallel_plan
@@ -96,6 +96,15 @@ def _does_not_fit(spec: StudySpec, gpus: int) -> str:
     return ""
 
 
+def checked(spec: StudySpec, source: str, fidelity: str) -> dict[int, str]:
+    """What ``check`` says, and at cycle fidelity ``check_flits`` too."""
+    fidelities.require(fidelity)
+    reasons = check(spec, source)
+    if fidelity == "cycle":
+        check_flits(spec, source, reasons)
+    return reasons
+
+
 def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
     """InputError for the first cell too large to be run flit by flit, or that no cabling can serve."""
     from lightfabric.placement.fabric.fabric import fabric_of
@@ -122,27 +131,32 @@ def _cell_name(gpus: int, fabric: "Fabric") -> str:
 
 
 def simulate(job: Job) -> Cell:
-    """Placement, task graph and model of one cell; one that cannot be served gives a row without times."""
-    spec, gpus = job.spec, job.gpus
-    row = _row(job)
+    """The row of one cell; one that cannot be served gives a row without times."""
     try:
-        if job.reason:
-            raise ValueError(job.reason)
-        placed, graph, schedule = fastest(spec, job.fabric, gpus)
+        row, _, _, detail = simulated(job)
     except ValueError as error:
-        return row | {"fits": False, "reason": str(error)}, None
+        return _row(job) | {"fits": False, "reason": str(error)}, None
+    return row, detail
+
+
+def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail | None]:
+    """Placement, task graph and model of one cell; ValueError if it cannot be served."""
+    if job.reason:
+        raise ValueError(job.reason)
+    spec = job.spec
+    placed, graph, schedule = fastest(spec, job.fabric, job.gpus)
     detail = None
     if job.fidelity == "cycle":
         schedule, detail = _run_flits(job, graph, placed.circuits)
     seconds = schedule.makespan_ps / 1e12
-    return row | plan_columns(placed) | {
+    return _row(job) | plan_columns(placed) | {
         "tasks": len(graph),
         "links": len(schedule.link_busy_ps),
         "busiest_link_share": float(schedule.link_busy_ps.max(initial=0)) / schedule.makespan_ps,
         "iteration_s": seconds,
         "samples_per_s": spec.job.batch / seconds,
         "tokens_per_s": spec.job.batch * spec.job.model.sequence / seconds if isinstance(spec.job, JobSpec) else None,
-    }, detail  # fmt: skip
+    }, placed, schedule, detail  # fmt: skip
 
 
 def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> tuple["Placement", "TaskGraph", "Schedule"]:
@@ -245,23 +259,26 @@ def ideal(spec: StudySpec) -> str | None:
 
 
 def run(
-    spec: StudySpec, reasons: dict[int, str], timing: Callable[[], Timing], progress: Progress, fidelity: str = "fluid"
+    spec: StudySpec,
+    reasons: dict[int, str],
+    timing: Callable[[], Timing],
+    progress: Progress = lambda *_: None,
+    fidelity: str = "fluid",
+    alone: bool = False,
 ) -> tuple[list[Row], Timing, dict[str, fidelities.Detail]]:
     """Rows by GPU count, then in the order of the spec's fabrics, whatever the number of processes and their speed.
 
     At cycle fidelity also what that shows of each, by name.
 
-    Processes start by forkserver: a script that calls this needs ``if __name__ == "__main__":``.
+    Unless ``alone`` a process per core does it. They start by forkserver: a script that calls this then needs
+    ``if __name__ == "__main__":``.
     """
-    from lightfabric.placement.fabric.fabric import fabric_of
-
     preload = [*_PRELOAD, *(f"lightfabric.{name}" for name in _FLITS_NEEDED if fidelity == "cycle")]
-    with pool(len(reasons) * len(spec.fabrics), preload=preload) as workers:
+    with ThisProcess() if alone else pool(len(reasons) * len(spec.fabrics), preload=preload) as workers:
         loaded = workers.submit(_load)
         measured = timing()
         loaded.result()
-        fabrics = [fabric_of(fabric, spec.chiplet, measured) for fabric in spec.fabrics]
-        cells = [Job(spec, gpus, fabric, fidelity, reason) for gpus, reason in reasons.items() for fabric in fabrics]
+        cells = jobs(spec, reasons, measured, fidelity)
         # The largest, which take longest, first.
         futures = {workers.submit(simulate, job): job for job in reversed(cells) if not job.reason}
         found = dict(_finished(futures, progress))
@@ -271,6 +288,14 @@ def run(
     _compare(rows, ideal(spec))
     details = {_cell_name(job.gpus, job.fabric): found[job][1] for job in cells}
     return rows, measured, {name: detail for name, detail in details.items() if detail}
+
+
+def jobs(spec: StudySpec, reasons: dict[int, str], timing: Timing, fidelity: str) -> list[Job]:
+    """The cells of a study, by GPU count and then in the order of the fabrics."""
+    from lightfabric.placement.fabric.fabric import fabric_of
+
+    fabrics = [fabric_of(fabric, spec.chiplet, timing) for fabric in spec.fabrics]
+    return [Job(spec, gpus, fabric, fidelity, reason) for gpus, reason in reasons.items() for fabric in fabrics]
 
 
 def _finished(futures: dict["Future[Cell]", Job], progress: Progress) -> Iterator[tuple[Job, Cell]]:
@@ -315,9 +340,7 @@ def main(
     fidelities.require(fidelity)
     spec = load_spec(path)
     source = str(path or spec.name)
-    reasons = check(spec, source)
-    if fidelity == "cycle":
-        check_flits(spec, source, reasons)
+    reasons = checked(spec, source, fidelity)
     from lightfabric.flows.format import result
 
     names = [*result.FILES, *(fidelities.FILES if fidelity == "cycle" else ())]

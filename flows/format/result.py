@@ -21,7 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from lightfabric.flows.format import timing_store
 from lightfabric.flows.report import InputError, require_file, say, written_whole
 from lightfabric.model.spec import StudySpec
 from lightfabric.model.timing import Timing
@@ -122,7 +121,7 @@ def _manifest(spec: StudySpec, source: str, timing: Timing, fidelity: str, resul
         "spec": description,
         "spec_sha256": hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest(),
         "results_sha256": hashlib.sha256(results).hexdigest(),
-        "timing": timing_store.to_json(timing),
+        "timing": timing.to_dict(),
         "seeds": [],
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
         "platform": platform.platform(),

@@ -59,6 +59,10 @@ _UNKNOWN = "unexpected_keyword_argument"
 Location = tuple[int | str, ...]
 
 
+EXAMPLES = ("gpt3-175b", "dlrm", "small", "prototype")
+"""Built in, as files of ``examples/``."""
+
+
 class _WrongError(Exception):
     """What is wrong, without the file."""
 

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from platformdirs import user_cache_path
 from pydantic import TypeAdapter, ValidationError
@@ -36,13 +35,8 @@ def measured_timing(chiplet: ChipletSpec, progress: Callable[[str], None] = lamb
     return timing
 
 
-def to_json(timing: Timing) -> dict[str, Any]:
-    """All fields, fractions as text: ``"33/32"``."""
-    return _TIMING.dump_python(timing, mode="json")
-
-
 def from_json(text: str | bytes) -> Timing:
-    """Timing from the JSON text of what ``to_json`` gave; ValueError, one line that names the field, from anything else."""
+    """Timing from what ``Timing.to_dict`` gave, as JSON text; ValueError, one line that names the field, from all else."""
     try:
         return _TIMING.validate_json(text, strict=True)
     except ValidationError as error:
@@ -78,6 +72,6 @@ def _keep(timing: Timing) -> None:
         file = path(timing.spec_hash, timing.rtl_hash)
         file.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(file) as beside:
-            beside.write_text(json.dumps(to_json(timing), indent=2) + "\n")
+            beside.write_text(json.dumps(timing.to_dict(), indent=2) + "\n")
     except (InputError, OSError, RuntimeError) as error:
         say(f"lightfabric: the measured timing cannot be kept: {error}")
