@@ -4,9 +4,7 @@ CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabri
 order of ranks and, on optical fabrics, circuits; the rates that these circuits really give decide.
 """
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +15,16 @@ from lightfabric.model.spec import (
     JobSpec,
     NetworkJobSpec,
 )
-from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.fabric.fabric import Fabric
-from lightfabric.placement.graph.data_parallel import data_parallel_plan, network_memory, network_seconds, network_traffic
+from lightfabric.placement.job.kind import Workload, workload
 from lightfabric.placement.mapping.order import Objective, Order, best_order, searched_order
 from lightfabric.placement.mapping.traffic import (
     Traffic,
     degrees,
     ring_steps,
-    traffic,
 )
-from lightfabric.placement.search.search import Option, Ranked, Rates, Seconds, iteration_seconds, search, whole_space
-from lightfabric.placement.workload.transformer import Memory, Plan, peak_memory
+from lightfabric.placement.plan import Plan
 
 PLANS_TRIED = 6
 """Plans of different degrees or virtual stages that get an order and circuits; the estimate that ranks them is close."""
@@ -43,16 +39,20 @@ class Placement:
     ``compute_bound_seconds`` bound communication and iteration from below.
     """
 
-    plan: Plan
     order: Order
-    memory: Memory
-    seconds: Seconds
+    prediction: Prediction
     rates: Rates
     circuits: Circuits | None
     gpus_by_degree: NDArray[np.int64]
     bytes_by_distance: NDArray[np.int64]
     compute_bound_seconds: float
     traffic: Traffic
+
+    @property
+    def plan(self) -> Plan:
+        """How the job is cut."""
+        assert self.prediction.plan is not None, "it is of one plan"
+        return self.prediction.plan
 
     @property
     def gpu_of_rank(self) -> NDArray[np.int32]:
@@ -74,41 +74,17 @@ def candidates(
     """
     _ = fabric.bytes_per_s  # a chiplet without ports enough is said before any plan is tried
     found: list[Placement] = []
-    reason = ""
-    for cut in _cuts(job, accelerator, gpus, fabric.estimated_rates):
+    asked, reason = workload(job, accelerator), ""
+    for plan in asked.plans(gpus, fabric.estimated_rates):
         try:
-            found.append(_placed(cut, fabric, objective))
+            found.append(_placed(asked, plan, fabric, objective))
         except ValueError as error:
             reason = reason or str(error)
         if len(found) == PLANS_TRIED:
             break
     if not found:
         raise ValueError(f"{fabric.name} cannot serve {gpus} GPUs: {reason}")
-    return sorted(found, key=lambda placement: placement.seconds.total)
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """A job as a plan cuts it, its traffic between ranks, and its prediction at given rates."""
-
-    plan: Plan
-    memory: Memory
-    flows: Traffic
-    seconds: Callable[[Rates], Seconds]
-
-
-def _cuts(
-    job: JobSpec | NetworkJobSpec, accelerator: AcceleratorSpec, gpus: int, rates: Callable[[Cases], Rates]
-) -> Iterator[_Cut]:
-    """Of the best plans those that differ, the best first by estimated ``rates``; a network has one plan."""
-    if isinstance(job, NetworkJobSpec):
-        plan = data_parallel_plan(job, accelerator, gpus)
-        predict = partial(network_seconds, job, accelerator, plan)
-        yield _Cut(plan, network_memory(job, plan), network_traffic(job, plan), predict)
-        return
-    for entry in _different(search(job, accelerator, gpus, rates)):
-        plan, predict = entry.plan, partial(iteration_seconds, job, accelerator, entry.plan)
-        yield _Cut(plan, peak_memory(job, plan), traffic(job, plan), predict)
+    return sorted(found, key=lambda placement: placement.prediction.total)
 
 
 def options(
@@ -116,46 +92,32 @@ def options(
     accelerator: AcceleratorSpec,
     fabric: Fabric,
     gpus: int,
-) -> tuple[list[Option], list[Option]]:
+) -> tuple[list[Prediction], list[Prediction]]:
     """Of all plans there are on a fabric the fastest, and those that nothing beats in time, memory and traffic.
 
-    Of a network none, it has one. Times are those of ``Fabric.estimated_rates``. The task graph does not carry them all:
-    ``place`` chooses among those it does.
+    Times are those of ``Fabric.estimated_rates``. The task graph does not carry them all: ``place`` chooses among those it
+    does.
     """
-    if isinstance(job, NetworkJobSpec):
-        return [], []
-    return whole_space(job, accelerator, gpus, fabric.estimated_rates)
+    return workload(job, accelerator).options(gpus, fabric.estimated_rates)
 
 
-def _different(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
-    """The best of each (dp, tp, pp, ep, virtual stages)."""
-    seen: set[tuple[int, ...]] = set()
-    for entry in ranked:
-        key = (*entry.plan.degrees, entry.plan.ep, entry.plan.virtual_stages)
-        if key not in seen:
-            seen.add(key)
-            yield entry
-
-
-def _placed(cut: _Cut, fabric: Fabric, objective: Objective | None) -> Placement:
-    plan, flows = cut.plan, cut.flows
+def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | None) -> Placement:
+    flows = asked.traffic(plan)
     order = best_order(fabric, plan, flows, objective or "bottleneck")
     if objective is not None:
         order = searched_order(fabric, flows, order, objective)
     placed = flows.placed(order.gpu_of_rank)
     options = fabric.rate_options(plan, placed)
-    predicted = [(cut.seconds(rates), rates, circuits) for rates, circuits in options]
-    seconds, rates, circuits = min(predicted, key=lambda option: option[0].total)
+    predicted = [(asked.prediction(plan, rates), rates, circuits) for rates, circuits in options]
+    prediction, rates, circuits = min(predicted, key=lambda option: option[0].total)
     return Placement(
-        plan=plan,
         order=order,
-        memory=cut.memory,
-        seconds=seconds,
+        prediction=prediction,
         rates=rates,
         circuits=circuits,
         gpus_by_degree=np.bincount(degrees(placed, plan.gpus)),
         bytes_by_distance=_bytes_by_distance(placed, plan.gpus),
-        compute_bound_seconds=seconds.compute + seconds.optimiser,
+        compute_bound_seconds=prediction.compute + prediction.optimiser,
         traffic=placed,
     )
 

@@ -1,9 +1,7 @@
-"""How a job is cut over GPUs: degrees of parallelism, the layers of each stage, the tokens of each rank."""
+"""How a job is cut over GPUs: degrees of parallelism, micro-batches, layers of the first and the last stage."""
 
 from dataclasses import dataclass
 from typing import Literal
-
-from lightfabric.model.spec import JobSpec, ModelSpec
 
 Recompute = Literal["none", "selective", "full"]
 """What the backward pass computes again instead of keeping: nothing, the attention core, or whole layers."""
@@ -58,41 +56,3 @@ class Plan:
     def degrees(self) -> tuple[int, int, int]:
         """(dp, tp, pp)."""
         return self.dp, self.tp, self.pp
-
-
-def micro_batches(job: JobSpec, plan: Plan) -> int:
-    """Micro-batches that one replica works off per iteration."""
-    return job.batch // (plan.dp * plan.micro_batch)
-
-
-def rank_tokens(job: JobSpec, plan: Plan) -> int:
-    """Tokens of a micro-batch that a rank sees."""
-    return plan.micro_batch * job.model.sequence // plan.cp
-
-
-def _layers_before(model: ModelSpec, plan: Plan, chunk: int) -> int:
-    """Layers in the chunks before one."""
-    chunks = plan.pp * plan.virtual_stages
-    if plan.first_layers and 0 < chunk < chunks:
-        between = model.layers - plan.first_layers - plan.last_layers
-        return plan.first_layers + (between * (chunk - 1) // (plan.pp - 2) if plan.pp > 2 else 0)
-    return chunk * (model.layers // chunks) + min(chunk, model.layers % chunks)
-
-
-def _layers_from(model: ModelSpec, plan: Plan, stage: int, first: int) -> int:
-    """Layers of a stage, without those before layer ``first``."""
-    chunks, count = plan.pp * plan.virtual_stages, 0
-    for chunk in range(stage, chunks, plan.pp):
-        end = _layers_before(model, plan, chunk + 1)
-        count += max(0, end - max(first, _layers_before(model, plan, chunk)))
-    return count
-
-
-def stage_layers(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
-    """Transformer layers of a stage."""
-    return _layers_from(model, plan, stage, 0)
-
-
-def routed_layers(model: ModelSpec, plan: Plan, stage: int = 0) -> int:
-    """Layers of a stage that are mixtures of experts."""
-    return _layers_from(model, plan, stage, model.dense_layers) if model.experts else 0

@@ -11,9 +11,11 @@ from lightfabric.model.fluid.network import star
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec, NetworkJobSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.format import chakra, goal
+from lightfabric.placement.graph import assembly
 from lightfabric.placement.graph import by_rank as local
-from lightfabric.placement.graph.iteration import assembly, task_graph
-from lightfabric.placement.workload.transformer import Plan
+from lightfabric.placement.graph.iteration import task_graph
+from lightfabric.placement.job.kind import workload
+from lightfabric.placement.plan import Plan
 
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=16)
 PLANS = [Plan(1, 1, 1, 1), Plan(2, 1, 1, 2), Plan(1, 4, 1, 1), Plan(1, 1, 4, 1), Plan(2, 2, 2, 2), Plan(4, 2, 4, 1, "full")]
@@ -256,7 +258,7 @@ def through_goal(graph):
 @pytest.mark.parametrize(("job", "plan"), ALL_TO_ALLS)
 def test_all_to_alls_are_exported_without_their_barriers(job, plan, written):
     """A rank goes on when it has what is its own, so an iteration is a little faster at most."""
-    graph = task_graph(job, ACCELERATORS["h100"], plan)
+    graph = workload(job, ACCELERATORS["h100"]).task_graph(plan)
     assert (graph.kind == Kind.BARRIER).any()
     back = written(graph)
     assert back.demand_bytes() == graph.demand_bytes()
@@ -268,7 +270,7 @@ def test_all_to_alls_are_exported_without_their_barriers(job, plan, written):
 @pytest.mark.parametrize(("job", "plan"), ALL_TO_ALLS)
 def test_a_rank_waits_through_a_barrier_for_its_own_transfers_alone(job, plan):
     """Edge by edge: what waits for a barrier starts at one rank, and meets there what the barrier waits for."""
-    graph = task_graph(job, ACCELERATORS["h100"], plan)
+    graph = workload(job, ACCELERATORS["h100"]).task_graph(plan)
 
     def parts(task):
         if graph.kind[task] == Kind.ALL_REDUCE:

@@ -15,7 +15,7 @@ from lightfabric.placement.circuit.assign import permutations
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.mapping.order import best_order
 from lightfabric.placement.mapping.traffic import ring_steps, traffic
-from lightfabric.placement.workload.transformer import Plan
+from lightfabric.placement.plan import Plan
 
 OCS = SipOcsSpec("ocs", "sip-ocs")
 CHIPLET = ChipletSpec()

@@ -8,21 +8,14 @@ from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.fluid import network
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, NetworkJobSpec, SipOcsSpec, SipRingSpec
 from lightfabric.model.task import Kind
+from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import fabric_of
-from lightfabric.placement.graph.data_parallel import (
-    BUCKET_BYTES,
-    data_parallel_plan,
-    layers_of,
-    network_memory,
-    network_seconds,
-    network_traffic,
-)
-from lightfabric.placement.graph.iteration import task_graph
-from lightfabric.placement.mapping.exchange import owned_tables
+from lightfabric.placement.job.data_parallel import BUCKET_BYTES, DataParallel, layers_of, owned_tables
+from lightfabric.placement.mapping.traffic import EXCHANGE
 from lightfabric.placement.place import candidates, options
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import DoesNotFit, Rates
 from lightfabric.placement.workload.layered import CRITEO_ROWS, dlrm, resnet50, total, vgg16
+from lightfabric.placement.workload.memory import DoesNotFit
 
 H100 = ACCELERATORS["h100"]
 SMALL = replace(H100, name="small", memory_gib=4.0)
@@ -36,10 +29,10 @@ JOBS = [
 @pytest.mark.parametrize("gpus", [1, 2, 8])
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
 def test_the_graph_moves_the_bytes_of_the_traffic(job, gpus):
-    plan = data_parallel_plan(job, H100, gpus)
-    graph = task_graph(job, H100, plan)
+    plan = DataParallel(job, H100).plan(gpus)
+    graph = DataParallel(job, H100).task_graph(plan)
     graph.verify()
-    flows, summed = network_traffic(job, plan), {}
+    flows, summed = DataParallel(job, H100).traffic(plan), {}
     for source, destination, size in zip(
         flows.source.tolist(), flows.destination.tolist(), flows.size_bytes.tolist(), strict=True
     ):
@@ -50,14 +43,14 @@ def test_the_graph_moves_the_bytes_of_the_traffic(job, gpus):
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
 def test_several_micro_batches_move_as_many_bytes(job):
     accumulated = Plan(8, 1, 1, job.batch // 32)
-    graph = task_graph(job, H100, accumulated)
+    graph = DataParallel(job, H100).task_graph(accumulated)
     graph.verify()
-    assert graph.demand_bytes() == task_graph(job, H100, Plan(8, 1, 1, job.batch // 8)).demand_bytes()
+    assert graph.demand_bytes() == DataParallel(job, H100).task_graph(Plan(8, 1, 1, job.batch // 8)).demand_bytes()
 
 
 def test_gradients_go_in_buckets_of_25_mib_the_last_layers_first():
     """VGG-16: the classifier's layers, 4 bytes a parameter, have 411, 67 and 16 MB; PyTorch closes a bucket when full."""
-    graph = task_graph(JOBS[1], H100, Plan(8, 1, 1, 32))
+    graph = DataParallel(JOBS[1], H100).task_graph(Plan(8, 1, 1, 32))
     buckets = graph.work[graph.kind == Kind.ALL_REDUCE].tolist()
     assert sum(buckets) == 4 * total(vgg16()).parameters
     assert all(size > BUCKET_BYTES - 8 for size in buckets[:-1])
@@ -71,9 +64,9 @@ def test_gradients_go_in_buckets_of_25_mib_the_last_layers_first():
 def test_the_prediction_is_the_simulated_iteration(job, gbps, gpus):
     fabric = ElectricalSwitchSpec("switch", "electrical-switch", gbps)
     placed = candidates(job, H100, fabric_of(fabric, ChipletSpec()), gpus)[0]
-    graph = task_graph(job, H100, placed.plan)
+    graph = DataParallel(job, H100).task_graph(placed.plan)
     star = network.star(gpus, gbps * 1e9 / 8, graph.demand_bytes())
-    assert placed.seconds.total == pytest.approx(fluid.run(graph, star).makespan_ps / 1e12, rel=0.05)
+    assert placed.prediction.total == pytest.approx(fluid.run(graph, star).makespan_ps / 1e12, rel=0.05)
     assert options(job, H100, fabric_of(fabric, ChipletSpec()), gpus) == ([], [])
 
 
@@ -83,12 +76,14 @@ def test_networks_are_placed_on_optical_fabrics(job, fabric):
     placed = candidates(job, H100, fabric_of(fabric, ChipletSpec(ports=4)), 8)[0]
     assert sorted(placed.gpu_of_rank.tolist()) == list(range(8))
     assert placed.circuits is not None
-    assert set(placed.circuits.stops) == set(task_graph(job, H100, placed.plan).placed(placed.gpu_of_rank).demand_bytes())
+    assert set(placed.circuits.stops) == set(
+        DataParallel(job, H100).task_graph(placed.plan).placed(placed.gpu_of_rank).demand_bytes()
+    )
 
 
 def test_hidden_gradients_cost_no_more_than_the_wire_and_no_less_than_their_last_bucket():
     job, plan = JOBS[0], Plan(8, 1, 1, 128)
-    slow, fast, free = (network_seconds(job, H100, plan, Rates(1, 1, rate, 1)) for rate in (1e8, 1e11, 1e30))
+    slow, fast, free = (DataParallel(job, H100).prediction(plan, Rates(1, 1, rate, 1)) for rate in (1e8, 1e11, 1e30))
     reduced_bytes = 2 * 7 / 8 * 4 * total(resnet50()).parameters
     assert free.data == pytest.approx(0, abs=1e-9)
     assert 0 < fast.data < reduced_bytes / 1e11
@@ -97,18 +92,18 @@ def test_hidden_gradients_cost_no_more_than_the_wire_and_no_less_than_their_last
 
 def test_the_largest_micro_batch_that_fits_is_taken():
     job = NetworkJobSpec("vgg-16", 8 * 96)
-    plan = data_parallel_plan(job, SMALL, 8)
-    assert network_memory(job, plan).total <= 4 << 30
+    plan = DataParallel(job, SMALL).plan(8)
+    assert DataParallel(job, H100).memory(plan).total <= 4 << 30
     larger = min(size for size in (24, 32, 48, 96) if size > plan.micro_batch)
-    assert network_memory(job, replace(plan, micro_batch=larger)).total > 4 << 30
+    assert DataParallel(job, H100).memory(replace(plan, micro_batch=larger)).total > 4 << 30
 
 
 def test_memory_is_state_tables_and_outputs():
     """18 bytes a parameter in mixed precision [Narayanan 2021]; rows in half precision without state."""
-    vgg = network_memory(JOBS[1], Plan(8, 1, 1, 32))
+    vgg = DataParallel(JOBS[1], H100).memory(Plan(8, 1, 1, 32))
     assert vgg.weights + vgg.gradients + vgg.optimiser == 18 * total(vgg16()).parameters
     assert vgg.activations == 2 * 32 * total(vgg16(2)).activation_bytes
-    tables = network_memory(NetworkJobSpec("dlrm", 1024), Plan(1, 1, 1, 1024)).weights
+    tables = DataParallel(NetworkJobSpec("dlrm", 1024), H100).memory(Plan(1, 1, 1, 1024)).weights
     dense = sum(layer.parameters for layer in dlrm() if not layer.exchange_bytes)
     assert tables == 2 * (128 * sum(CRITEO_ROWS) + dense)
 
@@ -131,7 +126,14 @@ def test_a_recommender_has_the_perceptrons_that_its_job_gives():
 )
 def test_a_job_of_too_many_tasks_is_refused_at_once(job, accelerator, gpus):
     with pytest.raises(DoesNotFit, match=r"take \d+ computations and transfers, more than the 2097152 there can be"):
-        data_parallel_plan(job, accelerator, gpus)
+        DataParallel(job, accelerator).plan(gpus)
+
+
+def test_tables_send_every_row_to_its_sample():
+    job, gpus = NetworkJobSpec("dlrm", 65536, "fp32"), 16
+    flows = DataParallel(job, H100).traffic(Plan(gpus, 1, 1, 1)).of(EXCHANGE)
+    rows = sum(layer.exchange_bytes for layer in dlrm()) * job.batch
+    assert flows.size_bytes.sum() == 2 * rows * (gpus - 1) / gpus
 
 
 @pytest.mark.parametrize("gpus", [1, 3, 26, 40])
@@ -157,5 +159,5 @@ def test_tables_are_dealt_out_so_that_no_gpu_sends_two_rows_more(gpus):
 )
 def test_what_does_not_fit_says_what_is_short(job, gpus, said, fits):
     with pytest.raises(DoesNotFit, match=said) as caught:
-        data_parallel_plan(job, SMALL, gpus)
+        DataParallel(job, SMALL).plan(gpus)
     assert caught.value.fits_gpus == fits

@@ -15,7 +15,7 @@ from lightfabric.model.fluid.network import star
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
 from lightfabric.model.task import Kind
 from lightfabric.placement.graph.iteration import task_graph
-from lightfabric.placement.workload.transformer import Plan
+from lightfabric.placement.plan import Plan
 
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=16)
 GRAPH = task_graph(JOB, ACCELERATORS["h100"], Plan(2, 2, 2, 2))

@@ -68,9 +68,9 @@ def test_bit_errors_take_about_as_long_flit_by_flit_as_in_the_fluid_model(tiny, 
     seconds = {}
     for rate in (0.0, 1e-7, 1e-5):
         spec = replace(tiny, chiplet=replace(tiny.chiplet, bit_error_rate=rate))
-        share = study.efficiency(spec, timing)
+        on = fabric_of(fabric, spec.chiplet, timing)
         for name in fidelity.FIDELITIES:
-            runs = [study.simulate(study.Job(spec, 4, fabric, timing, share, name))[0]["iteration_s"] for _ in range(2)]
+            runs = [study.simulate(study.Job(spec, 4, on, name, ""))[0]["iteration_s"] for _ in range(2)]
             assert runs[0] == runs[1]
             seconds[name, rate] = runs[0]
     for name in fidelity.FIDELITIES:

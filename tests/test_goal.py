@@ -12,7 +12,7 @@ from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
 from lightfabric.model.task import Kind
 from lightfabric.placement.format import goal
 from lightfabric.placement.graph.iteration import task_graph
-from lightfabric.placement.workload.transformer import Plan
+from lightfabric.placement.plan import Plan
 
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=16)
 PLANS = [Plan(1, 1, 1, 1), Plan(2, 1, 1, 2), Plan(1, 4, 1, 1), Plan(1, 1, 4, 1), Plan(2, 2, 2, 2), Plan(4, 2, 4, 1, "full")]

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import product
 from time import perf_counter
 
 import networkx as nx
@@ -12,21 +11,14 @@ import pytest
 
 from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.cost.layer import backward_seconds, forward_seconds, optimiser_seconds
+from lightfabric.placement.cost.layer import optimiser_seconds, pass_seconds
+from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.graph.iteration import backward_steps, forward_steps, pass_steps, task_graph
-from lightfabric.placement.mapping import traffic
-from lightfabric.placement.search.search import Rates, iteration_seconds
-from lightfabric.placement.workload.transformer import (
-    Plan,
-    backward_reduces,
-    exchange_bytes,
-    forward_reduces,
-    gradient_bytes,
-    micro_batches,
-    reduce_bytes,
-    ring_bytes,
-    transfer_bytes,
-)
+from lightfabric.placement.mapping.traffic import traffic
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search.search import prediction
+from lightfabric.placement.workload.case import case
+from lightfabric.placement.workload.volume import ring_bytes, volume
 
 H100 = ACCELERATORS["h100"]
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=16)
@@ -76,9 +68,9 @@ def test_tokens_go_to_their_experts_and_back(plan):
     graph.verify()
     exchanges = graph.kind == Kind.TRANSFER
     exchanges &= np.abs(graph.device - graph.peer) % (plan.pp * plan.tp) == 0
-    passes = micro_batches(EXPERTS, plan) * (6 if plan.recompute == "full" else 4) * EXPERTS.model.layers
+    passes = volume(EXPERTS, plan).micro_batches * (6 if plan.recompute == "full" else 4) * EXPERTS.model.layers
     pairs = plan.gpus * (plan.ep - 1) // plan.pp
-    assert graph.work[exchanges].sum() == passes * pairs * exchange_bytes(EXPERTS, plan)
+    assert graph.work[exchanges].sum() == passes * pairs * volume(EXPERTS, plan).exchange_bytes
     flows, summed = traffic(EXPERTS, plan), {}
     for pair, size in zip(
         zip(flows.source.tolist(), flows.destination.tolist(), strict=True), flows.size_bytes, strict=True
@@ -100,7 +92,7 @@ def test_tokens_of_popular_experts_go_there_first_and_then_back(plan):
         summed[pair] = summed.get(pair, 0) + size
     assert summed == graph.demand_bytes()
     barriers = np.count_nonzero(graph.kind == Kind.BARRIER)
-    assert barriers == 2 * plan.gpus // plan.ep * 2 * micro_batches(job, plan) * plan.virtual_stages
+    assert barriers == 2 * plan.gpus // plan.ep * 2 * volume(job, plan).micro_batches * plan.virtual_stages
     second = plan.pp * plan.tp  # of the ep group of rank 0
     sent = graph.kind == Kind.TRANSFER
     to_first = sent & (graph.device == second) & (graph.peer == 0)
@@ -114,7 +106,7 @@ def test_an_exchange_ends_when_all_tokens_are_there(plan):
     graph = task_graph(EXPERTS, H100, plan)
     before = np.repeat(np.arange(len(graph)), np.diff(graph.successor_start))
     ends = graph.kind == Kind.BARRIER
-    assert ends.sum() == plan.gpus // plan.ep * 2 * micro_batches(EXPERTS, plan) * plan.virtual_stages
+    assert ends.sum() == plan.gpus // plan.ep * 2 * volume(EXPERTS, plan).micro_batches * plan.virtual_stages
     arrivals = np.bincount(graph.successors, minlength=len(graph))[ends]
     assert set(arrivals.tolist()) == {plan.ep * (plan.ep - 1)}
     assert (np.diff(graph.successor_start)[ends] > 0).all()
@@ -133,15 +125,15 @@ def test_the_graph_is_well_formed(plan):
 @pytest.mark.parametrize("plan", PLANS)
 def test_totals_are_those_of_the_workload(plan):
     graph = task_graph(JOB, H100, plan)
-    count, reduce_ = micro_batches(JOB, plan), graph.kind == Kind.ALL_REDUCE
+    count, reduce_ = volume(JOB, plan).micro_batches, graph.kind == Kind.ALL_REDUCE
     data = reduce_ & (graph.peer >= plan.dp * plan.pp)
     tensor = reduce_ & ~data
-    reduces = sum(reduces(JOB.model, plan, s) for reduces in (forward_reduces, backward_reduces) for s in range(plan.pp))
+    reduces = 2 * JOB.model.layers * (3 if plan.recompute == "full" else 2) * (plan.tp > 1)
     assert graph.operations[tensor].sum() == plan.dp * count * reduces
-    assert graph.work[tensor].sum() == plan.dp * count * reduces * reduce_bytes(JOB, plan)
-    moved = 2 * plan.dp * (plan.pp * plan.virtual_stages - 1) * plan.tp * count * transfer_bytes(JOB, plan)
+    assert graph.work[tensor].sum() == plan.dp * count * reduces * volume(JOB, plan).reduce_bytes
+    moved = 2 * plan.dp * (plan.pp * plan.virtual_stages - 1) * plan.tp * count * volume(JOB, plan).transfer_bytes
     assert graph.work[graph.kind == Kind.TRANSFER].sum() == moved
-    assert graph.work[data].sum() == plan.tp * sum(gradient_bytes(JOB, plan, stage) for stage in range(plan.pp))
+    assert graph.work[data].sum() == plan.tp * sum(volume(JOB, plan).gradient_bytes(np.arange(plan.pp))[0])
 
 
 @pytest.mark.parametrize("plan", PLANS)
@@ -149,10 +141,10 @@ def test_every_device_computes_its_micro_batches_and_the_optimiser(plan):
     graph = task_graph(JOB, H100, plan)
     compute = graph.kind == Kind.COMPUTE
     busy_ps = np.bincount(graph.device[compute], graph.work[compute], plan.gpus).reshape(plan.dp, plan.pp, plan.tp)
+    one = case(JOB, plan, H100)
     for stage in range(plan.pp):
-        chunks = product((forward_seconds, backward_seconds), range(plan.virtual_stages))
-        passes = sum(seconds(H100, JOB, plan, stage, chunk) for seconds, chunk in chunks)
-        seconds = micro_batches(JOB, plan) * passes + optimiser_seconds(H100, JOB, plan, stage)
+        passes = sum(sum(pass_seconds(one, stage, chunk)) for chunk in range(plan.virtual_stages))
+        seconds = volume(JOB, plan).micro_batches * passes + optimiser_seconds(one, stage)
         assert busy_ps[:, stage] == pytest.approx(seconds * 1e12, rel=1e-6)
 
 
@@ -174,7 +166,7 @@ def test_the_bubble_is_the_closed_form(pp, micro_batch, order):
     plan = Plan(1, 2, pp, micro_batch)
     graph = task_graph(JOB, H100, plan, order)
     graph.verify()
-    count = micro_batches(JOB, plan)
+    count = volume(JOB, plan).micro_batches
     passes = graph.kind == Kind.COMPUTE
     passes[-plan.gpus :] = False
     work = np.where(passes, np.where(np.isin(np.arange(len(graph)), _forward_tasks(plan, count, order)), 100, 200), 0)
@@ -226,9 +218,9 @@ CLOSE = [
 def test_the_predicted_iteration_is_close_to_the_schedule(plan):
     """With transfers of a fifth of a pass: the closed form of the steady state is within 5 %."""
     graph = task_graph(JOB, H100, plan)
-    transfer_ps = int(0.2e12 * forward_seconds(H100, JOB, plan, 0))
-    rate = transfer_bytes(JOB, plan) / (transfer_ps / 1e12)
-    predicted = iteration_seconds(JOB, H100, plan, Rates(1e30, rate, 1e30)).total
+    transfer_ps = int(0.2e12 * pass_seconds(case(JOB, plan, H100), 0, 0)[0])
+    rate = volume(JOB, plan).transfer_bytes / (transfer_ps / 1e12)
+    predicted = prediction(JOB, H100, plan, Rates(1e30, rate, 1e30)).total
     assert max(schedule(graph, transfer_ps)) / 1e12 == pytest.approx(predicted, rel=0.05)
 
 
@@ -261,10 +253,10 @@ def test_gpt3_moves_the_bytes_of_the_workload_between_every_two_ranks(plan, orde
 
 def _pairs(job, plan):
     """Bytes from each rank to its neighbours, by the closed forms of ``workload``."""
-    count = micro_batches(job, plan)
-    reduces = forward_reduces(job.model, plan) + backward_reduces(job.model, plan)
-    tensor = ring_bytes(count * reduces * reduce_bytes(job, plan), plan.tp)
-    data = [ring_bytes(gradient_bytes(job, plan, stage), plan.dp) for stage in range(plan.pp)]
+    count = volume(job, plan).micro_batches
+    reduces = 2 * job.model.layers // plan.pp * (3 if plan.recompute == "full" else 2)
+    tensor = round(ring_bytes(count * reduces * volume(job, plan).reduce_bytes, plan.tp))
+    data = [round(ring_bytes(int(volume(job, plan).gradient_bytes(stage)[0]), plan.dp)) for stage in range(plan.pp)]
     for d, p, t in np.ndindex(plan.dp, plan.pp, plan.tp):
         here = (d * plan.pp + p) * plan.tp + t
         if plan.tp > 1:
@@ -272,7 +264,7 @@ def _pairs(job, plan):
         if plan.dp > 1:
             yield (here, (((d + 1) % plan.dp) * plan.pp + p) * plan.tp + t), data[p]
         for other in {p - 1, p + 1} & set(range(plan.pp)):
-            yield (here, here + (other - p) * plan.tp), count * transfer_bytes(job, plan)
+            yield (here, here + (other - p) * plan.tp), count * volume(job, plan).transfer_bytes
 
 
 def test_gpt3_on_1024_ranks_fits_2_gib():
@@ -280,7 +272,7 @@ def test_gpt3_on_1024_ranks_fits_2_gib():
         import resource
         from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
         from lightfabric.placement.graph.iteration import task_graph
-        from lightfabric.placement.workload.transformer import Plan
+        from lightfabric.placement.plan import Plan
         job = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch=1536)
         task_graph(job, ACCELERATORS["h100"], Plan(8, 8, 16, 1)).verify()
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"""

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from lightfabric.flows.format.huggingface import MOST_BYTES, load_model
 from lightfabric.flows.report import InputError
+from lightfabric.placement.workload.parameter import parameters
 from lightfabric.placement.workload.preset import MODELS
-from lightfabric.placement.workload.transformer import parameters
 
 LLAMA3_8B = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False, "attention_dropout": 0.0,

@@ -27,14 +27,14 @@ from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.mapping.order import best_order, fold, orders, strides
 from lightfabric.placement.mapping.traffic import (
     Traffic,
-    pair_bytes,
     ring_steps,
     segment_load,
     traffic,
 )
 from lightfabric.placement.place import candidates
-from lightfabric.placement.search.search import DoesNotFit
-from lightfabric.placement.workload.transformer import Plan
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.workload.memory import DoesNotFit
+from lightfabric.placement.workload.volume import volume
 
 JOB = JobSpec(ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024), batch=64)
 CHIPLET = ChipletSpec()
@@ -127,7 +127,7 @@ def test_the_best_order_beats_all_structured_orders_and_none_beats_the_bound(pla
 def test_a_nesting_loads_every_ring_segment_by_stride_times_bytes():
     """The outermost ring closes around and loads one direction only; inner rings close on their own way back."""
     plan = Plan(4, 2, 4, 1)
-    sizes = dict(zip(("tp", "pp", "dp"), pair_bytes(JOB, plan), strict=True))
+    sizes = dict(zip(("tp", "pp", "dp"), volume(JOB, plan).neighbour_bytes(0), strict=False))
     for step, (_, order) in zip(strides(plan), orders(plan, folds=False), strict=True):
         flows = traffic(JOB, plan).placed(order)
         steps = ring_steps(flows.source, flows.destination, plan.gpus)
@@ -185,8 +185,8 @@ def test_every_row_of_every_example_is_placed_or_refused(spec, fabric, gpus):
         return
     placement = candidates(*arguments)[0]
     assert np.array_equal(np.sort(placement.gpu_of_rank), np.arange(gpus))
-    assert placement.memory.total <= spec.accelerator.memory_gib * 2**30
-    assert placement.seconds.total >= placement.compute_bound_seconds
+    assert placement.prediction.memory.total <= spec.accelerator.memory_gib * 2**30
+    assert placement.prediction.total >= placement.compute_bound_seconds
     assert placement.order.seconds >= placement.order.bound_seconds * (1 - 1e-12)
     assert placement.gpus_by_degree.sum() == gpus
     assert (placement.bytes_by_distance * np.arange(gpus // 2 + 1)).sum() == placement.order.byte_hops
@@ -197,7 +197,7 @@ def test_every_row_of_every_example_is_placed_or_refused(spec, fabric, gpus):
 def test_no_fabric_beats_the_ideal_switch_of_the_same_rate(gpus):
     spec = example("gpt3-175b")
     totals = [
-        candidates(spec.job, spec.accelerator, at(fabric, 0.85, spec.chiplet), gpus)[0].seconds.total
+        candidates(spec.job, spec.accelerator, at(fabric, 0.85, spec.chiplet), gpus)[0].prediction.total
         for fabric in spec.fabrics
     ]
     assert min(totals) == totals[0]
@@ -221,7 +221,7 @@ def test_twice_the_efficiency_is_never_slower():
     spec = example("small")
     for fabric in spec.fabrics:
         slow, fast = (
-            candidates(spec.job, spec.accelerator, at(fabric, efficiency, spec.chiplet), 16)[0].seconds.total
+            candidates(spec.job, spec.accelerator, at(fabric, efficiency, spec.chiplet), 16)[0].prediction.total
             for efficiency in (0.4, 0.8)
         )
         assert fast <= slow

@@ -12,8 +12,10 @@ from lightfabric.flows.command import place, predict
 from lightfabric.flows.format import run_table as measurement
 from lightfabric.flows.format import timing_store
 from lightfabric.flows.report import InputError
+from lightfabric.model.fabric.fabric import Fabric
 from lightfabric.model.spec import ACCELERATORS, JobSpec
-from lightfabric.placement.search.search import Rates, pareto, whole_space
+from lightfabric.placement.cost.prediction import Rates
+from lightfabric.placement.search.search import pareto, whole_space
 from lightfabric.placement.workload.preset import MODELS
 
 HEADER = "layers,params_b,hidden,heads,ffn,seq,vocab,accel,tp,pp,dp,gbs,mbs,recompute,zero,n_acc,step_s,notes"
@@ -108,7 +110,7 @@ def test_a_row_of_a_published_shape_is_that_model():
     row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True))
     row |= {"layers": "80", "hidden": "8192", "heads": "", "ffn": "28672", "accel": "H100 SXM"}
     cases = measurement.runs([("row", row)]).cases
-    assert (cases.heads[0], cases.kv_heads[0], bool(cases.gated[0]), bool(cases.flash[0])) == (64, 8, True, True)
+    assert (cases.heads[0], cases.kv_head_count[0], bool(cases.gated[0]), bool(cases.flash[0])) == (64, 8, True, True)
 
 
 def test_of_models_of_one_shape_the_name_or_the_experts_decide():
@@ -140,8 +142,8 @@ def test_the_whole_space_starts_with_its_fastest_plan():
     job, accelerator = JobSpec(MODELS["gpt3-175b"], 1536), ACCELERATORS["h100"]
     fastest, front = whole_space(job, accelerator, 1024, lambda _: Rates(4e11, 5e10, 5e10))
     assert fastest[0] == front[0]
-    assert [option.seconds for option in fastest] == sorted(option.seconds for option in fastest)
-    costs = np.array([(option.seconds, option.memory_bytes, option.sent_bytes) for option in front])
+    assert [option.total for option in fastest] == sorted(option.total for option in fastest)
+    costs = np.array([(option.total, option.memory.total, option.sent_bytes) for option in front])
     for index, cost in enumerate(costs):
         assert not (np.delete(costs, index, axis=0) <= cost).all(axis=1).any()
 
@@ -156,7 +158,7 @@ def test_the_front_is_what_nothing_dominates(points):
 
 def test_place_says_what_it_chose_and_what_else_there_is(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(timing_store, "measured_timing", lambda *_: None)
-    monkeypatch.setattr(place, "efficiency", lambda *_: 0.9)
+    monkeypatch.setattr(Fabric, "efficiency", 0.9)
     place.main(None, 64, "SiP-Ring", as_json=True, out=tmp_path / "figures")
     (placement,) = json.loads(capsys.readouterr().out)["placements"]
     assert placement["dp"] * placement["tp"] * placement["pp"] == 64

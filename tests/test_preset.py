@@ -1,10 +1,11 @@
 """Parameters of published models: the counts are of the released weights, as the model hubs and papers give them."""
 
+from dataclasses import replace
+
 import pytest
 
-from lightfabric.model.spec import JobSpec
+from lightfabric.placement.workload.parameter import parameters
 from lightfabric.placement.workload.preset import MODELS
-from lightfabric.placement.workload.transformer import active_parameters, attention_flops, iteration_flops, parameters
 
 EXACT = {
     # Elements of the tensors in the safetensors files of openai-community/gpt2*, meta-llama/Meta-Llama-3-*,
@@ -58,6 +59,14 @@ def test_parameters_are_those_of_the_papers(name, billions, within):
     assert parameters(MODELS[name]) / 1e9 == pytest.approx(billions, abs=within)
 
 
+def active_parameters(model):
+    """Of a model with as many experts as a token goes to, and the router's rows of the others."""
+    if not model.experts:
+        return parameters(model)
+    rows = (model.layers - model.dense_layers) * (model.experts - model.experts_per_token)
+    return parameters(replace(model, experts=model.experts_per_token)) + rows * model.hidden
+
+
 @pytest.mark.parametrize(
     ("name", "billions"),
     [
@@ -75,21 +84,3 @@ def test_active_parameters_of_deepseek_v3_without_the_input_embedding_are_those_
     """README_WEIGHTS.md says 36.7 B, with 0.9 B of the output layer."""
     model = MODELS["deepseek-v3"]
     assert (active_parameters(model) - model.vocabulary * model.hidden) / 1e9 == pytest.approx(36.7, abs=0.1)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_flops_without_the_attention_core_are_six_per_active_parameter_and_token(name):
-    """Kaplan 2020, section 2.1: all active parameters but those that are looked up, and the few biases and norms."""
-    model = MODELS[name]
-    tokens = 4 * model.sequence
-    flops = iteration_flops(JobSpec(model, batch=4), "none") - 3 * model.layers * attention_flops(model, 4)
-    looked_up = (0 if model.tied else model.vocabulary) + (model.sequence if model.positions == "learned" else 0)
-    multiplied = active_parameters(model) - looked_up * model.hidden
-    assert flops == pytest.approx(6 * multiplied * tokens, rel=1.2e-3)
-
-
-def test_flops_of_llama_3_405b_are_those_of_its_paper():
-    """Section 3.2: 3.8e25 flops on 15.6e12 tokens, without the attention core."""
-    model = MODELS["llama3-405b"]
-    flops = iteration_flops(JobSpec(model, batch=1), "none") - 3 * model.layers * attention_flops(model, 1)
-    assert flops / model.sequence * 15.6e12 == pytest.approx(3.8e25, rel=0.01)

@@ -18,13 +18,13 @@ from scipy.optimize import quadratic_assignment
 from lightfabric.flows.command import qap as flow
 from lightfabric.flows.report import InputError
 from lightfabric.placement.mapping.order import orders
+from lightfabric.placement.plan import Plan
 from lightfabric.placement.qap import local_search as swap
 from lightfabric.placement.qap.bound import gilmore_lawler, lower_bound, projection
 from lightfabric.placement.qap.faq import centre, faq
 from lightfabric.placement.qap.memetic import crossed
 from lightfabric.placement.qap.solve import solve
 from lightfabric.placement.qap.walk import Budget, Walk
-from lightfabric.placement.workload.transformer import Plan
 
 QAPLIB = Path(__file__).parents[2] / "shared" / "data" / "qaplib"
 published = pytest.mark.skipif(not QAPLIB.exists(), reason="instances of QAPLIB are in ../shared/data/qaplib")

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.model.spec import ACCELERATORS, JobSpec
-from lightfabric.placement.mapping.exchange import expert_traffic, recommender_traffic
+from lightfabric.model.spec import ACCELERATORS, JobSpec, NetworkJobSpec
+from lightfabric.placement.cost.prediction import Rates
+from lightfabric.placement.job.data_parallel import DataParallel
 from lightfabric.placement.mapping.order import orders
 from lightfabric.placement.mapping.refine import refined
 from lightfabric.placement.mapping.traffic import (
@@ -19,15 +20,24 @@ from lightfabric.placement.mapping.traffic import (
     byte_hops,
     ring_steps,
     segment_load,
+    traffic,
 )
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import Rates, iteration_seconds
+from lightfabric.placement.search.search import prediction
 from lightfabric.placement.workload.preset import MODELS
 from lightfabric.placement.workload.routing import expert_loads, zipf
-from lightfabric.placement.workload.transformer import exchange_bytes, layered, micro_batches, peak_memory
+from lightfabric.placement.workload.volume import volume
 
 MIXTRAL = JobSpec(replace(MODELS["mixtral-8x7b"], sequence=4096), batch=512)
 DEEPSEEK = JobSpec(MODELS["deepseek-v3"], batch=1024)
+
+
+DLRM = DataParallel(NetworkJobSpec("dlrm", 65536, "fp32"), ACCELERATORS["h100"])
+
+
+def expert_traffic(job, plan, popularity):
+    """Rank e of an ep group holds the e-th experts / ep of them."""
+    return traffic(job, plan, (popularity.reshape(plan.ep, -1).sum(axis=1) * plan.ep).tolist())
 
 
 def fullest(flows, order):
@@ -79,7 +89,9 @@ def test_even_experts_exchange_what_the_workload_says():
     flows = expert_traffic(MIXTRAL, plan, zipf(8, 0.0)).of(EXCHANGE)
     pairs = plan.gpus * (plan.ep - 1)
     assert len(flows.source) == 2 * pairs  # there and back
-    assert set(flows.size_bytes.tolist()) == {2 * 16 * micro_batches(MIXTRAL, plan) * exchange_bytes(MIXTRAL, plan)}
+    assert set(flows.size_bytes.tolist()) == {
+        2 * 16 * volume(MIXTRAL, plan).micro_batches * volume(MIXTRAL, plan).exchange_bytes
+    }
 
 
 def test_skewed_experts_move_as_many_bytes_and_load_the_first_rank_most():
@@ -103,24 +115,11 @@ def test_a_skewed_job_computes_exchanges_and_keeps_more_on_its_busiest_rank(skew
     plan, alone = Plan(8, 1, 1, 1, "selective", ep=8), Plan(8, 1, 1, 1, "selective")
     rates = Rates(1e12, 1e12, 1e12, 1e11)
     load = max(expert_loads(8, skew, 8))
-    before, after = (iteration_seconds(job, ACCELERATORS["h100"], plan, rates) for job in (even, skewed))
+    before, after = (prediction(job, ACCELERATORS["h100"], plan, rates) for job in (even, skewed))
     assert after.tensor == pytest.approx(before.tensor * load)
     assert before.compute * (1 + load) / 2 < after.compute < before.compute * load
-    assert peak_memory(skewed, plan).activations > 1.2 * peak_memory(even, plan).activations
-    assert peak_memory(skewed, alone) == peak_memory(even, alone)
-
-
-@pytest.mark.parametrize("plan", [Plan(8, 1, 1, 1), Plan(4, 1, 1, 1, ep=4, cp=2)])
-def test_plans_without_experts_to_share_out_are_refused(plan):
-    with pytest.raises(ValueError, match=r"Plan.ep must be a divisor of the experts \(8\) above 1, and cp 1"):
-        expert_traffic(MIXTRAL, plan, zipf(8, 0.0))
-
-
-def test_tables_send_every_row_to_its_sample():
-    layers, gpus, batch = layered.dlrm(), 16, 65536
-    flows = recommender_traffic(layers, gpus, batch).of(EXCHANGE)
-    rows = sum(layer.exchange_bytes for layer in layers) * batch
-    assert flows.size_bytes.sum() == 2 * rows * (gpus - 1) / gpus
+    assert after.memory.activations > 1.2 * before.memory.activations
+    assert len({prediction(job, ACCELERATORS["h100"], alone, rates).memory for job in (even, skewed)}) == 1
 
 
 @pytest.mark.parametrize(
@@ -128,8 +127,8 @@ def test_tables_send_every_row_to_its_sample():
     [
         (expert_traffic(DEEPSEEK, Plan(64, 1, 4, 1, "selective", ep=64), zipf(256, 0.7)), Plan(64, 1, 4, 1), 0.97),
         (expert_traffic(DEEPSEEK, Plan(32, 2, 1, 1, "selective", ep=32), zipf(256, 0.7)), Plan(32, 2, 1, 1), 0.85),
-        (recommender_traffic(layered.dlrm(), 64, 65536), Plan(64, 1, 1, 1), 0.9),
-        (recommender_traffic(layered.dlrm(), 128, 65536), Plan(128, 1, 1, 1), 0.75),
+        (DLRM.traffic(Plan(64, 1, 1, 1)), Plan(64, 1, 1, 1), 0.9),
+        (DLRM.traffic(Plan(128, 1, 1, 1)), Plan(128, 1, 1, 1), 0.75),
     ],
     ids=["deepseek-256", "deepseek-64", "dlrm-64", "dlrm-128"],
 )

@@ -3,24 +3,27 @@
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
 import pytest
 
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, JobSpec, ModelSpec
-from lightfabric.placement.cost.layer import backward_seconds, forward_seconds
-from lightfabric.placement.search.search import DoesNotFit, Rates, iteration_seconds, plans, search
-from lightfabric.placement.workload.transformer import (
-    Plan,
-    backward_reduces,
-    forward_reduces,
-    peak_memory,
-    reduce_bytes,
-    ring_bytes,
-)
+from lightfabric.placement.cost.layer import pass_seconds
+from lightfabric.placement.cost.prediction import Rates
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search.search import prediction, search, table
+from lightfabric.placement.workload.case import case, plan_of
+from lightfabric.placement.workload.memory import DoesNotFit, peak_memory
+from lightfabric.placement.workload.volume import ring_bytes, volume
 
 H100 = ACCELERATORS["h100"]
 GPT3 = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch=1536)
 SMALL = JobSpec(ModelSpec(layers=12, hidden=768, heads=12, sequence=1024, vocabulary=50304), batch=24)
 EVEN = Rates(1e11, 1e11, 1e11)
+
+
+def plans(job, accelerator, gpus, rates):
+    every = table(job, accelerator, gpus, rates)
+    return [plan_of(every, index) for index in range(len(every))]
 
 
 def naive_plans(job, gpus):
@@ -40,12 +43,10 @@ def naive_plans(job, gpus):
 def slowest_pass(job, plan, rate):
     """Both passes of a micro-batch through the slowest stage and its tensor rings, by the functions of the task graph."""
 
-    def both(stage):
-        compute = sum(seconds(H100, job, plan, stage) for seconds in (forward_seconds, backward_seconds))
-        reduces = sum(count(job.model, plan, stage) for count in (forward_reduces, backward_reduces))
-        return compute + reduces * ring_bytes(reduce_bytes(job, plan), plan.tp) / rate
-
-    return max(both(stage) for stage in range(plan.pp))
+    stage, one = np.arange(plan.pp), case(job, plan, H100)
+    passes = 3 if plan.recompute == "full" else 2
+    reduced = 2 * passes * one.stage_layers(stage) * ring_bytes(volume(job, plan).reduce_bytes, plan.tp)
+    return max(sum(pass_seconds(one, stage, 0)) + reduced / rate)
 
 
 def fastest_uneven(job, plan, rate):
@@ -91,12 +92,12 @@ def test_the_first_plan_is_the_fastest_that_fits(gpus):
     ranked = list(search(SMALL, tight, gpus, lambda _: EVEN))
     every = list(plans(SMALL, tight, gpus, lambda _: EVEN))
     assert set(naive_plans(SMALL, gpus)) < set(every)
-    fitting = [plan for plan in every if peak_memory(SMALL, plan).total <= 2 << 30]
+    fitting = [plan for plan in every if peak_memory(case(SMALL, plan).exactly).total <= 2 << 30]
     assert 0 < len(fitting) < len(every)
-    assert {entry.plan for entry in ranked} == set(fitting)
-    times = [entry.seconds.total for entry in ranked]
+    assert set(ranked) == set(fitting)
+    times = [prediction(SMALL, tight, plan, EVEN).total for plan in ranked]
     assert times == sorted(times)
-    assert times[0] == min(iteration_seconds(SMALL, tight, plan, EVEN).total for plan in fitting)
+    assert times[0] == min(prediction(SMALL, tight, plan, EVEN).total for plan in fitting)
 
 
 def test_a_job_that_does_not_fit_says_what_is_short_and_what_would_do():
@@ -130,7 +131,7 @@ def test_a_precision_without_a_peak_names_its_field():
 
 def test_slower_links_never_help():
     for plan in plans(SMALL, H100, 12, lambda _: EVEN):
-        fast, slow = (iteration_seconds(SMALL, H100, plan, Rates(rate, rate, rate)).total for rate in (1e11, 1e10))
+        fast, slow = (prediction(SMALL, H100, plan, Rates(rate, rate, rate)).total for rate in (1e11, 1e10))
         assert slow >= fast
 
 
@@ -139,5 +140,5 @@ def test_the_bubble_without_communication_is_the_closed_form():
     job = JobSpec(ModelSpec(layers=8, hidden=1024, heads=8, sequence=1024, vocabulary=1), batch=32)
     for pp, micro_batch in product((1, 2, 4, 8), (1, 2)):
         plan = Plan(1, 1, pp, micro_batch)
-        seconds = iteration_seconds(job, H100, plan, Rates(1e30, 1e30, 1e30))
+        seconds = prediction(job, H100, plan, Rates(1e30, 1e30, 1e30))
         assert seconds.bubble / seconds.compute == pytest.approx((pp - 1) * micro_batch / 32, rel=0.01)

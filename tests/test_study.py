@@ -17,8 +17,7 @@ from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.model.cycle.slot import Losses
 from lightfabric.model.fabric.fabric import port_bytes_per_s
 from lightfabric.model.fluid import engine as fluid
-from lightfabric.model.fluid import network
-from lightfabric.model.spec import spec_hash
+from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, spec_hash
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.place import candidates
@@ -156,7 +155,7 @@ def test_the_times_are_those_of_the_fluid_model_on_the_measured_timing(rows, inv
             graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
             graph.verify()
             built = on.network(gpus, graph.demand_bytes(), placed.circuits)
-            simulated[f"{placed.seconds.total:.9g}"] = fluid.run(graph, built).makespan_ps / 1e12
+            simulated[f"{placed.prediction.total:.9g}"] = fluid.run(graph, built).makespan_ps / 1e12
         found = float(row["iteration_s"])
         assert found == pytest.approx(simulated[f"{float(row['predicted_total_s']):.9g}"], rel=1e-8)
         assert all(float(predicted) >= found for predicted, seconds in simulated.items() if seconds < found * (1 - 1e-8))
@@ -262,13 +261,12 @@ def test_training_takes_longer_by_what_bit_errors_cost_the_fibre(invented):
     for bit_error_rate in (0.0, 1e-12, 1e-7, 1e-6, 1e-5, 1e-4):
         chiplet = replace(spec.chiplet, bit_error_rate=bit_error_rate)
         mine = replace(spec, chiplet=chiplet)
-        job = study.Job(mine, 8, slow, timing, study.efficiency(mine, timing), loss=study.loss(mine, timing))
-        row, _ = study.simulate(job)
+        row, _ = study.simulate(study.Job(mine, 8, fabric_of(slow, chiplet, timing), "fluid", ""))
         assert row["slot_loss_rate"] == Losses.of(chiplet).slot_loss_rate
         seconds.append(row["iteration_s"])
-        rates.append(network.port_bytes_per_s(chiplet, timing, slow.cable_m * network.CABLE_PS_PER_M))
-        reached = network.port_bytes_per_s(chiplet, timing, chiplet.reach_m * network.FIBRE_PS_PER_M)
-        clean = network.port_bytes_per_s(spec.chiplet, timing, chiplet.reach_m * network.FIBRE_PS_PER_M)
+        rates.append(port_bytes_per_s(chiplet, timing, slow.cable_m * CABLE_PS_PER_M))
+        reached = port_bytes_per_s(chiplet, timing, chiplet.reach_m * FIBRE_PS_PER_M)
+        clean = port_bytes_per_s(spec.chiplet, timing, chiplet.reach_m * FIBRE_PS_PER_M)
         assert row["goodput_share"] == reached / clean
     assert all(a >= b for a, b in pairwise(rates)), rates
     assert all(a <= b for a, b in pairwise(seconds)), seconds

@@ -15,7 +15,7 @@ from lightfabric.model.cycle.cluster import Cluster
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, JobSpec, ModelSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.graph.iteration import task_graph
-from lightfabric.placement.workload.transformer import Plan
+from lightfabric.placement.plan import Plan
 
 pytestmark = pytest.mark.slow
 

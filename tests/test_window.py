@@ -12,7 +12,7 @@ from lightfabric.model.fluid.network import star
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, JobSpec, ModelSpec
 from lightfabric.model.task import Kind
 from lightfabric.placement.graph.iteration import task_graph
-from lightfabric.placement.workload.transformer import Plan
+from lightfabric.placement.plan import Plan
 from lightfabric.sim.bench.chiplet import ChipletBench
 from lightfabric.sim.bench.traffic import Tally, assembled
 from lightfabric.sim.bench.window import Message, messages, stimulus

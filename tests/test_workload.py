@@ -1,24 +1,26 @@
 """Published figures: parameters, flops and memory of Megatron's models."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
-from lightfabric.placement.workload.transformer import (
-    Plan,
-    activation_bytes,
-    attention_flops,
-    iteration_flops,
-    layer_flops,
-    parameters,
-    peak_memory,
-    rank_parameters,
-    stage_memory,
-    state_bytes,
-)
+from lightfabric.model.spec import JobSpec, ModelSpec
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.workload.case import FULL, NONE, SELECTIVE, case, state_bytes
+from lightfabric.placement.workload.memory import layer_activation_bytes, peak_memory, stage_memory
+from lightfabric.placement.workload.parameter import parameters, stage_parameters
 
 GPT3 = ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200)
 JOB = JobSpec(GPT3, batch=1536)
-H100 = ACCELERATORS["h100"]
+
+
+def kept(job: JobSpec, plan: Plan, recompute: int) -> int:
+    return layer_activation_bytes(replace(case(job, plan).exactly, recompute=recompute))[0]
+
+
+def held(plan: Plan, stage: int) -> int:
+    return sum(stage_parameters(case(JOB, plan).exactly, stage))
 
 
 @pytest.mark.parametrize(
@@ -36,37 +38,18 @@ def test_parameters_follow_narayanan_2021_equation_2():
     assert parameters(GPT3) - final_norm == 12 * layers * h**2 + 13 * layers * h + (v + s) * h
 
 
-def test_flops_follow_narayanan_2021_equation_3():
-    b, s, layers, h, v = 1536, 2048, 96, 12288, 51200
-    exact = 96 * b * s * layers * h**2 * (1 + s / (6 * h) + v / (16 * layers * h))
-    assert iteration_flops(JOB, "full") == pytest.approx(exact, rel=1e-12)
-
-
-def test_flops_without_recomputation_are_six_per_parameter_and_token():
-    tokens = JOB.batch * GPT3.sequence
-    assert iteration_flops(JOB, "none") == pytest.approx(6 * parameters(GPT3) * tokens, rel=0.03)
-
-
-def test_selective_recomputation_costs_no_more_than_korthikanti_2022_says():
-    """Section 5 gives 2.7 % for GPT-3, the whole s / 6 h of the attention core; one forward pass of it is a third."""
-    s, h = GPT3.sequence, GPT3.hidden
-    more = GPT3.layers * attention_flops(GPT3, 1536) / iteration_flops(JOB, "none")
-    assert 3 * more == pytest.approx(0.027, abs=0.001)
-    assert more == pytest.approx(s / (18 * h) / (1 + s / (6 * h)), rel=0.04)
-
-
 def test_activations_follow_korthikanti_2022_table_2():
     s, b, h, a, t = 2048, 2, 12288, 96, 8
     plan = Plan(dp=1, tp=t, pp=1, micro_batch=b)
-    assert activation_bytes(JOB, plan, "none") * t == s * b * h * 34 + 5 * a * s * s * b
-    assert activation_bytes(JOB, plan, "selective") * t == s * b * h * 34
-    assert activation_bytes(JOB, plan, "full") * t == s * b * h * 2
+    assert kept(JOB, plan, NONE) * t == s * b * h * 34 + 5 * a * s * s * b
+    assert kept(JOB, plan, SELECTIVE) * t == s * b * h * 34
+    assert kept(JOB, plan, FULL) * t == s * b * h * 2
 
 
 def test_selective_recomputation_saves_what_korthikanti_2022_says():
     """Section 5: 70 % of the activations of GPT-3, 65 % of MT-NLG."""
     plan = Plan(dp=1, tp=8, pp=1, micro_batch=1)
-    saved = [1 - activation_bytes(job, plan, "selective") / activation_bytes(job, plan, "none")
+    saved = [1 - kept(job, plan, SELECTIVE) / kept(job, plan, NONE)
              for job in (JOB, JobSpec(ModelSpec(105, 20480, 128, 2048, 51200), batch=1920))]  # fmt: skip
     assert saved == pytest.approx([0.70, 0.65], abs=0.007)
 
@@ -77,30 +60,26 @@ def test_mixed_precision_adam_takes_18_bytes_per_parameter_and_fp32_16():
 
 def test_ranks_hold_all_parameters_and_what_is_replicated():
     plan = Plan(dp=1, tp=8, pp=4, micro_batch=1)
-    held = sum(plan.tp * rank_parameters(GPT3, plan, stage) for stage in range(plan.pp))
+    every = sum(plan.tp * held(plan, stage) for stage in range(plan.pp))
     norms_and_biases = GPT3.layers * 6 * GPT3.hidden + GPT3.sequence * GPT3.hidden + 2 * GPT3.hidden
     word_embedding_again = GPT3.vocabulary * GPT3.hidden
-    assert held == parameters(GPT3) + (plan.tp - 1) * norms_and_biases + word_embedding_again
+    assert every == parameters(GPT3) + (plan.tp - 1) * norms_and_biases + word_embedding_again
 
 
 def test_a_plan_of_one_rank_holds_the_model():
-    assert rank_parameters(GPT3, Plan(1, 1, 1, 1), 0) == parameters(GPT3)
+    assert held(Plan(1, 1, 1, 1), 0) == parameters(GPT3)
 
 
 @pytest.mark.parametrize("recompute", ["none", "selective", "full"])
 def test_no_stage_needs_more_than_the_peak(recompute):
     plan = Plan(dp=2, tp=4, pp=16, micro_batch=2, recompute=recompute)
-    assert peak_memory(JOB, plan).total == max(stage_memory(JOB, plan, stage).total for stage in range(plan.pp))
-
-
-def test_flops_count_a_wide_feed_forward_layer():
-    wide = ModelSpec(layers=2, hidden=64, heads=4, sequence=32, vocabulary=100, ffn=512)
-    assert layer_flops(wide, 3) == 2 * 3 * 32 * (4 * 64 * 64 + 2 * 64 * 512) + 4 * 3 * 32 * 32 * 64
+    one = case(JOB, plan).exactly
+    assert peak_memory(one).total == stage_memory(one, np.arange(plan.pp)).total.max()
 
 
 def test_a_stage_keeps_as_many_micro_batches_as_stages_follow_it():
     """1F1B: the first stage holds pp micro-batches, the last one [Narayanan 2021, 2.2.1]."""
     plan = Plan(dp=1, tp=8, pp=8, micro_batch=1)
-    per_micro_batch = 12 * activation_bytes(JOB, plan, "none")
-    kept = [stage_memory(JOB, plan, stage).activations for stage in range(7)]
-    assert kept == [(8 - stage) * per_micro_batch for stage in range(7)]
+    per_micro_batch = 12 * kept(JOB, plan, NONE)
+    every = [stage_memory(case(JOB, plan).exactly, stage).activations for stage in range(7)]
+    assert every == [(8 - stage) * per_micro_batch for stage in range(7)]

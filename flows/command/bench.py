@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,7 +36,7 @@ def fluid_tasks_per_s(batch: int) -> float:
     from lightfabric.model.fluid.network import star
     from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
     from lightfabric.placement.graph.iteration import task_graph
-    from lightfabric.placement.workload.transformer import Plan
+    from lightfabric.placement.plan import Plan
 
     job = JobSpec(ModelSpec(layers=96, hidden=12288, heads=96, sequence=2048, vocabulary=51200), batch)
     graph = task_graph(job, ACCELERATORS["h100"], Plan(dp=16, tp=8, pp=8, micro_batch=1))
@@ -53,21 +52,23 @@ def kernel_flit_hops_per_s(cycles: int) -> float:
 def search_of_the_whole_space() -> dict[str, Any]:
     """GPT-3 175B on 1024 GPUs: every plan there is, against the same plans timed one after the other."""
     from lightfabric.model.spec import ACCELERATORS, JobSpec
-    from lightfabric.placement.search.search import WHOLE, Rates, iteration_seconds, plans, search, table
+    from lightfabric.placement.cost.prediction import Rates
+    from lightfabric.placement.search.search import WHOLE, prediction, search, table
+    from lightfabric.placement.workload.case import plan_of
     from lightfabric.placement.workload.preset import MODELS
 
     job, accelerator, rates = JobSpec(MODELS["gpt3-175b"], 1536), ACCELERATORS["h100"], Rates(4e11, 5e10, 5e10)
     arguments = job, accelerator, 1024, lambda _: rates, WHOLE
-    count = len(table(*arguments))
+    every = table(*arguments)
     seconds = min(_cpu_seconds(lambda: next(search(*arguments))) for _ in range(3))
-    some = list(islice(plans(*arguments), 200))
-    alone = _cpu_seconds(lambda: [iteration_seconds(job, accelerator, plan, rates) for plan in some]) / len(some)
+    some = [plan_of(every, index) for index in range(200)]
+    alone = _cpu_seconds(lambda: [prediction(job, accelerator, plan, rates) for plan in some]) / len(some)
     return {
-        "rate": count / seconds,
+        "rate": len(every) / seconds,
         "unit": "plans per CPU-second",
         "reference": "one plan after the other",
-        "ratio": count / seconds * alone,
-        "plans": count,
+        "ratio": len(every) / seconds * alone,
+        "plans": len(every),
     }
 
 

@@ -8,21 +8,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lightfabric.flows.command.study import GIB, check, fastest, plan_columns
+from lightfabric.flows.figure.result import folder
 from lightfabric.flows.format import task_graph as exchange
-from lightfabric.flows.format.result import folder
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.option import AsJson, SpecFile, count
 from lightfabric.flows.report import InputError, print_json, say, written_whole
 from lightfabric.model.spec import FabricSpec, StudySpec
+from lightfabric.placement.job.kind import workload
 from lightfabric.placement.mapping.order import OBJECTIVES as ORDER_OBJECTIVES
 from lightfabric.placement.mapping.order import Objective, coordinates
 from lightfabric.placement.mapping.traffic import degrees, ring_load
 from lightfabric.placement.search.search import MOST_GPUS
 
 if TYPE_CHECKING:
+    from lightfabric.placement.cost.prediction import Prediction
     from lightfabric.placement.fabric.fabric import Fabric
     from lightfabric.placement.place import Placement
-    from lightfabric.placement.search.search import Option
 
 OBJECTIVES = ("predicted-time", "simulated-time", *ORDER_OBJECTIVES)
 """What is least: the iteration, as predicted or by the fluid model; or what the order of ranks keeps low."""
@@ -126,9 +127,8 @@ def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tupl
 
 
 def _export(path: Path, spec: StudySpec, placed: "Placement") -> None:
-    from lightfabric.placement.graph.iteration import task_graph
-
-    exchange.write(path, task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank))
+    graph = workload(spec.job, spec.accelerator).task_graph(placed.plan)
+    exchange.write(path, graph.placed(placed.gpu_of_rank))
 
 
 def columns(fabric: "Fabric", placed: "Placement", simulated_s: float | None = None) -> dict[str, Any]:
@@ -165,12 +165,13 @@ def _lane_columns(fabric: "Fabric", placed: "Placement") -> dict[str, Any]:
     }
 
 
-def _option(option: "Option") -> dict[str, Any]:
+def _option(option: "Prediction") -> dict[str, Any]:
     costs = {
-        "predicted_s": option.seconds,
-        "memory_gib": option.memory_bytes / GIB,
+        "predicted_s": option.total,
+        "memory_gib": option.memory.total / GIB,
         "sent_gb_per_gpu": option.sent_bytes / 1e9,
     }
+    assert option.plan is not None, "it is of one plan"
     return asdict(option.plan) | costs
 
 
@@ -178,7 +179,7 @@ _MOST_SHOWN = 6
 """Of the plans that nothing beats; --json has all."""
 
 
-def _print_options(title: str, front: list["Option"]) -> None:
+def _print_options(title: str, front: list["Prediction"]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,6 +1,5 @@
 """``lightfabric predict``: step time, its parts and memory of the training plans in a table."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,8 +10,7 @@ from lightfabric.flows.format import run_table as measurement
 from lightfabric.flows.option import AsJson
 from lightfabric.flows.report import print_json
 from lightfabric.placement.cost.calibration import calibration
-
-_PARTS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser")
+from lightfabric.placement.cost.prediction import PARTS
 
 
 def main(file: Annotated[Path, typer.Argument(help="CSV, a training plan per row.")], as_json: AsJson = False) -> None:
@@ -27,9 +25,9 @@ def main(file: Annotated[Path, typer.Argument(help="CSV, a training plan per row
 def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
     """For each run its ``id``, ``step_s`` and the parts that it is the sum of, ``memory_gib``, and what was measured."""
     fitted = calibration()
-    parts = measurement.predicted(runs, fitted)
-    columns = {"step_s": parts.total, "memory_gib": measurement.memory_gib(runs, fitted)}
-    columns |= {f"{name}_s": seconds for name, seconds in asdict(parts).items()}
+    found = measurement.predicted(runs, fitted)
+    columns = {"step_s": found.total, "memory_gib": measurement.memory_gib(found, fitted)}
+    columns |= {f"{name}_s": seconds for name, seconds in found.parts.items()}
     columns |= {"measured_step_s": runs.step_seconds, "measured_memory_gib": runs.memory_gib}
     table = np.stack([np.broadcast_to(column, len(runs.rows)) for column in columns.values()], axis=1)
     values = [[None if np.isnan(value) else value for value in row] for row in table.tolist()]
@@ -45,7 +43,7 @@ def _print_table(title: str, entries: list[dict[str, Any]]) -> None:
     from rich.text import Text
 
     table = Table(title=Text(f"{title}: seconds per step, GiB per GPU"))
-    names = ("id", "step_s", "measured_step_s", "memory_gib", "measured_memory_gib", *(f"{part}_s" for part in _PARTS))
+    names = ("id", "step_s", "measured_step_s", "memory_gib", "measured_memory_gib", *(f"{part}_s" for part in PARTS))
     for name in names:
         table.add_column(name.removesuffix("_s").removesuffix("_gib").replace("_", " "), justify="right")
     for entry in entries:

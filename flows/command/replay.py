@@ -122,7 +122,7 @@ def main(
     trace: Annotated[Path | None, typer.Option(help="JSON file of the schedule, for ui.perfetto.dev.")] = None,
 ) -> None:
     """The command: checks its options, replays, prints one line or one JSON object."""
-    from lightfabric.flows.format import result as results
+    from lightfabric.flows.figure import result as results
 
     bandwidth_gbps = _gbps(bandwidth)
     if fabric not in FABRICS:

@@ -18,10 +18,10 @@ from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.option import AsJson, Fidelity, SpecFile
 from lightfabric.flows.report import InputError, RunError, print_json
 from lightfabric.flows.tool.pool import ThisProcess, pool
-from lightfabric.model.spec import JobSpec, NetworkJobSpec, SpecError, StudySpec
+from lightfabric.model.spec import SpecError, StudySpec
 from lightfabric.model.timing import Timing
-from lightfabric.placement.graph.data_parallel import data_parallel_plan
-from lightfabric.placement.search.search import DoesNotFit, Rates, least_memory_bytes, memory_bytes, search
+from lightfabric.placement.job.kind import workload
+from lightfabric.placement.workload.memory import DoesNotFit
 
 if TYPE_CHECKING:
     from lightfabric.model.circuit import Circuits
@@ -41,7 +41,7 @@ Progress = Callable[[str, int, int], None]
 GIB = 1 << 30
 
 _NEEDED = (
-    "flows.cli", "flows.command.study", "model.fluid.engine", "model.cycle.link", "placement.graph.iteration",
+    "flows.cli", "flows.command.study", "model.fluid.engine", "model.cycle.link",
     "placement.place",
 )  # fmt: skip
 _FLITS_NEEDED = ("model.cycle.cabling", "model.cycle.cluster")
@@ -83,14 +83,8 @@ def check(spec: StudySpec, source: str, at: Callable[[list[int]], int] = min) ->
 
 
 def _does_not_fit(spec: StudySpec, gpus: int) -> str:
-    job = spec.job
     try:
-        if isinstance(job, NetworkJobSpec):
-            data_parallel_plan(job, spec.accelerator, gpus)
-            return ""
-        needed = least_memory_bytes(job, gpus)
-        if needed is None or needed > memory_bytes(spec.accelerator):
-            next(search(job, spec.accelerator, gpus, lambda _: Rates(1.0, 1.0, 1.0)))
+        workload(spec.job, spec.accelerator).require(gpus)
     except DoesNotFit as error:
         return str(error)
     return ""
@@ -108,7 +102,6 @@ def checked(spec: StudySpec, source: str, fidelity: str) -> dict[int, str]:
 def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
     """InputError for the first cell too large to be run flit by flit, or that no cabling can serve."""
     from lightfabric.placement.fabric.fabric import fabric_of
-    from lightfabric.placement.graph.iteration import task_graph
     from lightfabric.placement.place import candidates
 
     for gpus in (gpus for gpus, reason in reasons.items() if not reason):
@@ -117,7 +110,7 @@ def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
                 placed = candidates(spec.job, spec.accelerator, fabric, gpus)[0]
             except ValueError:
                 continue  # a row without times
-            graph = task_graph(spec.job, spec.accelerator, placed.plan)
+            graph = workload(spec.job, spec.accelerator).task_graph(placed.plan)
             name = _cell_name(gpus, fabric)
             fidelities.require_few(sum(graph.demand_bytes().values()) // spec.chiplet.payload_bytes, f"{source}: {name}")
             try:
@@ -148,14 +141,14 @@ def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail
     detail = None
     if job.fidelity == "cycle":
         schedule, detail = _run_flits(job, graph, placed.circuits)
-    seconds = schedule.makespan_ps / 1e12
+    seconds, asked = schedule.makespan_ps / 1e12, workload(spec.job, spec.accelerator)
     return _row(job) | plan_columns(placed) | {
         "tasks": len(graph),
         "links": len(schedule.link_busy_ps),
         "busiest_link_share": float(schedule.link_busy_ps.max(initial=0)) / schedule.makespan_ps,
         "iteration_s": seconds,
-        "samples_per_s": spec.job.batch / seconds,
-        "tokens_per_s": spec.job.batch * spec.job.model.sequence / seconds if isinstance(spec.job, JobSpec) else None,
+        "samples_per_s": asked.samples / seconds,
+        "tokens_per_s": asked.tokens and asked.tokens / seconds,
     }, placed, schedule, detail  # fmt: skip
 
 
@@ -169,7 +162,7 @@ def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> tuple["Placement", 
 
     best = None
     for placed in candidates(spec.job, spec.accelerator, fabric, gpus):
-        if best is not None and placed.seconds.total * 1e12 >= best[2].makespan_ps:
+        if best is not None and placed.prediction.total * 1e12 >= best[2].makespan_ps:
             break
         tried = _run_fluid(spec, fabric, placed)
         if best is None or tried[2].makespan_ps < best[2].makespan_ps:
@@ -180,9 +173,8 @@ def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> tuple["Placement", 
 
 def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> tuple["Placement", "TaskGraph", "Schedule"]:
     from lightfabric.model.fluid import engine as fluid
-    from lightfabric.placement.graph.iteration import task_graph
 
-    graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
+    graph = workload(spec.job, spec.accelerator).task_graph(placed.plan).placed(placed.gpu_of_rank)
     network = fabric.network(placed.plan.gpus, graph.demand_bytes(), placed.circuits)
     return placed, graph, fluid.run(graph, network)
 
@@ -209,13 +201,13 @@ def _row(job: Job) -> Row:
 
 def plan_columns(placed: Any) -> Row:
     """Columns of a ``Placement``: plan, order, memory, what is predicted and the rates behind it."""
-    plan, memory, seconds, rates = placed.plan, placed.memory, placed.seconds, placed.rates
+    plan, seconds, rates = placed.plan, placed.prediction, placed.rates
     return {
         "dp": plan.dp, "tp": plan.tp, "pp": plan.pp,
         "virtual_stages": plan.virtual_stages, "first_layers": plan.first_layers, "last_layers": plan.last_layers,
         "ep": plan.ep, "zero": plan.zero,
         "micro_batch_sequences": plan.micro_batch, "recompute": plan.recompute, "order": placed.order.name,
-        **{f"memory_{name}_gib": getattr(memory, name) / GIB for name in _MEMORY},
+        **{f"memory_{name}_gib": getattr(seconds.memory, name) / GIB for name in _MEMORY},
         **{f"predicted_{name}_s": getattr(seconds, name) for name in _SECONDS},
         **{f"{name}_gbps": _finite_gbps(getattr(rates, name)) for name in ("tensor", "pipeline", "data")},
         "compute_bound_s": placed.compute_bound_seconds,
@@ -322,11 +314,10 @@ def _load() -> None:
     from lightfabric.model.fluid import engine as fluid
     from lightfabric.model.fluid.network import star
     from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
-    from lightfabric.placement.graph.iteration import task_graph
-    from lightfabric.placement.workload.transformer import Plan
+    from lightfabric.placement.plan import Plan
 
     job = JobSpec(ModelSpec(layers=2, hidden=64, heads=2, sequence=64, vocabulary=64), batch=2)
-    graph = task_graph(job, ACCELERATORS["h100"], Plan(dp=1, tp=2, pp=1, micro_batch=1))
+    graph = workload(job, ACCELERATORS["h100"]).task_graph(Plan(dp=1, tp=2, pp=1, micro_batch=1))
     fluid.run(graph, star(2, 1e9, graph.demand_bytes()))
 
 
@@ -341,7 +332,7 @@ def main(
     spec = load_spec(path)
     source = str(path or spec.name)
     reasons = checked(spec, source, fidelity)
-    from lightfabric.flows.format import result
+    from lightfabric.flows.figure import result
 
     names = [*result.FILES, *(fidelities.FILES if fidelity == "cycle" else ())]
     with result.folder(out, names), result.Bar() as bar:

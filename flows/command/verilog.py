@@ -7,19 +7,10 @@ import typer
 
 from lightfabric.flows.option import Block, LoadedSpec
 from lightfabric.flows.report import InputError, say, written_whole
+from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.spec import ChipletSpec
 
 BLOCKS = ("link", "switch", "chiplet")
-
-WAIVERS = {
-    "DECLFILENAME": "one file holds the block and all that it is made of",
-    "UNUSEDSIGNAL": "the generator names every field of every interface, also where only the whole is used",
-    "PROCASSINIT": "registers have their reset value from power-up on, as FPGAs and Amaranth do",
-    "WIDTHEXPAND": "the generator writes constants as short as they can be; Verilog extends them with zeros",
-    "WIDTHTRUNC": "the generator writes !value for value == 0, and shifts in the width of what is shifted",
-    "CASEINCOMPLETE": "the generator gives every case its default value before the case",
-}
-"""Rules of ``verilator -Wall`` that the Verilog of the blocks may break, each with its reason."""
 
 
 def require_block(block: str) -> None:
@@ -36,13 +27,6 @@ def text(block: str, spec: ChipletSpec) -> str:
     from lightfabric.rtl.top import tops
 
     return convert(tops[block](spec), block)
-
-
-def convert(component, name: str) -> str:
-    """Verilog of a component, without anything that depends on where it was made."""
-    from amaranth.back import verilog
-
-    return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
 
 
 def main(

@@ -10,7 +10,7 @@ from lightfabric.flows.experiment.calibrate import is_fitted
 from lightfabric.flows.format import run_table as measurement
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.layer import layer_weights
-from lightfabric.placement.cost.table import FULL, Cases
+from lightfabric.placement.workload.case import FULL, Cases
 
 TABLE = Path("../shared/data/training/step_times.csv")
 
@@ -24,8 +24,8 @@ def measure(path: Path = TABLE) -> list[dict[str, Any]]:
         return []
     runs = measurement.read(path)
     fitted, held_out = is_fitted(runs), ~is_fitted(runs)
-    modelled = measurement.predicted(runs, calibration()).total
-    memory = measurement.memory_gib(runs, calibration())
+    prediction = measurement.predicted(runs, calibration())
+    modelled, memory = prediction.total, measurement.memory_gib(prediction, calibration())
     sources = np.array([row.get("source", "") for row in runs.rows])
     rows = list[dict[str, Any]]()
     for source in sorted(set(sources.tolist())):
@@ -62,7 +62,7 @@ def _at_constant_rate(runs: measurement.Runs, chosen: NDArray[np.bool_]) -> NDAr
 
 def flops(cases: Cases) -> NDArray[np.float64]:
     """Of a step on all GPUs: six per weight and token, eight if layers are computed again, and attention."""
-    per_layer = sum(layer_weights(cases)) * cases.tp + cases.sequence * cases.hidden
+    per_layer = layer_weights(cases) * cases.tp + cases.sequence * cases.hidden
     passes = np.where(cases.recompute == FULL, 8, 6)
     words = cases.vocabulary * cases.hidden
     return cases.batch * cases.sequence * (passes * cases.layers * per_layer + 6.0 * words)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from lightfabric.flows.format import run_table as measurement
 from lightfabric.flows.report import say, written_whole
 from lightfabric.placement.cost.calibration import Calibration
-from lightfabric.placement.cost.memory import memories
+from lightfabric.placement.workload.memory import peak_memory
 
 FITTED_MODELS = ("gpt-h1024-l12", "gpt-h1024-l24", "gpt-h2048-l16", "gpt-187B", "gpt-200B")
 """By layers among the small models, by shape among the large; all others are held out."""
@@ -99,7 +99,7 @@ def fit(runs: measurement.Runs, known: dict[str, float]) -> Calibration:
 def reserved_gib(runs: measurement.Runs) -> float:
     """Median of what the measured memory exceeds the modelled by."""
     stated = np.isfinite(runs.memory_gib)
-    modelled = memories(runs.cases, runs.gradient_bytes).total / measurement.GIB
+    modelled = peak_memory(runs.cases).total / measurement.GIB
     return float(np.median((runs.memory_gib - modelled)[stated]))
 
 

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.spec import JobSpec
-from lightfabric.placement.mapping.exchange import expert_traffic, recommender_traffic
+from lightfabric.model.spec import ACCELERATORS, JobSpec, NetworkJobSpec
+from lightfabric.placement.job.kind import workload
 from lightfabric.placement.mapping.order import orders
 from lightfabric.placement.mapping.refine import nearer, refined
 from lightfabric.placement.mapping.traffic import Traffic, bound_byte_hops, byte_hops, ring_load, traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.workload import layered
 from lightfabric.placement.workload.preset import MODELS
 from lightfabric.placement.workload.routing import zipf
 
@@ -48,11 +47,13 @@ def _dense() -> Iterator[dict[str, Any]]:
 def _all_to_all() -> Iterator[dict[str, Any]]:
     for name, plan in EXPERTS:
         job = JobSpec(replace(MODELS[name], sequence=4096), 1024)
-        flows = expert_traffic(job, plan, zipf(job.model.experts, SKEW))
+        loads = zipf(job.model.experts, SKEW).reshape(plan.ep, -1).sum(axis=1) * plan.ep
+        flows = traffic(job, plan, loads.tolist())
         yield _fullest(f"{name}, dp {plan.dp} tp {plan.tp} pp {plan.pp} ep {plan.ep}", flows, plan)
     for gpus in RECOMMENDERS:
-        flows = recommender_traffic(layered.dlrm(), gpus, 65_536)
-        yield _fullest("dlrm", flows, Plan(gpus, 1, 1, 1))
+        plan = Plan(gpus, 1, 1, 1)
+        flows = workload(NetworkJobSpec("dlrm", 65_536, "fp32"), ACCELERATORS["h100"]).traffic(plan)
+        yield _fullest("dlrm", flows, plan)
 
 
 def _fullest(name: str, flows: Traffic, plan: Plan) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.flows.command import verilog
 from lightfabric.flows.report import RunError
 from lightfabric.flows.tool import native
+from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.cycle.cabling import Cabling
 from lightfabric.model.cycle.program import Program
 from lightfabric.model.spec import ChipletSpec
@@ -29,7 +29,7 @@ class SystemRun:
 def build(spec: ChipletSpec, folder: Path, addresses: int = 64) -> Path:
     """The program for systems of this spec with up to so many addresses, as ``native.build``."""
     node = system.Node(spec, addresses)
-    files = {f"{system.TOP}.v": verilog.convert(node, system.TOP), **system.sources(), system.SHAPE: system.shape(node)}
+    files = {f"{system.TOP}.v": convert(node, system.TOP), **system.sources(), system.SHAPE: system.shape(node)}
     return native.built(system.TOP, files, folder)
 
 

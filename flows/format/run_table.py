@@ -17,10 +17,19 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from lightfabric.flows.report import InputError, read_bytes
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, ModelSpec, Precision
 from lightfabric.placement.cost.calibration import Calibration
-from lightfabric.placement.cost.memory import memories
-from lightfabric.placement.cost.step import Network, Parts, step_parts
-from lightfabric.placement.cost.table import RECOMPUTATIONS, SCHEDULES, Cases, Schedule, accelerator_values, model_values
+from lightfabric.placement.cost.prediction import Network, Prediction
+from lightfabric.placement.cost.step import step
 from lightfabric.placement.plan import Recompute
+from lightfabric.placement.workload.case import (
+    RECOMPUTATIONS,
+    SCHEDULES,
+    Cases,
+    Schedule,
+    accelerator_values,
+    model_values,
+    precision_values,
+)
+from lightfabric.placement.workload.memory import peak_memory
 from lightfabric.placement.workload.preset import MODELS
 
 MOST_BYTES, MOST_ROWS = 1 << 26, 1 << 17
@@ -47,12 +56,6 @@ class Runs:
     nic_bytes_per_s: NDArray[np.float64]
     step_seconds: NDArray[np.float64]
     memory_gib: NDArray[np.float64]
-
-    @property
-    def gradient_bytes(self) -> NDArray[np.int64]:
-        """Per parameter: sums are in fp32 unless all is in fp16, as Megatron and DeepSpeed do by default."""
-        in_fp16 = [row.get("precision") in ("fp16", "bf16/fp16") for row in self.rows]
-        return np.where(in_fp16, 2, 4)
 
     def __getitem__(self, chosen: NDArray[np.bool_]) -> "Runs":
         rows = [row for row, take in zip(self.rows, chosen, strict=True) if take]
@@ -201,9 +204,6 @@ def _software(line: _Line, accelerator: AcceleratorSpec, tied: bool) -> dict[str
     return {"flash": recent or kept, "sharded": sharded, "overlaps": sharded, "sums_embedding": tied, "deepspeed": both}
 
 
-_OTHERS = {"first_layers": 0, "last_layers": 0, "expert_load": 1.0}
-"""What no table says: layers and tokens are dealt out evenly."""
-
 _NODE_GBPS = re.compile(r"(\d+(?:\.\d+)?) Gb/s per node")
 
 
@@ -212,11 +212,14 @@ def _columns(row: Row) -> tuple[dict[str, Any], tuple[float, ...]]:
     line = _line(row)
     accelerator, model = _accelerator(line), _model(line)
     precision = "fp16" if line.precision == "bf16/fp16" else line.precision or "bf16"
-    case = model_values(model) | accelerator_values(accelerator, precision) | _plan(line, model.heads)
+    values = accelerator_values(accelerator, precision) | precision_values(precision)
+    if precision == "fp16":
+        values["gradient_bytes"] = 2  # sums are in fp32 unless all is in fp16, as Megatron and DeepSpeed do by default
+    case = model_values(model) | values | _plan(line, model.heads)
     stated = _NODE_GBPS.search(line.notes)
     nic = float(stated[1]) * 1e9 / 8 / NODE_GPUS if stated else NIC_BYTES_PER_S[accelerator.name]
     links = (ISLAND_BYTES_PER_S[accelerator.name], nic)
-    return case | _software(line, accelerator, model.tied) | _OTHERS, (*links, line.step_s, line.mem_gib)
+    return case | _software(line, accelerator, model.tied), (*links, line.step_s, line.mem_gib)
 
 
 def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
@@ -229,8 +232,8 @@ def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
             raise InputError(f"{place}: {error}") from None
         cases.append(case)
         others.append(other)
-    table = Cases(**{name: np.array([case[name] for case in cases]) for name in cases[0]})
-    return Runs([row for _, row in lines], table, *np.array(others).T)
+    table: dict[str, Any] = {name: np.array([case[name] for case in cases]) for name in cases[0]}
+    return Runs([row for _, row in lines], Cases(**table), *np.array(others).T)
 
 
 def network(runs: Runs, fitted: Calibration) -> Network:
@@ -262,11 +265,11 @@ def network(runs: Runs, fitted: Calibration) -> Network:
     )
 
 
-def predicted(runs: Runs, fitted: Calibration) -> Parts:
-    """Predicted parts of each run's step."""
-    return step_parts(runs.cases, fitted, network(runs, fitted), runs.gradient_bytes)
+def predicted(runs: Runs, fitted: Calibration) -> Prediction:
+    """Predicted step of each run, and the memory of its fullest GPU without what is reserved."""
+    return replace(step(runs.cases, fitted, network(runs, fitted)), memory=peak_memory(runs.cases))
 
 
-def memory_gib(runs: Runs, fitted: Calibration) -> NDArray[np.float64]:
+def memory_gib(prediction: Prediction, fitted: Calibration) -> NDArray[np.float64]:
     """Predicted memory of each run's fullest GPU."""
-    return memories(runs.cases, runs.gradient_bytes).total / GIB + fitted.reserved_gib
+    return prediction.memory.total / GIB + fitted.reserved_gib

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightfabric.flows.command import verilog
 from lightfabric.flows.report import RunError
 from lightfabric.flows.tool.program import simulator_environment
+from lightfabric.flows.tool.verilog_text import WAIVERS, convert
 from lightfabric.model.spec import ChipletSpec
 
 BOUND_S = 300
@@ -18,7 +18,7 @@ _BUILD_ARGS = {
     # Verilog 2005: in SystemVerilog mode Icarus never starts an always @* whose inputs keep their initial values.
     "icarus": ["-g2005"],
     # The ports alone are public, by _PUBLIC: with all signals public, building and running take three times as long.
-    "verilator": ["--no-public-flat-rw", *(f"-Wno-{rule}" for rule in verilog.WAIVERS)],
+    "verilator": ["--no-public-flat-rw", *(f"-Wno-{rule}" for rule in WAIVERS)],
 }
 _PUBLIC = f'`verilator_config\npublic_flat_rw -module "{_TOP}" -var "*"\n'
 _DUMP = f'module dump; initial begin $dumpfile("{_TOP}.fst"); $dumpvars(0, {_TOP}); end endmodule\n'
@@ -70,7 +70,7 @@ def run(
 def _built(block: str, simulator: str, spec: ChipletSpec, build_dir: Path, waves: bool) -> Any:
     from cocotb_tools.runner import get_runner
 
-    sources = [_written(build_dir / f"{_TOP}.v", verilog.convert(_design(block, spec), _TOP))]
+    sources = [_written(build_dir / f"{_TOP}.v", convert(_design(block, spec), _TOP))]
     build_args, log = list(_BUILD_ARGS[simulator]), build_dir / "build.log"
     if simulator == "verilator":
         sources.append(_written(build_dir / "public.vlt", _PUBLIC))

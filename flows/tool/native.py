@@ -13,9 +13,9 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from lightfabric.flows.command import verilog
 from lightfabric.flows.report import RunError, say
 from lightfabric.flows.tool.program import verilator_environment
+from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.sim.native import link as native
 
@@ -77,7 +77,7 @@ def _files(spec: ChipletSpec, link: Any) -> dict[str, str]:
     from lightfabric.rtl.top import AxiLink
 
     link = AxiLink(spec, address=1) if link is None else link
-    text = verilog.convert(link, native.TOP)
+    text = convert(link, native.TOP)
     return {f"{native.TOP}.v": text, **native.sources(), native.SHAPE: native.shape(spec, link, text)}
 
 

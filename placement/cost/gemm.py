@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.placement.cost.calibration import Calibration
-from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.workload.case import Cases, where
 
 Seconds = NDArray[np.float64]
 
@@ -26,12 +26,12 @@ def gemm_seconds(cases: Cases, fitted: Calibration, m: Any, n: Any, k: Any, coun
     for rows, columns, rate in TILES:
         tiles = np.ceil(m / rows) * np.ceil(n / columns) * count
         area = np.minimum(area, np.ceil(tiles / busy) * (rows * columns / rate))
-    area = np.where(cases.multiprocessors > 0, area * busy, m * n * count)
+    area = where(cases.multiprocessors > 0, area * busy, m * n * count)
     rate = cases.peak_flops * fitted.gemm_efficiency * alignment(fitted, n, k)
     return np.maximum(
         2 * area * (k + fitted.fill_depth) / rate,
         memory_seconds(cases, fitted, (m * k + k * n + m * n) * count * cases.value_bytes),
-    ) + np.where(m * n * k > 0, fitted.kernel_seconds, 0.0)
+    ) + where(m * n * k > 0, fitted.kernel_seconds, 0.0)
 
 
 def alignment(fitted: Calibration, n: Any, k: Any) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import numpy as np
 from lightfabric.placement.cost.calibration import Calibration
 from lightfabric.placement.cost.gemm import Seconds
 from lightfabric.placement.cost.layer import logit_seconds, lookup_seconds
-from lightfabric.placement.cost.table import DUALPIPE, ZERO_BUBBLE, Cases
+from lightfabric.placement.workload.case import DUALPIPE, ZERO_BUBBLE, Cases, where
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ def stages(cases: Cases, fitted: Calibration, layer: Seconds, tensor: Seconds) -
     """Of layers that compute for ``layer`` and communicate for ``tensor``; one stage is first, and the others are empty."""
     logits, lookup, alone = sum(logit_seconds(cases, fitted)), 2 * lookup_seconds(cases, fitted), cases.pp == 1
     first, middle, last = cases.layers_at
-    last = np.where(alone, 0, last)
-    ends = (lookup + np.where(alone, logits, 0), np.zeros(1), np.where(alone, 0, logits))
+    last = where(alone, 0, last)
+    ends = (lookup + where(alone, logits, 0), 0.0, where(alone, 0, logits))
     computes = np.broadcast_arrays(*(n * layer + end for n, end in zip((first, middle, last), ends, strict=True)))
     tensors = np.broadcast_arrays(*(n * tensor for n in (first, middle, last)))
     times = [compute + reduced for compute, reduced in zip(computes, tensors, strict=True)]
@@ -55,7 +55,7 @@ def wait_seconds(cases: Cases, stages: Stages, transfer: Seconds) -> Seconds:
     the pace: all of them, all but an end, all between, or those at the front that have a layer more. Interleaved, a stage
     has passes of another chunk to run while it waits.
     """
-    p, v, left = cases.pp, cases.virtual_stages, np.where(cases.first_layers > 0, 0, cases.layers % cases.pp)
+    p, v, left = cases.pp, cases.virtual_stages, where(cases.first_layers > 0, 0, cases.layers % cases.pp)
     rows = (
         (stages.everything, p),
         (stages.first + stages.between, p - 1),
@@ -66,7 +66,7 @@ def wait_seconds(cases: Cases, stages: Stages, transfer: Seconds) -> Seconds:
     paces = [(seconds + 2 * (k - 1) * transfer) / np.maximum(k, 1) for seconds, k in rows]
     together = np.maximum(np.maximum.reduce(np.broadcast_arrays(*paces)) - stages.slowest, 0)
     interleaved = v * (p - 1) / p * np.maximum(0, 2 * transfer - stages.slowest / v)
-    return np.where(v > 1, interleaved, together)
+    return where(v > 1, interleaved, together)
 
 
 def bubble_seconds(cases: Cases, stages: Stages, by_weights: Seconds) -> Seconds:

@@ -1,10 +1,10 @@
 """What electrical fabrics share: one way to serve traffic, and rates by the bottleneck of each part alone."""
 
 from lightfabric.model.circuit import Circuits
+from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import Fabric, most_moved, rate_of
 from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import Rates
 
 
 class Electrical(Fabric):

@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.fabric import electrical_cluster as model
-from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.electrical import Electrical
 from lightfabric.placement.fabric.fabric import best_nesting
 from lightfabric.placement.mapping.traffic import Traffic, busiest_bytes
-from lightfabric.placement.search.search import Rates
+from lightfabric.placement.workload.case import Cases
 
 
 class ElectricalCluster(model.ElectricalCluster, Electrical):

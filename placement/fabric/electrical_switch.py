@@ -1,10 +1,10 @@
 """Placement on an ideal electrical switch, where all GPUs are equally near."""
 
 from lightfabric.model.fabric import electrical_switch as model
-from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.electrical import Electrical
 from lightfabric.placement.mapping.traffic import Traffic
-from lightfabric.placement.search.search import Rates
+from lightfabric.placement.workload.case import Cases
 
 
 class ElectricalSwitch(model.ElectricalSwitch, Electrical):

@@ -13,11 +13,11 @@ from lightfabric.model.circuit import Circuits
 from lightfabric.model.fabric import fabric as model
 from lightfabric.model.spec import ChipletSpec, FabricSpec
 from lightfabric.model.timing import Timing
-from lightfabric.placement.cost.step import sent_bytes
-from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.mapping.traffic import EXCHANGE, Dimension, Traffic, busiest_bytes
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import Rates
+from lightfabric.placement.workload.case import Cases
+from lightfabric.placement.workload.volume import sent_bytes
 
 if TYPE_CHECKING:
     from lightfabric.placement.circuit.lane_load import LaneLoad

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import Fabric, most_moved, rate_of
 from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import Rates
 
 
 class Optical(Fabric):

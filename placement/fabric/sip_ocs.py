@@ -8,11 +8,11 @@ import numpy as np
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fabric import sip_ocs as model
 from lightfabric.placement.circuit.assign import assign_ocs
-from lightfabric.placement.cost.step import sent_bytes
-from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.optical import Optical
 from lightfabric.placement.mapping.traffic import Traffic
-from lightfabric.placement.search.search import Rates
+from lightfabric.placement.workload.case import Cases
+from lightfabric.placement.workload.volume import sent_bytes
 
 if TYPE_CHECKING:
     from lightfabric.placement.circuit.lane_load import LaneLoad

@@ -9,12 +9,12 @@ from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fabric import sip_ring as model
 from lightfabric.model.spec import SpecError
 from lightfabric.placement.circuit.assign import assign_ring
-from lightfabric.placement.cost.table import Cases
+from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import best_nesting
 from lightfabric.placement.fabric.optical import Optical, demand_of
 from lightfabric.placement.mapping.traffic import Traffic, ring_load, ring_steps
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import Rates
+from lightfabric.placement.workload.case import Cases
 
 if TYPE_CHECKING:
     from lightfabric.placement.circuit.lane_load import LaneLoad

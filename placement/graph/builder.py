@@ -49,6 +49,6 @@ def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
-def picoseconds(seconds: list[float]) -> NDArray[np.int64]:
+def picoseconds(seconds: list[float] | NDArray[np.float64]) -> NDArray[np.int64]:
     """Whole ones."""
     return np.rint(np.array(seconds) * 1e12).astype(np.int64)

@@ -4,30 +4,18 @@ Every array is built by broadcasting over the coordinates (replica, stage, step,
 backward pass of one micro-batch.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.spec import AcceleratorSpec, JobSpec, ModelSpec, NetworkJobSpec
+from lightfabric.model.spec import AcceleratorSpec, JobSpec
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.cost.layer import backward_seconds, forward_seconds, optimiser_seconds
+from lightfabric.placement.cost.layer import optimiser_seconds, pass_seconds
 from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
-from lightfabric.placement.graph.data_parallel import network_graph
-from lightfabric.placement.mapping.traffic import dispatched_bytes
-from lightfabric.placement.workload.transformer import (
-    Plan,
-    backward_exchanges,
-    backward_reduces,
-    expert_gradient_bytes,
-    forward_exchanges,
-    forward_reduces,
-    gradient_bytes,
-    micro_batches,
-    reduce_bytes,
-    transfer_bytes,
-)
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.workload.case import Cases, case
+from lightfabric.placement.workload.volume import Volume, volume
 
 PipelineSchedule = Literal["1f1b", "gpipe"]
 """In which order a stage runs its passes: alternating after a warm-up, or all forward and then all backward."""
@@ -88,9 +76,7 @@ def pass_steps(
     return forward, backward
 
 
-def task_graph(
-    job: JobSpec | NetworkJobSpec, accelerator: AcceleratorSpec, plan: Plan, schedule: PipelineSchedule = "1f1b"
-) -> TaskGraph:
+def task_graph(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, schedule: PipelineSchedule = "1f1b") -> TaskGraph:
     """One iteration of ``plan`` over its ranks; groups are the tensor rings, the data rings, those of experts.
 
     A pass computes on its tp ranks, joins them in one ALL_REDUCE that stands for all of its stage's, sends tokens to their
@@ -100,14 +86,12 @@ def task_graph(
     follows. The schedule moves the same bytes, but what ``workload`` says of memory is of 1F1B. Gradients and weights of
     ZeRO 1 are the bytes of one all-reduce. O(tasks): GPT-3 on 1024 ranks, 812 160 tasks, takes 0.2 s and 150 MiB.
     """
-    if isinstance(job, NetworkJobSpec):
-        return network_graph(job, accelerator, plan)
     d, p, t = plan.dp, plan.pp, plan.tp
     rank = np.arange(plan.gpus, dtype=np.int32).reshape(d, p, t)
-    builder = Builder()
-    ready = _add_passes(builder, job, accelerator, plan, rank, schedule)
-    reduces = _add_gradient_reduces(builder, job, plan, rank, ready)
-    seconds = [optimiser_seconds(accelerator, job, plan, stage) for stage in range(p)]
+    builder, sent, timed = Builder(), volume(job, plan), case(job, plan, accelerator)
+    ready = _add_passes(builder, sent, timed, plan, rank, schedule)
+    reduces = _add_gradient_reduces(builder, sent, plan, rank, ready)
+    seconds = optimiser_seconds(timed, np.arange(p))
     step = builder.add(Kind.COMPUTE, rank, picoseconds(seconds)[:, None])
     for reduced in reduces:
         builder.link(reduced, step)
@@ -117,21 +101,19 @@ def task_graph(
     return builder.graph(plan.gpus, groups)
 
 
-def _add_passes(
-    builder: Builder, job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, rank: Ids, schedule: PipelineSchedule
-) -> Ids:
+def _add_passes(builder: Builder, sent: Volume, timed: Cases, plan: Plan, rank: Ids, schedule: PipelineSchedule) -> Ids:
     """All forward and backward passes; returns what ends the last step, ``[replica, stage, tensor rank or 1]``."""
-    forward, backward = pass_steps(schedule, plan.pp, micro_batches(job, plan), plan.virtual_stages)
+    forward, backward = pass_steps(schedule, plan.pp, sent.micro_batches, plan.virtual_stages)
     chunk, stages = np.divmod(np.arange(plan.pp * plan.virtual_stages), plan.pp)
     durations_ps = np.zeros((plan.pp, 2 * forward.size // plan.pp), np.int64)
     is_forward = np.zeros(durations_ps.shape, bool)
     is_forward[stages[:, None], forward] = True
-    for steps, seconds in ((forward, forward_seconds), (backward, backward_seconds)):
-        each = [seconds(accelerator, job, plan, *at) for at in zip(stages.tolist(), chunk.tolist(), strict=True)]
+    seconds = pass_seconds(timed, stages, chunk)
+    for steps, each in zip((forward, backward), seconds, strict=True):
         durations_ps[stages[:, None], steps] = picoseconds(each)[:, None]
-    start, end = _add_steps(builder, job, plan, rank, durations_ps, is_forward)
+    start, end = _add_steps(builder, sent, plan, rank, durations_ps, is_forward)
     builder.link(end[:, :, :-1], start[:, :, 1:])
-    size, all_but_last, all_but_first = transfer_bytes(job, plan), np.s_[:, :-1], np.s_[:, 1:]
+    size, all_but_last, all_but_first = sent.transfer_bytes, np.s_[:, :-1], np.s_[:, 1:]
     for steps, sender, receiver in ((forward, all_but_last, all_but_first), (backward, all_but_first, all_but_last)):
         before, after = end[:, stages[:, None], steps][sender], start[:, stages[:, None], steps][receiver]
         _add_transfers(builder, size, rank[:, stages][sender], rank[:, stages][receiver], before, after)
@@ -139,39 +121,39 @@ def _add_passes(
 
 
 def _add_steps(
-    builder: Builder, job: JobSpec, plan: Plan, rank: Ids, durations_ps: NDArray[np.int64], is_forward: NDArray[np.bool_]
+    builder: Builder, sent: Volume, plan: Plan, rank: Ids, durations_ps: NDArray[np.int64], is_forward: NDArray[np.bool_]
 ) -> tuple[Ids, Ids]:
     """Computation and tensor all-reduce of every step: what starts and what ends it, ``[replica, stage, step, rank]``."""
     device = np.broadcast_to(rank[:, :, None, :], (plan.dp, *is_forward.shape, plan.tp))
     start = builder.add(Kind.COMPUTE, device, durations_ps[:, :, None])
     if plan.tp == 1:
-        return start, _add_exchanges(builder, job, plan, rank, start, is_forward)
+        return start, _add_exchanges(builder, sent, plan, rank, start, is_forward)
     group = np.arange(plan.dp * plan.pp).reshape(plan.dp, plan.pp, 1, 1)
-    of_stage = (_by_stage(count, job, plan) for count in (forward_reduces, backward_reduces))
-    reduces = np.where(is_forward, *of_stage)[:, :, None] // plan.virtual_stages
-    end = builder.add(Kind.ALL_REDUCE, device[..., :1], reduces * reduce_bytes(job, plan), group, reduces)
+    each = _by_pass(sent, sent.reduces(sent.of.stage_layers(np.arange(plan.pp))), is_forward)
+    end = builder.add(Kind.ALL_REDUCE, device[..., :1], each * sent.reduce_bytes, group, each)
     builder.link(start, end)
-    return start, _add_exchanges(builder, job, plan, rank, end, is_forward)
+    return start, _add_exchanges(builder, sent, plan, rank, end, is_forward)
 
 
-def _by_stage(count: Callable[[ModelSpec, Plan, int], int], job: JobSpec, plan: Plan) -> NDArray[np.int64]:
-    """``[stage, 1]``."""
-    return np.array([count(job.model, plan, stage) for stage in range(plan.pp)], np.int64)[:, None]
+def _by_pass(sent: Volume, of_stage: Any, is_forward: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """``[stage, step, 1]``: operations of a chunk's pass, of those of a stage's forward pass."""
+    passes = np.where(is_forward, 1, sent.backward_passes)
+    return (of_stage[:, None] * passes // sent.of.virtual_stages)[:, :, None]
 
 
-def _add_exchanges(builder: Builder, job: JobSpec, plan: Plan, rank: Ids, ready: Ids, is_forward: NDArray[np.bool_]) -> Ids:
+def _add_exchanges(builder: Builder, sent: Volume, plan: Plan, rank: Ids, ready: Ids, is_forward: NDArray[np.bool_]) -> Ids:
     """The all-to-alls of every step, if ep is above 1: one transfer for all of its stage's, and a barrier that ends them.
 
     If experts are not alike, one for all to the experts and then one for all back: other ranks have more to send.
     """
     if plan.ep == 1:
         return ready
-    counts = [_by_stage(count, job, plan) // plan.virtual_stages for count in (forward_exchanges, backward_exchanges)]
-    operations, sent = np.where(is_forward, *counts)[:, :, None], dispatched_bytes(job, plan)
-    if not job.expert_skew:
-        return _add_exchange(builder, plan, rank, ready, operations, sent)
-    there = _add_exchange(builder, plan, rank, ready, operations // 2, sent)
-    return _add_exchange(builder, plan, rank, there, operations // 2, sent.T)
+    operations = _by_pass(sent, sent.exchanges(sent.of.routed_layers(np.arange(plan.pp))), is_forward)
+    dispatched = sent.dispatched_bytes
+    if len(set(sent.loads)) == 1:
+        return _add_exchange(builder, plan, rank, ready, operations, dispatched)
+    there = _add_exchange(builder, plan, rank, ready, operations // 2, dispatched)
+    return _add_exchange(builder, plan, rank, there, operations // 2, dispatched.T)
 
 
 def _add_exchange(
@@ -199,20 +181,19 @@ def _add_transfers(builder: Builder, size_bytes: int, source: Ids, destination: 
     builder.link(sent, after)
 
 
-def _add_gradient_reduces(builder: Builder, job: JobSpec, plan: Plan, rank: Ids, ready: Ids) -> list[Ids]:
+def _add_gradient_reduces(builder: Builder, sent: Volume, plan: Plan, rank: Ids, ready: Ids) -> list[Ids]:
     """One all-reduce per stage and tensor rank, none if dp is 1, and one per expert rank; what the optimiser waits for."""
     if plan.dp == 1:
         return [ready]
     group = plan.dp * plan.pp + np.arange(plan.pp * plan.tp).reshape(1, plan.pp, plan.tp)
-    size = np.array([gradient_bytes(job, plan, stage) for stage in range(plan.pp)])[:, None]
-    reduced = builder.add(Kind.ALL_REDUCE, rank[:1], size, group)
+    shared, dealt = sent.gradient_bytes(np.arange(plan.pp))
+    reduced = builder.add(Kind.ALL_REDUCE, rank[:1], shared[:, None], group)
     builder.link(ready, reduced)
     if plan.ep in (1, plan.dp):
         return [reduced]
     first = rank[: plan.ep]
     group = plan.dp * plan.pp + plan.pp * plan.tp + np.arange(first.size).reshape(first.shape)
-    size = np.array([expert_gradient_bytes(job, plan, stage) for stage in range(plan.pp)])[:, None]
-    experts = builder.add(Kind.ALL_REDUCE, first, size, group)
+    experts = builder.add(Kind.ALL_REDUCE, first, dealt[:, None], group)
     blocks = np.broadcast_to(ready, (plan.dp, plan.pp, ready.shape[-1])).reshape(-1, plan.ep, plan.pp, ready.shape[-1])
     builder.link(blocks, experts)
     return [reduced, np.tile(experts, (plan.dp // plan.ep, 1, 1))]

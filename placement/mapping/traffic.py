@@ -7,23 +7,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.spec import JobSpec
-from lightfabric.placement.workload.routing import expert_loads
-from lightfabric.placement.workload.transformer import (
-    Plan,
-    backward_exchanges,
-    backward_reduces,
-    exchange_bytes,
-    expert_gradient_bytes,
-    forward_exchanges,
-    forward_reduces,
-    gradient_bytes,
-    micro_batches,
-    reduce_bytes,
-    ring_bytes,
-    transfer_bytes,
+from lightfabric.model.spec import (
+    JobSpec,
 )
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.workload.volume import Volume, volume
 
+_Entries = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]
 Dimension = Literal["tp", "dp", "pp"]
 TENSOR, PIPELINE, DATA, EXCHANGE = 0, 1, 2, 3
 
@@ -57,23 +47,15 @@ class Traffic:
         return Traffic(self.source[chosen], self.destination[chosen], self.size_bytes[chosen], self.part[chosen])
 
 
-def pair_bytes(job: JobSpec, plan: Plan, stage: int = 0) -> tuple[int, int, int]:
-    """Bytes of one iteration from a rank of a stage to each neighbour: tensor, pipeline, data."""
-    count = micro_batches(job, plan)
-    reduces = forward_reduces(job.model, plan, stage) + backward_reduces(job.model, plan, stage)
-    tensor = ring_bytes(count * reduces * reduce_bytes(job, plan), plan.tp)
-    pipeline = count * plan.virtual_stages * transfer_bytes(job, plan) * (plan.pp > 1)
-    return tensor, pipeline, ring_bytes(gradient_bytes(job, plan, stage), plan.dp)
-
-
-def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] | None = None) -> Traffic:
+def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] = ()) -> Traffic:
     """Bytes between ranks in one iteration: rings over tp and dp, both ways along the stages, round them if interleaved.
 
     With ep also all-to-alls among ep replicas next to each other, and rings over the replicas that hold the same experts.
     ``loads`` of experts are those of the job if left out.
     """
     rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp, plan.pp, plan.tp)
-    tensor, (pipeline, *_), data = np.array([pair_bytes(job, plan, stage) for stage in range(plan.pp)], np.int64).T
+    sent = volume(job, plan, loads)
+    tensor, pipeline, data, experts = (np.rint(size) for size in sent.neighbour_bytes(np.arange(plan.pp)))
     again = pipeline // plan.virtual_stages * (plan.virtual_stages - 1)
     entries = [
         _entries(TENSOR, rank, np.roll(rank, -1, axis=2), tensor[:, None]),
@@ -82,46 +64,26 @@ def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] | None = None) -> T
         _entries(PIPELINE, rank[:, 1:], rank[:, :-1], pipeline),
         _entries(PIPELINE, rank[:, 0], rank[:, -1], again),
         _entries(DATA, rank, np.roll(rank, -1, axis=0), data[:, None]),
-        *(_expert_entries(job, plan, rank, loads) if plan.ep > 1 else ()),
     ]
+    if plan.ep > 1:
+        block = rank.reshape(plan.dp // plan.ep, plan.ep, plan.pp, plan.tp)
+        entries += _exchanges(sent, block)
+        entries.append(_entries(DATA, block, np.roll(block, -1, axis=0), experts[:, None]))
     source, destination, size, part = (np.concatenate(column) for column in zip(*entries, strict=True))
     talks = (size > 0) & (source != destination)
     return Traffic(source[talks], destination[talks], size[talks], part[talks])
 
 
-def dispatched_bytes(job: JobSpec, plan: Plan, loads: Sequence[float] | None = None) -> NDArray[np.int64]:
-    """``[source, destination]``: bytes from rank to rank of an ep group in one all-to-all that sends tokens to experts.
-
-    The all-to-all that brings them back moves the transposed. ``loads`` are the job's ``expert_loads`` if left out.
-    """
-    if loads is None:
-        loads = expert_loads(job.model.experts, job.expert_skew, plan.ep)
-    size = np.rint(exchange_bytes(job, plan) * np.array(loads)).astype(np.int64)
-    return np.broadcast_to(size, (plan.ep, plan.ep))
-
-
-def _exchanges(job: JobSpec, plan: Plan) -> NDArray[np.int64]:
-    """``[stage]``: all-to-alls of one iteration, half of them to the experts and half back."""
-    passes = (forward_exchanges, backward_exchanges)
-    each = [sum(count(job.model, plan, stage) for count in passes) for stage in range(plan.pp)]
-    return micro_batches(job, plan) * np.array(each, np.int64)
-
-
-def _expert_entries(
-    job: JobSpec, plan: Plan, rank: NDArray[np.int32], loads: Sequence[float] | None
-) -> Iterator[tuple[NDArray[Any], ...]]:
-    block = rank.reshape(plan.dp // plan.ep, plan.ep, plan.pp, plan.tp)
+def _exchanges(sent: Volume, block: NDArray[np.int32]) -> Iterator[_Entries]:
+    """Half of the all-to-alls of an iteration go to the experts and half back."""
     source, destination = np.broadcast_arrays(block[:, :, None], block[:, None])
-    sent = dispatched_bytes(job, plan, loads)
-    for each in (sent, sent.T):
-        yield _entries(EXCHANGE, source, destination, each[:, :, None, None] * (_exchanges(job, plan)[:, None] // 2))
-    rings = [ring_bytes(expert_gradient_bytes(job, plan, stage), plan.dp // plan.ep) for stage in range(plan.pp)]
-    yield _entries(DATA, block, np.roll(block, -1, axis=0), np.array(rings)[:, None])
+    routed = sent.of.routed_layers(np.arange(sent.of.pp))
+    count = sent.micro_batches * sent.exchanges(routed) * (1 + sent.backward_passes) // 2
+    for each in (sent.dispatched_bytes, sent.dispatched_bytes.T):
+        yield _entries(EXCHANGE, source, destination, each[:, :, None, None] * count[:, None])
 
 
-def _entries(
-    part: int, source: NDArray[np.int32], destination: NDArray[np.int32], size_bytes: NDArray[np.int64] | int
-) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]:
+def _entries(part: int, source: NDArray[np.int32], destination: NDArray[np.int32], size_bytes: NDArray[Any]) -> _Entries:
     size = np.broadcast_to(np.asarray(size_bytes, np.int64), source.shape)
     return source.ravel(), destination.ravel(), size.ravel(), np.full(source.size, part, np.int8)
 

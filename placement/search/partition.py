@@ -2,63 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lightfabric.placement.cost.calibration import Calibration
 from lightfabric.placement.cost.layer import layer_seconds, logit_seconds, lookup_seconds
-from lightfabric.placement.cost.step import Network, tensor_seconds
-from lightfabric.placement.cost.table import Cases, Column
-
-
-def cuts(seconds: NDArray[np.float64], stages: int) -> NDArray[np.int64]:
-    """First layer of each stage, and the number of layers at the end, such that the largest sum of a stage is least.
-
-    ``seconds[layer]`` are at least 0; every stage gets a layer. Exact, by dynamic programming over the ends of stages: the
-    best first k stages of the first n layers end where the best k - 1 stages and the rest balance, and that place moves
-    forward with n. O(stages x layers x log(layers)).
-
-    Examples:
-        >>> cuts(np.array([4.0, 1.0, 1.0, 2.0, 4.0]), 3).tolist()
-        [0, 1, 4, 5]
-
-    """
-    layers = len(seconds)
-    if not 1 <= stages <= layers:
-        raise ValueError(f"stages must be from 1 to {layers}, the number of layers, not {stages}")
-    total = np.concatenate(([0.0], np.cumsum(seconds)))
-    slowest = total.copy()
-    began = np.zeros((stages, layers + 1), np.int64)
-    for stage in range(1, stages):
-        ends = np.arange(stage + 1, layers + 1)
-        began[stage, ends] = [_balance(slowest, total, stage, end) for end in ends.tolist()]
-        starts = began[stage, ends]
-        slowest = np.concatenate((np.full(stage + 1, np.inf), np.maximum(slowest[starts], total[ends] - total[starts])))
-    found = [layers]
-    for stage in range(stages - 1, -1, -1):
-        found.append(int(began[stage, found[-1]]))
-    return np.array(found[::-1], np.int64)
-
-
-def _balance(slowest: NDArray[np.float64], total: NDArray[np.float64], stage: int, end: int) -> int:
-    """Where the last of the stages that end at ``end`` begins: what comes before gets slower with it, the last faster."""
-    low, high = stage, end - 1
-    while low < high:
-        middle = (low + high) // 2
-        if slowest[middle] < total[end] - total[middle]:
-            low = middle + 1
-        else:
-            high = middle
-    before = low - 1
-    if before >= stage and total[end] - total[before] <= max(slowest[low], total[end] - total[low]):
-        return before
-    return low
-
-
-def slowest_stage(seconds: NDArray[np.float64], starts: NDArray[np.int64]) -> float:
-    """Sum of the slowest stage of a cut."""
-    return float(np.add.reduceat(seconds, starts[:-1]).max())
+from lightfabric.placement.cost.prediction import Network
+from lightfabric.placement.cost.step import tensor_seconds
+from lightfabric.placement.workload.case import Cases, Column
 
 
 def balanced(even: Cases, fitted: Calibration, network: Callable[[Cases], Network]) -> Cases:
@@ -79,7 +31,7 @@ def balanced(even: Cases, fitted: Calibration, network: Callable[[Cases], Networ
     return replace(chosen, first_layers=first, last_layers=last)[better]
 
 
-def end_layers(layers: Column, stages: Column, first_end: Column, last_end: Column) -> tuple[Column, Column, Column]:
+def end_layers(layers: Any, stages: Column, first_end: Column, last_end: Column) -> tuple[Column, Column, Column]:
     """Layers of the first and the last stage, and the slowest stage's time, such that this is least.
 
     Layers all take a time of 1, the first stage ``first_end`` more, the last ``last_end``; there are two stages or more,
@@ -88,7 +40,7 @@ def end_layers(layers: Column, stages: Column, first_end: Column, last_end: Colu
     cuts that are as fast one whose fullest stage has fewest layers: memory and gradients are those of the fullest.
     """
     mean = (layers + first_end + last_end) / stages
-    best = np.full(layers.shape, np.inf)
+    best = np.full(stages.shape, np.inf)
     for end in (np.zeros_like(first_end), first_end, last_end):
         least = np.ceil(np.maximum(mean - end, 1) - 1e-9)
         for time in (least + end, least + 1 + end):

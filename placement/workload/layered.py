@@ -129,10 +129,5 @@ def total(layers: Sequence[Layer]) -> Layer:
         138357544
 
     """
-    return Layer(
-        "total",
-        sum(layer.parameters for layer in layers),
-        sum(layer.forward_flops for layer in layers),
-        sum(layer.activation_bytes for layer in layers),
-        sum(layer.exchange_bytes for layer in layers),
-    )
+    names = ("parameters", "forward_flops", "activation_bytes", "exchange_bytes")
+    return Layer("total", *(sum(getattr(layer, name) for layer in layers) for name in names))

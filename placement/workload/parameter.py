@@ -1,100 +1,89 @@
-"""One layer of a transformer: its parameters, whole or on one of the ranks that it is cut over, its flops, what it keeps.
+"""Parameters on one rank of a transformer's stage: formulas over columns, whole models by the plan of one rank.
 
 Tensor parallelism cuts heads and feed-forward widths ``tp`` ways, expert parallelism deals the experts out to ``ep``
 ranks. Whole on each rank: norms, the biases of what is summed over ranks, the router, the down-projections of latent
-attention; so are heads of keys and values that are fewer than ranks. ``layer`` says which layer is meant, the last by
-default: in a mixture of experts the leading ones are dense.
+attention; so are heads of keys and values that are fewer than ranks.
 """
 
-from functools import lru_cache
-from math import ceil
+from typing import Any
 
-from lightfabric.model.spec import ModelSpec
+import numpy as np
 
-
-def _attention_weights(model: ModelSpec, tp: int = 1) -> int:
-    if model.kv_rank is not None:
-        return _latent_weights(model, model.kv_rank, tp)
-    cut = model.hidden * (model.query_width + model.attention_width)
-    return cut // tp + model.hidden * kv_values(model, tp)
+from lightfabric.model.spec import JobSpec, ModelSpec
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.workload.case import Cases, case, where
 
 
-def _latent_weights(model: ModelSpec, kv_rank: int, tp: int) -> int:
-    """Down to the ranks, up to the heads, out [DeepSeek-V2, equations 9 to 19]."""
-    down = model.hidden * ((model.query_rank or 0) + kv_rank + (model.rope_width or 0))
-    up_query = (model.query_rank or model.hidden) * model.query_width
-    up_kv = kv_rank * (model.kv_width + model.attention_width)
-    return down + (up_query + up_kv + model.attention_width * model.hidden) // tp
+def kv_values(c: Cases) -> Any:
+    """Keys and values of a token on one rank; a head that is shared by several ranks is on each of them."""
+    width = c.key_width + c.value_size
+    return -(-c.kv_head_count // c.tp) * width if c.exact else c.kv_head_count * width // c.tp
 
 
-def _attention_vectors(model: ModelSpec, tp: int = 1) -> int:
-    """Biases of the projections, the norm before them and those of latent attention."""
-    qkv = 0 if model.biases == "none" else model.query_width // tp + kv_values(model, tp)
-    out = model.hidden if model.biases == "all" else 0
-    return qkv + out + model.norm_size + (model.query_rank or 0) + (model.kv_rank or 0)
+def _attention(c: Cases) -> Any:
+    """Weights, and biases with the norms of latents."""
+    queries, outputs = c.heads * c.key_width, c.heads * c.value_size
+    found = c.hidden * (queries + outputs) // c.tp + c.hidden * kv_values(c)
+    if np.any(c.kv_rank):
+        # Down to the ranks, up to the heads, out [DeepSeek-V2, equations 9 to 19].
+        up = where(c.query_rank > 0, c.query_rank, c.hidden * c.exact) * queries
+        up = up + c.kv_rank * c.heads * (c.head_size + c.value_size)
+        down = c.hidden * (c.query_rank + c.kv_rank + c.rope_width)
+        found = where(c.kv_rank > 0, down + (up + outputs * c.hidden) // c.tp, found)
+    if not c.exact:
+        return found
+    return found + c.qkv_biases * (queries // c.tp + kv_values(c)) + c.all_biases * c.hidden + c.query_rank + c.kv_rank
 
 
-def kv_values(model: ModelSpec, tp: int = 1) -> int:
-    """Keys and values of a token on one of ``tp`` ranks; a head that is shared by several ranks is on each of them."""
-    return -(-model.kv_head_count // tp) * (model.key_size + model.value_size)
+def _feed_forward(c: Cases, width: Any) -> Any:
+    """Weights and biases of a block of ``width``, or of one expert."""
+    found = c.matrices * c.hidden * width // c.tp
+    return found + c.all_biases * ((c.matrices - 1) * width // c.tp + c.hidden) if c.exact else found
 
 
-def _matrices(model: ModelSpec) -> int:
-    return 3 if model.gated else 2
+def _norm(c: Cases) -> Any:
+    return c.hidden * (1 + c.all_biases) if c.exact else 0
 
 
-def _ffn_weights(model: ModelSpec, width: int, tp: int = 1) -> int:
-    return _matrices(model) * model.hidden * width // tp
+def stage_parameters(c: Cases, stage: Any) -> tuple[Any, Any]:
+    """On a rank of a stage: those that all replicas hold, and experts, of which each of ``ep`` ranks has others.
 
-
-def _ffn_vectors(model: ModelSpec, width: int, tp: int = 1) -> int:
-    return (_matrices(model) - 1) * width // tp + model.hidden if model.biases == "all" else 0
-
-
-def expert_parameters(model: ModelSpec, tp: int = 1) -> int:
-    """Parameters of one expert on one of ``tp`` ranks."""
-    return _ffn_weights(model, model.expert_width, tp) + _ffn_vectors(model, model.expert_width, tp)
-
-
-def _ffn_parameters(model: ModelSpec, layer: int, tp: int, ep: int) -> int:
-    if not model.is_routed(layer):
-        return _ffn_weights(model, model.ffn_width, tp) + _ffn_vectors(model, model.ffn_width, tp) + model.norm_size
-    held = -(-model.experts // ep) + model.shared_experts
-    return held * expert_parameters(model, tp) + model.hidden * model.experts + model.norm_size
-
-
-@lru_cache(maxsize=4096)
-def layer_parameters(model: ModelSpec, layer: int = -1, tp: int = 1, ep: int = 1) -> int:
-    """Weights, biases and norms of a layer on one of ``tp`` x ``ep`` ranks: all of a GPT's are 12 h^2 + 13 h."""
-    attention = _attention_weights(model, tp) + _attention_vectors(model, tp)
-    return attention + _ffn_parameters(model, layer, tp, ep)
-
-
-def token_weights(model: ModelSpec, layer: int = -1) -> int:
-    """Matrix weights that multiply a token in a layer: of the experts those that it goes to, and the router."""
-    if not model.is_routed(layer):
-        return _attention_weights(model) + _ffn_weights(model, model.ffn_width)
-    experts = (model.experts_per_token + model.shared_experts) * _ffn_weights(model, model.expert_width)
-    return _attention_weights(model) + experts + model.hidden * model.experts
-
-
-@lru_cache(maxsize=4096)
-def kept_values(model: ModelSpec, tp: int, layer: int = -1, expert_load: float = 1.0) -> int:
-    """Values of a token that one of ``tp`` ranks keeps of a layer for the backward pass, without the attention core.
-
-    Inputs of norms and products [Korthikanti 2022, section 4.1], 8 h + 2 f of a GPT, cut in the sequence or in the
-    width; of an expert its input, what is between its matrices, and the output that the router weighs, of ``expert_load``
-    times the tokens of even routing.
+    With more than one stage both ends keep a word embedding, shared or not.
     """
-    latent = 2 * ((model.query_rank or 0) + (model.kv_rank or 0))
-    attention = 2 * model.hidden + model.query_width + model.attention_width + latent
-    cut = attention + 2 * model.hidden + _kept_between(model, layer, expert_load)
-    return cut // tp + kv_values(model, tp)
+    layers, routed = c.stage_layers(stage), c.routed_layers(stage)
+    shared = layers * (_attention(c) + 2 * _norm(c)) + (layers - routed) * _feed_forward(c, c.ffn_width)
+    experts: Any = 0
+    if np.any(c.experts):
+        expert = _feed_forward(c, c.expert_width)
+        shared = shared + routed * (c.shared_experts * expert + c.hidden * c.experts)
+        experts = routed * np.maximum(c.experts // c.ep, 1) * expert
+    first, last = stage == 0, stage == c.pp - 1
+    embeddings = where(c.tied, first | last, first * 1 + last)
+    ends = embeddings * c.vocabulary_shard * c.hidden
+    if c.exact:
+        ends = ends + first * c.learned_positions * c.sequence * c.hidden + last * _norm(c)
+    return shared + ends, experts
 
 
-def _kept_between(model: ModelSpec, layer: int, expert_load: float) -> int:
-    if not model.is_routed(layer):
-        return _matrices(model) * model.ffn_width
-    between = _matrices(model) * model.expert_width
-    routed = ceil(expert_load * model.experts_per_token * (2 * model.hidden + between))
-    return model.experts + routed + model.shared_experts * between
+def rank_parameters(c: Cases, stage: Any) -> tuple[Any, Any]:
+    """``stage_parameters``; experts that are not dealt out are held, cut and reduced like all others."""
+    shared, experts = stage_parameters(c, stage)
+    return shared + experts * (c.ep == 1), experts * (c.ep > 1)
+
+
+def fullest_parameters(c: Cases) -> tuple[Any, Any]:
+    """Most that a rank of any stage has of either part of ``stage_parameters``."""
+    shared, experts = zip(*(stage_parameters(c, stage) for stage in c.fullest_stages()), strict=True)
+    return np.maximum.reduce(np.broadcast_arrays(*shared)), np.maximum.reduce(np.broadcast_arrays(*experts))
+
+
+def parameters(model: ModelSpec) -> int:
+    """Parameters of the model [GPT: Narayanan 2021, eq. 2, and a final norm].
+
+    Examples:
+        >>> from lightfabric.placement.workload.preset import MODELS
+        >>> parameters(MODELS["llama3-8b"])
+        8030261248
+
+    """
+    return int(sum(stage_parameters(case(JobSpec(model, 1), Plan(1, 1, 1, 1)).exactly, 0)))

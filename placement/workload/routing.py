@@ -32,3 +32,8 @@ def expert_loads(experts: int, skew: float, ep: int) -> tuple[float, ...]:
 
     """
     return tuple((zipf(experts, skew).reshape(-1, ep).sum(axis=0) * ep).tolist())
+
+
+def busiest_load(experts: int, skew: float, ep: int) -> float:
+    """Tokens for the experts of the busiest of ``ep`` ranks over those of even routing."""
+    return max(expert_loads(experts, skew, ep)) if skew and ep > 1 else 1.0

@@ -1,0 +1,273 @@
+"""Training of networks that are no stack of equal layers: a replica on every GPU, the tables of a recommender dealt out.
+
+Gradients are reduced in buckets behind the backward pass [Li 2020, "PyTorch Distributed"]. Each GPU owns some tables: it
+looks up the rows of all samples and sends each GPU those of its own, and gets their gradients back.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from heapq import heapreplace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.spec import AcceleratorSpec, NetworkJobSpec
+from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.cost.calibration import calibration
+from lightfabric.placement.cost.prediction import Prediction, Rates
+from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
+from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, Traffic
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search.search import MOST_GPUS, RatesOf
+from lightfabric.placement.workload.case import state_bytes
+from lightfabric.placement.workload.layered import CRITEO_ROWS, Layer, dlrm, resnet50, total, transformer_big, vgg16
+from lightfabric.placement.workload.memory import DoesNotFit, Memory, memory_bytes, shortage
+from lightfabric.placement.workload.volume import ring_bytes
+
+BUCKET_BYTES = 25 << 20
+"""PyTorch's default."""
+MOST_TASKS = 1 << 21
+"""Of all passes: what a graph takes in memory and time is in proportion."""
+FORWARD_ACCESSES, BACKWARD_ACCESSES = 3, 5
+"""Of an output beside its product: statistics, normalisation (read, write); both are read twice and a gradient written."""
+LOOKUP_ACCESSES, UPDATE_ACCESSES = 2, 3
+"""Of a row, by plain stochastic descent, as in MLPerf's reference."""
+
+
+@lru_cache(maxsize=64)
+def layers_of(job: NetworkJobSpec) -> tuple[Layer, ...]:
+    """The network, layer by layer."""
+    each = state_bytes(job.precision)[0]
+    match job.network:
+        case "resnet-50":
+            return tuple(resnet50(each))
+        case "vgg-16":
+            return tuple(vgg16(each))
+        case "transformer-big":
+            return tuple(transformer_big(value_bytes=each))
+        case "dlrm":
+            rows = job.table_rows or CRITEO_ROWS
+            return tuple(dlrm(rows, job.table_width, job.bottom_widths, job.top_widths, each))
+
+
+@dataclass(frozen=True)
+class _Times:
+    """Seconds of a micro-batch on a GPU, and the buckets of gradients, the first to be ready first.
+
+    ``lookup[gpu]`` and ``update[gpu]`` are those of the tables that a GPU owns, ``backward`` those up to each bucket.
+    """
+
+    forward: float
+    backward: list[float]
+    bucket_bytes: list[int]
+    lookup: NDArray[np.float64]
+    update: NDArray[np.float64]
+    optimiser: float
+
+
+@dataclass(frozen=True)
+class DataParallel:
+    """Implements ``Workload``."""
+
+    job: NetworkJobSpec
+    accelerator: AcceleratorSpec
+    tokens: int | None = None
+
+    @property
+    def samples(self) -> int:
+        """Samples of an iteration."""
+        return self.job.batch
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Tables and all else."""
+        return layers_of(self.job)
+
+    @property
+    def replicated(self) -> list[Layer]:
+        """Layers that are on every GPU."""
+        return [layer for layer in self.layers if not layer.exchange_bytes]
+
+    def memory(self, plan: Plan) -> Memory:
+        """Of the fullest GPU. An output is kept before and after its norm and activation; tables have rows alone."""
+        weight, gradient, optimiser = state_bytes(self.job.precision)
+        parameters = total(self.replicated).parameters
+        held = max(owned_tables(self.layers, plan.gpus)[0], default=0) * weight
+        activations = 2 * plan.micro_batch * total(self.layers).activation_bytes
+        return Memory(parameters * weight + held, parameters * gradient, parameters * optimiser, activations)
+
+    def require(self, gpus: int) -> None:
+        """Raise DoesNotFit unless ``plan`` finds one."""
+        self.plan(gpus)
+
+    def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:  # noqa: ARG002
+        """The only plan, whatever the rates."""
+        yield self.plan(gpus)
+
+    def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:  # noqa: ARG002
+        """None: there is one plan."""
+        return [], []
+
+    def plan(self, gpus: int) -> Plan:
+        """A replica on each GPU, with the largest micro-batch that fits; DoesNotFit if none does within ``MOST_TASKS``."""
+        if self.job.batch % gpus:
+            raise DoesNotFit(f"a batch of {self.job.batch} samples is no multiple of {gpus} GPUs", None)
+        each = self.job.batch // gpus
+        sizes = [size for size in range(each, 0, -1) if each % size == 0]
+        found = next((plan for plan in (Plan(gpus, 1, 1, size) for size in sizes) if self._fits(plan)), None)
+        if found is None:
+            raise self._does_not_fit(gpus)
+        owners = min(gpus, sum(layer.exchange_bytes > 0 for layer in self.layers))
+        tasks = each // found.micro_batch * gpus * (2 * owners + 2)
+        if tasks > MOST_TASKS:
+            passes = f"{each // found.micro_batch} passes on {gpus} GPUs, {owners} of them with tables,"
+            most = f"more than the {MOST_TASKS} there can be"
+            raise DoesNotFit(f"{passes} take {tasks} computations and transfers, {most}", None)
+        return found
+
+    def _fits(self, plan: Plan) -> bool:
+        return self.memory(plan).total <= memory_bytes(self.accelerator)
+
+    def _does_not_fit(self, gpus: int) -> DoesNotFit:
+        counts = (1 << power for power in range(MOST_GPUS.bit_length()) if self.job.batch % (1 << power) == 0)
+        fits = next((count for count in counts if self._fits(Plan(count, 1, 1, 1))), None)
+        advice = f"{fits} GPUs are enough" if fits else "no power of two that divides the batch is enough"
+        needed_bytes = self.memory(Plan(gpus, 1, 1, 1)).total
+        return DoesNotFit(f"{shortage(self.accelerator, gpus, needed_bytes)}; {advice}", fits)
+
+    def traffic(self, plan: Plan) -> Traffic:
+        """Gradients in a ring of all GPUs; rows of tables to the GPUs of their samples, and the rows' gradients back."""
+        gpus, node = plan.gpus, np.arange(plan.gpus, dtype=np.int32)
+        sent = np.array(owned_tables(self.layers, gpus)[1], np.int64) * (self.job.batch // gpus)
+        owner, other = (side.astype(np.int32) for side in np.nonzero(sent[:, None] * (node != node[:, None])))
+        gradients = total(self.replicated).parameters * state_bytes(self.job.precision)[1]
+        ring, rows = np.full(gpus, round(ring_bytes(gradients, gpus)), np.int64), sent[owner]
+        part = np.repeat(np.array([DATA, EXCHANGE], np.int8), [gpus, 2 * len(owner)])
+        source, destination = np.concatenate((node, owner, other)), np.concatenate((np.roll(node, -1), other, owner))
+        return Traffic(source, destination, np.concatenate((ring, rows, rows)), part)
+
+    def _times(self, plan: Plan) -> _Times:
+        fitted, layers = calibration(), self.replicated
+        bytes_per_s = self.accelerator.memory_gbytes_per_s * 1e9 * fitted.memory_efficiency
+        flops_per_s = (
+            self.accelerator.peak_flops(self.job.precision) * self.accelerator.matmul_fraction * fitted.gemm_efficiency
+        )
+
+        def product(layer: Layer) -> float:
+            """Input and output are about as large, read and written once."""
+            moved = 2 * layer.activation_bytes * plan.micro_batch + layer.parameters * state_bytes(self.job.precision)[0]
+            return max(layer.forward_flops * plan.micro_batch / flops_per_s, moved / bytes_per_s) + fitted.kernel_seconds
+
+        def others(layer: Layer, accesses: int) -> float:
+            return accesses * layer.activation_bytes * plan.micro_batch / bytes_per_s
+
+        forward = sum(product(layer) + others(layer, FORWARD_ACCESSES) for layer in layers)
+        backward, buckets = [0.0], [0]
+        for layer in reversed(layers):
+            if buckets[-1] >= BUCKET_BYTES:
+                backward.append(0.0)
+                buckets.append(0)
+            backward[-1] += 2 * product(layer) + others(layer, BACKWARD_ACCESSES)
+            buckets[-1] += layer.parameters * state_bytes(self.job.precision)[1]
+        rows = np.array(owned_tables(self.layers, plan.gpus)[1]) * plan.micro_batch * plan.gpus / bytes_per_s
+        optimiser = fitted.optimiser_seconds + fitted.optimiser_bytes * total(layers).parameters / bytes_per_s
+        return _Times(
+            forward, backward, _whole(buckets, plan.gpus), rows * LOOKUP_ACCESSES, rows * UPDATE_ACCESSES, optimiser
+        )
+
+    def prediction(self, plan: Plan, rates: Rates) -> Prediction:
+        """Predicted iteration, without latencies: exchanges are not hidden; gradients are, by the last backward pass.
+
+        Of the links of the last exchange gradients get one flow's fair share, the rest waits; tables are updated meanwhile.
+        """
+        times, passes = self._times(plan), self.job.batch // (plan.gpus * plan.micro_batch)
+        rows = owned_tables(self.layers, plan.gpus)[1]
+        moved = max(max(rows) * (plan.gpus - 1), sum(rows) - min(rows)) * plan.micro_batch
+        now = reduced = 0.0
+        for seconds, size in zip(times.backward, times.bucket_bytes, strict=True):
+            now += seconds
+            reduced = max(now, reduced) + round(ring_bytes(size, plan.gpus)) / rates.data
+        tables = float((times.lookup + times.update).max())
+        exchange = moved / rates.expert if moved else 0.0
+        shared = min(reduced - now, exchange / max(plan.gpus - 1, 1))
+        return Prediction(
+            compute=passes * (times.forward + sum(times.backward) + tables),
+            tensor=passes * 2 * exchange,
+            pipeline=0.0,
+            bubble=0.0,
+            data=shared + max(reduced - now - shared - float(times.update.max()), 0.0),
+            optimiser=times.optimiser,
+            memory=self.memory(plan),
+            plan=plan,
+        )
+
+    def task_graph(self, plan: Plan) -> TaskGraph:
+        """One iteration; the group is the ring of all GPUs.
+
+        A pass looks up, exchanges rows, computes forward and backward, exchanges gradients of rows and updates tables; in
+        the last one each bucket of gradients is reduced when all GPUs have it. O(passes x GPUs^2) tasks with tables, else
+        O(GPUs).
+        """
+        times, passes = self._times(plan), self.job.batch // (plan.gpus * plan.micro_batch)
+        builder, gpu = Builder(), np.arange(plan.gpus, dtype=np.int32)
+        sent = np.array(owned_tables(self.layers, plan.gpus)[1], np.int64) * plan.micro_batch
+        done, ready = list[Ids](), list[Ids]()
+
+        def compute(seconds: float | NDArray[np.float64]) -> Ids:
+            """On every GPU, after its last computation."""
+            added = builder.add(Kind.COMPUTE, gpu, picoseconds(np.broadcast_to(seconds, plan.gpus).tolist()))
+            if done:
+                builder.link(done[-1], added)
+            done.append(added)
+            return added
+
+        for last in [False] * (passes - 1) + [True]:
+            if sent.any():
+                _exchange(builder, gpu, sent[:, None], compute(times.lookup), done)
+            compute(times.forward)
+            parts = times.backward if last else [sum(times.backward)]
+            ready = [compute(seconds) for seconds in parts]
+            if sent.any():
+                _exchange(builder, gpu, sent[None, :], ready[-1], done)
+                compute(times.update)
+        reduced = [builder.add(Kind.ALL_REDUCE, gpu[:1], size, 0) for size in times.bucket_bytes if plan.gpus > 1]
+        for before, after in zip(ready, reduced, strict=False):
+            builder.link(before, after)
+        step = compute(times.optimiser)
+        for each in reduced:
+            builder.link(each, step)
+        return builder.graph(plan.gpus, [gpu[None, :]])
+
+
+def owned_tables(layers: Sequence[Layer], gpus: int) -> tuple[list[int], list[int]]:
+    """Parameters of the tables on each GPU, and bytes of their rows per sample.
+
+    The largest table goes first, each to the GPU that sends least so far, of several to the one that holds least.
+    """
+    held, row_bytes, least = [0] * gpus, [0] * gpus, [(0, 0, gpu) for gpu in range(gpus)]
+    for table in sorted((layer for layer in layers if layer.exchange_bytes), key=lambda layer: -layer.parameters):
+        owner = least[0][2]
+        held[owner] += table.parameters
+        row_bytes[owner] += table.exchange_bytes
+        heapreplace(least, (row_bytes[owner], held[owner], owner))
+    return held, row_bytes
+
+
+def _whole(buckets: Sequence[int], gpus: int) -> list[int]:
+    """The same sum, all but the last bucket in equal parts for the members of a ring."""
+    parts = [size // gpus * gpus for size in buckets[:-1]]
+    return [*parts, sum(buckets) - sum(parts)]
+
+
+def _exchange(builder: Builder, gpu: Ids, size_bytes: NDArray[np.int64], ready: Ids, done: list[Ids]) -> None:
+    """``size_bytes[source, destination]``, broadcast, from all to all; what is next waits for all of it."""
+    size = np.broadcast_to(size_bytes, (len(gpu), len(gpu)))
+    source, destination = np.nonzero(size)
+    source, destination = source[source != destination], destination[source != destination]
+    tasks = builder.add(Kind.TRANSFER, gpu[source], size[source, destination], gpu[destination])
+    builder.link(ready[source], tasks)
+    end = builder.add(Kind.BARRIER, np.full(1, -1, np.int32), 0)
+    builder.link(tasks, end)
+    builder.link(ready, end)
+    done.append(np.broadcast_to(end, gpu.shape))

@@ -1,0 +1,62 @@
+"""The kinds of jobs: a job spec as a workload that placement asks and that simulation runs.
+
+A new kind of job is a file beside this one and a row in ``_KINDS``.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from lightfabric.model.spec import AcceleratorSpec, JobSpec, NetworkJobSpec
+from lightfabric.model.task import TaskGraph
+from lightfabric.placement.cost.prediction import Prediction, Rates
+from lightfabric.placement.job.data_parallel import DataParallel
+from lightfabric.placement.job.transformer import Transformer
+from lightfabric.placement.mapping.traffic import Traffic
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search.search import RatesOf
+
+
+class Workload(Protocol):
+    """A job on an accelerator."""
+
+    @property
+    def samples(self) -> int:
+        """Samples of an iteration, sequences if they are of tokens."""
+        ...
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens of an iteration, None if samples have none."""
+        ...
+
+    def require(self, gpus: int) -> None:
+        """Raise DoesNotFit, quickly, if no plan does."""
+        ...
+
+    def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:
+        """Plans that fit and that differ, the best first by estimated ``rates``; DoesNotFit if there is none."""
+        ...
+
+    def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:
+        """Of all plans there are the fastest, and those that nothing beats in time, memory and traffic."""
+        ...
+
+    def traffic(self, plan: Plan) -> Traffic:
+        """Bytes between ranks in one iteration."""
+        ...
+
+    def prediction(self, plan: Plan, rates: Rates) -> Prediction:
+        """Time, memory and traffic of a plan at the given rates."""
+        ...
+
+    def task_graph(self, plan: Plan) -> TaskGraph:
+        """One iteration over the plan's ranks."""
+        ...
+
+
+_KINDS: dict[type[Any], Any] = {JobSpec: Transformer, NetworkJobSpec: DataParallel}
+
+
+def workload(job: JobSpec | NetworkJobSpec, accelerator: AcceleratorSpec) -> Workload:
+    """What the job spec stands for."""
+    return _KINDS[type(job)](job, accelerator)

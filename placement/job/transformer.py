@@ -1,0 +1,62 @@
+"""A transformer as a workload: its parallelism is searched for, and its task graph is Megatron's."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lightfabric.model.spec import AcceleratorSpec, JobSpec
+from lightfabric.model.task import TaskGraph
+from lightfabric.placement.cost.prediction import Prediction, Rates
+from lightfabric.placement.graph.iteration import task_graph
+from lightfabric.placement.mapping.traffic import Traffic, traffic
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.search.search import RatesOf, least_memory_bytes, prediction, search, whole_space
+from lightfabric.placement.workload.memory import memory_bytes
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Implements ``Workload``."""
+
+    job: JobSpec
+    accelerator: AcceleratorSpec
+
+    @property
+    def samples(self) -> int:
+        """Sequences of an iteration."""
+        return self.job.batch
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an iteration."""
+        return self.job.batch * self.job.model.sequence
+
+    def require(self, gpus: int) -> None:
+        """Raise DoesNotFit unless the plan that needs least memory fits."""
+        needed = least_memory_bytes(self.job, gpus)
+        if needed is None or needed > memory_bytes(self.accelerator):
+            next(search(self.job, self.accelerator, gpus, lambda _: Rates(1.0, 1.0, 1.0)))
+
+    def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:
+        """The best of each (dp, tp, pp, ep, virtual stages)."""
+        seen: set[tuple[int, ...]] = set()
+        for plan in search(self.job, self.accelerator, gpus, rates):
+            key = (*plan.degrees, plan.ep, plan.virtual_stages)
+            if key not in seen:
+                seen.add(key)
+                yield plan
+
+    def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:
+        """``whole_space``. The task graph does not carry all of it: ``plans`` are those it does."""
+        return whole_space(self.job, self.accelerator, gpus, rates)
+
+    def traffic(self, plan: Plan) -> Traffic:
+        """Rings, stages and exchanges of experts."""
+        return traffic(self.job, plan)
+
+    def prediction(self, plan: Plan, rates: Rates) -> Prediction:
+        """By the cost model."""
+        return prediction(self.job, self.accelerator, plan, rates)
+
+    def task_graph(self, plan: Plan) -> TaskGraph:
+        """In the order of 1F1B."""
+        return task_graph(self.job, self.accelerator, plan)
