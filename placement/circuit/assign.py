@@ -7,8 +7,6 @@ wavelengths are counted, as in the published formulation.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from importlib import import_module
 from itertools import pairwise
 
 import numpy as np
@@ -172,27 +170,38 @@ def _direct_pairs(ports: int, gpus: int, demand: dict[Pair, int]) -> list[Pair]:
 
 
 def _relayed(direct: list[Pair], gpus: int, demand: dict[Pair, int], ports: int) -> dict[Pair, tuple[int, ...]]:
-    """GPUs that each pair passes: those of a shortest path, of several the one along the largest circuits first."""
-    source_of, leads_to = np.array(direct, np.int32).T
-    start = np.concatenate([[0], np.cumsum(np.bincount(source_of, minlength=gpus))])
-    graph = import_module("scipy.sparse").csr_array(
-        (np.ones(len(direct)), leads_to[np.argsort(source_of, kind="stable")], start), shape=(gpus, gpus)
-    )
-    search = lru_cache(64)(partial(import_module("scipy.sparse.csgraph").breadth_first_order, graph))
     stops: dict[Pair, tuple[int, ...]] = {pair: pair for pair in direct}
+    neighbours: list[list[int]] = [[] for _ in range(gpus)]
+    for source, destination in direct:
+        neighbours[source].append(destination)
     for source, destination in (pair for pair in demand if pair not in stops):
-        came_from = search(source)[1]
-        if came_from[destination] < 0:
+        path = _shortest_path(neighbours, source, destination)
+        if path is None:
             needed = max(np.bincount(side, minlength=gpus).max() for side in np.array(list(demand)).T)
             raise ValueError(
                 f"GPU {source} cannot reach GPU {destination}: {needed} ports would give every pair its circuit, "
                 f"not the {ports} there are, and no other circuits lead there"
             )
-        path = [destination]
-        while path[0] != source:
-            path.insert(0, int(came_from[path[0]]))
-        stops[source, destination] = tuple(path)
+        stops[source, destination] = path
     return stops
+
+
+def _shortest_path(neighbours: list[list[int]], source: int, destination: int) -> tuple[int, ...] | None:
+    came_from, wave = {source: source}, [source]
+    while wave and destination not in came_from:
+        following: list[int] = []
+        for node in wave:
+            for neighbour in neighbours[node]:
+                if neighbour not in came_from:
+                    came_from[neighbour] = node
+                    following.append(neighbour)
+        wave = following
+    if destination not in came_from:
+        return None
+    path = [destination]
+    while path[-1] != source:
+        path.append(came_from[path[-1]])
+    return tuple(reversed(path))
 
 
 def _fill_ports(ends: Lanes, weight: NDArray[np.float64], lanes: Lanes, ports: int, gpus: int) -> None:
