@@ -2,9 +2,9 @@
 
 A *path* is what one flow occupies: the route of a pair, or all routes of an all-reduce ring. Flows on one path have one
 rate, so a path keeps a virtual clock, the bytes it has served to each of its flows, and a flow ends when that clock reads
-its own target. When flows come or go, rates are computed again only for the paths that share links with them, directly or
-through others. The rate of a path is the level at which one of its links fills up when all rates of that component rise
-together from 0 (progressive filling: Bertsekas and Gallager, Data Networks, 1992, 6.5.2).
+its own target. The rate of a path is the level at which one of its links fills up when all rates rise together from 0
+(progressive filling: Bertsekas and Gallager, Data Networks, 1992, 6.5.2). When flows come or go, rates are computed again
+only for the paths whose bottleneck that changes, directly or through others.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0) -> S
     ``Schedule.limit`` is the link that set the last rate of a flow, or -1 when its latency took longer than its bytes.
 
     Raises ValueError when a pair has no route, when tasks wait for each other in a cycle, or beyond ``HORIZON_PS``.
-    Complexity: O(log tasks) per event, plus O(links log links + routes) in the component of links whose flows changed.
+    Complexity: O(log tasks) per event, plus O(links) of each path whose rate changes with it.
 
     >>> from lightfabric.model.fluid.network import star
     >>> one = lambda *values: np.array(values, np.int32)
@@ -125,9 +125,8 @@ def _make_ready(world: World, task: int) -> None:
 @compiled
 def _release(world: World, task: int, now_ps: int) -> None:
     """A task has finished: its successors may start."""
-    this = world.task[task]
-    this.finish_ps = now_ps
-    for edge in range(this.edge, this.edge_end):
+    world.task[task].finish_ps = now_ps
+    for edge in range(world.edge[task], world.edge[task + 1]):
         successor: Any = np.int64(world.successor[edge])
         world.waiting[successor] -= 1
         if world.waiting[successor] == 0:

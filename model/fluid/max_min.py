@@ -1,14 +1,15 @@
 """Rates of the fluid model, max-min fair: all rates rise together until links fill up, one by one.
 
 Progressive filling: Bertsekas and Gallager, Data Networks, 1992, 6.5.2. Rates are max-min fair if and only if every path
-crosses a full link on which no other has a higher rate: its bottleneck. So when flows come or go only those paths need
-new rates whose bottleneck is touched, and a settlement raises these alone, among the *frozen* rates of all others.
+crosses a full link on which no other has a higher rate: its *bottleneck*, which *holds* it. So a settlement leaves most
+rates as they are, *frozen*, and fills up what these leave. Its words:
 
-* lift: take a path's rate back; it *rises* again, from the level which the filling has reached.
-* fix: a link is full, and the paths that rise through it keep the level as their rate.
-* thaw: lift a frozen path after all, for it is above the level at which its link is full, or its bottleneck has changed.
+* lift: take a path's rate back; from now on it *rises* with the level of the filling.
+* fix: a link is full, so the paths that rise through it keep the level as their rate.
+* thaw: lift frozen paths, for their bottleneck has changed, or another link is full at a level below their rates.
 
-Levels only rise, and at a level all lower rates are final, so each path is lifted at most once in a settlement.
+Levels only rise and lower rates are final, so a path is lifted once at most: those whose flows came or went at the start,
+with the paths held where flows went, the others as it turns out that they change.
 """
 
 import math
@@ -18,8 +19,6 @@ import numpy as np
 from lightfabric.model.fluid.heap import pop, push, schedule
 from lightfabric.model.fluid.world import CHANGED, HORIZON_PS, LIFTED, NOWHERE, RISING, ROUND, World
 from lightfabric.model.kernel.compiled import Records, compiled
-
-DONE, RISES, STANDS = range(3)
 
 
 @compiled
@@ -44,7 +43,10 @@ def _call(world: World, path: int) -> bool:
 
 @compiled
 def _give(link: Records, rate: float, rising: int) -> None:
-    """Add to what is free on a link, without error (Knuth, TAOCP 2, 4.2.2, theorem B), so that no history is left in it."""
+    """Add to what is free on a link, without error: a sum must not tell in which order flows came and went.
+
+    Knuth, The Art of Computer Programming, volume 2, 4.2.2, theorem B.
+    """
     before, free = link.free, link.free + rate
     part = free - before
     link.free = free
@@ -59,34 +61,34 @@ def _share(link: Records) -> float:
 
 
 @compiled
-def _lift(world: World, path: int, level: float) -> None:
-    """Let a path rise from a level on."""
+def _lift(world: World, path: int, late: bool) -> None:
+    """Let a path rise; ``late`` if others do so already, and may now meet a full link sooner than the queue says."""
     this = world.path[path]
     this.lifted_round = world.size[ROUND]
+    this.late = late
     flows, settled_flows, rate = this.flows, this.settled_flows, this.rate
     for e in range(this.entry, this.shared_end):
         entry = world.entry[e]
         _give(world.link[entry.link], settled_flows * entry.uses * rate, flows * entry.uses)
     if settled_flows > 0:
         world.link[this.bottleneck].held -= 1
-    this.lifted_at = level
     if flows > 0:
-        this.stage = RISES
-        world.size[RISING] += 1
+        this.rising = 1
         this.next_lifted = world.size[LIFTED]
         world.size[LIFTED] = path
+        world.size[RISING] += 1
 
 
 @compiled
-def _thaw(world: World, link: int, level: float, held_only: bool) -> bool:
-    """Lift the frozen paths on a link that are above a level, or only those whose bottleneck it is; False if none are."""
+def _thaw(world: World, link: int, level: float, held: bool, late: bool) -> bool:
+    """Lift frozen paths on a link that are above a level, all or those it has ``held``; False if there are none."""
     found = False
     e = world.link[link].first
     while e != NOWHERE:
         path = world.entry[e].path
         this = world.path[path]
-        if this.lifted_round != world.size[ROUND] and this.rate > level and not (held_only and this.bottleneck != link):
-            _lift(world, path, level)
+        if this.lifted_round != world.size[ROUND] and this.rate > level and (this.bottleneck == link or not held):
+            _lift(world, path, late)
             found = True
         e = world.entry[e].after
     return found
@@ -96,15 +98,17 @@ def _thaw(world: World, link: int, level: float, held_only: bool) -> bool:
 def _fix(world: World, path: int, link: int, level: float, now_ps: int) -> bool:
     """End the rise of a path; False if its next flow ends beyond the horizon."""
     this = world.path[path]
-    world.size[RISING] -= 1
-    flows, more = this.flows, this.flows * level - this.settled_flows * this.rate
+    flows = this.flows
+    more = flows * level - this.settled_flows * this.rate
     for e in range(this.entry, this.shared_end):
         entry = world.entry[e]
         weight = flows * entry.uses
         _give(world.link[entry.link], -weight * level, -weight)
         if world.link[entry.link].held > 0 and more != 0:
-            _thaw(world, entry.link, level, True)
-    this.stage = STANDS if more > 0 and this.lifted_at > 0 else DONE
+            _thaw(world, entry.link, level, True, True)
+    world.size[RISING] -= 1
+    this.rising = 0
+    this.late &= more > 0
     this.settled_flows = flows
     this.bottleneck = link
     world.link[link].held += 1
@@ -116,8 +120,20 @@ def _fix(world: World, path: int, link: int, level: float, now_ps: int) -> bool:
 
 
 @compiled
-def _queue(world: World, path: int) -> None:
-    """Queue a path by the first link to fill up of those on its way on which something rises, if on any."""
+def _fix_all(world: World, link: int, level: float, now_ps: int) -> bool:
+    """Fix what rises through a link; False beyond the horizon."""
+    e = world.link[link].first
+    while e != NOWHERE:
+        path = world.entry[e].path
+        if world.path[path].rising and not _fix(world, path, link, level, now_ps):
+            return False
+        e = world.entry[e].after
+    return True
+
+
+@compiled
+def _enqueue(world: World, path: int) -> None:
+    """Queue a path by the first link to fill up of those on its way through which something rises, if there is one."""
     this = world.path[path]
     narrowest, level = NOWHERE, math.inf
     for e in range(this.entry, this.shared_end):
@@ -134,33 +150,45 @@ def _queue(world: World, path: int) -> None:
 def _fill(world: World, now_ps: int) -> bool:
     """Raise all lifted paths together until links fill up, one after the other; False beyond the horizon.
 
-    The level at which a link fills up only rises as others fill, or is queued again with a path that is lifted, so a stale
-    key is a lower bound.
+    The first in the queue is never behind a link that fills up sooner: fixing a path only delays the links on its way, and
+    a path that is lifted enters with what they are then. If it is late it stays for its links, even when fixed itself.
     """
-    queue, tasks = len(world.queue) - 1, len(world.task)
     level = 0.0
     while world.size[RISING] > 0:
         while world.size[LIFTED] != NOWHERE:
-            path = world.size[LIFTED]
-            world.size[LIFTED] = world.path[path].next_lifted
-            _queue(world, path)
-        item = pop(world, queue)
-        path = item - tasks
-        this = world.path[path]
-        if this.stage == DONE:
+            lifted = world.size[LIFTED]
+            world.size[LIFTED] = world.path[lifted].next_lifted
+            _enqueue(world, lifted)
+        item = pop(world, len(world.queue) - 1)
+        path = item - len(world.task)
+        this, share = world.path[path], world.key[item]
+        if not (this.rising or this.late):
             continue
-        link, share = this.narrowest, world.key[item]
-        if _share(world.link[link]) == share and not _thaw(world, link, share, False):
+        link = this.narrowest
+        if _share(world.link[link]) == share and not _thaw(world, link, share, False, True):
             level = max(level, share)
-            e = world.link[link].first
-            while e != NOWHERE:
-                other = world.entry[e].path
-                if world.path[other].stage == RISES and not _fix(world, other, link, level, now_ps):
-                    return False
-                e = world.entry[e].after
-        if this.stage != DONE:
-            _queue(world, path)
+            if not _fix_all(world, link, level, now_ps):
+                return False
+        if this.rising or this.late:
+            _enqueue(world, path)
     return True
+
+
+@compiled
+def _lift_changed(world: World) -> None:
+    """Lift the paths whose flows came or went, and those held where flows went."""
+    path = world.size[CHANGED]
+    while path != NOWHERE:
+        this = world.path[path]
+        if this.flows != this.settled_flows and this.lifted_round != world.size[ROUND]:
+            _lift(world, path, False)
+        if this.flows < this.settled_flows:
+            for e in range(this.entry, this.shared_end):
+                if world.link[world.entry[e].link].held > 0:
+                    _thaw(world, world.entry[e].link, 0.0, True, False)
+        if this.flows == 0:
+            this.settled_flows, this.rate = 0, 0.0
+        path = this.next_changed
 
 
 @compiled
@@ -168,19 +196,7 @@ def settle(world: World, now_ps: int) -> bool:
     """Bring rates and calendar up to date with the flows that came and went; False beyond the horizon."""
     world.size[ROUND] += 1
     world.queue[len(world.queue) - 1].count = 0
-    path = world.size[CHANGED]
-    while path != NOWHERE:
-        this = world.path[path]
-        if this.flows != this.settled_flows:
-            if this.lifted_round != world.size[ROUND]:
-                _lift(world, path, 0.0)
-            if this.flows < this.settled_flows:
-                for e in range(this.entry, this.shared_end):
-                    if world.link[world.entry[e].link].held > 0:
-                        _thaw(world, world.entry[e].link, 0.0, True)
-            if this.flows == 0:
-                this.settled_flows, this.rate = 0, 0.0
-        path = this.next_changed
+    _lift_changed(world)
     if not _fill(world, now_ps):
         return False
     while world.size[CHANGED] != NOWHERE:

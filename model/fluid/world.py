@@ -15,20 +15,24 @@ HORIZON_PS = 1 << 62
 NOWHERE = -1
 
 _TASK = record(
-    kind="i1", limit="i4", runs_on="i8", path="i8", work_ps="i8", flow_bytes="f8", latency_ps="i8",
-    edge="i8", edge_end="i8", start_ps="i8", finish_ps="i8", next_ready="i8",
+    kind="i1", limit="i4", runs_on="i4", path="i4", next_ready="i4", work_ps="i8", flow_bytes="f8", latency_ps="i8",
+    start_ps="i8", finish_ps="i8",
 )  # fmt: skip
-"""A task. ``path`` is -1 when it occupies none; ``flow_bytes`` is what each route of the path carries; ``edge`` to
-``edge_end`` are its successors. Tasks that can start form a stack through ``next_ready``."""
+"""A task. ``path`` is -1 when it occupies none; ``flow_bytes`` is what each route of the path carries. Tasks that can start
+form a stack through ``next_ready``."""
 
 _PATH = record(
-    entry="i8", shared_end="i8", entry_end="i8", queue="i8", flows="i8", settled_flows="i8", rate="f8", served="f8",
-    since_ps="i8", bottleneck="i8", narrowest="i8", lifted_round="i8", lifted_at="f8", next_lifted="i8", stage="i8",
-    changed="i8", next_changed="i8",
+    lifted_round="i8", rate="f8", bottleneck="i4", rising="i4", entry="i8", shared_end="i8", flows="i8", settled_flows="i8",
+    late="i4", narrowest="i4", next_lifted="i8", served="f8", since_ps="i8", queue="i8", entry_end="i8", changed="i8",
+    next_changed="i8",
 )  # fmt: skip
 """A path. ``flows`` are on it now, ``settled_flows`` when ``rate``, bytes per picosecond to each, was last settled;
-``served`` bytes to each until ``since_ps``. Paths whose flows have ``changed`` form a stack through ``next_changed``.
-``lifted_round`` is the last settlement that took its rate back, and it is ``rising`` until it has the next."""
+``served`` bytes to each until ``since_ps``. Its entries up to ``shared_end`` are of links that may limit it. Paths whose
+flows have ``changed`` form a stack through ``next_changed``.
+
+``lifted_round`` is the last settlement that looked for its rate, and it is ``rising`` until that is found. Then it is
+``late`` if others rose before it; those to be queued form a stack through ``next_lifted``, and ``narrowest`` is the link
+by which it was."""
 
 _ENTRY = record(link="i4", uses="i4", path="i4", after="i4", before="i4")
 """A path on a link, which it occupies ``uses`` times; those of active paths form a list through ``after``, ``before``."""
@@ -36,8 +40,8 @@ _ENTRY = record(link="i4", uses="i4", path="i4", after="i4", before="i4")
 _LINK = record(
     free="f8", free_rest="f8", rising="i4", held="i4", first="i4", active="i4", busy_since_ps="i8", busy_ps="i8",
 )  # fmt: skip
-"""A link, in bytes per picosecond. ``first`` entry of an active path, -1 if idle. The paths leave ``free + free_rest``, but
-for the ``rising`` flows whose rates are not known; of ``held`` paths it is the bottleneck."""
+"""A link, in bytes per picosecond. Of ``active`` paths on it, ``first`` is an entry, -1 if there is none that it may limit.
+Known rates leave ``free + free_rest`` to its ``rising`` flows; of ``held`` paths it is the bottleneck."""
 
 _DEVICE = record(busy="i8", next_awake="i8")
 """A device; those that are idle and have work form a stack through ``next_awake``."""
@@ -55,6 +59,7 @@ READY, AWAKE, CHANGED, LIFTED, CALENDAR, ROUND, RISING = range(7)
 class World(NamedTuple):
     """All that the compiled engine knows: t tasks, p paths, l links, d devices, as arrays of records.
 
+    ``waiting`` counts what each task waits for; ``successor[edge[i]:edge[i + 1]]`` are those that wait for task i.
     Queue i below d holds the computations that wait for device i, by the moment they got ready; queue d + i the flows of
     path i, by the bytes served at which they end; the last one paths, items t to t + p, by the level at which the first of
     their links fills up. ``key`` is by item. The calendar is one more binary heap, of ``occasion``: tasks, and paths from t
@@ -64,6 +69,7 @@ class World(NamedTuple):
 
     task: Records
     waiting: Records
+    edge: Records
     successor: Records
     path: Records
     entry: Records
@@ -89,8 +95,8 @@ def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> 
     queue["start"][1:] = np.cumsum(np.bincount(queued, minlength=len(queue) - 1))
     items = len(task) + len(path)
     world = World(
-        task, np.bincount(graph.successors, minlength=len(graph)).astype(np.int32), graph.successors, path, entry, link,
-        _records(_DEVICE, graph.devices), queue, np.empty(items, np.int64), np.empty(items),
+        task, np.bincount(graph.successors, minlength=len(graph)).astype(np.int32), graph.successor_start, graph.successors,
+        path, entry, link, _records(_DEVICE, graph.devices), queue, np.empty(items, np.int64), np.empty(items),
         np.empty(items, np.int64), _records(_OCCASION, items, place=NOWHERE), np.zeros(7, np.int64),
     )  # fmt: skip
     world.size[[READY, AWAKE, CHANGED, LIFTED]] = NOWHERE
@@ -123,10 +129,9 @@ def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Recor
     if len(graph) and latency_ps.max() >= HORIZON_PS:
         raise ValueError(f"TaskGraph.operations must have latencies below {HORIZON_PS} ps, not {latency_ps.max():.3g} ps")
     return _records(
-        _TASK, len(graph), kind=graph.kind, limit=NOWHERE,
-        runs_on=graph.device, path=path, work_ps=graph.work, latency_ps=latency_ps,
+        _TASK, len(graph), kind=graph.kind, limit=NOWHERE, runs_on=graph.device, path=path, work_ps=graph.work,
+        latency_ps=latency_ps,
         flow_bytes=np.where(rings, 2 * (members - 1) / np.maximum(members, 1), 1) * graph.work,
-        edge=graph.successor_start[:-1], edge_end=graph.successor_start[1:],
     )  # fmt: skip
 
 
