@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from lightfabric.model.cycle import link as model_link
+from lightfabric.model.cycle import replay as model_replay
 from lightfabric.model.cycle import switch as model_switch
 from lightfabric.model.cycle.slot import Losses
 from lightfabric.model.cycle.terminal import Sink, Source, flits
@@ -161,10 +162,10 @@ def scattered(count: int, channels: int, seed: int, most_apart_cycles: int, firs
 def test_the_receiver_and_the_transmitter_lose_patience_alike():
     counts = (transmitter.REPLAY_TIMEOUT_SLOTS, transmitter.REPLAYS_TO_RETRAIN, receiver.BAD_FRAMES_TO_RETRAIN, PHASES)
     assert counts == (
-        model_link.TIMEOUT_SLOTS,
-        model_link.REPLAYS_TO_RETRAIN,
-        model_link.BAD_SLOTS_TO_RETRAIN,
-        model_link.SETS,
+        model_replay.TIMEOUT_SLOTS,
+        model_replay.REPLAYS_TO_RETRAIN,
+        model_replay.BAD_SLOTS_TO_RETRAIN,
+        model_replay.SETS,
     )
 
 

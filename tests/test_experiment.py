@@ -16,7 +16,7 @@ from lightfabric.flows.report import InputError
 from lightfabric.model.kernel.system import DeadlockError
 from lightfabric.model.router.experiment import Network
 from lightfabric.model.router.injection import PATTERNS, Traffic, destinations
-from lightfabric.model.router.router import ANY_PORT, WAY_BITS
+from lightfabric.model.router.route import ANY_PORT, WAY_BITS
 from lightfabric.model.router.topology import NAMES, End, Topology, topology
 
 # Mean packet latency in cycles of BookSim2, commit 28f43299, iq router with 8 virtual channels of 8 flits and iSLIP, its

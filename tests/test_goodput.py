@@ -6,8 +6,8 @@ from math import sqrt
 import pytest
 
 from lightfabric.flows.tool import native as flow
-from lightfabric.model.cycle.link import sustained_cycles_per_flit
 from lightfabric.model.cycle.slot import Losses, Slots
+from lightfabric.model.cycle.sustained import sustained_cycles_per_flit
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
 from lightfabric.model.timing import LinkTiming
 from lightfabric.sim.characterize import measure_link

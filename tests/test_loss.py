@@ -8,7 +8,7 @@ from math import sqrt
 import pytest
 
 from lightfabric.model import codec
-from lightfabric.model.cycle.slot import MOST_LOST, Losses
+from lightfabric.model.cycle.slot import MAX_SLOT_LOSS_RATE, Losses
 from lightfabric.model.spec import ChipletSpec
 
 SPECS = {
@@ -128,7 +128,7 @@ def test_without_bit_errors_no_slot_is_lost(spec):
 
 def test_the_widest_port_loses_less_than_half_of_its_slots_at_the_highest_rate():
     wide = ChipletSpec(wavelengths_per_port=32, flit_bytes=256, reach_m=1.0, bit_error_rate=ChipletSpec.MAX_BIT_ERROR_RATE)
-    assert 0.3 < Losses.of(wide).slot_loss_rate < MOST_LOST
+    assert 0.3 < Losses.of(wide).slot_loss_rate < MAX_SLOT_LOSS_RATE
 
 
 @pytest.mark.parametrize(

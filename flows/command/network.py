@@ -204,7 +204,7 @@ def _is_saturated(row: dict[str, Any], at_no_load: dict[str, Any]) -> bool:
 
 def _require(settings: Settings) -> None:
     from lightfabric.model.router.injection import PATTERNS
-    from lightfabric.model.router.router import MOST_VIRTUAL_CHANNELS, Allocator, Switching
+    from lightfabric.model.router.router import MAX_VIRTUAL_CHANNELS, Allocator, Switching
     from lightfabric.model.router.topology import NAMES
 
     for name, known in (
@@ -217,7 +217,7 @@ def _require(settings: Settings) -> None:
             raise InputError(f"--{name} must be one of {', '.join(known)}, not {getattr(settings, name)!r}")
     least_vcs = 2 if settings.topology in ("torus", "ring", "dragonfly") else 1
     for name, least, most in (
-        ("vcs", least_vcs, MOST_VIRTUAL_CHANNELS),
+        ("vcs", least_vcs, MAX_VIRTUAL_CHANNELS),
         ("buffer", 1, MOST_BUFFER_FLITS),
         ("packet_flits", 1, MOST_PACKET_FLITS),
         ("seed", 0, (1 << 63) - 1),

@@ -90,13 +90,13 @@ def chiplet_of(payload_gbps: float) -> ChipletSpec:
 
 def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, name: str, out: Path | None) -> "Schedule":
     from lightfabric.flows.format.timing_store import measured_timing
-    from lightfabric.model.cycle.cabling import MOST_HUB_GPUS, ElectricalCabling, Hub
+    from lightfabric.model.cycle.cabling import MAX_HUB_GPUS, ElectricalCabling, Hub
 
     spec = chiplet_of(bandwidth_gbps)
     demand = graph.demand_bytes()
     talkers, flits = np.unique(np.array(list(demand), np.int32)), sum(demand.values()) // spec.payload_bytes
-    if flits > MOST_FLITS or len(talkers) > MOST_HUB_GPUS:
-        most = f"more than {MOST_FLITS} flits or {MOST_HUB_GPUS} nodes"
+    if flits > MOST_FLITS or len(talkers) > MAX_HUB_GPUS:
+        most = f"more than {MOST_FLITS} flits or {MAX_HUB_GPUS} nodes"
         raise InputError(f"--fidelity must be fluid for {most}, not cycle: {flits} flits, {len(talkers)} nodes")
     if not len(talkers):
         return _run_fluid(graph, bandwidth_gbps)

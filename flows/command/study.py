@@ -41,7 +41,7 @@ Progress = Callable[[str, int, int], None]
 GIB = 1 << 30
 
 _NEEDED = (
-    "flows.cli", "flows.command.study", "model.fluid.engine", "model.cycle.link",
+    "flows.cli", "flows.command.study", "model.fluid.engine", "model.cycle.sustained", "placement.graph.iteration",
     "placement.place",
 )  # fmt: skip
 _FLITS_NEEDED = ("model.cycle.cabling", "model.cycle.cluster")

@@ -1,1 +1,1 @@
-"""Blocks of the cycle model: links, switches, GPUs and the chiplets joined from them."""
+"""The cycle model repeats the RTL cycle by cycle: links, switches, GPUs and the chiplets joined from them."""

@@ -1,4 +1,4 @@
-"""What joins the chiplets of a cluster: circuits from port to port, or switches in the middle."""
+"""Cabling joins the chiplets of a cluster: circuits lead from port to port, or switches stand in the middle."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, ChipletSpec, SpecError
 
-MOST_HUB_GPUS = 64
-"""Ports of a switch."""
+MAX_HUB_GPUS = 64
+"""A hub is one switch for each plane, and this is how many ports that has."""
 
 
 @dataclass(frozen=True)
 class Cabling:
-    """Where the circuit of each port ends: port ``port[g, p]`` of GPU ``gpu[g, p]``.
+    """Says where the circuit of each port ends: port p of GPU g leads to port ``port[g, p]`` of GPU ``gpu[g, p]``.
 
     ``fibre_m`` is its length, ``share`` its part of the line rate of a whole port, 0 where it is dark: one for all, or an
     array like the others. ``relays`` are the paths, from GPU to GPU, of pairs without a circuit, and the virtual channel of
@@ -35,28 +35,28 @@ class Cabling:
 
     @property
     def ports(self) -> int:
-        """Of each GPU."""
+        """Count the ports of each GPU."""
         return self.gpu.shape[1]
 
     @property
     def is_duplex(self) -> bool:
-        """Whether each circuit has one back from port to port, which the answers of the hardware's links come by."""
+        """Tell whether each circuit has one back from port to port, which answers of the hardware's links come by."""
         rows = np.arange(len(self.gpu))[:, None]
         back = self.gpu[self.gpu, self.port], self.port[self.gpu, self.port]
         return bool((back[0] == rows).all() and (back[1] == np.arange(self.ports)).all())
 
     def address(self, source: int, destination: int) -> int:
-        """By its port 0; those by its other ports follow. A relayed pair has addresses of its own."""
+        """Give the address of a GPU by its port 0; those by its other ports follow. A relayed pair has its own ones."""
         path = self._path_number.get((source, destination))
         return (destination if path is None else len(self.gpu) + path) * self.ports
 
     def channel(self, source: int, destination: int) -> int:
-        """The virtual channel of a pair, -1 if it may use any."""
+        """Give the virtual channel of a pair, -1 if it may use any."""
         path = self._path_number.get((source, destination))
         return -1 if path is None else self._paths[path][1]
 
     def lanes(self, source: int, destination: int) -> int:
-        """The set of ports of one GPU that lead towards another, as bits; ValueError if there is none."""
+        """Find the ports of one GPU that lead towards another, as bits; ValueError if there is none."""
         path = self._path_number.get((source, destination))
         found = self._lanes_to(source, destination if path is None else self._paths[path][0][1])
         if not found:
@@ -64,7 +64,7 @@ class Cabling:
         return sum(1 << lane for lane in found)
 
     def routes(self, here: int) -> NDArray[np.int32]:
-        """Output of the switch of a GPU for each address; no flit is sent to those that no path leads to from here."""
+        """List the output of a GPU's switch for each address; no flit is sent to those that no path leads to from here."""
         ports = np.arange(self.ports)
         routes = np.zeros((len(self.gpu) + len(self._paths), self.ports), np.int32)
         routes[self.gpu[here], self.port[here]] = self.ports + ports
@@ -73,6 +73,7 @@ class Cabling:
             if here == path[-1]:
                 row[:] = ports
             elif here in path:
+                # A GPU may send on fewer or more lanes than lead on from here: these are shared out in turn.
                 onwards = self._lanes_to(here, path[path.index(here) + 1])
                 arrivals = self.port[path[0], self._lanes_to(path[0], path[1])]
                 row[arrivals] = self.ports + np.resize(onwards, len(arrivals))
@@ -93,7 +94,7 @@ class Cabling:
 
 @dataclass(frozen=True, eq=False)
 class Hub:
-    """Switches in the middle that never limit, one for each of ``planes``, with a link from and to each of ``gpus``.
+    """Joins ``gpus`` by switches that never limit, one for each of ``planes``, with a link from and to each GPU.
 
     ``gpus`` rise. A link has a ``share`` of the line rate of a port and a time of flight; ``latency_ps`` more are lost at
     the GPU, as in a network card.
@@ -106,53 +107,53 @@ class Hub:
     latency_ps: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.gpus) <= MOST_HUB_GPUS:
-            raise ValueError(f"Hub.gpus must be 1 to {MOST_HUB_GPUS}, not {len(self.gpus)}")
+        if not 1 <= len(self.gpus) <= MAX_HUB_GPUS:
+            raise ValueError(f"Hub.gpus must be 1 to {MAX_HUB_GPUS}, not {len(self.gpus)}")
 
     def place(self, gpu: int) -> int:
-        """Port of the switches at which a GPU is; -1 if it is at none."""
+        """Find the port of the switches at which a GPU is; -1 if it is at none."""
         place = int(np.searchsorted(self.gpus, gpu))
         return place if place < len(self.gpus) and self.gpus[place] == gpu else -1
 
 
 @dataclass(frozen=True)
 class ElectricalCabling:
-    """GPUs at one or more hubs; two talk over the first one that both are at. Lanes of a GPU: plane by plane, hub by hub."""
+    """Joins GPUs by hubs; two talk over the first one that both are at. Lanes of a GPU: plane by plane, hub by hub."""
 
     hubs: tuple[Hub, ...]
 
     def first_lane(self, gpu: int, hub: Hub) -> int:
-        """Lane of a GPU to the first plane of a hub."""
+        """Find the lane of a GPU that leads to the first plane of a hub."""
         before = self.hubs[: self.hubs.index(hub)]
         return sum(other.planes for other in before if other.place(gpu) >= 0)
 
     def lanes_of(self, gpu: int) -> int:
-        """How many a GPU has."""
+        """Count the lanes that a GPU has to all its hubs."""
         return sum(hub.planes for hub in self.hubs if hub.place(gpu) >= 0)
 
     def between(self, source: int, destination: int) -> Hub:
-        """The hub over which they talk; ValueError if there is none."""
+        """Find the hub over which two GPUs talk; ValueError if there is none."""
         for hub in self.hubs:
             if min(hub.place(source), hub.place(destination)) >= 0:
                 return hub
         raise ValueError(f"ElectricalCabling must have one for GPU {source} and GPU {destination}, not none")
 
     def address(self, source: int, destination: int) -> int:
-        """Port of the switches between them."""
+        """Give the address of a GPU: its port at the switches between the two."""
         return self.between(source, destination).place(destination)
 
     def channel(self, _source: int, _destination: int) -> int:
-        """Any virtual channel."""
+        """Leave a pair any virtual channel, which -1 says."""
         return -1
 
     def lanes(self, source: int, destination: int) -> int:
-        """The set of lanes from one GPU to the hub of both, as bits."""
+        """Find the lanes from one GPU to the hub of both, as bits."""
         hub = self.between(source, destination)
         return (1 << hub.planes) - 1 << self.first_lane(source, hub)
 
 
 def ring(gpus: int, ports: int, fibre_m: float) -> Cabling:
-    """The first half of the ports leads to the next GPU, the other half to the one before."""
+    """Cable a ring: the first half of the ports leads to the next GPU, the other half to the one before."""
     if gpus < 2 or ports % 2:
         raise ValueError(f"ring.ports must be even and gpus at least 2, not {ports} and {gpus}")
     here, half = np.arange(gpus)[:, None], ports // 2
@@ -162,7 +163,7 @@ def ring(gpus: int, ports: int, fibre_m: float) -> Cabling:
 
 
 def circuit_switched(permutations: ArrayLike, fibre_m: float) -> Cabling:
-    """Port p of GPU g leads to port p of GPU ``permutations[p, g]``, through optical circuit switch p and two fibres."""
+    """Cable GPUs through switches of light: port p of GPU g leads to port p of GPU ``permutations[p, g]``, by two fibres."""
     ends = np.array(permutations, np.int32)
     each: NDArray[np.int32] = np.arange(ends.shape[1], dtype=np.int32)
     if not np.array_equal(np.sort(ends, axis=1), np.tile(each, (len(ends), 1))):
@@ -172,7 +173,7 @@ def circuit_switched(permutations: ArrayLike, fibre_m: float) -> Cabling:
 
 
 def hub(gpus: range, gbps: float, cable_m: float, spec: ChipletSpec, latency_ps: float = 0.0) -> Hub:
-    """A hub of GPUs at a raw rate, of as many planes as that takes ports of the chiplet."""
+    """Make a hub of GPUs at a raw rate, of as many planes as that takes ports of the chiplet."""
     planes = ceil(gbps / spec.gbps_per_port)
     share = gbps / planes / spec.gbps_per_port
     return Hub(np.array(gpus, np.int32), cable_m * CABLE_PS_PER_M, planes, share, latency_ps)
@@ -181,7 +182,7 @@ def hub(gpus: range, gbps: float, cable_m: float, spec: ChipletSpec, latency_ps:
 def circuits_cabled(
     circuits: Circuits, gpus: int, lanes_per_port: int, length_m: Mapping[Pair, float], virtual_channels: int
 ) -> Cabling:
-    """Ports joined as circuits say: as many as their lanes take, all of a circuit with the same share of a port's rate.
+    """Join ports as circuits say: as many as their lanes take, all of a circuit with the same share of a port's rate.
 
     ValueError if there are too few virtual channels for relays that do not wait for each other in a circle.
     """
@@ -211,14 +212,14 @@ def _numbered(ends: list[int]) -> list[int]:
 
 
 def _join_idle(gpu: NDArray[np.int32], port: NDArray[np.int32]) -> None:
-    """Idle outputs lead to idle inputs."""
+    """Join idle outputs to idle inputs, so that every port of every switch is bound."""
     ports, idle = gpu.shape[1], gpu < 0
     free = np.setdiff1d(np.arange(gpu.size), gpu[~idle] * ports + port[~idle])
     gpu[idle], port[idle] = free // max(ports, 1), free % max(ports, 1)
 
 
 def layers(paths: Sequence[tuple[int, ...]], virtual_channels: int) -> list[int]:
-    """A virtual channel for each path, the first on which its circuits close no circle of waiting with those of others.
+    """Choose for each path the first virtual channel on which its circuits close no circle of waiting with others.
 
     On each the circuits that wait for each other then have an order, so that the last can always go on [Dally, Seitz, 1987];
     layers as in LASH [Skeie, Lysne, Theiss, IPDPS 2002]. ValueError if there are too few.
@@ -238,7 +239,7 @@ def layers(paths: Sequence[tuple[int, ...]], virtual_channels: int) -> list[int]
 
 
 def _closes_circle(after: Mapping[Pair, set[Pair]], hops: Sequence[Pair]) -> bool:
-    """Whether a circuit of a path waits already, directly or through others, for one before it."""
+    """Tell whether a circuit of a path waits already, directly or through others, for one before it."""
     return any(not _reached(after, hop).isdisjoint(hops[:place]) for place, hop in enumerate(hops))
 
 
@@ -252,20 +253,21 @@ def _reached(after: Mapping[Pair, set[Pair]], start: Pair) -> set[Pair]:
 
 
 def line(spec: ChipletSpec, share: float) -> ChipletSpec:
-    """A port with a share of its line rate, on no more wavelengths than that takes: of these as few as the clock allows."""
+    """Give a port a share of its line rate, on as few wavelengths as that rate and the clock allow."""
     if share == 1:
         return spec
     gbps = share * spec.gbps_per_port
     block_gbps = spec.BLOCK_BITS_ON_LINE * spec.core_clock_mhz * 1e-3
+    # A wavelength sends one block per cycle at most. Powers of two divide every flit; the margin is for rounding of shares.
     wavelengths = 1 << max(0, ceil(log2(gbps * (1 + 1e-9) / block_gbps)))
     return replace(spec, wavelengths_per_port=wavelengths, wavelength_gbps=gbps / wavelengths)
 
 
 def delay_cycles(flight_ps: float, spec: ChipletSpec) -> int:
-    """Whole cycles that light is on its way."""
+    """Round the time of flight of light up to whole cycles."""
     return ceil(flight_ps / spec.cycle_ps)
 
 
 def fibre_cycles(fibre_m: float, spec: ChipletSpec) -> int:
-    """Whole cycles that light takes through a fibre."""
+    """Give the whole cycles that light takes through a fibre."""
     return delay_cycles(fibre_m * FIBRE_PS_PER_M, spec)

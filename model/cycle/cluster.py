@@ -1,4 +1,4 @@
-"""Chiplets joined by circuits, each with its GPU, as one system of the cycle kernel that runs a task graph.
+"""A cluster joins chiplets, each with its GPU, to one system of the cycle kernel, which runs a task graph.
 
 A chiplet is a switch with a client and a link for each port, as in ``lightfabric.rtl.chiplet``; all cycles are those
 measured on the RTL. A circuit is a fibre from a port of one chiplet to a port of another: on a ring to the next, through
@@ -27,13 +27,13 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Schedule, TaskGraph
 from lightfabric.model.timing import Timing
 
-MOST_CYCLES = 1 << 40
-MOST_PORTS = 32
-"""A switch has twice as many."""
+MAX_CYCLES = 1 << 40
+MAX_PORTS = 32
+"""A chiplet's switch has twice as many, and keeps the inputs that want an output in a word of 64 bits."""
 
 
 class Cluster:
-    """The system that runs ``graph`` on chiplets of a spec and its timing; rank r is GPU r.
+    """Runs ``graph`` on chiplets of a spec and its timing; rank r is GPU r.
 
     ValueError if GPUs talk to each other that no circuit joins. Memory grows with the places for flits, of which each
     chiplet has ``8 * ports * virtual_channels * buffer_flits``. Every message takes ``message_latency_cycles`` more, as in
@@ -71,7 +71,7 @@ class Cluster:
 
     @property
     def delay_cycles(self) -> int:
-        """Time of flight on the longest link."""
+        """Find the cycles of flight on the longest link."""
         return max(int(link.state["delay_cycles"]) for link in self.links.values())
 
     def _add_gpus(self, top: Module, far_ports: Sequence[Sequence[int]]) -> None:
@@ -79,19 +79,19 @@ class Cluster:
         self.gpus += [top.add(f"gpu[{n}]", self._program.gpu(n, ports, flit_cycles)) for n, ports in enumerate(far_ports)]
 
     def _from_gpu(self, fifo: Fifo, latency_cycles: int = 0) -> Fifo:
-        """With the latency of messages; so many more may be under way."""
+        """Lengthen the channel out of a GPU by the latency of messages; so many more flits may be under way."""
         more = self._message_latency_cycles + latency_cycles
         return Fifo(fifo.depth + more, fifo.latency_cycles + more, self._timing.client.ingress_credit_cycles)
 
     def _join_to_hub(self, top: Module, number: int, hub: Hub, first_lanes: Sequence[int]) -> None:
-        """The switches of a hub; its links to GPUs are numbered plane by plane."""
+        """Add the switches of a hub; its links to GPUs are numbered plane by plane."""
         timing, channels, size = self._timing, self.spec.virtual_channels, len(hub.gpus)
         client = timing.client
         spec, node = line(self.spec, hub.share), self.graph.devices + number
         delay, more = delay_cycles(hub.flight_ps, spec), delay_cycles(hub.latency_ps, spec)
         for plane in range(hub.planes):
             switch = top.add(f"hub[{number}][{plane}]", Switch(replace(spec, ports=-(-size // 2)), timing.switch))
-            for queue in range(size * channels, len(switch.i)):  # of an odd number's last port
+            for queue in range(size * channels, len(switch.i)):  # ports are even in number: an odd one leads to itself
                 connect(switch.o[queue], switch.i[queue], Fifo(1))
             for place, n in enumerate(map(int, hub.gpus)):
                 lane, port = first_lanes[place] + plane, plane * size + place
@@ -111,6 +111,7 @@ class Cluster:
     def _add_link(
         self, top: Module, end: tuple[int, int], far_node: int, spec: ChipletSpec, delay_cycles: int, consumer_cycles: int
     ) -> Link:
+        # Each link is the only one with its seed, so that bit errors of different fibres do not coincide.
         losses, frame_beat = Losses.of(spec, seed=len(self.links)), self._frame_beats.get(end, 1)
         link = Link(spec, self._timing.link, delay_cycles, consumer_cycles, frame_beat=frame_beat, losses=losses)
         self.links[end], self.far_node[end] = link, far_node
@@ -128,13 +129,14 @@ class Cluster:
                     delay = fibre_cycles(fibre_m[n][p], self.spec)
                     self._add_circuit(top, (n, p), far, lines[share[n][p]], delay, switches[n], outputs, inputs)
                 else:
+                    # A dark port carries nothing, yet ports of a system must be bound: the cheapest Fifo does.
                     for output, input_ in zip(outputs, inputs, strict=True):
                         connect(output, input_, Fifo(1))
 
     def _add_switches(self, top: Module, cabling: Cabling) -> list[Switch]:
-        """The switch of each chiplet, with the GPU at its first ports."""
-        if not 1 <= cabling.ports <= MOST_PORTS:
-            raise ValueError(f"Cabling.gpu must be of 1 to {MOST_PORTS} ports for each GPU, not {cabling.ports}")
+        """Add the switch of each chiplet, with the GPU at its first ports."""
+        if not 1 <= cabling.ports <= MAX_PORTS:
+            raise ValueError(f"Cabling.gpu must be of 1 to {MAX_PORTS} ports for each GPU, not {cabling.ports}")
         spec, timing, client = replace(self.spec, ports=cabling.ports), self._timing.switch, self._timing.client
         switches = list[Switch]()
         for n, gpu in enumerate(self.gpus):
@@ -166,8 +168,8 @@ class Cluster:
             connect(outputs[v], link.i[v], switch.output_fifo(timing.link.accept_cycles))
             connect(link.o[v], inputs[v], link.output_fifo())
 
-    def run(self, limit_cycle: int = MOST_CYCLES) -> Schedule:
-        """Run to the end. Times are those of the cycles in which tasks start and finish.
+    def run(self, limit_cycle: int = MAX_CYCLES) -> Schedule:
+        """Run the task graph to its end. Times are those of the cycles in which tasks start and finish.
 
         The links are those of ``links``. DeadlockError if flits wait for ever, TimeoutError if it has not ended before
         ``limit_cycle``.
@@ -184,8 +186,9 @@ class Cluster:
         )
 
     def messages(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Messages of each operation that has sent some, and the cycles of one: a transfer, or a chunk of a ring, as a mean.
+        """Count the messages of each operation that has sent some, and say how many cycles one takes as a mean.
 
+        A message is a transfer, or a chunk of a ring.
         They begin when they may be sent, and end when the last flit has arrived.
         """
         operations: Records = np.concatenate([gpu.operations for gpu in self.gpus])
@@ -194,11 +197,11 @@ class Cluster:
         return count, (sent["finish_cycle"] - sent["start_cycle"]) / count
 
     def _limit(self) -> NDArray[np.int32]:
-        """The first link of each transfer, -1 for what needs none."""
+        """Find the first link of each transfer, -1 for what needs none."""
         number = {end: link for link, end in enumerate(self.links)} | {NOWHERE: -1}
         return np.array([number[end] for end in self._program.first_ends], np.int32)
 
     def flits_per_link(self) -> NDArray[np.int64]:
-        """Flits that each link has sent until now."""
+        """Count the flits that each link has sent until now."""
         taken = self.system.channels.fifo["head"]
         return np.array([sum(int(taken[port.bound[0].index]) for port in link.i) for link in self.links.values()], np.int64)

@@ -1,10 +1,19 @@
-"""A GPU with its DMA engines: it computes, sends, takes part in rings and waits, as a task graph says, flit by flit.
+"""A GPU with its DMA engines computes, sends, takes part in rings and waits, as a task graph says, flit by flit.
 
 All times are whole cycles. An operation starts in the cycle after the last one that it waits for has finished, wherever
 that ran. A computation has finished after its cycles; a GPU computes one after the other, in the order they became ready,
 the lower number first. A transfer has finished when its last flit is taken by the other GPU. In a ring all-reduce of n
 members each sends 2 (n - 1) chunks to the next one, and each chunk but the first only after the chunk with which the member
 before it has brought it is whole, from the next cycle on; a member has finished when it has all chunks.
+
+The words of the state:
+
+* *operation*: what a GPU does at one go: a computation, a transfer, its part in a ring, or a *join*, which only waits
+* *waiting*: an operation waits for so many others; *ready*: it waits for none, and may start from ``ready_cycle`` on
+* *list*: ``ready``, ``computation`` and ``transfer`` are the heads of three linked lists through ``operation.next``
+* *target*: the operation of the far GPU that counts the flits of this one
+* *lane*: a port of the chiplet; it is *free* again ``flit_cycles`` after its client has taken a flit
+* *served*, *kept*: transfers that have sent a flit in this cycle, and those that have not
 """
 
 from enum import IntEnum
@@ -17,13 +26,13 @@ from lightfabric.model.kernel.block import Block, Inputs, Memory, Outputs
 from lightfabric.model.kernel.channel import NEVER, Channels, Fifo, arrivals, has_space, pop, push, wake_at
 from lightfabric.model.kernel.compiled import Records, compiled, from_, record
 
-MOST_QUEUES = 63
+MAX_QUEUES = 63
 """Lanes times virtual channels: bits of a signed word."""
 NONE = -1
 
 
 class Does(IntEnum):
-    """What an operation does."""
+    """Says what an operation of a GPU does."""
 
     COMPUTE = 0
     SEND = 1
@@ -47,7 +56,8 @@ _COMPUTE, _SEND, _RING, _JOIN = (int(does) for does in Does)
 
 @compiled
 def _make_ready(now: int, state: Records, operation: Records, number: int, channels: Channels) -> None:
-    """From the next cycle on; the list's order has no meaning, since the GPU takes the lowest number first."""
+    """Let an operation start from the next cycle on."""
+    # The list's order has no meaning, since a GPU takes the lowest number first: so the order of steps cannot change it.
     gpu = state[operation.gpu]
     operation.ready_cycle = now + 1
     operation.next, gpu.ready = gpu.ready, number
@@ -68,6 +78,7 @@ def _finish(now: int, state: Records, number: int, operations: Records, successo
 @compiled
 def _next_ready(now: int, me: Records, operations: Records) -> int:
     """Take the operation with the lowest number out of those that are ready now; NONE if there is none."""
+    # A GPU that is stepped before this one may have put an operation here in this very cycle, which counts from the next on.
     best, best_before, before, number = NONE, NONE, NONE, me.ready
     while number != NONE:
         if operations[number].ready_cycle <= now and (best == NONE or number < best):
@@ -91,7 +102,7 @@ def _append(operations: Records, last: int, number: int) -> None:
 
 @compiled
 def _start(now: int, state: Records, me: Records, operations: Records, successors: Records, channels: Channels) -> None:
-    """Begin what is ready: computations wait in line, transfers share the lanes, a join is done."""
+    """Begin what is ready: computations wait in line, transfers share the lanes, a join is done at once."""
     while True:
         number = _next_ready(now, me, operations)
         if number == NONE:
@@ -138,7 +149,8 @@ def _take(
     successors: Records,
     channels: Channels,
 ) -> bool:
-    """The flits that have come; what they allow is done from the next cycle on. Whether there was one."""
+    """Take the flits that have come and tell whether there was one; what they allow is done from the next cycle on."""
+    # It is the receiver that finishes a transfer, so its step writes into the lists of the sender and of whoever waits.
     came = left = arrivals(now, channels, me.first_word) & one_bit(me.lanes * me.channels) - 1
     while left != 0:
         flit = channels.flit[pop(now, channels, i[index, lowest(left)])]
@@ -154,7 +166,7 @@ def _take(
 
 @compiled
 def _may_send(operation: Records) -> bool:
-    """Whether a flit of a transfer is left, and of a ring one of a chunk that has come."""
+    """Tell whether a transfer has a flit left, or a ring one of a chunk that has come."""
     if operation.does == _SEND:
         return operation.sent < operation.flits
     return operation.sent < min(operation.flits, (1 + operation.received // operation.chunk_flits) * operation.chunk_flits)
@@ -171,7 +183,7 @@ def _free_lanes(now: int, me: Records, lanes: Records) -> int:
 
 @compiled
 def _next_free_cycle(now: int, left: int, lanes: Records) -> int:
-    """When the first of a set of lanes is free that is not; a full Fifo wakes the block."""
+    """Find when the first busy lane of a set is free again; lanes with a full Fifo wake the block themselves."""
     cycle = NEVER
     while left != 0:
         free_cycle = lanes[lowest(left)].free_cycle
@@ -183,7 +195,10 @@ def _next_free_cycle(now: int, left: int, lanes: Records) -> int:
 
 @compiled
 def _send(now: int, me: Records, index: int, o: Records, operations: Records, lanes: Records, channels: Channels) -> int:
-    """A flit on each free lane at most; transfers that have sent queue up behind the others. When one is free for more."""
+    """Send at most a flit on each free lane, and find when a lane is free for more.
+
+    Transfers that have sent queue up behind the others, so that all have their turn.
+    """
     free, number, again_cycle = _free_lanes(now, me, lanes), me.transfer, NEVER
     first_kept = last_kept = first_served = last_served = NONE
     while number != NONE:
@@ -220,7 +235,7 @@ def _send_flit(
     flit = channels.flit[push(now, channels, output)]
     flit.payload, flit.injected_cycle, flit.packet = number, now, operation.target
     flit.source, flit.destination = me.number, operation.address + lane.far_port
-    flit.virtual_channel, flit.last = channel, True
+    flit.virtual_channel, flit.last = channel, True  # each flit is a packet, so flits of transfers mix in every switch
     lane.channel = channel + 1 if channel + 1 < me.channels else 0
     lane.free_cycle = now + me.flit_cycles
     operation.sent += 1
@@ -237,6 +252,7 @@ def _step_gpu(now: int, awake: Records, state: Records, memory: Records, ports: 
         _compute(now, state, me, operations, successors, channels)
         again_cycle = _send(now, me, index, o, operations, from_(lanes, me.lanes_start), channels)
         has_taken = _take(now, state, me, index, i, operations, successors, channels)
+        # What _take has allowed comes after _start and _send of this cycle: it is for the next one.
         if me.ready != NONE or (has_taken and me.transfer != NONE):
             again_cycle = now + 1
         wake_at(now, channels, me.block, again_cycle)
@@ -248,7 +264,7 @@ _STATE = (
 
 
 class Gpu(Block, step=_step_gpu, sees_arrivals=True, state=dict.fromkeys(_STATE.split(), "i8")):
-    """One GPU. ``i`` and ``o`` have a Fifo per lane and virtual channel, at ``lane * channels + channel``.
+    """Runs the operations of one GPU, with a Fifo in ``i`` and ``o`` at ``lane * channels + channel``.
 
     The GPUs of a system are added to it by rising ``number`` from 0 on. ``operations`` are those of this GPU; operations
     name each other by their place in those of all GPUs, one after the other, and so do ``successor`` and
@@ -274,8 +290,8 @@ class Gpu(Block, step=_step_gpu, sees_arrivals=True, state=dict.fromkeys(_STATE.
         flit_cycles: int,
     ) -> None:
         lanes = np.zeros(np.size(far_ports), _LANE)
-        if len(lanes) * channels > MOST_QUEUES:
-            raise ValueError(f"Gpu.far_ports must be at most {MOST_QUEUES // channels}, not {len(lanes)}")
+        if len(lanes) * channels > MAX_QUEUES:
+            raise ValueError(f"Gpu.far_ports must be at most {MAX_QUEUES // channels}, not {len(lanes)}")
         lanes["far_port"] = far_ports
         own: Records = np.array(operations, OPERATION)
         first = np.flatnonzero(own["waiting"] == 0) + first_operation

@@ -1,4 +1,4 @@
-"""Passive optics at cycle level: an optical circuit switch, and the add-drop nodes of a ring of wavelengths.
+"""Passive optics lead light on: an optical circuit switch, and the add-drop nodes of a ring of wavelengths.
 
 Light is neither stored nor arbitrated: what a transmitter sends arrives after the time of flight. Buffers and credits are at
 the ends of a circuit, so every Fifo on its way must hold what a flight lasts.
@@ -39,12 +39,13 @@ def _step_ocs(now: int, awake: Records, state: Records, memory: Records, ports: 
             if carries and has_space(now, channels, o[index, ends[port]]):
                 forward(now, channels, i[index, port], o[index, ends[port]])
                 me.passed += 1
+        # In the light a flit that stays waits for room, of which its Fifo tells; only the dark needs a clock.
         if waits and not carries:
             wake_at(now, channels, me.block, me.light_cycle)
 
 
 class Ocs(Block, step=_step_ocs, state=dict.fromkeys(["ports", "dark_cycles", "setting", "light_cycle", "passed"], "i8")):
-    """Optical circuit switch: input p leads to output ``permutations[s][p]`` from cycle ``change_cycles[s]`` on.
+    """Switches circuits of light: input p leads to output ``permutations[s][p]`` from cycle ``change_cycles[s]`` on.
 
     The first setting is that of cycle 0. After every other change the switch is dark for ``dark_cycles``. Transmitters know
     the schedule: they hold their flits in the dark, and have stopped so early that none is under way when the switch turns,
@@ -95,7 +96,7 @@ def _step_add_drop(now: int, awake: Records, state: Records, memory: Records, po
 
 
 class AddDrop(Block, step=_step_add_drop):
-    """A node of a ring of wavelengths: ``drop[k]`` takes wavelength ``dropped[k]``, ``add[k]`` joins as ``added[k]``.
+    """Adds and drops wavelengths at a node of a ring: ``drop[k]`` takes ``dropped[k]``, ``add[k]`` joins as ``added[k]``.
 
     Passive: what comes in cycle t goes on in t, by ``ring_o`` where it is not dropped; the way to the next node is the
     latency of the Fifo there. A wavelength that is added must not also pass: :class:`WavelengthRing` sees to that.
@@ -119,19 +120,19 @@ class AddDrop(Block, step=_step_add_drop):
 
 @dataclass(frozen=True)
 class Circuit:
-    """A wavelength from one node of a ring to another, in the direction of rising numbers."""
+    """Names a wavelength from one node of a ring to another, in the direction of rising numbers."""
 
     source: int
     destination: int
     wavelength: int
 
     def hops(self, nodes: int) -> list[int]:
-        """Nodes from which it goes to the next one."""
+        """List the nodes from which the circuit goes to the next one."""
         return [(self.source + step) % nodes for step in range((self.destination - self.source - 1) % nodes + 1)]
 
 
 class WavelengthRing(Module):
-    """Nodes on a ring of fibre and the circuits on it; a wavelength is used again where its circuits do not meet.
+    """Joins nodes by a ring of fibre and circuits on it; a wavelength is used again where its circuits do not meet.
 
     ``ends[circuit]`` are the ports where its flits go in and come out: one per cycle at most, after ``hop_cycles`` for each
     hop and the latencies of the Fifos to ``add`` and from ``drop``. What is not taken from ``drop`` waits on the ring.
@@ -146,6 +147,7 @@ class WavelengthRing(Module):
         ring = [self.add(f"node[{n}]", AddDrop(wavelengths, added[n], dropped[n])) for n in range(nodes)]
         for n, node in enumerate(ring):
             for w in range(wavelengths):
+                # Light is never held up: with both delays of a hop in flight the Fifo still takes a flit in every cycle.
                 connect(node.ring_o[w], ring[(n + 1) % nodes].ring_i[w], Fifo(2 * hop_cycles, hop_cycles, hop_cycles))
         for c in circuits:
             add, drop = added[c.source].index(c.wavelength), dropped[c.destination].index(c.wavelength)

@@ -1,4 +1,4 @@
-"""A task graph as the operations of GPUs: what a cluster of the cycle model runs, and a system of RTL."""
+"""A program turns a task graph into operations of GPUs, which the cycle model runs, and a system of RTL, too."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -17,7 +17,7 @@ NOWHERE = -1, -1
 
 
 class Program:
-    """The operations of a task graph, by GPU.
+    """Lists the operations of a task graph GPU by GPU.
 
     A transfer is one for each of its ``operations``; an all-reduce is one for each member, between two joins; a barrier
     is a join on GPU 0. ``operations`` are in the order of ``Gpu.operations``, and name their ``successors`` likewise.
@@ -43,7 +43,7 @@ class Program:
         return len(self._made) - 1
 
     def _add_task(self, task: int) -> tuple[int, int]:
-        """The first and the last operation of a task."""
+        """Make the operations of a task and return the first and the last one."""
         graph = self._graph
         kind, gpu, work, peer = (int(field[task]) for field in (graph.kind, graph.device, graph.work, graph.peer))
         if kind == Kind.COMPUTE:
@@ -60,6 +60,7 @@ class Program:
         flits = self._flits(work, count) if gpu != peer else 0
         way = self._way(gpu, peer) if flits else {}
         first = last = self._add(gpu, Does.SEND, flits=flits, chunk_flits=flits, **way)
+        # Equal messages wait for each other, so each pays the latency of a message, as a library of collectives does.
         for _ in range(count - 1 if flits else 0):
             last = self._add(gpu, Does.SEND, [last], flits=flits, chunk_flits=flits, **way)
         return first, last
@@ -74,6 +75,7 @@ class Program:
             )
             for place, member in enumerate(members)
         ]  # fmt: skip
+        # The ring is closed only here: a member counts into the one after it, which is made later.
         for place, ring_ in enumerate(rings):
             self._made[ring_]["target"] = rings[(place + 1) % size]
         return first, self._add(members[0], Does.JOIN, rings)
@@ -105,19 +107,19 @@ class Program:
         self._starts = np.searchsorted(gpu[order], np.arange(self._graph.devices + 1))
 
     def gpu(self, number: int, far_ports: ArrayLike, flit_cycles: int) -> Gpu:
-        """The GPU of a rank."""
+        """Make the GPU block of a rank, with its operations."""
         begin, end = self._starts[number], self._starts[number + 1]
         own = self.operations[begin:end]
         span = slice(own["successor"][0], own["successor_end"][-1]) if len(own) else slice(0, 0)
         return Gpu(number, int(begin), own, self.successors[span], far_ports, self._spec.virtual_channels, flit_cycles)
 
     def times(self, operations: Records) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Cycles in which each task started and finished."""
+        """Find the cycles in which each task started and finished."""
         return operations["start_cycle"][self._place[self._first]], operations["finish_cycle"][self._place[self._last]]
 
     @property
     def first_ends(self) -> list[tuple[int, int]]:
-        """GPU and lane of each task's first flit, ``NOWHERE`` for what sends none."""
+        """Find GPU and lane of each task's first flit, ``NOWHERE`` for what sends none."""
         lanes = self.operations["lanes"][self._place[self._first]].tolist()
         senders = zip(self._graph.device.tolist(), lanes, strict=True)
         return [(gpu, lowest(lanes)) if lanes else NOWHERE for gpu, lanes in senders]

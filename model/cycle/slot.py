@@ -1,4 +1,4 @@
-"""The rhythm of the line: when the beats and slots of a link are sent, and which slots are lost by chance.
+"""Slots are the rhythm of the line: when the beats of a link are sent, and which slots are lost by chance.
 
 How a bit error rate becomes a loss of slots: the self-synchronous descrambler, 1 + x^39 + x^58 [IEEE 802.3 49.2.6], makes
 three wrong bits of a wrong bit on the line: itself, and those 39 and 58 bits later on the same wavelength. So a slot is
@@ -20,19 +20,21 @@ from numba.extending import register_jitable
 from lightfabric.model.codec import SCRAMBLER_BITS
 from lightfabric.model.spec import ChipletSpec
 
-MOST_LOST = 0.5
-"""Of all slots: beyond, the link trains more often than it sends."""
+MAX_SLOT_LOSS_RATE = 0.5
+"""Beyond this share of all slots the link trains more often than it sends."""
 
 
 @register_jitable
 def beat_cycle(beat: int, first_beat_cycle: int, num: int, den: int) -> int:
-    """Cycle of a beat on the line that carries ``num`` beats in ``den`` cycles, as evenly as whole cycles allow."""
+    """Find the cycle of a beat on a line with ``num`` beats in ``den`` cycles, as evenly as whole cycles allow."""
+    # It solves the accumulator of the RTL's Pacer: beat n comes in the cycle in which n * den / num is passed.
     return first_beat_cycle + (beat * den + den + num - 1) // num - (den + num - 1) // num
 
 
 @register_jitable
 def first_beat_from(cycle: int, first_beat_cycle: int, num: int, den: int) -> int:
-    """The first beat at ``cycle`` or later."""
+    """Find the first beat at ``cycle`` or later."""
+    # The division comes near, but rounds otherwise than beat_cycle does: the loops mend what is left.
     beat = max(0, (cycle - first_beat_cycle) * num // den)
     while beat > 0 and beat_cycle(beat - 1, first_beat_cycle, num, den) >= cycle:
         beat -= 1
@@ -43,7 +45,8 @@ def first_beat_from(cycle: int, first_beat_cycle: int, num: int, den: int) -> in
 
 @register_jitable
 def _mixed(value: int) -> int:
-    """32 bits whose every bit depends on every bit of the 32-bit value; one to one."""
+    """Mix 32 bits one to one, so that every bit depends on every bit of the value."""
+    # A hash needs no state: any slot can be asked about in any order, and skipping slots costs nothing.
     value ^= value >> 16
     value = value * 0x21F0AAAD & 0xFFFFFFFF
     value ^= value >> 15
@@ -53,13 +56,13 @@ def _mixed(value: int) -> int:
 
 @register_jitable
 def _drawn(first_beat: int, stream: int) -> int:
-    """32 bits by chance for the slot that begins with this beat."""
+    """Draw 32 bits by chance for the slot that begins with this beat."""
     return _mixed(_mixed((stream ^ first_beat >> 32) & 0xFFFFFFFF) ^ first_beat & 0xFFFFFFFF)
 
 
 @register_jitable
 def is_lost(first_beat: int, stream: int, losses: int, echoes: int, beats_per_flit: int) -> bool:
-    """Whether the slot that begins with this beat is lost, by chance: one of ``losses`` of 2^32 slots, or after an echo.
+    """Tell whether the slot that begins with this beat is lost: one of ``losses`` of 2^32 slots is, or one after an echo.
 
     ``echoes`` of the ``losses`` take the next slot along. Whoever knows the stream and the beat knows the answer, in any
     order.
@@ -74,7 +77,7 @@ def _any_wrong(bits: int, bit_error_rate: float) -> float:
 
 @dataclass(frozen=True)
 class Losses:
-    """Slots of a link lost by chance, a share ``slot_loss_rate`` of all, in steps of 2^-32; others for each seed.
+    """Loses slots of a link by chance, a share ``slot_loss_rate`` of all, in steps of 2^-32; others for each seed.
 
     Some are lost together with the slot before them, of ``beats_per_flit``: a share ``echo_rate`` of all slots. Called with
     the first beat of a slot of one of both directions, counted from reset on, it says whether the slot is lost.
@@ -87,8 +90,8 @@ class Losses:
     beats_per_flit: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.slot_loss_rate <= MOST_LOST:
-            raise ValueError(f"Losses.slot_loss_rate must be from 0 to {MOST_LOST}, not {self.slot_loss_rate}")
+        if not 0 <= self.slot_loss_rate <= MAX_SLOT_LOSS_RATE:
+            raise ValueError(f"Losses.slot_loss_rate must be from 0 to {MAX_SLOT_LOSS_RATE}, not {self.slot_loss_rate}")
         if not 0 <= self.seed < 1 << 31:
             raise ValueError(f"Losses.seed must be from 0 to 2147483647, not {self.seed}")
         if not 0 <= self.echo_rate <= self.own_rate:
@@ -96,7 +99,7 @@ class Losses:
 
     @staticmethod
     def of(spec: ChipletSpec, seed: int = 0) -> "Losses":
-        """Those that the bit errors of a spec's line cause: exact to second order, see the head of this module."""
+        """Derive the losses from the bit errors of a spec's line: exact to second order, see the head of this module."""
         beats, wavelengths = spec.beats_per_flit, spec.wavelengths_per_port
         echo_bits = SCRAMBLER_BITS * wavelengths
         slot_loss_rate = _any_wrong(8 * spec.flit_bytes + echo_bits, spec.bit_error_rate)
@@ -104,32 +107,32 @@ class Losses:
 
     @property
     def own_rate(self) -> float:
-        """Probability that a slot is lost whatever becomes of the slot before it."""
+        """Give the probability that a slot is lost whatever becomes of the slot before it."""
         return (self.slot_loss_rate - self.echo_rate) / (1 - self.echo_rate)
 
     @property
     def stream(self) -> int:
-        """Which numbers :func:`is_lost` draws."""
+        """Number the stream of chance that :func:`is_lost` draws from."""
         return 2 * self.seed + self.backwards
 
     @property
     def threshold(self) -> int:
-        """Slots of 2^32 that are lost by themselves."""
+        """Count the slots of 2^32 that are lost by themselves."""
         return round(self.own_rate * (1 << 32))
 
     @property
     def echo_threshold(self) -> int:
-        """Of these, those that take the next slot along."""
+        """Count those of them that take the next slot along."""
         return round(self.echo_rate * (1 << 32))
 
     def __call__(self, first_beat: int) -> bool:
-        """Whether the slot that begins with this beat is lost."""
+        """Tell whether the slot that begins with this beat is lost."""
         return bool(is_lost(first_beat, self.stream, self.threshold, self.echo_threshold, self.beats_per_flit))
 
 
 @dataclass(frozen=True)
 class Slots:
-    """Slots of one direction of a link, one after the other; the line carries ``beats`` beats in ``cycles`` cycles.
+    """Times the slots of one direction of a link, whose line carries ``beats`` beats in ``cycles`` cycles.
 
     The line's beats are counted from reset on; ``frame_beat`` is the first one of slot 0, after those of training sets.
     """
@@ -143,26 +146,26 @@ class Slots:
 
     @staticmethod
     def of(spec: ChipletSpec, first_beat_cycle: int = 0, frame_beat: int = 1, line_cycles: int = 0) -> "Slots":
-        """Slots of the link of a spec; the cycles are those of ``LinkTiming``."""
+        """Make the slots of the link of a spec; the cycles are those of ``LinkTiming``."""
         rate = spec.blocks_per_cycle
         return Slots(first_beat_cycle, frame_beat, line_cycles, spec.beats_per_flit, rate.numerator, rate.denominator)
 
     def decided_cycle(self, slot: int) -> int:
-        """Cycle in which it is decided what a slot carries."""
+        """Find the cycle in which it is decided what a slot carries."""
         return self.last_cycle(slot - 1) - self.line_cycles
 
     def last_cycle(self, slot: int) -> int:
-        """Cycle of the last beat of a slot on the line."""
+        """Find the cycle of the last beat of a slot on the line."""
         return beat_cycle(
             self.frame_beat + (slot + 1) * self.beats_per_flit - 1, self.first_beat_cycle, self.beats, self.cycles
         )
 
     def decided_from(self, cycle: int) -> int:
-        """The first slot that is decided in ``cycle`` or later; slot 0 never carries data."""
+        """Find the first slot that is decided in ``cycle`` or later; slot 0 never carries data."""
         beat = first_beat_from(cycle + self.line_cycles, self.first_beat_cycle, self.beats, self.cycles)
         return max(1, -(-(beat + 1 - self.frame_beat) // self.beats_per_flit))
 
     @property
     def longest_cycles(self) -> int:
-        """Cycles of a slot, rounded up."""
+        """Give the cycles of a slot, rounded up."""
         return -(-self.beats_per_flit * self.cycles // self.beats)

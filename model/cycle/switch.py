@@ -1,6 +1,11 @@
-"""The switch in the cycle model: input queues, round-robin arbiters, wormhole packets, credits.
+"""The switch moves packets from input queues to outputs, flit by flit, as round-robin arbiters choose.
 
-What it does is that of ``lightfabric.rtl.switch``, arbiter by arbiter; when it does it comes from ``SwitchTiming``.
+It does what ``lightfabric.rtl.switch`` does, arbiter by arbiter, in the cycles that ``SwitchTiming`` says. Its words:
+
+* *queue*: one virtual channel of a port, of an input or of an output, at ``port * channels + channel``
+* *offer*: the virtual channel whose flit an input puts forward; *wanted*: the inputs that offer one to an output
+* *holder*: the input whose packet has an output queue; no other packet enters until its last flit has passed [wormhole]
+* *turn*: the virtual channel of an input, or the input of an output, that is asked first in the next cycle
 """
 
 import numpy as np
@@ -16,7 +21,7 @@ from lightfabric.model.timing import SwitchTiming
 
 @compiled
 def _offers(now: int, me: Records, index: int, i: Records, o: Records, memory: Records, channels: Channels) -> Records:
-    """For each input the virtual channel it offers, for each output the inputs that want it; heads seen, outputs wanted."""
+    """Let each input offer a virtual channel to an output; returns the heads seen and the outputs wanted, as bits."""
     route, input_turn, _, holder, offer, wanted = memory
     heads, outputs = 0, 0
     for port in range(me.ports):
@@ -25,7 +30,7 @@ def _offers(now: int, me: Records, index: int, i: Records, o: Records, memory: R
         for _ in range(me.channels):
             slot = peek(now, channels, i[index, port * me.channels + channel])
             if slot != NO_FLIT:
-                heads += 1
+                heads += 1  # of all virtual channels: those not offered now must be looked at again
                 output = route[channels.flit[slot].destination]
                 queue = output * me.channels + channel
                 may_enter = holder[queue] < 0 or holder[queue] == port
@@ -42,7 +47,7 @@ def _offers(now: int, me: Records, index: int, i: Records, o: Records, memory: R
 def _send(
     now: int, me: Records, index: int, output: int, i: Records, o: Records, memory: Records, channels: Channels
 ) -> None:
-    """The flit of the next input in turn leaves by an output."""
+    """Send the flit of the next input in turn by an output."""
     _, input_turn, output_turn, holder, offer, wanted = memory
     port = next_in_turn(wanted[output], output_turn[output])
     wanted[output] = 0
@@ -51,6 +56,7 @@ def _send(
     slot = forward(now, channels, i[index, port * me.channels + channel], o[index, queue])
     holder[queue] = -1 if channels.flit[slot].last else port
     output_turn[output] = port + 1 if port + 1 < me.ports else 0
+    # The turn of an input goes on only when its offer is taken, as the RTL's arbiter is told by the grant.
     input_turn[port] = channel + 1 if channel + 1 < me.channels else 0
 
 
@@ -74,12 +80,13 @@ def _step_switch(now: int, awake: Records, state: Records, memories: Records, po
             _send(now, me, index, lowest(outputs), i, o, memory, channels)
             outputs &= outputs - 1
             heads -= 1
+        # With no output wanted every head waits for a credit, of which its Fifo tells.
         if waits and heads > 0:
             wake_at(now, channels, me.block, now + 1)
 
 
 class Switch(Block, step=_step_switch, state={"ports": "i8", "channels": "i8"}):
-    """Input-queued switch; a flit for destination d leaves by output ``routes[d]``.
+    """Moves flits from input queues to outputs; a flit for destination d leaves by output ``routes[d]``.
 
     ``i`` and ``o`` have one Fifo per port and virtual channel, at ``port * virtual_channels + channel``: make them by
     :meth:`input_fifo` and :meth:`output_fifo`. Latency and credit loop are those of ``SwitchTiming``.
@@ -112,11 +119,12 @@ class Switch(Block, step=_step_switch, state={"ports": "i8", "channels": "i8"}):
 
     @staticmethod
     def input_fifo(spec: ChipletSpec, timing: SwitchTiming, producer_cycles: int = 0) -> Fifo:
-        """A channel into a switch from a producer whose flits are valid ``producer_cycles`` after it pushes them."""
+        """Make a channel into a switch from a producer whose flits are valid ``producer_cycles`` after it pushes them."""
         return Fifo(spec.buffer_flits, producer_cycles + timing.credit_cycles)
 
     def output_fifo(self, consumer_cycles: int = 1) -> Fifo:
-        """A channel out of this switch to a consumer that can pop a flit ``consumer_cycles`` after it is valid."""
+        """Make a channel out of this switch to a consumer that pops a flit ``consumer_cycles`` after it is valid."""
+        # The latency of the RTL is split: its queue lies in front of this block, its output register behind it.
         register_cycles = self.timing.latency_cycles - self.timing.credit_cycles
         credit_cycles = self.timing.credit_loop_cycles - register_cycles
         return Fifo(self.spec.buffer_flits, register_cycles + consumer_cycles, credit_cycles)

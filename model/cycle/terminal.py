@@ -1,4 +1,4 @@
-"""The ends of a system: blocks that send given flits at given cycles and that record what arrives."""
+"""Terminals are the ends of a system: blocks that send given flits at given cycles, or record what arrives."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from lightfabric.model.kernel.compiled import Records, compiled
 
 
 def flits(count_flits: int, **fields: ArrayLike) -> Records:
-    """An array of flits with the given fields, the others 0: ``flits(3, packet=range(3), last=True)``."""
+    """Make an array of flits with the given fields, the others 0: ``flits(3, packet=range(3), last=True)``."""
     array = np.zeros(count_flits, FLIT)
     for name, values in fields.items():
         array[name] = values
@@ -54,13 +54,13 @@ class Source(Block, step=_step_source, state={"sent": "i8"}):
             raise ValueError(f"Source.cycles must have {len(self.offered)} entries, as offered has, not {len(self.cycles)}")
 
     def line_trace(self) -> str:
-        """Flits sent so far."""
+        """Show how many flits were sent so far."""
         return f"{self.path} {self.state.sent}"
 
 
 @compiled
 def _open_cycle(now: int, pauses: Records, first: int, length: int) -> int:
-    """First cycle from ``now`` on that a repeated pause pattern leaves open, or NEVER."""
+    """Find the first cycle from ``now`` on that a repeated pause pattern leaves open, or NEVER."""
     if length == 0:
         return now
     for cycle in range(now, now + length):
@@ -117,7 +117,7 @@ class Sink(Block, step=_step_sink, state={"taken": "i8"}):
 
     @property
     def records(self) -> Records:
-        """Flits popped so far, as RECEIVED; ValueError if there were more than ``capacity_flits``."""
+        """Give the flits popped so far, as RECEIVED; ValueError if there were more than ``capacity_flits``."""
         taken = int(self.state.taken)
         if taken > len(self.cycles):
             raise ValueError(f"Sink.capacity_flits must be at least {taken}, not {len(self.cycles)}")
@@ -128,5 +128,5 @@ class Sink(Block, step=_step_sink, state={"taken": "i8"}):
         return records
 
     def line_trace(self) -> str:
-        """Flits taken so far."""
+        """Show how many flits were taken so far."""
         return f"{self.path} {self.state.taken}"

@@ -1,4 +1,4 @@
-"""What every kind of fabric tells the fluid and the cycle model, and how the file of a kind is found."""
+"""Every kind of fabric tells the fluid and the cycle model the same things; here is what, and how a kind is found."""
 
 import math
 from abc import ABC, abstractmethod
@@ -17,7 +17,7 @@ from lightfabric.model.timing import Timing
 
 @dataclass(frozen=True)
 class Fabric(ABC):
-    """A fabric of one kind: its spec, the chiplets on it, and their measured timing.
+    """Knows a fabric of one kind by its spec, the chiplets on it, and their measured timing.
 
     Every rate is payload: a port carries ``port_bytes_per_s`` over the length at hand, an electrical link of g Gb/s the
     same fraction of its raw rate. Every link costs ``link.latency_cycles`` and its length; a chiplet or switch that passes
@@ -31,31 +31,31 @@ class Fabric(ABC):
 
     @property
     def name(self) -> str:
-        """What the study calls the fabric."""
+        """Give the name that the study calls the fabric by."""
         return self.spec.name
 
     @property
     def is_reference(self) -> bool:
-        """Whether the others of a study are compared with this fabric."""
+        """Tell whether the others of a study are compared with this fabric."""
         return False
 
     @cached_property
     def efficiency(self) -> float:
-        """Payload rate of a port, as measured, over its raw line rate; it applies to every link of every fabric."""
+        """Divide the measured payload rate of a port by its raw line rate; it applies to every link of every fabric."""
         if self.timing is None:
             return 1.0
         return port_bytes_per_s(self.chiplet, self.timing) * 8 / (self.chiplet.gbps_per_port * 1e9)
 
     @property
     def slot_loss_rate(self) -> float:
-        """Share of the slots of a line that bit errors spoil."""
+        """Give the share of the slots of a line that bit errors spoil."""
         from lightfabric.model.cycle.slot import Losses
 
         return Losses.of(self.chiplet).slot_loss_rate if self.chiplet.bit_error_rate else 0.0
 
     @cached_property
     def goodput_share(self) -> float:
-        """What bit errors leave of the payload rate of a port over ``reach_m`` of fibre."""
+        """Give what bit errors leave of the payload rate of a port over ``reach_m`` of fibre."""
         if not self.chiplet.bit_error_rate:
             return 1.0
         with_errors, without = (
@@ -66,46 +66,47 @@ class Fabric(ABC):
 
     @abstractmethod
     def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
-        """Links and routes of ``pairs`` for the fluid model; pairs of a GPU with itself are left out. O(pairs x hops).
+        """Make the links and routes of ``pairs`` for the fluid model, but for a GPU with itself. O(pairs x hops).
 
         ``circuits`` is needed by optical fabrics only. ValueError names what does not fit.
         """
 
     @abstractmethod
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling | ElectricalCabling:
-        """What joins the chiplets in the cycle model, the twin of ``network``.
+        """Say what joins the chiplets in the cycle model, the twin of ``network``.
 
         ValueError for more GPUs at a switch than its ports, and where relays could wait for each other in a circle.
         """
 
     @property
     def measured(self) -> Timing:
-        """The timing; ValueError if the RTL has not been measured."""
+        """Give the timing; ValueError if the RTL has not been measured."""
         if self.timing is None:
             raise ValueError("Fabric.timing must be measured before a simulation, not None")
         return self.timing
 
     def crossing_ps(self, propagation_ps: float) -> int:
-        """Latency of a link and of the cable or fibre between its ends."""
+        """Add the latency of a link and of the cable or fibre between its ends."""
         return round(self.measured.link.latency_cycles * self.chiplet.cycle_ps + propagation_ps)
 
     @property
     def switch_ps(self) -> int:
-        """Latency of the switch of a chiplet."""
+        """Give the latency of the switch of a chiplet."""
         return round(self.measured.switch.latency_cycles * self.chiplet.cycle_ps)
 
     def cable_bytes_per_s(self, gbps: float, cable_m: float) -> float:
-        """Payload rate of an electrical link of a raw rate: the fraction that a port has over a cable of this length."""
+        """Give the payload rate of an electrical link: the fraction of its raw rate that a port has over this length."""
         port = port_bytes_per_s(self.chiplet, self.measured, cable_m * CABLE_PS_PER_M)
         return gbps * (port / self.chiplet.gbps_per_port)
 
 
 def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing, propagation_ps: float = 0.0) -> float:
-    """Payload that a port sustains in each direction over a fibre, as the cycle model with the measured timing says.
+    """Give the payload rate that a port sustains over a fibre, as the cycle model with the measured timing says.
 
     A long fibre costs rate where buffers or replay depth are too small for its round trip.
     """
-    from lightfabric.model.cycle.link import sustained_cycles_per_flit  # numba, which an error message need not wait for
+    # Imported here because numba takes a second, which an error message need not wait for.
+    from lightfabric.model.cycle.sustained import sustained_cycles_per_flit
 
     delay_cycles = math.ceil(propagation_ps / chiplet.cycle_ps)
     cycles_per_flit = sustained_cycles_per_flit(chiplet, timing.link, delay_cycles)
@@ -113,10 +114,10 @@ def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing, propagation_ps: float
 
 
 def class_of(spec: FabricSpec, folder: str) -> Any:
-    """The class of a kind of fabric in a folder: ``sip-ring`` is ``SipRing`` of its ``sip_ring.py``."""
+    """Find the class of a kind of fabric in a folder: ``sip-ring`` is ``SipRing`` of its ``sip_ring.py``."""
     return getattr(import_module(f"{folder}.{spec.kind.replace('-', '_')}"), spec.kind.title().replace("-", ""))
 
 
 def fabric_of(spec: FabricSpec, chiplet: ChipletSpec, timing: Timing | None = None) -> Fabric:
-    """The fabric that a spec describes, with these chiplets."""
+    """Make the fabric that a spec describes, with these chiplets."""
     return class_of(spec, __package__ or "")(spec, chiplet, timing)

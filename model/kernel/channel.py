@@ -1,6 +1,13 @@
-"""Channels of the cycle kernel: what compiled blocks do with them, and the objects that ports are bound to.
+"""Channels carry flits and signals between blocks: what compiled blocks do with them, and what ports are bound to.
 
-Everything a block does in cycle t is seen by others in t + 1 or later. See docs/kernel.md.
+Everything a block does in cycle t is seen by others in t + 1 or later. See docs/kernel.md. The words:
+
+* *place*: where a flit lies in ``channels.flit``, from its first push to its last pop
+* *slot*: an entry of a Fifo's ring: a place and a cycle
+* *tail*, *head*, *returned*: flits ever pushed, popped, and popped with the credit back at the producer
+* *visible*: from that cycle on a flit can be popped; *credit*: the room of a popped flit, on its way to the producer
+* *starved*: the producer found no room and no credit under way, so the next pop is to wake it
+* *edge*: a cycle in which a block with a clock of its own may be stepped
 """
 
 from dataclasses import dataclass, field
@@ -13,8 +20,8 @@ from lightfabric.model.kernel.compiled import Records, compiled, record
 
 NEVER = 1 << 62
 """A cycle that does not come: asleep until a channel wakes the block."""
-MOST = 1 << 20
-"""Flits of depth, and cycles of latency, of a Fifo."""
+MAX_FIFO = 1 << 20
+"""A Fifo has at most so many flits of depth, and so many cycles of latency."""
 NO_FLIT = -1
 """What ``peek`` answers when nothing can be popped."""
 FLIT = record(payload="i8", injected_cycle="i8", packet="i4", source="i4", destination="i4", virtual_channel="i2", last="?")
@@ -33,7 +40,7 @@ TIMER = record(alarm_cycle="i8", period_cycles="i4", phase_cycles="i4", flag="i4
 
 
 class Channels(NamedTuple):
-    """All channels and the calendar of one system, as flat arrays: what compiled code works on.
+    """Holds all channels and the calendar of one system as flat arrays, which compiled code works on.
 
     ``flit`` is for blocks, at the places that ``peek``, ``pop`` and ``push`` return; the rest is for this module and the
     kernel. Per Fifo, the producer writes tail and returned, the consumer head; counters only grow and ``counter & mask`` is
@@ -61,9 +68,9 @@ class Channels(NamedTuple):
 
 
 def end_cycle(channels: Channels) -> int:
-    """The first cycle in which what a block pushes or pops may no longer fit a slot."""
+    """Find the first cycle in which what a block pushes or pops may no longer fit a slot."""
     flit_bits = int(channels.fifo["flit_bits"].max(initial=0))
-    return (1 << 62 - flit_bits) - MOST
+    return (1 << 62 - flit_bits) - MAX_FIFO
 
 
 @compiled
@@ -75,7 +82,7 @@ def _mark(channels: Channels, cycle: int, flag: int) -> None:
 
 @compiled
 def _edge_cycle(timer: Records, cycle: int) -> int:
-    """The first clock edge from ``cycle`` on."""
+    """Find the first clock edge of a block from ``cycle`` on."""
     if timer.period_cycles > 1:
         return cycle + (timer.phase_cycles - cycle) % timer.period_cycles
     return cycle
@@ -102,9 +109,10 @@ def _announce(channels: Channels, this: Records, cycle: int) -> None:
 
 @compiled
 def arrivals(now: int, channels: Channels, first_word: int) -> int:
-    """For a block that ``sees_arrivals``, the word ``me.first_word + n // 64``: bit n % 64 for the n-th of its Fifo inputs.
+    """Read which inputs of a block that ``sees_arrivals`` have a new flit: bit n % 64 of word ``first_word + n // 64``.
 
-    It is 1 in the step in which a flit comes to be at the head of the Fifo and can be popped. Bits beyond the last input
+    ``first_word`` is ``me.first_word`` and on, n counts the Fifo inputs. A bit is 1 in the step in which a flit comes to be
+    at the head of the Fifo and can be popped. Bits beyond the last input
     have no meaning.
     """
     return channels.wheel_words[now & (channels.wheel.shape[0] - 1), first_word]
@@ -127,7 +135,7 @@ def _slot(this: Records, count: int) -> int:
 
 @compiled
 def slot_cycle(channels: Channels, this: Records, count: int) -> int:
-    """The cycle in the slot of the ``count``-th flit of a Fifo: visible from, or credit back."""
+    """Read the cycle in the slot of the ``count``-th flit of a Fifo: visible from, or credit back."""
     return channels.slot[_slot(this, count)] >> this.flit_bits
 
 
@@ -143,7 +151,7 @@ def _fill_slot(channels: Channels, this: Records, count: int, cycle: int, flit: 
 
 @compiled
 def peek(now: int, channels: Channels, fifo: int) -> int:
-    """Place of the flit that can be popped now, or NO_FLIT."""
+    """Find the place of the flit that can be popped now, or NO_FLIT."""
     this = channels.fifo[fifo]
     if this.head < this.tail and slot_cycle(channels, this, this.head) <= now:
         return _slot_flit(channels, this, this.head)
@@ -152,28 +160,28 @@ def peek(now: int, channels: Channels, fifo: int) -> int:
 
 @compiled
 def head_slot(channels: Channels, fifo: int) -> int:
-    """Where in ``channels.slot`` the next flit to be popped is, for ``touch``."""
+    """Find where in ``channels.slot`` the next flit to be popped is, for ``touch``."""
     this = channels.fifo[fifo]
     return _slot(this, this.head)
 
 
 @compiled
 def tail_slot(channels: Channels, fifo: int) -> int:
-    """Where in ``channels.slot`` the next flit is pushed, for ``touch``."""
+    """Find where in ``channels.slot`` the next flit will be pushed, for ``touch``."""
     this = channels.fifo[fifo]
     return _slot(this, this.tail)
 
 
 @compiled
 def head_flit(channels: Channels, fifo: int) -> int:
-    """Place of the next flit to be popped, visible or not; of any flit if there is none."""
+    """Find the place of the next flit to be popped, visible or not; of any flit if there is none."""
     this = channels.fifo[fifo]
     return _slot_flit(channels, this, this.head)
 
 
 @compiled
 def holds_packet(now: int, channels: Channels, fifo: int) -> bool:
-    """Whether the last flit of the packet at the head can be seen, too."""
+    """Tell whether the last flit of the packet at the head can be seen, too."""
     this = channels.fifo[fifo]
     for place in range(this.head, this.tail):
         if slot_cycle(channels, this, place) > now:
@@ -188,6 +196,7 @@ def _take(now: int, channels: Channels, fifo: int) -> int:
     """Take the flit that ``peek`` found out of a Fifo, not out of its place."""
     this = channels.fifo[fifo]
     flit = _slot_flit(channels, this, this.head)
+    # The slot serves twice: until the credit is back, it tells the producer the cycle of that.
     _fill_slot(channels, this, this.head, now + this.credit_cycles, 0)
     this.head += 1
     if this.starved:
@@ -212,14 +221,15 @@ def pop(now: int, channels: Channels, fifo: int) -> int:
 
 @compiled
 def has_space(now: int, channels: Channels, fifo: int) -> bool:
-    """Whether the producer can push now. One that cannot is stepped again when the next credit returns."""
+    """Tell whether the producer can push now. One that cannot is stepped again when the next credit returns."""
+    # Credits are counted only when those counted before do not suffice: that spares reading slots in most cycles.
     this = channels.fifo[fifo]
     return this.tail - this.returned < this.depth or free_space(now, channels, fifo) > 0
 
 
 @compiled
 def free_space(now: int, channels: Channels, fifo: int) -> int:
-    """Flits that the producer can push now. One that finds 0 is stepped again when the next credit returns."""
+    """Count the flits that the producer can push now. One that finds 0 is stepped when the next credit returns."""
     this = channels.fifo[fifo]
     while this.returned < this.head and slot_cycle(channels, this, this.returned) <= now:
         this.returned += 1
@@ -248,6 +258,7 @@ def push_later(now: int, channels: Channels, fifo: int, visible_cycle: int) -> i
     ``visible_cycle`` is from ``now + 1`` to ``now + latency_cycles`` and not before that of the flit ahead. The flit takes
     its space now. Otherwise as :func:`push`.
     """
+    # There are as many places as slots, so an empty slot means an unused place: no check is needed.
     channels.unused_count[0] -= 1
     flit = channels.unused[channels.unused_count[0]]
     _put(channels, fifo, visible_cycle, flit)
@@ -266,6 +277,7 @@ def push(now: int, channels: Channels, fifo: int) -> int:
 @compiled
 def forward(now: int, channels: Channels, taken: int, given: int) -> int:
     """Pop from one Fifo, push the same flit to another, return its place, which is the same."""
+    # The flit itself is not moved: that halves the memory traffic of switches and routers.
     flit = _take(now, channels, taken)
     _put(channels, given, now + channels.fifo[given].latency_cycles, flit)
     return flit
@@ -273,7 +285,7 @@ def forward(now: int, channels: Channels, taken: int, given: int) -> int:
 
 @compiled
 def read(now: int, channels: Channels, signal: int) -> int:
-    """Value of a Signal: the last one written before this cycle."""
+    """Read a Signal: the last value written before this cycle."""
     this = channels.signal[signal]
     if this.written_cycle < now:
         return this.written
@@ -283,6 +295,7 @@ def read(now: int, channels: Channels, signal: int) -> int:
 @compiled
 def write(now: int, channels: Channels, signal: int, value: int) -> None:
     """Give a Signal a value from ``now + 1`` on; the last write of a cycle holds. A change wakes the readers."""
+    # The first write of a cycle keeps what readers of this cycle still see, whether they are stepped before or after.
     this = channels.signal[signal]
     if this.written_cycle < now:
         this.value = this.written
@@ -295,7 +308,7 @@ def write(now: int, channels: Channels, signal: int, value: int) -> None:
 
 @dataclass(eq=False, slots=True)
 class Channel:
-    """What ports are bound to. ``path`` is its name in the hierarchy, or the names of its ends."""
+    """Joins the ports bound to it. ``path`` is its name in the hierarchy, or the names of its ends."""
 
     path: str = field(default="", init=False)
     index: int = field(default=-1, init=False)
@@ -303,7 +316,7 @@ class Channel:
 
 @dataclass(eq=False, slots=True)
 class Fifo(Channel):
-    """A queue of flits with one producer and one consumer, and credits.
+    """Queues flits from one producer to one consumer, with credits.
 
     A push in cycle t can be popped from ``t + latency_cycles`` on; a pop in cycle t gives its space back to the producer in
     ``t + credit_cycles``. Flits in flight occupy space, so the rate is at most
@@ -316,12 +329,12 @@ class Fifo(Channel):
 
     def __post_init__(self) -> None:
         for name in ("depth", "latency_cycles", "credit_cycles"):
-            if not 1 <= getattr(self, name) <= MOST:
-                raise ValueError(f"Fifo.{name} must be from 1 to {MOST}, not {getattr(self, name)}")
+            if not 1 <= getattr(self, name) <= MAX_FIFO:
+                raise ValueError(f"Fifo.{name} must be from 1 to {MAX_FIFO}, not {getattr(self, name)}")
 
 
 @dataclass(eq=False, slots=True)
 class Signal(Channel):
-    """A 64-bit value with at most one writer and any number of readers: written in cycle t, read from t + 1 on."""
+    """Carries a 64-bit value from at most one writer to any number of readers: written in t, read from t + 1 on."""
 
     initial: int = 0

@@ -1,1 +1,1 @@
-"""Networks of routers under synthetic traffic, on the cycle kernel."""
+"""Networks of routers carry synthetic traffic here, on the cycle kernel."""

@@ -1,4 +1,4 @@
-"""A synthetic-traffic experiment: a network of routers and clients, run until what was measured has arrived."""
+"""An experiment runs a network of routers under synthetic traffic until all that was measured has arrived."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from lightfabric.model.router.router import Allocator, Router, Switching
 from lightfabric.model.router.topology import End, Topology, port_table
 
 CONFIDENT = 1.96
-"""Standard deviations of a 95 % interval; batches are many enough for it."""
+"""A 95 % interval has so many standard deviations to each side; batches are many enough for it."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured. Latencies are in cycles, from the creation of a packet to its last flit.
+    """Holds what an experiment measured. Latencies are in cycles, from the creation of a packet to its last flit.
 
     ``latency_cycles`` is None, and ``drained`` False, if packets had not arrived in time: the network is saturated.
     ``link_load`` is in flits per cycle for each edge of the topology, both ways.
@@ -36,7 +36,7 @@ class Result:
     link_load: NDArray[np.float64]
 
     def percentiles(self, wanted: Sequence[int]) -> dict[str, int] | None:
-        """Latencies that so many per cent of the packets do not exceed, of a histogram that ends at ``BINS``."""
+        """Find latencies that so many per cent of the packets do not exceed, of a histogram that ends at ``BINS``."""
         total: NDArray[np.int64] = np.cumsum(self.histogram)
         if not self.drained or total[-1] == 0:
             return None
@@ -44,7 +44,7 @@ class Result:
 
 
 class Network:
-    """The system of one experiment: ``routers`` and ``clients``, elaborated."""
+    """Builds and runs the system of one experiment, of ``routers`` and ``clients``."""
 
     def __init__(
         self,
@@ -60,6 +60,7 @@ class Network:
             raise ValueError(f"buffer must be at least {traffic.packet_flits}, a packet, to store it, not {depth_flits}")
         self.topology, self.traffic = topology, traffic
         routers, nodes = len(topology.ends), topology.nodes
+        # xorshift must not start at 0, and a signed word has 63 bits.
         seeds = np.random.SeedSequence(seed).generate_state(routers + nodes, np.uint64) >> np.uint64(1) | np.uint64(1)
         fixed = destinations(traffic.pattern, *topology.digits, nodes)
         self.routers = [
@@ -102,6 +103,7 @@ class Network:
         """
         traffic = self.traffic
         while self.system.now < traffic.end_cycle or not (self._drained() or self.system.now >= most_cycles):
+            # Clients go on sending, so idleness never ends a run: a batch without any step is what a deadlock looks like.
             steps, most = self.system.statistics.steps, max(most_cycles, traffic.end_cycle)
             self.system.run(min(self.system.now + traffic.batch_cycles, most))
             if self.system.statistics.steps == steps:
@@ -109,6 +111,7 @@ class Network:
         batches = np.array([client.batches for client in self.clients])
         packets, latency, hops = (batches[name].sum(axis=0).astype(float) for name in ("packets", "latency", "hops"))
         drained, some = self._drained(), packets[packets > 0]
+        # Latencies of packets that follow each other are correlated, the means of long batches hardly [batch means].
         means = latency[packets > 0] / some
         interval = CONFIDENT * float(np.std(means, ddof=1)) / sqrt(len(means)) if len(means) > 1 else None
         measured_cycles = traffic.end_cycle - traffic.warm_up_cycles
@@ -128,7 +131,7 @@ class Network:
 
     @property
     def flit_hops(self) -> int:
-        """Flits that have passed a router, until now."""
+        """Count the flits that have passed a router until now, at each anew."""
         return sum(int(router.state.flit_hops) for router in self.routers)
 
     def _drained(self) -> bool:
@@ -145,5 +148,5 @@ class Network:
         return np.array(carried, float).reshape(-1, 2) / max(1, self.system.now)
 
     def _output(self, end: End, channel: int) -> int:
-        """Index of a Fifo at an output."""
+        """Find the index of the Fifo at an output."""
         return self.routers[end.router].o[end.port * self.channels + channel].bound[0].index

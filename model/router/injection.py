@@ -1,4 +1,4 @@
-"""Synthetic traffic: clients of a network that send packets by chance and keep account of those that arrive."""
+"""Clients inject synthetic traffic: they send packets by chance and keep account of those that arrive."""
 
 from dataclasses import dataclass
 from math import log, log1p
@@ -11,24 +11,24 @@ from lightfabric.model.kernel.bitset import lowest, one_bit
 from lightfabric.model.kernel.block import Block, Inputs, Memory, Outputs
 from lightfabric.model.kernel.channel import Channels, Fifo, arrivals, has_space, pop, push, wake_at
 from lightfabric.model.kernel.compiled import Records, compiled, record
-from lightfabric.model.router.router import CROSSES
+from lightfabric.model.router.route import CROSSES
 
 Pattern = Literal["uniform", "transpose", "neighbour", "tornado", "bit-complement", "hot-spot"]
 PATTERNS: tuple[Pattern, ...] = get_args(Pattern)
 HOT_SHARE = 0.1
-"""Of the packets of hot-spot traffic, to node 0; the others are uniform."""
+"""This share of the packets of hot-spot traffic goes to node 0; the others are uniform."""
 
 INJECTION_CYCLES = 2
-"""From a client to its router, and for a place there to be the client's again: as in BookSim2."""
+"""A flit takes so long from a client to its router, and its place there to be the client's again: as in BookSim2."""
 BINS = 2048
-"""Of the histogram of latencies, a cycle each; the last one has all that took longer."""
+"""The histogram of latencies has so many bins, a cycle each; the last one has all that took longer."""
 
 _BATCH = record(packets="i8", latency="i8", hops="i8")
 """Packets created in a part of the measurement that have arrived, and their sums."""
 
 
 def destinations(pattern: Pattern, k: int, n: int, nodes: int) -> NDArray[np.int64] | None:
-    """Where each node sends to; None if by chance. ValueError if the pattern needs other numbers of nodes.
+    """Tell where each node sends to; None if by chance. ValueError if the pattern needs other numbers of nodes.
 
     Neighbour and tornado are digit by digit in base ``k``, transpose and bit complement on the bits of the node's number
     [Dally, Towles, Principles and Practices of Interconnection Networks, table 3.1].
@@ -55,8 +55,9 @@ def destinations(pattern: Pattern, k: int, n: int, nodes: int) -> NDArray[np.int
 
 @compiled
 def _random(me: Records) -> float:
-    """From 0 to 1, never 0; xorshift64 [Marsaglia, Journal of Statistical Software 8 (14), 2003]."""
+    """Draw a number between 0 and 1, never 0, by xorshift64 [Marsaglia, Journal of Statistical Software 8 (14), 2003]."""
     me.random ^= me.random << 13
+    # The shift of a signed word repeats its sign: the mask makes it the shift of an unsigned one.
     me.random ^= (me.random >> 7) & ((1 << 57) - 1)
     me.random ^= me.random << 17
     return ((me.random >> 11 & (1 << 53) - 1) + 0.5) * 2.0**-53
@@ -64,14 +65,15 @@ def _random(me: Records) -> float:
 
 @compiled
 def _create_next(me: Records) -> None:
-    """When the next packet is created: geometric gaps are Bernoulli trials, one per cycle."""
+    """Decide when the next packet is created: geometric gaps are Bernoulli trials, one per cycle."""
+    # One logarithm per packet instead of a trial per cycle lets the block sleep in between.
     gap_cycles = 0.0 if me.log_miss == 0 else log(_random(me)) / me.log_miss
     me.created_cycle += 1 + int(min(gap_cycles, 1e15))
 
 
 @compiled
 def _begin(me: Records, fixed: Records) -> None:
-    """Destination and virtual channel of the next packet."""
+    """Choose destination and virtual channel of the next packet."""
     if me.fixed_count > 0:
         me.destination = fixed[me.fixed_start]
     elif me.hot_share > 0 and _random(me) < me.hot_share:
@@ -84,8 +86,9 @@ def _begin(me: Records, fixed: Records) -> None:
 
 @compiled
 def _send(now: int, me: Records, index: int, o: Records, memory: Records, channels: Channels) -> None:
-    """A flit, if it is time and there is room."""
+    """Send a flit, if it is time and there is room."""
     fixed, _, _ = memory
+    # The first packet is created here and not in the constructor: chance is drawn in compiled code only.
     if me.created_cycle < 0:
         _create_next(me)
     if me.left == 0:
@@ -94,6 +97,7 @@ def _send(now: int, me: Records, index: int, o: Records, memory: Records, channe
             return
         _begin(me, fixed)
         me.measured += me.first_cycle <= me.created_cycle < me.end_cycle
+    # The queue of packets has no end: the creation goes on in time while this one waits, so latency counts the wait.
     if not has_space(now, channels, o[index, me.channel]):
         return
     flit = channels.flit[push(now, channels, o[index, me.channel])]
@@ -135,7 +139,7 @@ def _step_client(now: int, awake: Records, state: Records, memory: Records, port
 
 @dataclass(frozen=True)
 class Traffic:
-    """What the clients send, and when it is measured.
+    """Says what the clients send, and when it is measured.
 
     ``load`` is in flits per node and cycle. Packets created in ``batches`` times ``batch_cycles`` after ``warm_up_cycles``
     are measured; the clients go on sending after that.
@@ -150,7 +154,7 @@ class Traffic:
 
     @property
     def end_cycle(self) -> int:
-        """The first cycle that is not measured."""
+        """Give the first cycle that is not measured any more."""
         return self.warm_up_cycles + self.batches * self.batch_cycles
 
 
@@ -162,7 +166,7 @@ _STATE = {**dict.fromkeys(_COUNTS.split(), "i8"), "log_miss": "f8", "hot_share":
 
 
 class Client(Block, step=_step_client, sees_arrivals=True, state=_STATE):
-    """A node: packets by Bernoulli trials into an endless queue, from it a flit per cycle at most; takes all that comes.
+    """Sends packets, made by Bernoulli trials, from an endless queue, a flit per cycle at most; takes all that comes.
 
     Latency is from the creation of a packet to its last flit. ``i`` and ``o`` have one Fifo per virtual channel, which
     packets take in turn. ``accepted`` counts the flits that came while it was measured, ``measured`` the packets created.
@@ -201,5 +205,5 @@ class Client(Block, step=_step_client, sees_arrivals=True, state=_STATE):
 
     @staticmethod
     def output_fifo(depth: int) -> Fifo:
-        """The queue of one virtual channel at the router of a client, and the channel to it."""
+        """Make the queue of one virtual channel at the router of a client, and the channel to it."""
         return Fifo(depth, INJECTION_CYCLES, INJECTION_CYCLES)

@@ -1,4 +1,4 @@
-"""Looking ahead of routers: what the next ones will read is fetched into the cache while others are stepped.
+"""Prefetching looks ahead: what the next routers will read comes into the cache while others are stepped.
 
 Of many routers the state does not fit the caches, and each queue leads to a Fifo, that to a place, that to another Fifo:
 one after the other the misses would cost more than the work. No result depends on it.
@@ -11,7 +11,7 @@ from lightfabric.model.kernel.compiled import Records, compiled, page, record, t
 GLIMPSE = record(queue="i4", taken="i4", given="i4", route_start="i4", is_active="?")
 """A queue that is looked at before its router is stepped. Each router has one; those of the first form a ring."""
 GLIMPSES, LOOK_AHEAD = 16, 8
-"""Of the ring, a power of two, and how many routers ahead it begins."""
+"""The ring has so many entries, a power of two, and begins so many routers ahead."""
 MANY = 128
 """Routers awake from which the caches near the processor do not hold them. Where they do, to look ahead costs a fifth."""
 
@@ -20,7 +20,7 @@ MANY = 128
 def look_ahead(
     now: int, me: Records, index: int, i: Records, memories: Records, glimpses: Records, channels: Channels, seen: int
 ) -> int:
-    """Fetch what the queues with a flit need into the cache, in three steps as each tells where the next is.
+    """Fetch what queues with a flit need into the cache, in three steps, as each step tells where the next one reads.
 
     The later steps are for queues seen a while before, when what they read has come. ``seen`` queues in this cycle.
     """
@@ -36,6 +36,7 @@ def look_ahead(
             glimpse.route_start, glimpse.is_active = me.route_start, here.active >> number & 1
             touch(queues, glimpse.queue)
             touch(channels.fifo, glimpse.taken)
+            # Half a ring later the queue has come, and a whole ring later its Fifos, without a wait for either.
             _look_at_fifos(glimpses[seen + GLIMPSES // 2 & GLIMPSES - 1], queues, channels)
             _look_at_places(glimpses[seen + 1 & GLIMPSES - 1], memories[2][0], channels)
             seen += 1

@@ -1,4 +1,4 @@
-"""Networks of routers by name: who is joined to whom, and the routes, as the tables that ``model.router.router`` reads."""
+"""A topology says which routers are joined, and the routes, as the tables that ``model.router.route`` reads."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,16 +7,17 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.router.router import MOST_PORTS, either_way, way
+from lightfabric.model.router.route import either_way, way
+from lightfabric.model.router.router import MAX_PORTS
 
 Name = Literal["mesh", "torus", "ring", "crossbar", "fat-tree", "dragonfly"]
 NAMES: tuple[Name, ...] = get_args(Name)
-MOST_NODES = 1 << 14
+MAX_NODES = 1 << 14
 
 
 @dataclass(frozen=True)
 class End:
-    """One end of an edge: port of a router, and what :class:`Router` wants to know of a port."""
+    """Is one end of an edge: a port of a router, and what :class:`Router` is told about a port."""
 
     router: int
     port: int
@@ -27,7 +28,7 @@ class End:
 
 @dataclass
 class Topology:
-    """Routers joined by edges that carry both ways, nodes at routers, and for each router the entry of each node.
+    """Joins routers by edges that carry both ways, with nodes at routers and a route from each router to each node.
 
     ``digits`` are the base and the number of digits of a node's number by which traffic patterns go.
     """
@@ -40,17 +41,17 @@ class Topology:
     route: NDArray[np.int16] = field(default_factory=lambda: np.zeros((0, 0), np.int16))
 
     def add_routers(self, count: int) -> None:
-        """Routers without ports."""
+        """Add routers that have no ports yet."""
         self.ends += [[] for _ in range(count)]
 
     def join(self, a: int, b: int, *, group: int = -1, raises: int = 0, split: int = 0) -> tuple[int, int]:
-        """An edge between two routers; its port at each."""
+        """Join two routers by an edge and return its port at each."""
         ends = self._end(a, group, raises, split), self._end(b, group, raises, split)
         self.edges.append(ends)
         return ends[0].port, ends[1].port
 
     def attach(self, router: int) -> int:
-        """The next node, at a router; its port there."""
+        """Attach the next node to a router and return its port there."""
         self.node_ends.append(self._end(router, -1, 0, 0))
         return self.node_ends[-1].port
 
@@ -61,7 +62,7 @@ class Topology:
 
 
 def topology(name: Name, k: int, n: int) -> Topology:
-    """A network by name and size.
+    """Build a network by its name and size.
 
     * mesh, torus: ``k`` routers in each of ``n`` dimensions, a node at each
     * ring: a torus of one dimension
@@ -80,8 +81,8 @@ def topology(name: Name, k: int, n: int) -> Topology:
     sizes = {"mesh": (k**n, 2 * n + 1), "torus": (k**n, 2 * n + 1), "ring": (k, 3), "crossbar": (k, k)}
     sizes |= {"fat-tree": (k**n, 2 * k), "dragonfly": (2 * k * k * (2 * k * k + 1), 4 * k - 1)}
     nodes, ports = sizes[name]
-    if nodes > MOST_NODES or ports > MOST_PORTS:
-        most = f"at most {MOST_NODES} nodes and {MOST_PORTS} ports"
+    if nodes > MAX_NODES or ports > MAX_PORTS:
+        most = f"at most {MAX_NODES} nodes and {MAX_PORTS} ports"
         raise ValueError(f"k must be such that a {name} has {most}, not {k}: {nodes} nodes and {ports} ports")
     if name == "crossbar":
         return _crossbar(k)
@@ -93,7 +94,11 @@ def topology(name: Name, k: int, n: int) -> Topology:
 
 
 def _grid(k: int, n: int, *, wraps: bool) -> Topology:
-    """Dimension order. On a torus a packet that will cross the edge of a dimension is told so where it enters that."""
+    """Build a grid with routes in the order of its dimensions, joined at its edges if it ``wraps``.
+
+    On a torus a packet that will cross the edge of a dimension is told so where it enters that: on the upper half of the
+    virtual channels it cannot wait for itself around the ring [Dally, Seitz, 1987].
+    """
     nodes = k**n
     made = Topology(nodes, (k, n))
     made.add_routers(nodes)
@@ -122,6 +127,7 @@ def _direction(here: int, there: int, k: int, up: int, down: int, wraps: bool) -
     if not wraps:
         return way(up if there > here else down)
     ahead, upwards, downwards = (there - here) % k, (up, there < here), (down, there > here)
+    # Half way round both ways are as short: a fixed choice would load one direction of the ring more than the other.
     if 2 * ahead == k:
         return either_way(upwards, downwards)
     return way(*(upwards if 2 * ahead < k else downwards))
@@ -135,7 +141,7 @@ def _crossbar(k: int) -> Topology:
 
 
 def _fat_tree(k: int, n: int) -> Topology:
-    """Level 0 has the nodes; a router differs from those above it in the digit of its level.
+    """Build a fat tree: level 0 has the nodes, and a router differs from those above it in the digit of its level.
 
     Upwards the destination's digit of that level chooses the port, so that packets for one node meet early.
     """
@@ -163,9 +169,9 @@ def _fat_tree(k: int, n: int) -> Topology:
 
 
 def _dragonfly(k: int) -> Topology:
-    """Minimal routes: to the router with the edge to the group, over it, to the router of the node.
+    """Build a dragonfly with minimal routes: to the router with the edge to the group, over it, to that of the node.
 
-    Behind a global edge packets use the upper virtual channels of local edges.
+    Behind a global edge packets use the upper virtual channels of local edges, so that no circle of waiting closes.
     """
     wide = 2 * k
     groups = wide * k + 1
@@ -181,6 +187,7 @@ def _dragonfly(k: int) -> Topology:
     for group in range(groups):
         for number in range(groups - 1):
             other = (group + number + 1) % groups
+            # Each pair of groups has one edge: the number-th one of a group is the last but number-th one of the other.
             if group < other:
                 a, b = group * wide + number // k, other * wide + (groups - 2 - number) // k
                 ports = made.join(a, b, raises=1)
@@ -201,5 +208,5 @@ def _numbers(count: int) -> NDArray[np.int64]:
 
 
 def port_table(ends: Sequence[End]) -> dict[str, list[int]]:
-    """What ``Router`` wants to know of its ports."""
+    """Table what ``Router`` is told about its ports."""
     return {name: [getattr(end, name) for end in ends] for name in ("group", "raises", "split")}

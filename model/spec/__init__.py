@@ -1,4 +1,4 @@
-"""The description of a system: chiplet, accelerator, job and fabrics, frozen, with the unit in every name.
+"""Specs describe a system: chiplet, accelerator, job and fabrics, frozen, with the unit in every name.
 
 Every spec checks itself when it is made and raises ``SpecError``: owner and field, what it must be, what it is. Values that
 follow from others are properties.

@@ -1,4 +1,4 @@
-"""The GPU as the cost model sees it, and those that have a name."""
+"""An accelerator is a GPU as the cost model sees it; some have a name."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,7 +10,7 @@ Precision = Literal["fp32", "tf32", "fp16", "bf16", "fp8"]
 
 @dataclass(frozen=True)
 class AcceleratorSpec:
-    """A GPU as the cost model sees it: dense peak rates, memory and memory bandwidth.
+    """Describes a GPU as the cost model sees it: dense peak rates, memory and memory bandwidth.
 
     ``matmul_fraction`` of a peak is the highest rate that large matrix products were seen to reach. Each of
     ``multiprocessors`` works off one tile of a product at a time; 0 stands for so many that none is ever idle.
@@ -39,7 +39,7 @@ class AcceleratorSpec:
                 require_positive(self, name)
 
     def peak_flops(self, precision: Precision) -> float:
-        """Peak rate in flop/s; SpecError if the accelerator does not have that precision."""
+        """Give the peak rate in flop/s; SpecError if the accelerator does not have that precision."""
         tflops = getattr(self, f"{precision}_tflops")
         if tflops is None:
             raise SpecError("AcceleratorSpec", f"{precision}_tflops", f"given for a job in {precision}", "left out")

@@ -1,4 +1,4 @@
-"""The optical-I/O chiplet: what the RTL is built from, and what follows from it."""
+"""A spec of the optical-I/O chiplet says what the RTL is built from, and what follows from that."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ SLOWEST_CYCLES_PER_BLOCK = 4
 
 @dataclass(frozen=True)
 class ChipletSpec:
-    """One optical-I/O chiplet: the hardware that ``lightfabric.rtl`` builds.
+    """Describes one optical-I/O chiplet, the hardware that ``lightfabric.rtl`` builds.
 
     A port is one fibre pair carrying ``wavelengths_per_port`` wavelengths in each direction. The packet interface
     sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``. A transmitter keeps
@@ -50,7 +50,7 @@ class ChipletSpec:
     CRC_BYTES: ClassVar[int] = 4
     BLOCK_BYTES: ClassVar[int] = 8
     BLOCK_BITS_ON_LINE: ClassVar[int] = 66
-    MOST_OUTSTANDING_FLITS: ClassVar[int] = 127
+    MAX_OUTSTANDING_FLITS: ClassVar[int] = 127
     """So that sequences modulo 255 tell old flits from new ones [UCIe 1.1, retry]."""
     LOOP_CYCLES: ClassVar[int] = 20
     """What the pipelines of both ends take of a round trip at most; a test compares it with the measured ones."""
@@ -61,7 +61,7 @@ class ChipletSpec:
         require_between(self, 1, 32, "ports")
         require_between(self, 1, 32, "wavelengths_per_port")
         require_between(self, 1, 8, "virtual_channels")
-        require_between(self, 1, self.MOST_OUTSTANDING_FLITS, "buffer_flits")
+        require_between(self, 1, self.MAX_OUTSTANDING_FLITS, "buffer_flits")
         require_positive(self, "wavelength_gbps", "core_clock_mhz", "reach_m")
         require_between(self, 0, self.MAX_BIT_ERROR_RATE, "bit_error_rate")
         require(self, "flit_bytes", self.flit_bytes in (64, 128, 256), "64, 128 or 256")
@@ -88,10 +88,11 @@ class ChipletSpec:
         self._require_replay_depth()
 
     def _require_replay_depth(self) -> None:
-        most, least = self.MOST_OUTSTANDING_FLITS, self.round_trip_flits
+        most, least = self.MAX_OUTSTANDING_FLITS, self.round_trip_flits
         spare_cycles = float((most - self.LOOP_SLOTS) * self.slot_cycles) - self.LOOP_CYCLES
         reach_m = spare_cycles / 2 * self.cycle_ps / FIBRE_PS_PER_M
         require(self, "reach_m", least <= most, f"at most {reach_m:.4g}, so that a round trip holds at most {most} flits")
+        # The spec is frozen, yet 0 stands for a depth that follows from other fields: it is filled in before anyone sees it.
         if self.replay_flits == 0:
             object.__setattr__(self, "replay_flits", least)
         must_be = f"0 or from {least}, the flits of a round trip over reach_m, to {most}"
@@ -99,64 +100,65 @@ class ChipletSpec:
 
     @property
     def payload_bytes(self) -> int:
-        """Client bytes in a full flit: all but header and CRC."""
+        """Count the client's bytes in a full flit: all but header and CRC."""
         return self.flit_bytes - self.HEADER_BYTES - self.CRC_BYTES
 
     @property
     def beat_bytes(self) -> int:
-        """Bytes sent at once over all wavelengths of a port, before 64b/66b coding."""
+        """Count the bytes sent at once over all wavelengths of a port, before 64b/66b coding."""
         return self.wavelengths_per_port * self.BLOCK_BYTES
 
     @property
     def beats_per_flit(self) -> int:
-        """Beats that a flit occupies on the line."""
+        """Count the beats that a flit occupies on the line."""
         return self.flit_bytes // self.beat_bytes
 
     @property
     def client_bytes(self) -> int:
-        """Bytes of a word of the client's stream: a beat, or the payload of a flit that is sent as a single beat."""
+        """Count the bytes of a word of the client's stream: a beat, or the payload of a flit sent as a single beat."""
         return min(self.beat_bytes, self.payload_bytes)
 
     @property
     def blocks_per_cycle(self) -> Fraction:
-        """Blocks per core clock cycle on each wavelength, at most 1: line rate / 66 bits / clock, within 5e-5."""
+        """Give the blocks per core clock cycle on each wavelength, at most 1: line rate / 66 bits / clock, within 5e-5."""
+        # A small denominator keeps the rhythm of the line short: the RTL counts it, and benches see all of its phases.
         exact = Fraction(self.wavelength_gbps) * 1000 / (self.BLOCK_BITS_ON_LINE * Fraction(self.core_clock_mhz))
         return exact if exact > 1 else exact.limit_denominator(128)
 
     @property
     def cycle_ps(self) -> float:
-        """Period of the core clock."""
+        """Give the period of the core clock."""
         return 1e6 / self.core_clock_mhz
 
     @property
     def switch_ports(self) -> int:
-        """Ports of the chiplet's switch: one to the client and one to the line for each optical port."""
+        """Count the ports of the chiplet's switch: one to the client and one to the line for each optical port."""
         return 2 * self.ports
 
     @property
     def slot_cycles(self) -> Fraction:
-        """Cycles that a flit occupies on the line, on average."""
+        """Give the cycles that a flit occupies on the line, on average."""
         return self.beats_per_flit / self.blocks_per_cycle
 
     @property
     def round_trip_flits(self) -> int:
-        """Most slots from the sending of a flit over ``reach_m`` to the slot that can use its acknowledgement."""
+        """Bound the slots from the sending of a flit over ``reach_m`` to the slot that can use its acknowledgement."""
         delay_cycles = math.ceil(self.reach_m * FIBRE_PS_PER_M / self.cycle_ps)
         return math.ceil((2 * delay_cycles + self.LOOP_CYCLES) / self.slot_cycles) + self.LOOP_SLOTS
 
     @property
     def gbps_per_port(self) -> float:
-        """Raw line rate of a port in each direction."""
+        """Give the raw line rate of a port in each direction."""
         return self.wavelengths_per_port * self.wavelength_gbps
 
     @property
     def gbps(self) -> float:
-        """Raw line rate of the chiplet in each direction."""
+        """Give the raw line rate of the chiplet in each direction."""
         return self.ports * self.gbps_per_port
 
 
 def spec_hash(spec: ChipletSpec) -> str:
-    """Hash of the fields that the RTL is built from: equal for equal hardware, 16 hexadecimal digits."""
+    """Hash the fields that the RTL is built from: equal for equal hardware, 16 hexadecimal digits."""
     assert all(f.init for f in fields(spec))
     built = {name: value for name, value in asdict(spec).items() if name not in spec.NOT_BUILT}
     return hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()[:16]

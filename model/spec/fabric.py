@@ -1,4 +1,4 @@
-"""Fabrics, a class for each kind; what a kind does is in its file in ``model/fabric`` and in ``placement/fabric``."""
+"""Each kind of fabric has a spec here; what it does is in its file in ``model/fabric`` and in ``placement/fabric``."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -11,7 +11,7 @@ CABLE_PS_PER_M = 5000.0
 
 @dataclass(frozen=True)
 class ElectricalSwitchSpec:
-    """An ideal electrical switch: every GPU reaches every other at full rate, one switch hop away."""
+    """Describes an ideal electrical switch: every GPU reaches every other at full rate, one switch hop away."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
 
@@ -27,7 +27,7 @@ class ElectricalSwitchSpec:
 
 @dataclass(frozen=True)
 class ElectricalClusterSpec:
-    """Islands of ``island_gpus`` GPUs behind a fast switch each, joined by one slower NIC per GPU and an ideal core."""
+    """Describes islands of ``island_gpus`` GPUs behind a fast switch each, one slower NIC per GPU, and an ideal core."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
 
@@ -47,7 +47,7 @@ class ElectricalClusterSpec:
 
 @dataclass(frozen=True)
 class SipRingSpec:
-    """SiP-Ring (SiP-ML, SIGCOMM 2021): GPUs on a bidirectional ring of fibres, half of the ports facing each way.
+    """Describes GPUs on a bidirectional ring of fibres, half of the ports facing each way [SiP-Ring, SIGCOMM 2021].
 
     Wavelengths are assigned to pairs of GPUs up to ``max_hops`` apart and reused on disjoint segments.
     """
@@ -67,7 +67,7 @@ class SipRingSpec:
 
 @dataclass(frozen=True)
 class SipOcsSpec:
-    """SiP-OCS (SiP-ML, SIGCOMM 2021): port p of every GPU goes to optical circuit switch p.
+    """Describes GPUs whose ports p all go to optical circuit switch p [SiP-OCS of SiP-ML, SIGCOMM 2021].
 
     Each switch holds one permutation of the GPUs for the whole job.
     """

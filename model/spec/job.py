@@ -1,4 +1,4 @@
-"""Training jobs: of a transformer, or of a network that is no stack of equal layers."""
+"""A job says what is trained: a transformer, or a network that is no stack of equal layers."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -10,7 +10,7 @@ from lightfabric.model.spec.transformer import ModelSpec
 
 @dataclass(frozen=True)
 class JobSpec:
-    """One training job. ``batch`` is the global batch in sequences.
+    """Describes the training of a transformer. ``batch`` is the global batch in sequences.
 
     The k-th most popular expert gets tokens in proportion to 1 / k ** ``expert_skew``; 0 is even.
     """
@@ -30,7 +30,7 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class NetworkJobSpec:
-    """One training job of a network that is no stack of equal layers. ``batch`` is the global batch in samples.
+    """Describes the training of a network that is no stack of equal layers. ``batch`` is the global batch in samples.
 
     The recommender has a table for each of ``table_rows``, MLPerf's if there are none, of ``table_width`` values a row. Its
     perceptrons are MLPerf's too: ``bottom_widths`` are those from the inputs on, before the last, which is the tables';
@@ -47,15 +47,15 @@ class NetworkJobSpec:
     bottom_widths: tuple[int, ...] = (13, 512, 256)
     top_widths: tuple[int, ...] = (1024, 1024, 512, 256, 1)
 
-    MOST_TABLES: ClassVar[int] = 1024
-    MOST_WIDTHS: ClassVar[int] = 64
+    MAX_TABLES: ClassVar[int] = 1024
+    MAX_WIDTHS: ClassVar[int] = 64
 
     def __post_init__(self) -> None:
         require_between(self, 1, 1 << 24, "batch")
         require_between(self, 1, 1 << 14, "table_width")
-        require_counts(self, "table_rows", 0, self.MOST_TABLES, 1 << 34)
+        require_counts(self, "table_rows", 0, self.MAX_TABLES, 1 << 34)
         for name in ("bottom_widths", "top_widths"):
-            require_counts(self, name, 1, self.MOST_WIDTHS, 1 << 14)
+            require_counts(self, name, 1, self.MAX_WIDTHS, 1 << 14)
         for name in ("table_rows", "table_width", "bottom_widths", "top_widths"):
             is_default = getattr(self, name) == self.__dataclass_fields__[name].default
             require(self, name, is_default or self.network == "dlrm", "left out but for dlrm")

@@ -1,4 +1,4 @@
-"""The description of a whole study."""
+"""A study spec says everything that one study needs."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from lightfabric.model.spec.require import FORBID, require, require_name
 
 @dataclass(frozen=True)
 class StudySpec:
-    """Everything that one study needs."""
+    """Describes a study: a job and an accelerator, the fabrics to compare, and the numbers of GPUs."""
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
 

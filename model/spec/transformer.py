@@ -1,4 +1,4 @@
-"""A transformer by its shape."""
+"""A model spec describes a transformer by the shape of its layers."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -8,7 +8,7 @@ from lightfabric.model.spec.require import FORBID, require, require_between
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A transformer by its shape: a GPT unless more is given.
+    """Describes a transformer by its shape: it is a GPT unless more is given.
 
     Attention: ``kv_heads`` heads of keys and values (all heads), each head ``head_width`` wide (hidden / heads). With
     ``kv_rank`` it is multi-head latent attention [DeepSeek-V2, section 2.1]: keys and values come from kv_rank values
@@ -81,54 +81,54 @@ class ModelSpec:
 
     @property
     def ffn_width(self) -> int:
-        """Width of the feed-forward layer."""
+        """Give the width of the feed-forward layer."""
         return 4 * self.hidden if self.ffn is None else self.ffn
 
     @property
     def expert_width(self) -> int:
-        """Width of one expert."""
+        """Give the width of one expert's feed-forward layer."""
         return self.ffn_width if self.expert_ffn is None else self.expert_ffn
 
     @property
     def kv_head_count(self) -> int:
-        """Heads of keys and values."""
+        """Count the heads of keys and values."""
         return self.heads if self.kv_heads is None else self.kv_heads
 
     @property
     def head_size(self) -> int:
-        """Width of a head's query and key without ``rope_width``."""
+        """Give the width of a head's query and key without ``rope_width``."""
         return self.hidden // self.heads if self.head_width is None else self.head_width
 
     @property
     def key_size(self) -> int:
-        """Width of a head's query and key."""
+        """Give the width of a head's query and key with ``rope_width``."""
         return self.head_size + (self.rope_width or 0)
 
     @property
     def value_size(self) -> int:
-        """Width of a head's value."""
+        """Give the width of a head's value."""
         return self.head_size if self.value_width is None else self.value_width
 
     @property
     def query_width(self) -> int:
-        """Width of the queries of all heads."""
+        """Give the width of the queries of all heads."""
         return self.heads * self.key_size
 
     @property
     def kv_width(self) -> int:
-        """Width of the keys of all kv heads, without ``rope_width``; of the values too, unless ``value_width`` is given."""
+        """Give the width of the keys of all kv heads without ``rope_width``, also of the values but for ``value_width``."""
         return self.kv_head_count * self.head_size
 
     @property
     def attention_width(self) -> int:
-        """Width of what attention gives to the output projection: the values of all heads."""
+        """Give the width of what attention gives to the output projection: the values of all heads."""
         return self.heads * self.value_size
 
     @property
     def norm_size(self) -> int:
-        """Parameters of a norm: scale and shift, or scale alone."""
+        """Count the parameters of a norm: scale and shift, or scale alone."""
         return 2 * self.hidden if self.biases == "all" else self.hidden
 
     def is_routed(self, layer: int) -> bool:
-        """Whether the layer, counted from 0 or from the end if negative, is a mixture of experts."""
+        """Tell whether a layer is a mixture of experts; it is counted from 0, or from the end if negative."""
         return self.experts > 0 and layer % self.layers >= self.dense_layers

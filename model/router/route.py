@@ -1,0 +1,48 @@
+"""Routes tell a router by which port and in which half of the virtual channels a packet leaves for a node."""
+
+from lightfabric.model.kernel.compiled import Records, compiled, look_up
+
+CROSSES = 1 << 32
+"""Bit of a flit's payload: its packet uses the upper half of the virtual channels. The bits below count routers visited."""
+
+PORT_BITS, WAY_BITS = 6, 8
+ANY_PORT, ANY_WAY = (1 << PORT_BITS) - 1, (1 << WAY_BITS) - 1
+
+
+def way(port: int, crosses: bool = False) -> int:
+    """Make the entry of a route: the output port, and whether the packet crosses a dateline in its group."""
+    return either_way((port, crosses), (port, crosses))
+
+
+def either_way(one: tuple[int, bool], other: tuple[int, bool]) -> int:
+    """Make the entry of a route with two ways that are equally likely."""
+    first, second = (port | crosses << PORT_BITS for port, crosses in (one, other))
+    return first | second << WAY_BITS
+
+
+@compiled
+def find_route(me: Records, queue: Records, flit: Records, memory: Records) -> None:
+    """Find the output port of a packet by its head flit, and the virtual channels that it may have there."""
+    _, ports, route, _, _, _ = memory
+    port = ports[queue.port]
+    # The random number is drawn only where there is a choice: a network without choices is the same for every seed.
+    entry = look_up(route, flit.destination)
+    if entry >> WAY_BITS != entry & ANY_WAY and _random(me) & 1:
+        entry >>= WAY_BITS
+    queue.output = entry & ANY_PORT
+    output = ports[queue.output]
+    goes_on = port.group >= 0 and port.group == output.group
+    queue.crosses = (flit.payload & CROSSES if goes_on else (entry >> PORT_BITS & 1) | port.raises) != 0
+    queue.allowed = me.all_channels
+    if output.split:
+        queue.allowed = me.upper_channels if queue.crosses else me.all_channels ^ me.upper_channels
+
+
+@compiled
+def _random(me: Records) -> int:
+    """Draw the next 64 random bits by xorshift64 [Marsaglia, Journal of Statistical Software 8 (14), 2003]."""
+    me.random ^= me.random << 13
+    # The shift of a signed word repeats its sign: the mask makes it the shift of an unsigned one.
+    me.random ^= (me.random >> 7) & ((1 << 57) - 1)
+    me.random ^= me.random << 17
+    return me.random
