@@ -1,1 +1,1 @@
-"""Specs, task graphs, bit-exact references, and the models of time."""
+"""The model describes systems and predicts their time: specs, task graphs, bit-exact references, simulators."""

@@ -1,4 +1,4 @@
-"""Optical circuits between GPUs, as placement chooses them and as both models run on them."""
+"""Circuits of light join GPUs, as placement chooses them and as both models run on them."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ Pair = tuple[int, int]
 
 @dataclass(frozen=True)
 class Circuits:
-    """Optical circuits between GPUs: ``lanes[source, destination]`` wavelengths on a ring, ports on an OCS.
+    """Says which GPUs are joined by light: ``lanes[source, destination]`` wavelengths on a ring, ports on an OCS.
 
     ``stops[source, destination]`` is the path of a pair that talks, both ends included: two GPUs when it has a circuit of
     its own, more when GPUs in between relay it from circuit to circuit.

@@ -1,4 +1,4 @@
-"""Bit-exact references of the packet interface: the CRCs, the 64b/66b scrambler, the flit.
+"""The codec computes bit by bit what the line carries: the CRCs, the 64b/66b scrambler, the flit.
 
 The hardware in ``lightfabric.rtl`` builds its tables from these functions; benches decode the line with them.
 """
@@ -15,7 +15,7 @@ CRC_BITS = 32
 
 @dataclass(frozen=True)
 class Crc:
-    """A CRC by the parameters of its catalogue entry, at most 32 bits wide.
+    """Computes a CRC of at most 32 bits by the parameters of its catalogue entry.
 
     The register is kept reflected: its bit 0 belongs to the highest power. ``reflect_in`` takes bit 0 of each byte first,
     otherwise bit 7; ``reflect_out`` gives the register out as it is, otherwise reversed. A CRC with ``block_bytes`` is
@@ -31,7 +31,7 @@ class Crc:
     block_bytes: int = 0
 
     def update(self, register: int, stream: int, bits: int) -> int:
-        """Register after ``bits`` more bits, bit 0 of ``stream`` first. Linear in (register, stream)."""
+        """Shift ``bits`` more bits into the register, bit 0 of ``stream`` first. Linear in (register, stream)."""
         feedback = reverse(self.polynomial, self.bits)
         for position in range(bits):
             register ^= stream >> position & 1
@@ -39,14 +39,14 @@ class Crc:
         return register
 
     def stream(self, message: int, bits: int) -> int:
-        """Whole bytes of a message, byte 0 in the low bits, in the order in which the register takes their bits."""
+        """Order the bits of whole bytes, byte 0 in the low bits of ``message``, as the register takes them."""
         if self.reflect_in:
             return message
         content = message.to_bytes(bits // 8, "little")
         return int.from_bytes(bytes(_REVERSED[byte] for byte in content), "little")
 
     def rows(self, bits: int) -> list[int]:
-        """Masks per bit of the next register: next[i] = parity((stream ^ register) & rows[i]).
+        """Compute a mask per bit of the next register: next[i] = parity((stream ^ register) & rows[i]).
 
         ``bits``, at least as many as the CRC has, enter at once: so many that the whole register is folded into the
         stream. Since the update is linear, unit vectors tell all.
@@ -60,13 +60,13 @@ class Crc:
         return rows
 
     def finish(self, register: int, message_bytes: int) -> int:
-        """CRC of a message from the register after it."""
+        """Turn the register after a message into the CRC of the message."""
         for _ in range(max(0, self.block_bytes - message_bytes)):
             register = register >> 8 ^ _table(self)[register & 0xFF]
         return (register if self.reflect_out else reverse(register, self.bits)) ^ self.xorout
 
     def compute(self, message: bytes) -> int:
-        """CRC of whole bytes.
+        """Compute the CRC of a message of whole bytes.
 
         >>> hex(CRCS["crc32c"].compute(b"123456789"))
         '0xe3069283'
@@ -78,7 +78,7 @@ class Crc:
 
 
 def reverse(value: int, bits: int) -> int:
-    """The low ``bits`` of a value in reverse order."""
+    """Put the low ``bits`` of a value in reverse order."""
     return int(f"{value:0{bits}b}"[::-1], 2)
 
 
@@ -101,13 +101,13 @@ letter], and bit 7 first as one open implementation has it."""
 
 
 def crc_spans(spec: ChipletSpec) -> list[tuple[int, int]]:
-    """(first byte, byte after the last) of a flit that each CRC of its CRC field covers, the low bits of the field first."""
+    """List (first byte, byte after the last) that each CRC of a flit's CRC field covers, the low bits of the field first."""
     end, block = spec.flit_bytes - spec.CRC_BYTES, CRCS[spec.crc].block_bytes
     return [(at, min(at + block, end)) for at in range(0, end, block)] if block else [(0, end)]
 
 
 def crc_field(spec: ChipletSpec, body: bytes, sequence: int = 0) -> int:
-    """CRC field of a flit whose other bytes are ``body``.
+    """Compute the CRC field of a flit whose other bytes are ``body``.
 
     A flit that does not say its sequence has it in its CRC: the CRC is that of a flit with ``sequence`` XORed onto the
     first byte. So a receiver that expects another sequence finds the CRC wrong [implicit sequence numbers, as in RXL for
@@ -128,7 +128,7 @@ _BLOCK_MASK = (1 << 64) - 1
 
 
 def scramble(state: int, block: int) -> tuple[int, int]:
-    """Next state and scrambled 64-bit block, bit 0 first on the line."""
+    """Scramble a 64-bit block, bit 0 first on the line; returns the next state and the scrambled block."""
     line, known = state, SCRAMBLER_BITS
     while known < SCRAMBLER_BITS + 64:  # as many bits at once as the nearer tap allows
         done, bits = known - SCRAMBLER_BITS, min(SCRAMBLER_TAPS[0], SCRAMBLER_BITS + 64 - known)
@@ -139,7 +139,7 @@ def scramble(state: int, block: int) -> tuple[int, int]:
 
 
 def descramble(state: int, block: int) -> tuple[int, int]:
-    """Next state and plain 64-bit block; the inverse of :func:`scramble` once 58 bits have been seen."""
+    """Undo :func:`scramble` once 58 bits have been seen; returns the next state and the plain 64-bit block."""
     line = state | block << SCRAMBLER_BITS
     return line >> 64, (block ^ line >> _NEAR ^ line) & _BLOCK_MASK
 
@@ -183,13 +183,13 @@ HEADER_FIELDS = {
 
 
 def following(sequence: int) -> int:
-    """The sequence after this one."""
+    """Count to the sequence after this one, modulo 255."""
     return (sequence + 1) % SEQUENCES
 
 
 @dataclass(frozen=True)
 class Flit:
-    """One flit: 8 bytes of header, payload padded with zeros, 4 bytes of CRC, little endian.
+    """Describes one flit: 8 bytes of header, payload padded with zeros, 4 bytes of CRC, little endian.
 
     ``code`` says what ``sequence`` is: EXPLICIT, of this flit, or, if it is IDLE, of the last data flit before it;
     ACK, of the last data flit that the sender of this one received in order; NAK, the same, and all after it are wanted
@@ -210,16 +210,16 @@ class Flit:
 
     @property
     def length_bytes(self) -> int:
-        """Payload bytes in use."""
+        """Count the payload bytes in use."""
         return len(self.payload)
 
     @property
     def implicit(self) -> int:
-        """IMPLICIT if the flit has a sequence of its own that it does not say, else 0."""
+        """Give IMPLICIT if the flit has a sequence of its own that it does not say, else 0."""
         return IMPLICIT if self.type == DATA and self.code != EXPLICIT else 0
 
     def encode(self, spec: ChipletSpec, own_sequence: int = 0) -> bytes:
-        """The ``spec.flit_bytes`` bytes before 64b/66b coding. ValueError if a field does not fit.
+        """Encode the flit as ``spec.flit_bytes`` bytes, before 64b/66b coding. ValueError if a field does not fit.
 
         ``own_sequence`` is that of the flit, if it is implicit.
         """
@@ -237,7 +237,7 @@ class Flit:
 
     @staticmethod
     def decode(spec: ChipletSpec, encoded: bytes, own_sequence: int = 0) -> "Flit | None":
-        """The flit in ``spec.flit_bytes`` bytes; None if the CRC is wrong, for an implicit flit also its sequence."""
+        """Decode ``spec.flit_bytes`` bytes; None if the CRC is wrong, or the sequence of an implicit flit is another one."""
         body, field = encoded[: -spec.CRC_BYTES], int.from_bytes(encoded[-spec.CRC_BYTES :], "little")
         header, values = int.from_bytes(body[: spec.HEADER_BYTES], "little"), dict[str, int]()
         for name, bits in HEADER_FIELDS.items():
@@ -250,12 +250,12 @@ class Flit:
 
 
 def beats(spec: ChipletSpec, encoded: bytes) -> list[tuple[int, ...]]:
-    """A flit as beats of one unscrambled 64-bit block per wavelength, the first bytes in the first beat on wavelength 0."""
+    """Cut a flit into beats of one unscrambled 64-bit block per wavelength, the first bytes on wavelength 0."""
     blocks = [int.from_bytes(encoded[i : i + spec.BLOCK_BYTES], "little") for i in range(0, len(encoded), spec.BLOCK_BYTES)]
     lanes = spec.wavelengths_per_port
     return [tuple(blocks[i : i + lanes]) for i in range(0, len(blocks), lanes)]
 
 
 def from_beats(spec: ChipletSpec, flit_beats: Iterable[Sequence[int]]) -> bytes:
-    """The inverse of :func:`beats`."""
+    """Join the beats of a flit to its bytes, the inverse of :func:`beats`."""
     return b"".join(block.to_bytes(spec.BLOCK_BYTES, "little") for beat in flit_beats for block in beat)

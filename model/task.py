@@ -1,4 +1,4 @@
-"""Task graphs and schedules: what placement makes, what models and benches run, what they return."""
+"""Task graphs are what placement makes and models and benches run; schedules are what these return."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Kind(IntEnum):
-    """What a task does with ``work``, and what ``peer`` means for it."""
+    """Says what a task does with ``work``, and what ``peer`` means for it."""
 
     COMPUTE = 0
     """Occupies ``device`` for ``work`` picoseconds; a device computes one task at a time, in the order they get ready,
@@ -25,7 +25,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class TaskGraph:
-    """One iteration of a job on ``devices`` devices, as arrays with one entry per task.
+    """Describes one iteration of a job on ``devices`` devices, as arrays with one entry per task.
 
     A task starts when all its predecessors have finished. ``operations`` is the number of equal operations, one after
     the other, that a TRANSFER or ALL_REDUCE stands for: ``work`` is their total, each pays the message latency.
@@ -48,11 +48,11 @@ class TaskGraph:
         return len(self.kind)
 
     def group(self, index: int) -> NDArray[np.int32]:
-        """Devices of a group, in ring order."""
+        """List the devices of a group, in ring order."""
         return self.members[self.member_start[index] : self.member_start[index + 1]]
 
     def placed(self, gpu_of_rank: NDArray[np.int32]) -> "TaskGraph":
-        """The same graph with rank r running on GPU ``gpu_of_rank[r]``, a permutation of 0..devices-1."""
+        """Make the same graph with rank r on GPU ``gpu_of_rank[r]``, a permutation of 0..devices-1."""
         order = np.asarray(gpu_of_rank, np.int32)
         if not np.array_equal(np.sort(order), np.arange(self.devices)):
             raise ValueError(f"gpu_of_rank must be a permutation of 0..{self.devices - 1}, not {order!r}")
@@ -65,7 +65,7 @@ class TaskGraph:
         )  # fmt: skip
 
     def demand_bytes(self) -> dict[tuple[int, int], int]:
-        """Bytes of one iteration from each device to each other device it talks to."""
+        """Add up the bytes of one iteration from each device to each other device it talks to."""
         moves = self.kind == Kind.TRANSFER
         ends, pair = np.unique(self.device[moves].astype(np.int64) * self.devices + self.peer[moves], return_inverse=True)
         moved = np.zeros(len(ends), np.int64)
@@ -83,7 +83,7 @@ class TaskGraph:
         return {pair: size for pair, size in pairs.items() if size > 0 and pair[0] != pair[1]}
 
     def verify(self) -> None:
-        """ValueError, naming task and field, unless the graph is well-formed and acyclic. O(tasks + edges).
+        """Raise ValueError, naming task and field, unless the graph is well-formed and acyclic. O(tasks + edges).
 
         That every send has its receive, and that all bytes sent arrive, holds by construction and is not checked: a
         TRANSFER or an ALL_REDUCE is one task for all its ends. Importers, whose files name each end apart, check it.
@@ -131,7 +131,7 @@ def _verify_csr(name: str, start: NDArray[np.int64], items: NDArray[np.int32], r
 
 @dataclass(frozen=True)
 class Schedule:
-    """What happened: one entry per task, and one per link of the network it ran on.
+    """Says when each task ran, and how long each link of the network was busy.
 
     ``limit`` says what decided the finish of each task: a link index for communication that was slowed by that link, -1
     for computation or latency.
@@ -144,5 +144,5 @@ class Schedule:
 
     @property
     def makespan_ps(self) -> int:
-        """Finish of the last task; 0 for an empty graph."""
+        """Find the finish of the last task; 0 for an empty graph."""
         return int(self.finish_ps.max()) if len(self.finish_ps) else 0

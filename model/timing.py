@@ -1,4 +1,4 @@
-"""What was measured on the RTL: the only source of cycle counts for the models."""
+"""Timing holds what was measured on the RTL: the only source of cycle counts for the models."""
 
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 @dataclass(frozen=True)
 class LinkTiming:
-    """Cycles of one link in one direction.
+    """Holds the measured cycles of one link in one direction.
 
     The line is trained, and then a train of flit slots, one after the other. A flit is *staged* when it is taken from its
     queue, its credit goes back and one of the far end is spent; then a slot is *decided* to carry it, ``line_cycles`` before
@@ -79,7 +79,7 @@ class LinkTiming:
 
 @dataclass(frozen=True)
 class SwitchTiming:
-    """Cycles of the switch."""
+    """Holds the measured cycles of the switch."""
 
     latency_cycles: int
     """From a flit at an input to the same flit at an output that nobody else wants."""
@@ -93,7 +93,7 @@ class SwitchTiming:
 
 @dataclass(frozen=True)
 class ClientTiming:
-    """Cycles of the client side, for packets of one full flit from and to a client that is always ready."""
+    """Holds the cycles of the client side, for packets of one full flit from and to a client that is always ready."""
 
     ingress_cycles: int
     """From the first word of a packet taken to its flit at the output."""
@@ -106,13 +106,13 @@ class ClientTiming:
 
     @property
     def latency_cycles(self) -> int:
-        """Of both ends."""
+        """Add what both ends of the client side take."""
         return self.ingress_cycles + self.egress_cycles
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The measured timing of one chiplet, and where it comes from."""
+    """Holds the measured timing of one chiplet, and where it comes from."""
 
     link: LinkTiming
     switch: SwitchTiming
@@ -122,7 +122,7 @@ class Timing:
     simulator: str
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain values, fractions as text: ``"33/32"``."""
+        """Give all fields as plain values, fractions as text: ``"33/32"``."""
         return _plain(asdict(self))
 
 

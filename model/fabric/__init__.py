@@ -1,1 +1,1 @@
-"""Kinds of fabric as both models see them: one file each, named as the kind."""
+"""Each kind of fabric has a file here, named as the kind, which tells both models what they run on."""

@@ -1,4 +1,4 @@
-"""Islands of GPUs behind a fast switch each, joined by one slower network card per GPU and an ideal core."""
+"""An electrical cluster has islands of GPUs behind a fast switch each, network cards, and an ideal core."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from lightfabric.model.spec import CABLE_PS_PER_M, ElectricalClusterSpec
 
 
 class ElectricalCluster(Fabric):
-    """Links to the island's switch and back, then to the core through the network card and back.
+    """Links GPUs to the switch of their island and back, then to the core through the network card and back.
 
     A network card adds its latency once per route. Nodes from ``gpus`` on are the switches of the islands, the last node
     is the core.
@@ -21,7 +21,7 @@ class ElectricalCluster(Fabric):
     spec: ElectricalClusterSpec
 
     def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
-        """Pairs of one island talk over its switch, all others over the core."""
+        """Route pairs of one island over its switch, all others over the core."""
         spec, (source, destination) = self.spec, pair_ends(gpus, pairs)
         gpu = np.arange(gpus, dtype=np.int32)
         island = gpus + gpu // spec.island_gpus
@@ -40,7 +40,7 @@ class ElectricalCluster(Fabric):
         return join(gpus, links, source, destination, np.stack([up, down], axis=1))
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
-        """A hub for each island, then one for all GPUs."""
+        """Make a hub for each island, then one for all GPUs."""
         spec, chiplet = self.spec, self.chiplet
         islands = [range(first, min(first + spec.island_gpus, gpus)) for first in range(0, gpus, spec.island_gpus)]
         core = hub(range(gpus), spec.nic_gbps, spec.cable_m, chiplet, spec.nic_latency_us * 1e6)

@@ -1,4 +1,4 @@
-"""What optical fabrics share: circuits as links of some lanes, and GPUs that relay from circuit to circuit."""
+"""Optical fabrics share circuits, which are links of some lanes, and GPUs that relay from circuit to circuit."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from lightfabric.model.spec import FIBRE_PS_PER_M
 
 
 class Optical(Fabric):
-    """One link per entry of ``circuits.lanes``, by rising pair; then a link of each GPU that relays to itself.
+    """Has one link per entry of ``circuits.lanes``, by rising pair; then a link of each GPU that relays to itself.
 
     The latter is the switch of its chiplet, of one measured flit rate per port. ValueError without circuits.
     """
@@ -23,19 +23,20 @@ class Optical(Fabric):
     @property
     @abstractmethod
     def lanes_per_port(self) -> int:
-        """Lanes of circuits that a port has."""
+        """Count the lanes of circuits that a port has."""
 
     @abstractmethod
     def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
-        """Fibre of the circuit of each pair."""
+        """Measure the fibre of the circuit of each pair."""
 
     def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
-        """Routes follow ``circuits.stops``: a circuit, then the switch of the relay and the next circuit."""
+        """Route along ``circuits.stops``: a circuit, then the switch of the relay and the next circuit."""
         circuits, (source, destination) = self._given(circuits), pair_ends(gpus, pairs)
         ends = sorted(circuits.lanes)
         lanes = np.array([_lanes(circuits, pair, gpus) for pair in ends], np.int64)
         link_source, link_destination = np.array(ends, np.int64).reshape(-1, 2).T
         length_m = self.lengths_m(link_source, link_destination, gpus)
+        # The rate over a length is a simulation: fabrics have thousands of circuits, but few lengths.
         lengths_m, length = np.unique(length_m, return_inverse=True)
         port = np.array([port_bytes_per_s(self.chiplet, self.measured, m * FIBRE_PS_PER_M) for m in lengths_m])[length]
         stops = [_stops(circuits, pair) for pair in zip(source.tolist(), destination.tolist(), strict=True)]
@@ -55,7 +56,7 @@ class Optical(Fabric):
         return join(gpus, links, source, destination, _routes(stops, circuit_link, relay_link))
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling:
-        """A circuit of several ports is as many lanes, one of some wavelengths lanes of less than a port's rate."""
+        """Cable a circuit of several ports as so many lanes, one of some wavelengths at less than a port's rate."""
         circuits = self._given(circuits)
         source, destination = np.array(sorted(circuits.lanes), np.int64).reshape(-1, 2).T
         length_m = self.lengths_m(source, destination, gpus)
@@ -86,7 +87,7 @@ def _stops(circuits: Circuits, pair: Pair) -> tuple[int, ...]:
 
 
 def _routes(stops: list[tuple[int, ...]], circuit_link: dict[Pair, int], relay_link: dict[int, int]) -> NDArray[np.int64]:
-    """Rows of links along stops: a circuit, then the switch of the relay and the next circuit, until the last stop."""
+    """Make rows of links along stops: a circuit, then the switch of the relay and the next circuit, to the last stop."""
     routes = np.full((len(stops), max((2 * len(path) - 3 for path in stops), default=0)), -1, np.int64)
     for row, path in enumerate(stops):
         end = 2 * len(path) - 3

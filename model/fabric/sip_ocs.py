@@ -1,4 +1,4 @@
-"""SiP-OCS (SiP-ML, SIGCOMM 2021): port p of every GPU goes to optical circuit switch p."""
+"""SiP-OCS leads port p of every GPU to optical circuit switch p [SiP-ML, SIGCOMM 2021]."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from lightfabric.model.spec import SipOcsSpec
 
 
 class SipOcs(Optical):
-    """A circuit is some ports of a pair, through as many switches."""
+    """Makes a circuit of some ports of a pair, through as many switches."""
 
     spec: SipOcsSpec
 
@@ -18,5 +18,5 @@ class SipOcs(Optical):
         return 1
 
     def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
-        """Two fibres: to the switch and from it."""
+        """Count two fibres: one to the switch and one from it."""
         return np.full(len(source), 2 * self.spec.fibre_m)

@@ -1,4 +1,4 @@
-"""SiP-Ring (SiP-ML, SIGCOMM 2021): a bidirectional ring of fibres, half of the ports facing each way."""
+"""SiP-Ring joins GPUs by a ring of fibres, half of the ports facing each way [SiP-ML, SIGCOMM 2021]."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from lightfabric.model.spec import SipRingSpec
 
 
 class SipRing(Optical):
-    """A circuit is some wavelengths of a pair, as long as the shorter way round the ring."""
+    """Makes a circuit of some wavelengths of a pair, as long as the shorter way round the ring."""
 
     spec: SipRingSpec
 
@@ -18,6 +18,6 @@ class SipRing(Optical):
         return self.chiplet.wavelengths_per_port
 
     def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
-        """As many fibres as the pair is apart."""
+        """Count as many fibres as the pair is apart."""
         apart = np.abs(source - destination)
         return np.minimum(apart, gpus - apart) * self.spec.fibre_m

@@ -1,1 +1,1 @@
-"""A library of modules, channels and clocks: the cycle kernel, which knows nothing else of the model."""
+"""The cycle kernel runs modules, channels and clocks; it is a library that knows nothing else of the model."""

@@ -1,4 +1,4 @@
-"""Sets of small numbers as the bits of a 64-bit integer, for compiled blocks: occupancy, requests, grants."""
+"""Bits of a 64-bit integer hold sets of small numbers for compiled blocks: occupancy, requests, grants."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from lightfabric.model.kernel.compiled import Records, compiled
 
 
 def lowest(bits: Any) -> int:
-    """Number of the lowest bit that is 1; ``bits`` must not be 0.
+    """Find the number of the lowest bit that is 1; ``bits`` must not be 0.
 
     >>> lowest(0b101000)
     3
@@ -20,6 +20,7 @@ def lowest(bits: Any) -> int:
 
 def _cttz(typing_context: Any, bits: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        # The constant says that 0 never comes, which spares a comparison on processors without an instruction for it.
         return builder.cttz(arguments[0], context.get_constant(types.boolean, 1))
 
     return types.int64(types.int64), generate
@@ -40,12 +41,12 @@ def _lowest(bits: Any) -> Any:  # noqa: ARG001
 
 @compiled
 def one_bit(number: int) -> Records:
-    """A word with this bit alone, from 0 to 63; also where numbers are numpy's, which shift in their own width."""
+    """Make a word with this bit alone, from 0 to 63; also of numbers of numpy, which shift in their own width."""
     return np.int64(1) << np.int64(number)
 
 
 @compiled
 def next_in_turn(bits: int, turn: int) -> int:
-    """The lowest bit from ``turn`` on that is 1, or the lowest of all: a round robin. ``bits`` must not be 0."""
+    """Find the lowest bit from ``turn`` on that is 1, or the lowest of all: a round robin. ``bits`` must not be 0."""
     later = bits >> turn << turn
     return lowest(later if later != 0 else bits)

@@ -1,4 +1,4 @@
-"""Blocks with typed ports, the modules that group them, and the binding of ports to channels. See docs/kernel.md."""
+"""Blocks have typed ports, modules group them, and ports are bound to channels. See docs/kernel.md."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from lightfabric.model.kernel.compiled import Records, record
 
 @dataclass(eq=False, slots=True)
 class Port:
-    """One port of one block; ``number`` in an array of ports, else -1."""
+    """Is one port of one block; ``number`` is its place in an array of ports, else -1."""
 
     block: "Block"
     declaration: "_Declaration"
@@ -22,17 +22,17 @@ class Port:
 
     @property
     def channel_type(self) -> type[Channel]:
-        """What it is to be bound to."""
+        """Give the type of channel that the port must be bound to."""
         return self.declaration.channel_type
 
     @property
     def is_output(self) -> bool:
-        """Whether the block is the producer."""
+        """Tell whether the block is the producer."""
         return self.declaration.is_output
 
     @property
     def path(self) -> str:
-        """Name in the hierarchy."""
+        """Give the name of the port in the hierarchy."""
         element = f"[{self.number}]" if self.number >= 0 else ""
         return f"{self.block.path or type(self.block).__name__}.{self.declaration.name}{element}"
 
@@ -63,14 +63,14 @@ class _Declaration:
 
 
 class Input(_Declaration):
-    """Declares an input of a block."""
+    """Declares an input among the class attributes of a block."""
 
     def __get__(self, block: "Block", owner: type) -> Port:
         return block.ports[self.name][0]
 
 
 class Output(Input):
-    """Declares an output of a block."""
+    """Declares an output among the class attributes of a block."""
 
     is_output = True
 
@@ -88,7 +88,7 @@ class Inputs(_Declaration):
 
 
 class Outputs(Inputs):
-    """Declares an array of outputs."""
+    """Declares an array of outputs, otherwise as :class:`Inputs`."""
 
     is_output = True
 
@@ -118,7 +118,7 @@ Step = Callable[[int, Records, Records, Records, Records, Channels], None]
 
 
 class Block:
-    """One instance of a kind of block: ``class Delay(Block, step=_step_delay, state={"sent": "i8"})``.
+    """Is one instance of a kind of block: ``class Delay(Block, step=_step_delay, state={"sent": "i8"})``.
 
     The class attributes of type Input, Output, Inputs, Outputs and Memory are its ports and arrays, and are handed to
     ``step`` in the order of their declaration. The state record has the given fields, ``block`` (for ``wake_at``),
@@ -139,6 +139,7 @@ class Block:
     index: int = -1
 
     def __init_subclass__(cls, step: Step, state: Mapping[str, Any] | None = None, sees_arrivals: bool = False) -> None:
+        # A class body keeps the order of its attributes, and that is the order in which ``step`` gets them.
         cls.declared_ports = {name: item for name, item in vars(cls).items() if isinstance(item, _Declaration)}
         cls.declared_memory = {name: item for name, item in vars(cls).items() if isinstance(item, Memory)}
         bounds = {f"{name}_{bound}": "i4" for name in cls.declared_memory for bound in ("start", "count")}
@@ -172,7 +173,7 @@ class Block:
         return [Port(self, item, number) for number in (range(width or 0) if item.is_array else [-1])]
 
     def line_trace(self) -> str:
-        """A few characters for one cycle; a kind overrides it. Empty: not in the trace."""
+        """Show the block in a few characters after a cycle; a kind overrides it. Empty: not in the trace."""
         return ""
 
 
@@ -180,14 +181,14 @@ Child = TypeVar("Child", bound="Module | Block | Channel")
 
 
 class Module:
-    """A named group of blocks, channels and modules; ports of a module are the ports of the blocks in it."""
+    """Groups blocks, channels and modules under names; ports of a module are the ports of the blocks in it."""
 
     def __init__(self) -> None:
         self.path = ""
         self.children: dict[str, Module | Block | Channel] = {}
 
     def add(self, name: str, child: Child) -> Child:
-        """Put ``child`` under ``name`` and return it."""
+        """Put ``child`` under ``name`` and return the child."""
         if name in self.children:
             raise ValueError(f"{type(self).__name__}.{name} must be added once, not again")
         self.children[name] = child

@@ -1,4 +1,4 @@
-"""Functions and records for numba: what blocks, channels and the fluid model are written with.
+"""Compiled functions and records are what blocks, channels and the fluid model are written with, by numba.
 
 With ``NUMBA_DISABLE_JIT=1`` the same code runs under a debugger.
 """
@@ -24,7 +24,7 @@ _SOURCES_STAMP = tuple((str(path.relative_to(_MODEL)), path.stat().st_mtime_ns) 
 
 
 def compiled(function: F, fastmath: Set[str] = frozenset()) -> F:
-    """A module-level function compiled by numba on its first call and cached on disk; its type stays what it was.
+    """Let numba compile a module-level function on its first call and cache it on disk; its type stays what it was.
 
     It must not allocate. That frees it from counting references to each array of ``Channels`` in each call of a helper,
     which makes blocks 20 times as fast. ``fastmath`` are LLVM's flags for arithmetic of floating point.
@@ -40,6 +40,7 @@ def _from(array: Records, start: int) -> Records:
 def _offset(typing_context: Any, array: Any, start: Any) -> Any:  # noqa: ARG001
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
         rest = context.make_array(array)(context, builder, arguments[0])
+        # Only the address moves: a slice would work out shape and bounds as well, which a step function has no need of.
         rest.data = builder.gep(rest.data, [context.cast(builder, arguments[1], start, types.intp)])
         return rest._getvalue()
 
@@ -73,24 +74,24 @@ touch: Any = _touch_nothing if numba.config.DISABLE_JIT else intrinsic(_touch)
 
 
 PAGE = 64
-"""Entries of a page of paged memory."""
+"""A page of paged memory has so many entries."""
 _PAGE_BITS = PAGE.bit_length() - 1
 
 
 @compiled
 def page(place: int) -> int:
-    """Number of the page of an entry."""
+    """Find the number of the page of an entry."""
     return place >> _PAGE_BITS
 
 
 @compiled
 def look_up(paged: Records, place: int) -> Records:
-    """An entry of paged memory: where each page begins, and the entries of all pages, equal ones once."""
+    """Read an entry of paged memory: where each page begins, and the entries of all pages, equal ones once."""
     starts, entries = paged
     return entries[starts[page(place)] + (place & PAGE - 1)]
 
 
 def record(**fields: Any) -> np.dtype[Any]:
-    """An aligned structured dtype whose elements read as ``element.field``, compiled or not."""
+    """Make an aligned structured dtype whose elements read as ``element.field``, compiled or not."""
     assert not any(hasattr(np.record, name) for name in fields), "numpy's own attributes hide fields of their name"
     return np.dtype((np.record, np.dtype(list(fields.items()), align=True)))

@@ -1,6 +1,6 @@
-"""Everything that relies on how numba works inside, which it may change in any version; the rest uses its documented API.
+"""Dispatch keeps all that relies on how numba works inside, which it may change; the rest uses its documented API.
 
-Foremost step functions with their arguments bound, for compiled code to call one after the other although their types
+Foremost it binds step functions with their arguments, for compiled code to call one after the other although their types
 differ. A call from Python hands over each array anew, which takes longer than many a step. Here the arguments lie flat in
 memory, in the order in which numba's calling convention wants them, and a few instructions load them and jump.
 """
@@ -28,11 +28,12 @@ _compiler_lock: Any = _untyped_lock
 _WORD = ir.IntType(64)
 _THUNK = ir.FunctionType(ir.VoidType(), [_WORD, _WORD])
 _SIZE, _LENGTH = 3, 6
-"""Of the first array, among the words of all arguments: the size and the length."""
+"""Where the size and the length of the first array are among the words of all arguments."""
 
 
 def lean(function: Callable[..., Any], sources: object, fastmath: set[str]) -> Any:
     """Compile a function without allocation when first called, cached on disk until its file or ``sources`` are others."""
+    # What is typed at a prompt has no file beside which its code could be cached.
     in_file = Path(function.__code__.co_filename).exists()
     options = {"error_model": "numpy", "_nrt": False, "forceinline": True, "fastmath": fastmath}
     dispatcher: Any = numba.njit(cache=in_file, **options)(function)
@@ -43,12 +44,12 @@ def lean(function: Callable[..., Any], sources: object, fastmath: set[str]) -> A
 
 
 def entry_point(function: F, *arguments: object) -> F:
-    """A compiled function for arguments of these types, 10 times as quick to enter: no type check."""
+    """Give a compiled function for arguments of these types, 10 times as quick to enter: no type check."""
     return function if numba.config.DISABLE_JIT else _specialised(function, *arguments).entry_point
 
 
 def _specialised(function: Callable[..., object], *arguments: object) -> Any:
-    """What numba has compiled of a function for arguments of these types."""
+    """Compile a function for arguments of these types and return what numba has made of it."""
     dispatcher: Any = function
     argument_types = tuple(numba.typeof(argument) for argument in arguments)
     with _indices_from_zero():
@@ -58,7 +59,7 @@ def _specialised(function: Callable[..., object], *arguments: object) -> Any:
 
 @contextmanager
 def _indices_from_zero() -> Generator[None]:
-    """What is compiled in the block never counts from an array's end: without that choice blocks are a quarter shorter."""
+    """Compile so in this context that indices never count from an array's end: it makes blocks a quarter shorter."""
 
     def as_it_is(context: Any, builder: Any, index_type: Any, index: Any, size: Any) -> Any:  # noqa: ARG001
         return context.cast(builder, index, index_type, types.intp)
@@ -71,7 +72,7 @@ def _indices_from_zero() -> Generator[None]:
 
 
 class Calls:
-    """A list of (function, first, others): ``call(address[n], now, count)`` is ``function(now, first[:count], *others)``.
+    """Binds (function, first, others) to addresses: ``call`` of one does ``function(now, first[:count], *others)``.
 
     The functions return nothing; ``first`` is an array of one dimension, the others arrays and tuples of arrays.
     """
@@ -94,12 +95,13 @@ class Calls:
     def _thunk(self, function: Callable[..., None], arguments: tuple[Any, ...]) -> int:
         compiled, words = _specialised(function, *arguments), np.array(list(_flat(arguments)), np.int64)
         library, address = _load_and_jump(compiled, words)
+        # The machine code holds bare addresses, which the garbage collector does not see.
         self._kept += [arguments, compiled, words, library]
         return address
 
 
 def _flat(value: Any) -> Iterator[int]:
-    """Numbers as they are; of an array no owner, its size, its address, shape and strides."""
+    """Flatten arguments to words: numbers as they are; of an array no owner, its size, address, shape and strides."""
     if isinstance(value, tuple):
         for item in cast("tuple[Any, ...]", value):
             yield from _flat(item)
@@ -112,9 +114,10 @@ def _flat(value: Any) -> Iterator[int]:
 
 @_compiler_lock
 def _load_and_jump(compiled: Any, words: NDArray[np.int64]) -> tuple[Any, int]:
-    """Machine code of two arguments, and where it begins."""
+    """Make machine code of two arguments that loads all others, and tell where it begins."""
     function_type = compiled.target_context.call_conv.get_function_type(types.none, compiled.signature.args)
     result, exception, *parameters = function_type.args
+    # A version of numba with another layout of arrays must fail here, not jump with wrong arguments.
     assert len(parameters) == len(words)
     library = compiled.target_context.codegen().create_library("calls")
     module, name = library.create_ir_module("calls"), f"call_{words.ctypes.data}"

@@ -1,4 +1,4 @@
-"""Elaboration of a system: who is bound to what, whether that may be, and all instances and channels as flat arrays."""
+"""Elaboration checks who is bound to what, and lays out all instances and channels of a system as flat arrays."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from lightfabric.model.kernel.compiled import PAGE, Records, record
 
 @dataclass(frozen=True)
 class Kind:
-    """All instances of one block class, laid out for its step function."""
+    """Holds all instances of one block class, laid out for its step function."""
 
     step: Step
     awake: NDArray[np.int32]
@@ -23,13 +23,13 @@ class Kind:
 
 
 LEAST_TURN_CYCLES = 64
-"""Of the calendar's wheel: what is further away is looked for block by block."""
+"""The calendar's wheel has at least so many rows: what is further away is looked for block by block."""
 LINE_BYTES = 64
-"""Of a line of the processor's caches."""
+"""A line of the processor's caches has so many bytes."""
 
 
 def _aligned(*arrays: NDArray[Any]) -> NDArray[Any]:
-    """One array of all that begins with a line, so that no record of a line's size lies in two.
+    """Join arrays to one that begins with a line of the cache, so that no record of that size lies in two.
 
     What is zero is not written, so that large arrays take no memory before they are used.
     """
@@ -54,7 +54,7 @@ def _all_ports(blocks: Sequence[Block]) -> Iterator[Port]:
 
 
 def find_ends(blocks: Sequence[Block], named: Sequence[Channel]) -> Ends:
-    """Producer and consumer ports of each channel."""
+    """Find the producer and consumer ports of each channel."""
     ends: Ends = {channel: ([], []) for channel in named}
     for port in _all_ports(blocks):
         for channel in port.bound:
@@ -63,7 +63,7 @@ def find_ends(blocks: Sequence[Block], named: Sequence[Channel]) -> Ends:
 
 
 def binding_errors(blocks: Sequence[Block], ends: Ends) -> Iterator[str]:
-    """A line for each port or channel that is not bound as it must be."""
+    """Write a line for each port or channel that is not bound as it must be."""
     for port in _all_ports(blocks):
         must_be = f"{port.path} must be bound to one {port.channel_type.__name__}, not"
         if not port.bound:
@@ -119,7 +119,7 @@ def _lay_out_memory(name: str, blocks: Sequence[Block]) -> NDArray[Any]:
 
 
 def lay_out_pages(name: str, blocks: Sequence[Block]) -> tuple[NDArray[np.int32], NDArray[Any]]:
-    """Where the pages of all instances begin, and the entries of those that differ. The instances keep their arrays."""
+    """Tell where the pages of all instances begin, and keep equal ones once. The instances keep their arrays."""
     starts, begins = dict[bytes, int](), list[int]()
     for block in blocks:
         content = block.memory[name]
@@ -134,7 +134,7 @@ def lay_out_pages(name: str, blocks: Sequence[Block]) -> tuple[NDArray[np.int32]
 
 
 def _port_table(ports: Sequence[Sequence[Port]], is_array: bool) -> NDArray[np.int32]:
-    """Channel indices by instance, and by element for arrays of ports; -1 where an instance has fewer than the widest."""
+    """Table the channels by instance, for arrays of ports also by element; -1 where one has fewer than the widest."""
     table = np.full((len(ports), max(len(row) for row in ports)), -1, np.int32)
     for index, row in enumerate(ports):
         table[index, : len(row)] = [port.bound[0].index for port in row]
@@ -147,12 +147,13 @@ they have a byte each."""
 
 
 def lay_out_rows(kinds: Sequence[Sequence[Block]]) -> Records:
-    """Where each kind has its flags."""
+    """Lay out where each kind has its flags in a row of the calendar."""
     rows = np.zeros(len(kinds), ROW)
     start = first_word = 0
     for row, blocks in zip(rows, kinds, strict=True):
         row.start, row.instances, row.first_word = start, len(blocks), first_word
         if type(blocks[0]).sees_arrivals:
+            # One flag more than inputs: the last is the block's own, for its alarms and credits.
             row.words = max(len(_fifo_inputs(block)) for block in blocks) // 64 + 1
         start += len(blocks)
         first_word += _row_words(row)
@@ -166,7 +167,7 @@ def _row_words(row: Records) -> int:
 def lay_out(
     kinds: Sequence[Sequence[Block]], rows: Records, fifos: Sequence[Fifo], signals: Sequence[Signal], ends: Ends
 ) -> Channels:
-    """All channels empty, all alarms off."""
+    """Lay out all channels empty and all alarms off."""
     fifo, slots = _lay_out_fifos(fifos, ends)
     signal, reader = _lay_out_signals(signals, ends)
     timer = _lay_out_flags(kinds, rows, fifo)
@@ -193,7 +194,7 @@ def lay_out(
 
 
 def _lay_out_flags(kinds: Sequence[Sequence[Block]], rows: Records, fifo: Records) -> Records:
-    """The clocks of all blocks, and the flags of these and of their Fifo inputs."""
+    """Lay out the clocks of all blocks, and the flags of these and of their Fifo inputs."""
     timer = np.zeros(sum(len(blocks) for blocks in kinds), TIMER)
     for row, blocks in zip(rows, kinds, strict=True):
         for number, block in enumerate(blocks):
@@ -207,7 +208,7 @@ def _lay_out_flags(kinds: Sequence[Sequence[Block]], rows: Records, fifo: Record
 
 
 def _fifo_inputs(block: Block) -> list[Channel]:
-    """The Fifos whose flits a block takes, in the order of its ports."""
+    """List the Fifos whose flits a block takes, in the order of its ports."""
     return [
         port.bound[0]
         for ports in block.ports.values()
@@ -222,6 +223,7 @@ def _lay_out_fifos(fifos: Sequence[Fifo], ends: Ends) -> tuple[Records, int]:
         fifo[name] = [getattr(channel, name) for channel in fifos]
     for side, name in enumerate(("producer", "consumer")):
         fifo[name] = [ends[channel][side][0].block.index for channel in fifos]
+    # Rings of a power of two: a mask finds the slot of a counter that only grows.
     sizes = np.array([1 << (channel.depth - 1).bit_length() for channel in fifos], np.int64)
     fifo["mask"], fifo["first_slot"] = sizes - 1, np.cumsum(sizes) - sizes
     fifo["flit_bits"] = (int(sizes.sum()) - 1).bit_length() if fifos else 0

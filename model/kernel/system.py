@@ -1,9 +1,16 @@
-"""The cycle kernel: blocks with typed ports, channels between them, time that jumps from event to event.
+"""A system runs blocks with typed ports and the channels between them, in time that jumps from event to event.
 
 Blocks declare ports and are bound to channels; ``System`` checks the bindings and lays out all instances of a kind, and
 all channels, as flat arrays. A block's behaviour is one compiled function, called once per cycle for the instances that
 are awake. Everything a block does in cycle t is seen by others in t + 1 or later, so the order in which blocks run inside
 a cycle cannot change a result. With ``NUMBA_DISABLE_JIT=1`` the same code runs under a debugger. See docs/kernel.md.
+
+The words:
+
+* *calendar*: which blocks are to be stepped when: the *wheel* for cycles less than one *turn* ahead, *alarms* for the rest
+* *row*: a cycle's place on the wheel, a *flag* for each block, or one for each of its inputs
+* *far cycle*: the least of all alarms; *agenda*: what Python is called for, and when
+* *kind*: all instances of one class of blocks, which one call of its step function steps
 """
 
 import heapq
@@ -22,12 +29,13 @@ from lightfabric.model.kernel.dispatch import Calls, call, entry_point
 from lightfabric.model.kernel.elaboration import binding_errors, find_ends, lay_out, lay_out_kind, lay_out_rows, number
 
 CYCLES_AT_ONCE = 1024
-"""After which Python gets to hear an interrupt."""
+"""After so many cycles of compiled code Python gets to hear an interrupt."""
 _TOTALS = record(now="i8", steps="i8", active_cycles="i8", jumped_cycles="i8")
 
 
 @compiled
 def _ring_alarms(now: int, channels: Channels) -> None:
+    # Alarms ring seldom: to look through all blocks then is cheaper than to keep the alarms in order.
     row = now & (channels.wheel.shape[0] - 1)
     next_cycle = NEVER
     for block in range(channels.timer.shape[0]):
@@ -51,7 +59,7 @@ def _next_cycle(now: int, channels: Channels) -> int:
 
 @compiled
 def _list_awake(row: int, kind: Records, channels: Channels, awake: NDArray[np.int32]) -> int:
-    """Instances of a kind whose flags in a row of the wheel are not all 0: their number."""
+    """List the instances of a kind whose flags in a row of the wheel are not all 0, and count them."""
     found = 0
     if kind.words == 0:  # a byte each
         for word in range(kind.first_word, kind.first_word + (kind.instances + 7 >> 3)):
@@ -62,6 +70,7 @@ def _list_awake(row: int, kind: Records, channels: Channels, awake: NDArray[np.i
                     awake[kind.start + found] = byte - (kind.first_word << 3)
                     found += 1
         return found
+    # One flag anywhere among its inputs is enough; the step reads in the same words which input it was.
     for instance in range(kind.instances):
         for word in range(kind.words):
             if channels.wheel_words[row, kind.first_word + instance * kind.words + word] != 0:
@@ -81,10 +90,11 @@ def _advance(
     counts: NDArray[np.int64],
     listed: NDArray[np.int64],
 ) -> int:
-    """The next cycle from ``now`` on with something to do; if below ``limit_cycle``, list the awake instances by kind.
+    """Find the next cycle from ``now`` on with something to do; below ``limit_cycle``, list the awake instances by kind.
 
     Their flags stay for them to read until the next call; ``listed[0]`` is their row, -1 for none.
     """
+    # Steps of the last cycle wrote to other rows only, since the least delay is 1 and the longest is less than a turn.
     if listed[0] >= 0:
         channels.row_used[listed[0]] = 0
         channels.wheel_words[listed[0]] = 0
@@ -114,7 +124,7 @@ def _drive(
     counts: NDArray[np.int64],
     listed: NDArray[np.int64],
 ) -> int:
-    """Run the cycles before ``limit_cycle``; the next cycle with something to do, or -1 after ``most_cycles``."""
+    """Run the cycles before ``limit_cycle``; returns the next one with something to do, or -1 after ``most_cycles``."""
     for _ in range(most_cycles):
         cycle = _advance(now, limit_cycle, channels, kinds, awake, counts, listed)
         if cycle >= limit_cycle:
@@ -131,7 +141,7 @@ def _drive(
 
 
 class DeadlockError(RuntimeError):
-    """Nothing will ever happen again while flits are buffered.
+    """Says that nothing will ever happen again although flits are buffered.
 
     ``waiting`` has the paths of the blocks that hold them up. ``ring`` has those that wait for room, each in a Fifo to the
     next, the last in one to the first; none if the blocks wait for one that does not take what it could.
@@ -145,7 +155,7 @@ class DeadlockError(RuntimeError):
 
 @dataclass
 class Statistics:
-    """What a run cost: calls of blocks, cycles in which a block ran, cycles that were jumped over."""
+    """Tells what a run cost: calls of blocks, cycles in which a block ran, cycles that were jumped over."""
 
     steps: int = 0
     active_cycles: int = 0
@@ -153,7 +163,7 @@ class Statistics:
 
 
 class System:
-    """An elaborated hierarchy: ``ValueError`` with one line for each port or channel that is not bound as it must be.
+    """Elaborates and runs a hierarchy; ValueError has one line for each port or channel not bound as it must be.
 
     A run raises OverflowError in a cycle that does not fit the slots of Fifos any more: 2^42 with a million of them.
 
@@ -209,12 +219,12 @@ class System:
 
     @property
     def now(self) -> int:
-        """The next cycle to run."""
+        """Give the number of the next cycle to run."""
         return int(self._totals[0].now)
 
     @property
     def statistics(self) -> Statistics:
-        """What all runs cost until now."""
+        """Tell what all runs cost until now."""
         totals = self._totals[0]
         return Statistics(int(totals.steps), int(totals.active_cycles), int(totals.jumped_cycles))
 
@@ -240,12 +250,12 @@ class System:
         return lambda: self._observers.remove(observer)
 
     def occupancy(self, fifo: Fifo) -> int:
-        """Flits pushed and not yet popped, those in flight included."""
+        """Count the flits pushed and not yet popped, those in flight included."""
         this = self.channels.fifo[fifo.index]
         return int(this.tail - this.head)
 
     def read(self, signal: Signal) -> int:
-        """Value of a signal in the next cycle to run."""
+        """Read the value that a signal has in the next cycle to run."""
         return int(read(self.now, self.channels, signal.index))
 
     def write(self, signal: Signal, value: int) -> None:
@@ -259,7 +269,7 @@ class System:
         return self.statistics
 
     def run_to_idle(self, limit_cycle: int = 1_000_000) -> Statistics:
-        """Run until nothing is left to do.
+        """Run until nothing is left to do at any time.
 
         DeadlockError if flits are left then, TimeoutError if there is still something to do in ``limit_cycle``.
         """
@@ -269,7 +279,7 @@ class System:
         return self.statistics
 
     def require_no_deadlock(self) -> None:
-        """DeadlockError if flits are buffered: for when nothing is left to do."""
+        """Raise DeadlockError if flits are buffered, for when nothing is left to do."""
         if waiting := self.waiting():
             raise DeadlockError(self.now, waiting, self._ring())
 
@@ -278,6 +288,7 @@ class System:
         while True:
             host_cycle = self._agenda[0][0] if self._agenda else NEVER
             bound_cycle = min(limit_cycle, host_cycle, self._end_cycle)
+            # An observer must see every cycle, so compiled code returns after each one.
             most_cycles = 1 if self._observers else CYCLES_AT_ONCE
             cycle = int(self._drive(self.now, bound_cycle, most_cycles, *self._calendar))
             if cycle < 0:
@@ -301,7 +312,7 @@ class System:
             heapq.heappop(self._agenda)[2]()
 
     def waiting(self) -> list[str]:
-        """Paths of the blocks whose inputs hold flits, each with the Fifos that do."""
+        """List the paths of the blocks whose inputs hold flits, each with the Fifos that do."""
         fifo = self.channels.fifo
         held: dict[str, list[str]] = defaultdict(list)
         path_of = {block.index: block.path for block in self.blocks}
@@ -311,11 +322,12 @@ class System:
         return [f"{path} ({', '.join(fifos)})" for path, fifos in sorted(held.items())]
 
     def _ring(self) -> list[str]:
-        """Paths of blocks that wait for each other in a ring, from the lowest index on; none if there is no ring."""
+        """Find blocks that wait for each other in a ring: their paths from the lowest index on, none without a ring."""
         stuck = self.channels.fifo[self.channels.fifo["starved"]]
         waits_for = dict(zip(stuck["producer"].tolist(), [set[int]() for _ in stuck], strict=True))
         for producer, consumer in zip(stuck["producer"].tolist(), stuck["consumer"].tolist(), strict=True):
             waits_for[producer].add(consumer)
+        # A block that waits for none that waits is no part of a ring: without those, rings are left and the ways into them.
         while ended := [block for block, others in waits_for.items() if not others & waits_for.keys()]:
             for block in ended:
                 del waits_for[block]
@@ -330,5 +342,5 @@ class System:
         return [path_of[block] for block in ring[first:] + ring[:first]]
 
     def line_trace(self) -> str:
-        """The blocks' own short texts after the last cycle, in one line: ``system.observe(lambda _: print(...))``."""
+        """Join the blocks' own short texts after the last cycle to one line, for an observer to print."""
         return f"{self.now - 1:6}: " + " | ".join(text for block in self.blocks if (text := block.line_trace()))

@@ -1,4 +1,4 @@
-"""Waveforms of a running system: the occupancy of Fifos and the values of Signals as a VCD file."""
+"""Waveforms show a running system: the occupancy of Fifos and the values of Signals as a VCD file."""
 
 from collections.abc import Sequence
 from operator import itemgetter
@@ -45,6 +45,7 @@ class Trace:
         changes = [(cycle, variable, self._value(fifo)) for fifo, variable in self._fifos]
         for signal, variable in self._signals:
             this = self._system.channels.signal[signal.index]
+            # A written value is seen a cycle later, and a VCD must not go back before the last sample.
             change_cycle = max(int(this.written_cycle) + 1, self._sampled_cycle)
             changes.append((change_cycle, variable, int(this.written) % (1 << 64)))
         for change_cycle, variable, value in sorted(changes, key=itemgetter(0)):
