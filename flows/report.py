@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-MOST_SHOWN = 60
+MAX_SHOWN = 60
 
 
 class InputError(Exception):
@@ -76,7 +76,7 @@ def say(message: str) -> None:
 
 
 def shown(value: object) -> str:
-    """A value of a file as an error says it: in one line, cut to ``MOST_SHOWN`` characters."""
+    """A value of a file as an error says it: in one line, cut to ``MAX_SHOWN`` characters."""
     if isinstance(value, dict | list):
         return "a table" if isinstance(value, dict) else "an array"
     if value is None or isinstance(value, bool):
@@ -85,7 +85,7 @@ def shown(value: object) -> str:
         text = repr(value)
     except ValueError:
         return "a number of thousands of digits"
-    return cut(text, MOST_SHOWN)
+    return cut(text, MAX_SHOWN)
 
 
 def cut(text: str, most: int) -> str:

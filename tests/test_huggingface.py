@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.flows.format.huggingface import MOST_BYTES, load_model
+from lightfabric.flows.format.huggingface import MAX_BYTES, load_model
 from lightfabric.flows.report import InputError
 from lightfabric.placement.workload.parameter import parameters
 from lightfabric.placement.workload.preset import MODELS
@@ -181,7 +181,7 @@ def test_a_large_or_absent_file_and_a_folder_are_refused(path):
     with path.open("wb") as file:
         file.truncate(1 << 30)
     for at, says in (
-        (path, f"must be a config.json of at most {MOST_BYTES} bytes, not {1 << 30} bytes"),
+        (path, f"must be a config.json of at most {MAX_BYTES} bytes, not {1 << 30} bytes"),
         (path.parent, "must be a config.json, not a folder"),
         (path.parent / "absent", "must be a config.json that can be read, not: No such file or directory"),
     ):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.flows.format.spec_file import MOST_BYTES, load_spec
+from lightfabric.flows.format.spec_file import MAX_BYTES, load_spec
 from lightfabric.flows.report import InputError
 from lightfabric.model.spec import ACCELERATORS, SipRingSpec
 from lightfabric.placement.workload.preset import MODELS
@@ -238,7 +238,7 @@ def test_a_byte_order_mark_and_carriage_returns_do_not_matter(path):
     "content",
     [
         b"",
-        b"\0" * MOST_BYTES,
+        b"\0" * MAX_BYTES,
         b"\0" * 100,
         SMALL.encode("utf-16"),
         SMALL.encode()[: len(SMALL) // 2],
@@ -260,7 +260,7 @@ def test_what_is_no_spec_is_refused(path, content):
 def test_a_gigabyte_of_zeros_is_refused_unread(path):
     with path.open("wb") as file:
         file.truncate(1 << 30)
-    assert said(path) == f"must be a TOML file of at most {MOST_BYTES} bytes, not {1 << 30} bytes"
+    assert said(path) == f"must be a TOML file of at most {MAX_BYTES} bytes, not {1 << 30} bytes"
 
 
 def test_a_folder_and_an_absent_file_are_refused(tmp_path):

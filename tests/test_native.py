@@ -145,7 +145,7 @@ def test_a_program_that_breaks_or_hangs_is_a_failure(tmp_path):
 
 def test_the_cache_keeps_the_programs_that_were_used_last(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(flow, "MOST_KEPT", 2)
+    monkeypatch.setattr(flow, "MAX_KEPT", 2)
     built, names = program(tmp_path, "exit 0"), []
     for number in range(3):
         kept = flow.kept_path("link", {"link.v": str(number)}, waves=False)

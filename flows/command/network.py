@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 OUT = "lightfabric-out"
 """Folder of a sweep's figure."""
-MOST_BUFFER_FLITS = 1 << 12
-MOST_PACKET_FLITS = 1 << 10
-MOST_SLOTS = 1 << 25
+MAX_BUFFER_FLITS = 1 << 12
+MAX_PACKET_FLITS = 1 << 10
+MAX_SLOTS = 1 << 25
 """Flit slots of a network: 1.6 GB."""
-MOST_CYCLES = 60_000
+MAX_CYCLES = 60_000
 """After which packets that have not arrived show that the network is saturated."""
 SWEEP_STEP = 0.05
 SATURATED = 3.0
@@ -113,8 +113,8 @@ def _run(settings: Settings) -> "tuple[Network, Result, float]":
     try:
         made = topology(settings.topology, settings.k, settings.n)  # type: ignore[arg-type]
         slots = settings.vcs * settings.buffer * (2 * len(made.edges) + 2 * made.nodes)
-        if slots > MOST_SLOTS:
-            raise ValueError(f"buffer must be such that there are at most {MOST_SLOTS} places for flits, not {slots}")
+        if slots > MAX_SLOTS:
+            raise ValueError(f"buffer must be such that there are at most {MAX_SLOTS} places for flits, not {slots}")
         traffic = Traffic(settings.load, settings.packet_flits, settings.traffic)  # type: ignore[arg-type]
         network = Network(
             made, traffic, settings.vcs, settings.buffer, settings.seed,
@@ -123,7 +123,7 @@ def _run(settings: Settings) -> "tuple[Network, Result, float]":
     except ValueError as error:
         raise InputError(f"--{error}") from None
     begin_s = time.process_time()
-    result = network.run(MOST_CYCLES)
+    result = network.run(MAX_CYCLES)
     return network, result, time.process_time() - begin_s
 
 
@@ -218,8 +218,8 @@ def _require(settings: Settings) -> None:
     least_vcs = 2 if settings.topology in ("torus", "ring", "dragonfly") else 1
     for name, least, most in (
         ("vcs", least_vcs, MAX_VIRTUAL_CHANNELS),
-        ("buffer", 1, MOST_BUFFER_FLITS),
-        ("packet_flits", 1, MOST_PACKET_FLITS),
+        ("buffer", 1, MAX_BUFFER_FLITS),
+        ("packet_flits", 1, MAX_PACKET_FLITS),
         ("seed", 0, (1 << 63) - 1),
     ):
         if not least <= getattr(settings, name) <= most:

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from lightfabric.placement.qap.solve import Solution
 
-MOST_FACILITIES = 2048
-_MOST_BYTES = 1 << 28
-_MOST_NUMBER_CHARACTERS = 40
-_MOST_SECONDS = 1e6
-_MOST_SEED = 1 << 32
+MAX_FACILITIES = 2048
+_MAX_BYTES = 1 << 28
+_MAX_NUMBER_CHARACTERS = 40
+_MAX_SECONDS = 1e6
+_MAX_SEED = 1 << 32
 _PART_BYTES = 1 << 20
 _SPACE = re.compile(rb"\s")
 
@@ -40,7 +40,7 @@ def read(path: Path) -> Instance:
 
     InputError names the file and what is wrong.
     """
-    data = read_bytes(path, _MOST_BYTES, "a QAPLIB file")
+    data = read_bytes(path, _MAX_BYTES, "a QAPLIB file")
     words = data.split(None, 1)
     n = _size(path, words[0] if words else b"")
     numbers = _numbers(path, words[1] if len(words) > 1 else b"", 2 * n * n)
@@ -48,8 +48,8 @@ def read(path: Path) -> Instance:
 
 
 def _size(path: Path, word: bytes) -> int:
-    if not word.isdigit() or len(word) > _MOST_NUMBER_CHARACTERS or not 1 <= int(word) <= MOST_FACILITIES:
-        raise InputError(f"{path}: n must be a whole number from 1 to {MOST_FACILITIES}, not {_shown(word)}")
+    if not word.isdigit() or len(word) > _MAX_NUMBER_CHARACTERS or not 1 <= int(word) <= MAX_FACILITIES:
+        raise InputError(f"{path}: n must be a whole number from 1 to {MAX_FACILITIES}, not {_shown(word)}")
     return int(word)
 
 
@@ -116,10 +116,10 @@ def main(
     as_json: AsJson = False,
 ) -> None:
     """The command: checks its options, reads, solves, prints one JSON object or a few lines."""
-    if not 0 < seconds <= _MOST_SECONDS:
-        raise InputError(f"--seconds must be above 0 and at most {_MOST_SECONDS:g}, not {seconds:g}")
-    if not 0 <= seed <= _MOST_SEED:
-        raise InputError(f"--seed must be from 0 to {_MOST_SEED}, not {seed}")
+    if not 0 < seconds <= _MAX_SECONDS:
+        raise InputError(f"--seconds must be above 0 and at most {_MAX_SECONDS:g}, not {seconds:g}")
+    if not 0 <= seed <= _MAX_SEED:
+        raise InputError(f"--seed must be from 0 to {_MAX_SEED}, not {seed}")
     instance = read(file)
     from lightfabric.placement.qap.solve import solve
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from lightfabric.flows.experiment.fidelity import FILES, MOST_FLITS, require, run
+from lightfabric.flows.experiment.fidelity import FILES, MAX_FLITS, require, run
 from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.option import AsJson, Fidelity
 from lightfabric.flows.report import InputError, RunError, print_json, require_file
@@ -29,7 +29,7 @@ CHIPLET = ChipletSpec(
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([MGT])bps")
 _GBPS = {"M": 1e-3, "G": 1.0, "T": 1e3}
-_LEAST_GBPS, _MOST_GBPS = 1e-3, 1e6
+_MIN_GBPS, _MAX_GBPS = 1e-3, 1e6
 
 
 def replay(
@@ -95,8 +95,8 @@ def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, name: str, out: Path |
     spec = chiplet_of(bandwidth_gbps)
     demand = graph.demand_bytes()
     talkers, flits = np.unique(np.array(list(demand), np.int32)), sum(demand.values()) // spec.payload_bytes
-    if flits > MOST_FLITS or len(talkers) > MAX_HUB_GPUS:
-        most = f"more than {MOST_FLITS} flits or {MAX_HUB_GPUS} nodes"
+    if flits > MAX_FLITS or len(talkers) > MAX_HUB_GPUS:
+        most = f"more than {MAX_FLITS} flits or {MAX_HUB_GPUS} nodes"
         raise InputError(f"--fidelity must be fluid for {most}, not cycle: {flits} flits, {len(talkers)} nodes")
     if not len(talkers):
         return _run_fluid(graph, bandwidth_gbps)
@@ -146,7 +146,7 @@ def main(
 def _gbps(bandwidth: str) -> float:
     match = _RATE.fullmatch(bandwidth)
     gbps = float(match[1]) * _GBPS[match[2]] if match else 0.0
-    if not _LEAST_GBPS <= gbps <= _MOST_GBPS:
-        must_be = f"a rate with unit such as 100Gbps, from {_LEAST_GBPS:g}Gbps to {_MOST_GBPS:.0f}Gbps"
+    if not _MIN_GBPS <= gbps <= _MAX_GBPS:
+        must_be = f"a rate with unit such as 100Gbps, from {_MIN_GBPS:g}Gbps to {_MAX_GBPS:.0f}Gbps"
         raise InputError(f"--bandwidth must be {must_be}, not {bandwidth!r}")
     return gbps

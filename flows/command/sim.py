@@ -17,10 +17,10 @@ from lightfabric.flows.report import InputError, RunError, print_json, written_w
 from lightfabric.flows.tool.program import SIMULATORS
 from lightfabric.model.spec import ChipletSpec
 
-MOST_BER = MOST_RATE = 0.5
-MOST_STALLS = 0.9
-MOST_PACKETS = 1_000_000
-MOST_SEED = (1 << 63) - 1
+MAX_BER = MAX_RATE = 0.5
+MAX_STALLS = 0.9
+MAX_PACKETS = 1_000_000
+MAX_SEED = (1 << 63) - 1
 BOUND_S = 6 * 3600
 """A foreign simulator that has not ended by then is killed."""
 
@@ -239,22 +239,22 @@ def _require_options(block: str, simulator: str, ber: float, packets: int, seed:
     require_block(block)
     if simulator not in SIMULATORS:
         raise InputError(f"--simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
-    if not 0 <= ber < MOST_BER:
-        raise InputError(f"--ber must be at least 0 and below {MOST_BER}, not {ber!r}")
+    if not 0 <= ber < MAX_BER:
+        raise InputError(f"--ber must be at least 0 and below {MAX_BER}, not {ber!r}")
     if ber and block == "switch":
         raise InputError(f"--ber must be 0 for the switch, which has no line, not {ber!r}")
-    if not 1 <= packets <= MOST_PACKETS:
-        raise InputError(f"--packets must be from 1 to {MOST_PACKETS}, not {packets!r}")
-    if not 0 <= seed <= MOST_SEED:
-        raise InputError(f"--seed must be from 0 to {MOST_SEED}, not {seed!r}")
+    if not 1 <= packets <= MAX_PACKETS:
+        raise InputError(f"--packets must be from 1 to {MAX_PACKETS}, not {packets!r}")
+    if not 0 <= seed <= MAX_SEED:
+        raise InputError(f"--seed must be from 0 to {MAX_SEED}, not {seed!r}")
     for name, rate in asdict(faults).items():
         if rate and not _is_native(block, simulator):
             raise InputError(f"--{name} must be 0 but for the link on verilator, not {rate!r}")
     for name in ("bursts", "drops", "duplicates"):
-        if not 0 <= getattr(faults, name) < MOST_RATE:
-            raise InputError(f"--{name} must be at least 0 and below {MOST_RATE}, not {getattr(faults, name)!r}")
-    if not 0 <= faults.stalls <= MOST_STALLS:
-        raise InputError(f"--stalls must be from 0 to {MOST_STALLS}, not {faults.stalls!r}")
+        if not 0 <= getattr(faults, name) < MAX_RATE:
+            raise InputError(f"--{name} must be at least 0 and below {MAX_RATE}, not {getattr(faults, name)!r}")
+    if not 0 <= faults.stalls <= MAX_STALLS:
+        raise InputError(f"--stalls must be from 0 to {MAX_STALLS}, not {faults.stalls!r}")
 
 
 def _require_capture(block: str, simulator: str, capture: Path | None) -> None:

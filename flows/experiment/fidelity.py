@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightfabric.model.task import Schedule, TaskGraph
 
 FIDELITIES = ("fluid", "cycle")
-MOST_FLITS = 1 << 29
+MAX_FLITS = 1 << 29
 """At cycle fidelity: some minutes."""
 BINS_PER_OCTAVE = 8
 FILES = ("link-load.png", "message-latency.png")
@@ -30,8 +30,8 @@ def require(fidelity: str) -> None:
 
 def require_few(flits: int, what: str) -> None:
     """InputError for more flits than the cycle model can move."""
-    if flits > MOST_FLITS:
-        raise InputError(f"--fidelity must be fluid for {what}, whose {flits} flits are more than {MOST_FLITS}, not cycle")
+    if flits > MAX_FLITS:
+        raise InputError(f"--fidelity must be fluid for {what}, whose {flits} flits are more than {MAX_FLITS}, not cycle")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from lightfabric.flows.experiment.fidelity import BINS_PER_OCTAVE, FILES, Detail
 from lightfabric.flows.figure.chart import COLOURS, DPI, INCHES, STYLE, plain
 from lightfabric.flows.report import written_whole
 
-MOST_COLUMNS = 4
+MAX_COLUMNS = 4
 PANEL_INCHES = 3.2
 
 Panels = Mapping[str, Detail]
@@ -84,7 +84,7 @@ def _histogram(axes: Axes, messages: NDArray[np.int64]) -> None:
 
 
 def _panels(name: str, count: int, *, shared: bool) -> tuple[Figure, Iterator[Axes]]:
-    columns = min(max(count, 1), MOST_COLUMNS)
+    columns = min(max(count, 1), MAX_COLUMNS)
     rows = -(-max(count, 1) // columns)
     figure = Figure((max(PANEL_INCHES * columns + 1, INCHES[0]), PANEL_INCHES * rows + 0.5), layout="constrained")
     places = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat

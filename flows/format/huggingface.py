@@ -8,8 +8,8 @@ from typing import Any
 from lightfabric.flows.report import InputError, read_bytes, shown
 from lightfabric.model.spec import ModelSpec, SpecError
 
-MOST_BYTES = 1 << 20
-MOST_COUNT = 1 << 22
+MAX_BYTES = 1 << 20
+MAX_COUNT = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def load_model(path: Path) -> ModelSpec:
     ``sequence`` is the longest that the model takes. Anything wrong is an InputError:
     ``config.json: num_hidden_layers must be a whole number from 1 to 4194304, not '32'``.
     """
-    content = read_bytes(path, MOST_BYTES, "a config.json")
+    content = read_bytes(path, MAX_BYTES, "a config.json")
     try:
         return _model(_config(content))
     except _WrongError as error:
@@ -158,8 +158,8 @@ def _key(config: dict[str, Any], keys: tuple[str, ...]) -> str:
 
 def _count(config: dict[str, Any], key: str, least: int) -> int:
     value = config.get(key)
-    if type(value) is not int or not least <= value <= MOST_COUNT:
-        raise _wrong(key, f"a whole number from {least} to {MOST_COUNT}", config)
+    if type(value) is not int or not least <= value <= MAX_COUNT:
+        raise _wrong(key, f"a whole number from {least} to {MAX_COUNT}", config)
     return value
 
 

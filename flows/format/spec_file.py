@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from lightfabric.flows.format.huggingface import load_model
-from lightfabric.flows.report import MOST_SHOWN, InputError, cut, read_bytes, shown
+from lightfabric.flows.report import MAX_SHOWN, InputError, cut, read_bytes, shown
 from lightfabric.model.spec import (
     ACCELERATORS,
     AcceleratorSpec,
@@ -26,13 +26,13 @@ from lightfabric.model.spec import (
 )
 from lightfabric.placement.workload.preset import MODELS
 
-MOST_BYTES = 1 << 18
-MOST_CHARACTERS = 400
+MAX_BYTES = 1 << 18
+MAX_CHARACTERS = 400
 """Of a line: the time of tomllib grows with the square of a line's dots, its stack with the brackets."""
-MOST_DEPTH = 4
-MOST_SENTENCE = 240
+MAX_DEPTH = 4
+MAX_SENTENCE = 240
 
-LEAST, MOST = 1e-6, 1e12
+MIN_MAGNITUDE, MAX_MAGNITUDE = 1e-6, 1e12
 """Of a value that is not 0: sums and products of such values neither overflow nor vanish."""
 _MAY_BE_TINY = ("bit_error_rate",)
 """Probabilities: no result is divided by them."""
@@ -78,7 +78,7 @@ def load_spec(path: Path | None, default: str = "gpt3-175b") -> StudySpec:
     if path is None:
         with as_file(files("lightfabric.examples") / f"{default}.toml") as example:
             return load_spec(example)
-    content = read_bytes(path, MOST_BYTES, "a TOML file")
+    content = read_bytes(path, MAX_BYTES, "a TOML file")
     try:
         return _spec(_tables(content), path.parent)
     except _WrongError as error:
@@ -91,8 +91,8 @@ def _tables(content: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise _WrongError(f"must be TOML in UTF-8, not: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(text.split("\n"), 1):
-        if len(line) > MOST_CHARACTERS:
-            raise _WrongError(f"line {number} must be at most {MOST_CHARACTERS} characters, not {len(line)}")
+        if len(line) > MAX_CHARACTERS:
+            raise _WrongError(f"line {number} must be at most {MAX_CHARACTERS} characters, not {len(line)}")
     try:
         tables = tomllib.loads(text)
     except RecursionError:
@@ -105,11 +105,11 @@ def _tables(content: bytes) -> dict[str, Any]:
 
 def _check_depth(tables: dict[str, Any]) -> None:
     level: list[Any] = [tables]
-    for _ in range(MOST_DEPTH):
+    for _ in range(MAX_DEPTH):
         containers = (entry.values() if isinstance(entry, dict) else entry for entry in level)
         level = [item for container in containers for item in container if isinstance(item, dict | list)]
     if level:
-        raise _WrongError(f"must be TOML of at most {MOST_DEPTH} levels, not deeply nested")
+        raise _WrongError(f"must be TOML of at most {MAX_DEPTH} levels, not deeply nested")
 
 
 def _spec(tables: dict[str, Any], folder: Path) -> StudySpec:
@@ -186,8 +186,13 @@ def _check_magnitudes(location: Location, value: object) -> None:
     elif isinstance(value, tuple):
         for index, entry in enumerate(value):
             _check_magnitudes((*location, index), entry)
-    elif isinstance(value, float) and value and location[-1] not in _MAY_BE_TINY and not LEAST <= value <= MOST:
-        raise _WrongError(f"{_dotted(location)} must be from {LEAST:g} to {MOST:g}, not {value!r}")
+    elif (
+        isinstance(value, float)
+        and value
+        and location[-1] not in _MAY_BE_TINY
+        and not MIN_MAGNITUDE <= value <= MAX_MAGNITUDE
+    ):
+        raise _WrongError(f"{_dotted(location)} must be from {MIN_MAGNITUDE:g} to {MAX_MAGNITUDE:g}, not {value!r}")
 
 
 def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:
@@ -224,7 +229,7 @@ def _location(loc: Location, tables: dict[str, Any]) -> Location | None:
 
 def _owned(location: Location, error: SpecError) -> str:
     """What is wrong, with the owner's path in the file for its name."""
-    return cut(error.of(_dotted(location)), MOST_SENTENCE)
+    return cut(error.of(_dotted(location)), MAX_SENTENCE)
 
 
 def _unknown(location: Location, tables: dict[str, Any]) -> str:
@@ -255,7 +260,7 @@ def _dotted(location: Location) -> str:
 def _key(name: str) -> str:
     """A TOML key, quoted if it must be."""
     bare = name.isascii() and name.replace("-", "_").isidentifier()
-    return name if bare and len(name) <= MOST_SHOWN else shown(name)
+    return name if bare and len(name) <= MAX_SHOWN else shown(name)
 
 
 def _value_at(location: Location, tables: Any, otherwise: object) -> object:

@@ -11,10 +11,10 @@ from lightfabric.flows.report import InputError, read_bytes, require_file, writt
 if TYPE_CHECKING:
     from lightfabric.model.task import TaskGraph
 
-MOST_BYTES = 256 << 20
+MAX_BYTES = 256 << 20
 """Of a file; of all streams of a Chakra folder together."""
-MOST_GROUPS_BYTES = 16 << 20
-MOST_RANKS = 1 << 16
+MAX_GROUPS_BYTES = 16 << 20
+MAX_RANKS = 1 << 16
 PREFIX, GROUPS = "lightfabric", "comm_groups.json"
 
 _STREAM = re.compile(r"(.*)\.(0|[1-9][0-9]{0,5})\.et")
@@ -32,7 +32,7 @@ def read(path: Path) -> tuple["TaskGraph", int]:
         return _read_goal(path)
     from lightfabric.placement.format import topoopt
 
-    data = read_bytes(path, MOST_BYTES, "a TopoOpt task graph")
+    data = read_bytes(path, MAX_BYTES, "a TopoOpt task graph")
     try:
         graph = topoopt.read(data)
     except ValueError as error:
@@ -43,7 +43,7 @@ def read(path: Path) -> tuple["TaskGraph", int]:
 def _read_goal(path: Path) -> tuple["TaskGraph", int]:
     from lightfabric.placement.format import goal
 
-    data = read_bytes(path, MOST_BYTES, "a GOAL program")
+    data = read_bytes(path, MAX_BYTES, "a GOAL program")
     try:
         graph = goal.read(data)
     except ValueError as error:
@@ -79,14 +79,14 @@ def _streams(path: Path, folder: Path) -> list[Path]:
     if len(jobs) != 1:
         raise InputError(f"{path}: must be the files NAME.RANK.et of one job, not of {len(jobs)}")
     (files,) = jobs.values()
-    if len(files) > MOST_RANKS or max(files) >= len(files):
+    if len(files) > MAX_RANKS or max(files) >= len(files):
         missing = next(rank for rank in range(len(files) + 1) if rank not in files)
-        raise InputError(f"{path}: must be files of at most {MOST_RANKS} ranks from 0 on, not without rank {missing}")
+        raise InputError(f"{path}: must be files of at most {MAX_RANKS} ranks from 0 on, not without rank {missing}")
     return [files[rank] for rank in range(len(files))]
 
 
 def _contents(files: list[Path]) -> Iterator[bytes]:
-    left = MOST_BYTES
+    left = MAX_BYTES
     for file in files:
         content = read_bytes(file, left, "a Chakra trace")
         left -= len(content)
@@ -99,7 +99,7 @@ def _read_groups(folder: Path) -> dict[str, list[int]]:
     if not path.exists():
         return {}
     try:
-        groups: Any = json.loads(read_bytes(path, MOST_GROUPS_BYTES, "communicator groups"))
+        groups: Any = json.loads(read_bytes(path, MAX_GROUPS_BYTES, "communicator groups"))
     except (ValueError, RecursionError):
         raise InputError(f"{path}: must be JSON, not something else") from None
     if not isinstance(groups, dict) or not all(_is_group(members) for members in groups.values()):

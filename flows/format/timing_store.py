@@ -12,7 +12,7 @@ from lightfabric.flows.report import InputError, RunError, read_bytes, say, writ
 from lightfabric.model.spec import ChipletSpec, spec_hash
 from lightfabric.model.timing import Timing
 
-MOST_BYTES = 1 << 16
+MAX_BYTES = 1 << 16
 
 _TIMING = TypeAdapter(Timing)
 
@@ -56,7 +56,7 @@ def _kept(spec: str, rtl: str) -> Timing | None:
         file = path(spec, rtl)
         if not os.path.lexists(file):
             return None
-        timing = from_json(read_bytes(file, MOST_BYTES, "a measured timing"))
+        timing = from_json(read_bytes(file, MAX_BYTES, "a measured timing"))
         if (timing.spec_hash, timing.rtl_hash) == (spec, rtl):
             return timing
         say(f"lightfabric: {file} is of other hardware, so the timing is measured again")

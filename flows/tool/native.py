@@ -21,7 +21,7 @@ from lightfabric.sim.native import link as native
 
 BUILD_BOUND_S = 1800
 BOUND_S = 3600
-MOST_KEPT = 32
+MAX_KEPT = 32
 """Programs in the cache; the one that was not used for longest goes first."""
 
 _VERILATOR = (
@@ -124,5 +124,5 @@ def keep(built: Path, kept: Path | None) -> Path:
 
 def _forget_the_oldest(folder: Path) -> None:
     programs = sorted(filter(Path.is_file, folder.iterdir()), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in programs[MOST_KEPT:]:
+    for path in programs[MAX_KEPT:]:
         path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from lightfabric.rtl.register_map import REGISTERS, WORD_BYTES
 from lightfabric.sim.cocotb.axi import Client, Run, exchange
 
 STATE_ACTIVE = 6
-MOST_BER_IN_SERVICE = 1e-2
+MAX_BER_IN_SERVICE = 1e-2
 """On a worse line a link need not be up at the end."""
 
 
@@ -23,7 +23,7 @@ async def packets_cross_the_link_both_ways(dut):
     for end, master in masters.items():
         await _write(master, "control", 0b101)  # enabled and frozen
         is_up = await _read(master, "status") & 0b11111 == STATE_ACTIVE | 1 << 4
-        assert is_up or Run.of_environment().ber > MOST_BER_IN_SERVICE
+        assert is_up or Run.of_environment().ber > MAX_BER_IN_SERVICE
         for name in ("replays", "crc_errors"):
             assert await _read(master, name) <= int(getattr(dut, f"{end}_{name}").value)
         assert not is_up or await _read(master, "flits_received") > 0

@@ -17,7 +17,7 @@ from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES
 
 CLOCK_NS = 2
 ENVIRONMENT = "LIGHTFABRIC_RUN"
-MOST_BYTES = 9
+MAX_BYTES = 9
 """Of an access: the master makes accesses of parts of words and of several words from it."""
 
 
@@ -38,7 +38,7 @@ async def a_master_writes_and_reads_while_inputs_come_and_go(dut):
 
 async def _step(dut, master: AxiLiteMaster, rng: random.Random) -> dict:
     """One access, or inputs for one cycle, and what came of it."""
-    kind, address, size = rng.choice(("read", "write", "inputs")), _address(rng), rng.randint(1, MOST_BYTES)
+    kind, address, size = rng.choice(("read", "write", "inputs")), _address(rng), rng.randint(1, MAX_BYTES)
     if kind == "read":
         answer = await master.read(address, size)
         return {"kind": kind, "address": address, "data": list(answer.data), "response": int(answer.resp)}
@@ -52,7 +52,7 @@ async def _step(dut, master: AxiLiteMaster, rng: random.Random) -> dict:
 def _address(rng: random.Random) -> int:
     """Mostly in the table, now and then past its end."""
     end = WORD_BYTES * len(REGISTERS)
-    return rng.randrange(end) if rng.random() < 0.9 else rng.randrange(end, (1 << BUS_ADDRESS_BITS) - MOST_BYTES)
+    return rng.randrange(end) if rng.random() < 0.9 else rng.randrange(end, (1 << BUS_ADDRESS_BITS) - MAX_BYTES)
 
 
 async def _inputs(dut, rng: random.Random) -> dict[str, int]:

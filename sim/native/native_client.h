@@ -13,7 +13,7 @@
 
 namespace lightfabric {
 
-constexpr size_t MOST_PACKET_BYTES = 1 << 16;
+constexpr size_t MAX_PACKET_BYTES = 1 << 16;
 constexpr size_t SATURATED_FLITS = 64;     // of a packet of a saturated source, all on virtual channel 0
 constexpr size_t REMEMBERED_PACKETS = 64;  // delivered ones of a virtual channel, to know a duplicate
 
@@ -165,7 +165,7 @@ private:
         if (traffic_.saturated) return SATURATED_FLITS * PAYLOAD_BYTES;
         const double kind = random_.unit();
         const size_t most_flits = kind < 0.6 ? 1 : kind < 0.9 ? 3 : 16;
-        return 1 + random_.below(kind < 0.999 ? most_flits * PAYLOAD_BYTES : MOST_PACKET_BYTES);
+        return 1 + random_.below(kind < 0.999 ? most_flits * PAYLOAD_BYTES : MAX_PACKET_BYTES);
     }
 
     Traffic traffic_;

@@ -14,7 +14,7 @@ namespace lightfabric {
 
 constexpr size_t BLOCK_BITS = 66, LINE_BITS = BLOCK_BITS * LANES, LINE_BYTES = (LINE_BITS + 7) / 8;
 constexpr uint8_t SYNC_DATA = 0b10;
-constexpr size_t MOST_BEHIND_FLITS = 8;  // that a fibre holds back because it repeated flits
+constexpr size_t MAX_BEHIND_FLITS = 8;  // that a fibre holds back because it repeated flits
 
 struct Faults {
     double ber, bursts, drops, duplicates;  // per bit, per beat, per flit, per flit
@@ -92,7 +92,7 @@ private:
 // The beats that arrive are queued, and one leaves in each cycle in which there is one. The beats of a dropped flit are
 // not queued: the line has nothing to say for as long as the queue is empty. Those of a repeated flit are queued twice,
 // and what follows is late until the transmitter leaves cycles out or a flit is dropped; when more than
-// MOST_BEHIND_FLITS wait, a repeated flit takes the place of the next one, which counts as dropped. Flits are counted
+// MAX_BEHIND_FLITS wait, a repeated flit takes the place of the next one, which counts as dropped. Flits are counted
 // from the first data block after reset or after a control block; control blocks are neither dropped nor repeated.
 class FlitFaults {
 public:
@@ -134,7 +134,7 @@ private:
         place_ = 0;
         if (!repeating_) return;
         queue_.insert(queue_.end(), flit_.begin(), flit_.end());
-        replaced_ = queue_.size() > MOST_BEHIND_FLITS * BEATS_PER_FLIT;
+        replaced_ = queue_.size() > MAX_BEHIND_FLITS * BEATS_PER_FLIT;
     }
 
     Faults faults_;
