@@ -1,19 +1,28 @@
 """What the commands share: wrong input, files that are whole or absent, JSON on stdout."""
 
 import contextlib
+import csv
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 MAX_SHOWN = 60
 
 
 class InputError(Exception):
     """The input was wrong. The text is one line: file, field, what it must be, what it is. Exit code 2."""
+
+
+class WrongError(Exception):
+    """Says what is wrong in a file before the name of the file is put in front of it."""
 
 
 class RunError(Exception):
@@ -64,14 +73,55 @@ def require_file(path: Path) -> None:
         raise InputError(f"{path}: must be a file that can be written, not a {'folder' if path.is_dir() else 'device'}")
 
 
+def require_one_of(option: str, known: Collection[str], value: str) -> None:
+    """Raise an InputError that lists the known values unless ``value`` is one of them."""
+    if value not in known:
+        raise InputError(f"{option} must be one of {', '.join(known)}, not {value!r}")
+
+
+def require_between(option: str, least: float, most: float, value: float) -> None:
+    """Raise an InputError that gives both bounds unless ``value`` lies between them or is one of them."""
+    if not least <= value <= most:
+        raise InputError(f"{option} must be from {least} to {most}, not {value!r}")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a CSV file in UTF-8 whose lines end alike on every system."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
 def print_json(result: dict[str, Any] | list[Any]) -> None:
-    """One JSON value to stdout."""
+    """Print one JSON value with indentation to stdout."""
     json.dump(result, sys.stdout, indent=2)
     sys.stdout.write("\n")
 
 
+def print_table(
+    header: Sequence[str],
+    sections: Iterable[Iterable[Iterable[str]]],
+    title: "str | Text" = "",
+    right: Container[str] = (),
+    console: "Console | None" = None,
+) -> None:
+    """Print a table to stdout with a rule below each section of rows and the columns ``right`` aligned to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title or None)
+    for name in header:
+        table.add_column(name, justify="right" if name in right else "left")
+    for rows in sections:
+        for row in rows:
+            # As Text: what a file says may hold brackets, which rich would take for markup.
+            table.add_row(*map(Text, row))
+        table.add_section()
+    (console or Console()).print(table)
+
+
 def say(message: str) -> None:
-    """A message to stderr."""
+    """Print a message on a line of stderr."""
     print(message, file=sys.stderr)
 
 

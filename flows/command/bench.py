@@ -4,7 +4,6 @@
 """
 
 import os
-import resource
 import subprocess
 import sys
 import time
@@ -15,7 +14,8 @@ import typer
 
 from lightfabric.flows.experiment import accuracy
 from lightfabric.flows.option import AsJson
-from lightfabric.flows.report import InputError, RunError, print_json, say
+from lightfabric.flows.report import RunError, print_json, require_one_of, say
+from lightfabric.flows.tool.pool import peak_bytes
 
 if TYPE_CHECKING:
     from lightfabric.model.router.experiment import Network
@@ -92,16 +92,12 @@ def _sizes() -> list[dict[str, Any]]:
     """The rate on larger tori, and the memory that each place for a flit takes, objects of Python included."""
     rows = list[dict[str, Any]]()
     for k in SIZES:
-        before_bytes = _peak_bytes()
+        before_bytes = peak_bytes()
         network = _torus(k)
         rate = max(_flit_hops_per_s(network, 8 * k, SIZE_HOPS // k**2) for _ in range(3))
-        slot_bytes = (_peak_bytes() - before_bytes) / len(network.system.channels.slot)
+        slot_bytes = (peak_bytes() - before_bytes) / len(network.system.channels.slot)
         rows.append({"k": k, "nodes": k * k, "rate": rate, "bytes_per_slot": slot_bytes})
     return rows
-
-
-def _peak_bytes() -> int:
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _cpu_seconds(work: Callable[[], object]) -> float:
@@ -125,8 +121,8 @@ def main(
 ) -> None:
     """The command: measures one bench or all."""
     names = [*BENCHES, ALL_REDUCE, SEARCH, MAPPING, ACCURACY]
-    if name not in (None, *names):
-        raise InputError(f"NAME must be one of {', '.join(names)}, not {name!r}")
+    if name is not None:
+        require_one_of("NAME", names, name)
     results = [_result(entry) for entry in (names if name is None else [name])]
     if as_json:
         print_json({"benches": results})
@@ -165,38 +161,28 @@ def _systemc() -> dict[str, Any]:
     return compare([Ring(load=load) for load in RING_LOADS])
 
 
+_LINES = {
+    "fabrics": "{bench} of {bytes} bytes on {gpus} GPUs, {fabric}: {cycles:.0f} cycles, closed form "
+    "{closed_form_cycles:.0f}; {flits} flits in {cpu_s:.3g} CPU-seconds",
+    "orders": "{bench} of {job} on {gpus} GPUs: {ratio:.3f} of the {unit} of the best structured order, {ours:.4g}, where "
+    "{lower_bound:.4g} is a lower bound",
+    "sources": "{bench} on {rows} held-out runs of {source}: mean error {model_mean:.1%}, median {model_median:.1%}, rank "
+    "correlation {rank_correlation:.3f}; at one constant efficiency {constant_mean:.1%}",
+    "sizes": "kernel, {k} x {k} torus: {rate:.3g} flit-hops per CPU-second, {bytes_per_slot:.0f} bytes per place",
+    "systemc": "kernel, ring of switches and links at load {load:g}: {rate:.3g} flits through switches per CPU-second, "
+    "{ratio:.3g} times SystemC {version}, the same {hops} passes",
+}
+"""What a result may hold a list of, and the line that says each of its entries."""
+
+
 def _print(result: dict[str, Any]) -> None:
-    for row in result.get("fabrics", []):
-        print(
-            "{bench} of {bytes} bytes on {gpus} GPUs, {fabric}: {cycles:.0f} cycles, closed form {closed_form_cycles:.0f}; "
-            "{flits} flits in {cpu_s:.3g} CPU-seconds".format(**result, **row)
-        )
-    for row in result.get("orders", []):
-        print(
-            "{bench} of {job} on {gpus} GPUs: {ratio:.3f} of the {unit} of the best structured order, {ours:.4g}, where "
-            "{lower_bound:.4g} is a lower bound".format(**result, **row)
-        )
-    for row in result.get("sources", []):
-        print(
-            "{bench} on {rows} held-out runs of {source}: mean error {model_mean:.1%}, median {model_median:.1%}, rank "
-            "correlation {rank_correlation:.3f}; at one constant efficiency {constant_mean:.1%}".format(**result, **row)
-        )
+    if "rate" in result:
+        print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))
+    for rows, line in _LINES.items():
+        for row in result.get(rows) or []:
+            print(line.format(**{**result, **row}))
     if "sources" in result and not result["sources"]:
         print(f"{ACCURACY}: not measured. It needs {accuracy.TABLE}")
-    if "rate" not in result:
-        return
-    print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))
-    for size in result.get("sizes", []):
-        print(
-            "kernel, {k} x {k} torus: {rate:.3g} flit-hops per CPU-second, {bytes_per_slot:.0f} bytes per place".format(
-                **size
-            )
-        )
-    for ring in result.get("systemc") or []:
-        print(
-            "kernel, ring of switches and links at load {load:g}: {rate:.3g} flits through switches per CPU-second, "
-            "{ratio:.3g} times SystemC {version}, the same {hops} passes".format(**ring)
-        )
     if "systemc_missing" in result:
         print(f"kernel: not compared with SystemC. {result['systemc_missing']}")
 
@@ -211,10 +197,6 @@ def _interpreted(name: str) -> float:
     return float(done.stdout)
 
 
-def _measure_interpreted(name: str) -> None:
-    _, measure, _, reference_size = BENCHES[name]
-    print(measure(reference_size))
-
-
 if __name__ == "__main__":
-    _measure_interpreted(sys.argv[1])
+    _, _interpreted_measure, _, _reference_size = BENCHES[sys.argv[1]]
+    print(_interpreted_measure(_reference_size))

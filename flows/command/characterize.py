@@ -1,11 +1,13 @@
 """``lightfabric characterize``: the timing that the models run on, measured on the RTL."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 from fractions import Fraction
+from typing import Any
 
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.option import AsJson, SpecFile
-from lightfabric.flows.report import print_json, say
+from lightfabric.flows.report import print_json, print_table, say
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import Timing
 
@@ -23,18 +25,17 @@ def main(path: SpecFile = None, as_json: AsJson = False) -> None:
 
 
 def _print_table(name: str, chiplet: ChipletSpec, timing: Timing) -> None:
-    from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{name}: measured at {chiplet.core_clock_mhz:g} MHz by {timing.simulator}"))
-    for header in ("block", "value", "cycles", "ns"):
-        table.add_column(header, justify="right" if header in ("cycles", "ns") else "left")
-    for block, part in (("link", timing.link), ("switch", timing.switch), ("client", timing.client)):
-        for entry in fields(part):
-            value: int | Fraction | None = getattr(part, entry.name)
-            nanoseconds = "" if value is None or "slot" in entry.name else f"{float(value) * chiplet.cycle_ps / 1000:.3f}"
-            table.add_row(block, entry.name, "never" if value is None else str(value), nanoseconds)
-        table.add_section()
-    Console().print(table)
+    title = Text(f"{name}: measured at {chiplet.core_clock_mhz:g} MHz by {timing.simulator}")
+    sections = (_rows(block, getattr(timing, block), chiplet.cycle_ps) for block in ("link", "switch", "client"))
+    print_table(("block", "value", "cycles", "ns"), sections, title, ("cycles", "ns"))
     print(f"spec {timing.spec_hash}, RTL {timing.rtl_hash}")
+
+
+def _rows(block: str, part: Any, cycle_ps: float) -> Iterator[tuple[str, ...]]:
+    for entry in fields(part):
+        value: int | Fraction | None = getattr(part, entry.name)
+        # A number of a slot is no duration.
+        nanoseconds = "" if value is None or "slot" in entry.name else f"{float(value) * cycle_ps / 1000:.3f}"
+        yield block, entry.name, "never" if value is None else str(value), nanoseconds

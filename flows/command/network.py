@@ -1,8 +1,7 @@
 """``lightfabric network``: synthetic traffic on a network of routers: latency, accepted load, where it saturates."""
 
-import csv
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 
 from lightfabric.flows.option import AsJson, count, number
-from lightfabric.flows.report import InputError, print_json, say, written_whole
+from lightfabric.flows.report import InputError, print_json, require_between, require_one_of, say, write_csv, written_whole
 
 if TYPE_CHECKING:
     from lightfabric.model.router.experiment import Network, Result
@@ -158,18 +157,11 @@ def _write(settings: Settings, topology: "Topology", result: "Result", out: Path
             stack.enter_context(written_whole(_in(out, f"{name}-{what}")))
             for what in ("links.csv", "latency.csv", "links.png", "latency.png")
         )
-        _write_csv(links_csv, ("source", "destination", "flits_per_cycle"), links)
-        _write_csv(latency_csv, ("latency_cycles", "packets"), enumerate(packets))
+        write_csv(links_csv, ("source", "destination", "flits_per_cycle"), links)
+        write_csv(latency_csv, ("latency_cycles", "packets"), enumerate(packets))
         is_grid = settings.topology in ("mesh", "torus") and settings.n == 2
         draw_links(title, links or [(0, 0, 0.0)], settings.k if is_grid else None, links_png)
         draw_histogram(title, packets, result.percentiles(PERCENTILES) or {}, latency_png)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def sweep_loads(settings: Settings) -> list[dict[str, Any]]:
@@ -213,8 +205,7 @@ def _require(settings: Settings) -> None:
         ("allocator", get_args(Allocator)),
         ("switching", get_args(Switching)),
     ):
-        if getattr(settings, name) not in known:
-            raise InputError(f"--{name} must be one of {', '.join(known)}, not {getattr(settings, name)!r}")
+        require_one_of(f"--{name}", known, getattr(settings, name))
     least_vcs = 2 if settings.topology in ("torus", "ring", "dragonfly") else 1
     for name, least, most in (
         ("vcs", least_vcs, MAX_VIRTUAL_CHANNELS),
@@ -222,9 +213,7 @@ def _require(settings: Settings) -> None:
         ("packet_flits", 1, MAX_PACKET_FLITS),
         ("seed", 0, (1 << 63) - 1),
     ):
-        if not least <= getattr(settings, name) <= most:
-            option = name.replace("_", "-")
-            raise InputError(f"--{option} must be from {least} to {most}, not {getattr(settings, name)}")
+        require_between(f"--{name.replace('_', '-')}", least, most, getattr(settings, name))
     if not 0 < settings.load <= 1:
         raise InputError(f"--load must be above 0 and at most 1, not {settings.load!r}")
 

@@ -8,7 +8,7 @@ import typer
 
 from lightfabric.flows.format import run_table as measurement
 from lightfabric.flows.option import AsJson
-from lightfabric.flows.report import print_json
+from lightfabric.flows.report import print_json, print_table
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.prediction import PARTS
 
@@ -39,16 +39,14 @@ def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
 
 def _print_table(title: str, entries: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(f"{title}: seconds per step, GiB per GPU"))
     names = ("id", "step_s", "measured_step_s", "memory_gib", "measured_memory_gib", *(f"{part}_s" for part in PARTS))
-    for name in names:
-        table.add_column(name.removesuffix("_s").removesuffix("_gib").replace("_", " "), justify="right")
-    for entry in entries:
-        cells = (entry[name] for name in names[1:])
-        table.add_row(Text(entry["id"]), *("-" if value is None else f"{value:.4g}" for value in cells))
+    header = [name.removesuffix("_s").removesuffix("_gib").replace("_", " ") for name in names]
+    rows = (
+        [entry["id"], *("-" if (value := entry[name]) is None else f"{value:.4g}" for name in names[1:])]
+        for entry in entries
+    )
     console = Console()
     console.width = max(console.width, 120)
-    console.print(table)
+    print_table(header, [rows], Text(f"{title}: seconds per step, GiB per GPU"), header, console)

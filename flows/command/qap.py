@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lightfabric.flows.option import AsJson, count, number
-from lightfabric.flows.report import InputError, print_json, read_bytes
+from lightfabric.flows.report import InputError, print_json, read_bytes, require_between
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,8 +118,7 @@ def main(
     """The command: checks its options, reads, solves, prints one JSON object or a few lines."""
     if not 0 < seconds <= _MAX_SECONDS:
         raise InputError(f"--seconds must be above 0 and at most {_MAX_SECONDS:g}, not {seconds:g}")
-    if not 0 <= seed <= _MAX_SEED:
-        raise InputError(f"--seed must be from 0 to {_MAX_SEED}, not {seed}")
+    require_between("--seed", 0, _MAX_SEED, seed)
     instance = read(file)
     from lightfabric.placement.qap.solve import solve
 

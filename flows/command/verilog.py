@@ -6,17 +6,10 @@ from typing import Annotated
 import typer
 
 from lightfabric.flows.option import Block, LoadedSpec
-from lightfabric.flows.report import InputError, say, written_whole
-from lightfabric.flows.tool.verilog_text import convert
+from lightfabric.flows.report import require_one_of, say, written_whole
 from lightfabric.model.spec import ChipletSpec
 
 BLOCKS = ("link", "switch", "chiplet")
-
-
-def require_block(block: str) -> None:
-    """InputError if there is no such block."""
-    if block not in BLOCKS:
-        raise InputError(f"BLOCK must be one of {', '.join(BLOCKS)}, not {block!r}")
 
 
 def text(block: str, spec: ChipletSpec) -> str:
@@ -35,7 +28,7 @@ def main(
     spec: LoadedSpec = None,
 ) -> None:
     """The command: writes the file, whole or not at all."""
-    require_block(block)
+    require_one_of("BLOCK", BLOCKS, block)
     with written_whole(output) as beside:
         beside.write_text(text(block, spec.chiplet), encoding="utf-8")
     say(f"{output}: Verilog of the {block} of {spec.name}")

@@ -1,6 +1,5 @@
 """Ring all-reduce at flit level, on a ring of fibres and through optical circuit switches, beside its closed form."""
 
-import resource
 import time
 from math import ceil
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lightfabric.flows.format.timing_store import measured_timing
+from lightfabric.flows.tool.pool import peak_bytes
 from lightfabric.model.cycle.cabling import Cabling, circuit_switched, ring
 from lightfabric.model.cycle.cluster import Cluster
 from lightfabric.model.spec import ChipletSpec
@@ -62,8 +62,7 @@ def measure() -> dict[str, Any]:
     timing = measured_timing(spec)
     Cluster(all_reduce(2, 1), spec, timing, cabling("ring", 2, spec.ports)).run()  # compiles
     rows = [_row(fabric, spec, timing) for fabric in ("ring", "ocs")]
-    peak_bytes = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"bench": "allreduce", "gpus": GPUS, "bytes": SIZE_BYTES, "peak_memory_bytes": peak_bytes, "fabrics": rows}
+    return {"bench": "allreduce", "gpus": GPUS, "bytes": SIZE_BYTES, "peak_memory_bytes": peak_bytes(), "fabrics": rows}
 
 
 def _row(fabric: str, spec: ChipletSpec, timing: Timing) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.flows.report import InputError
+from lightfabric.flows.report import InputError, require_one_of
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import Timing
 
@@ -24,8 +24,7 @@ FILES = ("link-load.png", "message-latency.png")
 
 def require(fidelity: str) -> None:
     """InputError unless there is such a fidelity."""
-    if fidelity not in FIDELITIES:
-        raise InputError(f"--fidelity must be one of {', '.join(FIDELITIES)}, not {fidelity!r}")
+    require_one_of("--fidelity", FIDELITIES, fidelity)
 
 
 def require_few(flits: int, what: str) -> None:

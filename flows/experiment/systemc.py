@@ -1,6 +1,5 @@
 """A ring of switches and links on the cycle kernel and in SystemC: the same counts, and which is faster."""
 
-import json
 import os
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.flows.report import RunError
+from lightfabric.flows.tool.program import printed_json
 from lightfabric.model.cycle.switch import Switch
 from lightfabric.model.cycle.terminal import Sink, Source, flits
 from lightfabric.model.kernel.block import Module, connect
@@ -111,14 +111,7 @@ def theirs(ring: Ring, program: Path) -> dict[str, Any]:
     """The same of the twin in SystemC, and its ``version``; the traffic is left beside the program."""
     traffic = program.with_name("traffic.txt")
     traffic.write_text("\n".join(_lines(ring)) + "\n", encoding="utf-8")
-    command = [program, traffic, str(ring.cycles)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=BOUND_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise RunError(f"the ring in SystemC did not end within {BOUND_S} s") from None
-    if done.returncode:
-        raise RunError(f"the ring in SystemC broke: {done.stderr.strip() or done.returncode}")
-    return json.loads(done.stdout)
+    return printed_json("the ring in SystemC", [program, traffic, str(ring.cycles)], BOUND_S)
 
 
 def _lines(ring: Ring) -> list[str]:

@@ -1,6 +1,7 @@
 """The figures: iteration time against GPU count, and what a network of routers does."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,28 +52,33 @@ def draw(name: str, rows: Sequence[Row], paths: Iterable[Path]) -> None:
             figure.savefig(path, dpi=DPI, metadata=metadata)
 
 
+@contextmanager
+def _titled(name: str, path: Path, height_inches: float = 4.2) -> Iterator[Axes]:
+    with rc_context(STYLE):
+        figure = Figure((INCHES[0], height_inches), layout="constrained")
+        axes = figure.subplots()
+        axes.set_title(plain(name), loc="left", fontweight="bold")
+        yield axes
+        # Without the version of matplotlib equal figures are equal bytes.
+        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+
+
 def draw_latency(name: str, loads: Sequence[float], latency_cycles: Sequence[float], saturation: float, path: Path) -> None:
     """Draw latency against load, and where the network saturates."""
-    with rc_context(STYLE):
-        figure = Figure((INCHES[0], 4.2), layout="constrained")
-        axes = figure.subplots()
+    with _titled(name, path) as axes:
         axes.plot(loads, latency_cycles, color=COLOURS[0], marker=MARKERS[0], markersize=5, linewidth=1.6)
         axes.axvline(saturation, color=COLOURS[1], linestyle="--", linewidth=1.2, label=f"saturates at {saturation:.3f}")
         axes.set_xlim(0)
         axes.set_ylim(0)
         axes.set_xlabel("offered load (flits per node and cycle)")
         axes.set_ylabel("packet latency (cycles)")
-        axes.set_title(plain(name), loc="left", fontweight="bold")
         axes.grid(True, color="#dddddd", linewidth=0.6)
         axes.legend(frameon=False)
-        figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
 def draw_histogram(name: str, packets: Sequence[int], percentiles: Mapping[str, int], path: Path) -> None:
     """Draw how many packets had each latency, from 0 cycles on, and some percentiles."""
-    with rc_context(STYLE):
-        figure = Figure((INCHES[0], 4.2), layout="constrained")
-        axes = figure.subplots()
+    with _titled(name, path) as axes:
         last = max(cycle for cycle, count in enumerate(packets) if count)
         axes.stairs(packets[: last + 1], [cycle - 0.5 for cycle in range(last + 2)], fill=True, color=COLOURS[5])
         for (percent, cycles), colour, style in zip(percentiles.items(), COLOURS[1:4], ("-", "--", ":"), strict=False):
@@ -80,10 +86,8 @@ def draw_histogram(name: str, packets: Sequence[int], percentiles: Mapping[str, 
         axes.set_xlim(0)
         axes.set_xlabel("packet latency (cycles)")
         axes.set_ylabel("packets")
-        axes.set_title(plain(name), loc="left", fontweight="bold")
         if percentiles:
             axes.legend(frameon=False)
-        figure.savefig(path, dpi=DPI, metadata={"Software": None})
 
 
 def draw_links(name: str, links: Sequence[tuple[int, int, float]], columns: int | None, path: Path) -> None:
@@ -91,13 +95,9 @@ def draw_links(name: str, links: Sequence[tuple[int, int, float]], columns: int 
 
     On a grid both directions of an edge lie side by side, each on the right of its way; one that goes round is cut short.
     """
-    with rc_context(STYLE):
-        figure = Figure((INCHES[0], INCHES[0] * 0.86), layout="constrained")
-        axes = figure.subplots()
+    with _titled(name, path, INCHES[0] * 0.86) as axes:
         drawn = _matrix(axes, links) if columns is None else _grid(axes, links, columns)
-        figure.colorbar(drawn, ax=axes, label="load (flits per cycle)")
-        axes.set_title(plain(name), loc="left", fontweight="bold")
-        figure.savefig(path, dpi=DPI, metadata={"Software": None})
+        axes.figure.colorbar(drawn, ax=axes, label="load (flits per cycle)")
 
 
 def draw_traffic(name: str, flows: Traffic, placed: Mapping[str, NDArray[np.int32]], path: Path) -> None:

@@ -1,6 +1,6 @@
 """Figures of runs at cycle fidelity, a panel for each run: load of the links as a heat map, latency of the messages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -33,12 +33,11 @@ def draw(out: Path, name: str, runs: Panels) -> None:
 def draw_link_loads(name: str, panels: Panels, path: Path) -> None:
     """From each node to each other: the share of the time in which its links carry flits; white where there is no link."""
     with rc_context(STYLE):
-        figure, axes = _panels(name, len(panels), shared=False)
+        figure, axes = _panels(name, panels, shared=False)
         most = max((float(np.nanmax(run.load, initial=0)) for run in panels.values()), default=0) or 1
         drawn = None
-        for place, (title, run) in zip(axes, panels.items(), strict=False):
+        for place, run in zip(axes, panels.values(), strict=False):
             drawn = place.imshow(100 * run.load, cmap="viridis", vmin=0, vmax=100 * most, interpolation="nearest")
-            place.set_title(plain(title), loc="left", fontsize="small")
             _label_nodes(place, run.nodes)
         if drawn is not None:
             figure.colorbar(drawn, ax=figure.axes, label="time in use (%)", shrink=0.8)
@@ -56,10 +55,9 @@ def _label_nodes(axes: Axes, nodes: Sequence[str]) -> None:
 def draw_message_latencies(name: str, panels: Panels, path: Path) -> None:
     """How many messages took how long, from the moment they could be sent until all of them had arrived."""
     with rc_context(STYLE):
-        figure, axes = _panels(name, len(panels), shared=True)
-        for place, (title, run) in zip(axes, panels.items(), strict=False):
+        figure, axes = _panels(name, panels, shared=True)
+        for place, run in zip(axes, panels.values(), strict=False):
             _histogram(place, run.messages)
-            place.set_title(plain(title), loc="left", fontsize="small")
         most = max((int(run.messages.max(initial=1)) for run in panels.values()), default=1)
         for place in figure.axes:
             place.set_ylim(0.7, 1.5 * most)
@@ -83,7 +81,9 @@ def _histogram(axes: Axes, messages: NDArray[np.int64]) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _panels(name: str, count: int, *, shared: bool) -> tuple[Figure, Iterator[Axes]]:
+def _panels(name: str, titles: Collection[str], *, shared: bool) -> tuple[Figure, list[Axes]]:
+    count = len(titles)
+    # Without runs there is one empty panel, so that the file exists.
     columns = min(max(count, 1), MAX_COLUMNS)
     rows = -(-max(count, 1) // columns)
     figure = Figure((max(PANEL_INCHES * columns + 1, INCHES[0]), PANEL_INCHES * rows + 0.5), layout="constrained")
@@ -91,4 +91,6 @@ def _panels(name: str, count: int, *, shared: bool) -> tuple[Figure, Iterator[Ax
     for place in list(places)[count:]:
         place.remove()
     figure.suptitle(plain(name), fontweight="bold", x=0.02, ha="left")
-    return figure, iter(figure.axes)
+    for place, title in zip(figure.axes, titles, strict=False):
+        place.set_title(plain(title), loc="left", fontsize="small")
+    return figure, figure.axes

@@ -1,7 +1,6 @@
 """What a study leaves behind: a progress bar, a table, and a folder with results.csv, a figure and manifest.json."""
 
 import contextlib
-import csv
 import hashlib
 import json
 import os
@@ -18,10 +17,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
-from lightfabric.flows.report import InputError, require_file, say, written_whole
+from lightfabric.flows import report
+from lightfabric.flows.report import InputError, require_file, say, write_csv, written_whole
 from lightfabric.model.spec import StudySpec
 from lightfabric.model.timing import Timing
 
@@ -92,18 +91,11 @@ def write(
 
     with ExitStack() as stack:
         table, png, svg, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
-        _write_csv(table, rows, columns)
+        write_csv(table, columns, ([_cell(row.get(name)) for name in columns] for row in rows))
         figure.draw(spec.name, rows, (png, svg))
         content = _manifest(spec, source, timing, fidelity, table.read_bytes())
         manifest.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return list(FILES)
-
-
-def _write_csv(path: Path, rows: Sequence[Row], columns: Sequence[str]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
 
 
 def _cell(value: object) -> object:
@@ -130,20 +122,18 @@ def _manifest(spec: StudySpec, source: str, timing: Timing, fidelity: str, resul
 
 def print_table(spec: StudySpec, rows: Sequence[Row]) -> None:
     """The rows on stdout, one section per GPU count; one row for a count that no fabric can help."""
-    table = Table(title=Text(f"{spec.name}: one training iteration"))
-    for name in ("GPUs", "fabric", "iteration", "of ideal speed", "dp x tp x pp", "order", "where the time goes"):
-        table.add_column(name, justify="right" if name in ("GPUs", "iteration", "of ideal speed") else "left")
+    sections = list[list[tuple[str, ...]]]()
     for gpus, group in groupby(rows, lambda row: row["gpus"]):
         section = list(group)
         reasons = {row["reason"] for row in section}
         if None not in reasons and len(reasons) == 1:
             section = [section[0] | {"fabric": "all"}]
-        for row in section:
-            table.add_row(*(Text(text) for text in (str(gpus), *_cells(row))))
-        table.add_section()
+        sections.append([(str(gpus), *_cells(row)) for row in section])
     console = Console(file=sys.stdout)
     console.width = console.width if console.is_terminal else PLAIN_WIDTH
-    console.print(table)
+    header = ("GPUs", "fabric", "iteration", "of ideal speed", "dp x tp x pp", "order", "where the time goes")
+    title = Text(f"{spec.name}: one training iteration")
+    report.print_table(header, sections, title, ("GPUs", "iteration", "of ideal speed"), console)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightfabric.flows.report import InputError, read_bytes, shown
+from lightfabric.flows.report import InputError, WrongError, read_bytes, shown
 from lightfabric.model.spec import ModelSpec, SpecError
 
 MAX_BYTES = 1 << 20
@@ -94,10 +94,6 @@ _FAMILIES = {
 }
 
 
-class _WrongError(Exception):
-    """What is wrong, without the file."""
-
-
 def load_model(path: Path) -> ModelSpec:
     """The shape in a config.json of a llama, mistral, mixtral, qwen2, gpt2, gpt_neox, bloom, deepseek_v3 or bert.
 
@@ -107,7 +103,7 @@ def load_model(path: Path) -> ModelSpec:
     content = read_bytes(path, MAX_BYTES, "a config.json")
     try:
         return _model(_config(content))
-    except _WrongError as error:
+    except WrongError as error:
         raise InputError(f"{path}: {error}") from None
 
 
@@ -115,11 +111,11 @@ def _config(content: bytes) -> dict[str, Any]:
     try:
         config = json.loads(content)
     except RecursionError:
-        raise _WrongError("must be JSON of a few levels, not deeply nested") from None
+        raise WrongError("must be JSON of a few levels, not deeply nested") from None
     except ValueError as error:
-        raise _WrongError(f"must be JSON, not: {error}") from None
+        raise WrongError(f"must be JSON, not: {error}") from None
     if not isinstance(config, dict):
-        raise _WrongError(f"must be a JSON object, not {shown(config)}")
+        raise WrongError(f"must be a JSON object, not {shown(config)}")
     return config
 
 
@@ -135,7 +131,7 @@ def _model(config: dict[str, Any]) -> ModelSpec:
         return ModelSpec(**_fields(config, family))
     except SpecError as error:
         key = _key(config, family.keys.get(error.field, (error.field,)))
-        raise _WrongError(f"{key} must be {error.must_be}, not {error.value}") from None
+        raise WrongError(f"{key} must be {error.must_be}, not {error.value}") from None
 
 
 def _fields(config: dict[str, Any], family: _Family) -> dict[str, Any]:
@@ -170,5 +166,5 @@ def _rate(config: dict[str, Any], key: str, otherwise: float) -> float:
     return value
 
 
-def _wrong(key: str, must_be: str, config: dict[str, Any]) -> _WrongError:
-    return _WrongError(f"{key} must be {must_be}, not {shown(config[key]) if key in config else 'left out'}")
+def _wrong(key: str, must_be: str, config: dict[str, Any]) -> WrongError:
+    return WrongError(f"{key} must be {must_be}, not {shown(config[key]) if key in config else 'left out'}")

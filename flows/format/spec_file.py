@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from lightfabric.flows.format.huggingface import load_model
-from lightfabric.flows.report import MAX_SHOWN, InputError, cut, read_bytes, shown
+from lightfabric.flows.report import MAX_SHOWN, InputError, WrongError, cut, read_bytes, shown
 from lightfabric.model.spec import (
     ACCELERATORS,
     AcceleratorSpec,
@@ -32,7 +32,7 @@ MAX_CHARACTERS = 400
 MAX_DEPTH = 4
 MAX_SENTENCE = 240
 
-MIN_MAGNITUDE, MAX_MAGNITUDE = 1e-6, 1e12
+MIN, MAX = 1e-6, 1e12
 """Of a value that is not 0: sums and products of such values neither overflow nor vanish."""
 _MAY_BE_TINY = ("bit_error_rate",)
 """Probabilities: no result is divided by them."""
@@ -63,10 +63,6 @@ EXAMPLES = ("gpt3-175b", "dlrm", "small", "prototype")
 """Built in, as files of ``examples/``."""
 
 
-class _WrongError(Exception):
-    """What is wrong, without the file."""
-
-
 def load_spec(path: Path | None, default: str = "gpt3-175b") -> StudySpec:
     """The spec in a TOML file, or a built-in example if ``path`` is None.
 
@@ -81,7 +77,7 @@ def load_spec(path: Path | None, default: str = "gpt3-175b") -> StudySpec:
     content = read_bytes(path, MAX_BYTES, "a TOML file")
     try:
         return _spec(_tables(content), path.parent)
-    except _WrongError as error:
+    except WrongError as error:
         raise InputError(f"{path}: {error}") from None
 
 
@@ -89,16 +85,16 @@ def _tables(content: bytes) -> dict[str, Any]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise _WrongError(f"must be TOML in UTF-8, not: {error.reason} at byte {error.start}") from None
+        raise WrongError(f"must be TOML in UTF-8, not: {error.reason} at byte {error.start}") from None
     for number, line in enumerate(text.split("\n"), 1):
         if len(line) > MAX_CHARACTERS:
-            raise _WrongError(f"line {number} must be at most {MAX_CHARACTERS} characters, not {len(line)}")
+            raise WrongError(f"line {number} must be at most {MAX_CHARACTERS} characters, not {len(line)}")
     try:
         tables = tomllib.loads(text)
     except RecursionError:
-        raise _WrongError("must be TOML of a few levels, not deeply nested") from None
+        raise WrongError("must be TOML of a few levels, not deeply nested") from None
     except ValueError as error:
-        raise _WrongError(f"must be TOML, not: {error}") from None
+        raise WrongError(f"must be TOML, not: {error}") from None
     _check_depth(tables)
     return tables
 
@@ -109,7 +105,7 @@ def _check_depth(tables: dict[str, Any]) -> None:
         containers = (entry.values() if isinstance(entry, dict) else entry for entry in level)
         level = [item for container in containers for item in container if isinstance(item, dict | list)]
     if level:
-        raise _WrongError(f"must be TOML of at most {MAX_DEPTH} levels, not deeply nested")
+        raise WrongError(f"must be TOML of at most {MAX_DEPTH} levels, not deeply nested")
 
 
 def _spec(tables: dict[str, Any], folder: Path) -> StudySpec:
@@ -120,9 +116,9 @@ def _spec(tables: dict[str, Any], folder: Path) -> StudySpec:
         spec = TypeAdapter(StudySpec).validate_json(json.dumps(tables, default=lambda moment: [str(moment)]))
         spec.accelerator.peak_flops(spec.job.precision)
     except ValidationError as error:
-        raise _WrongError(_sentence(error.errors(), tables)) from None
+        raise WrongError(_sentence(error.errors(), tables)) from None
     except SpecError as error:
-        raise _WrongError(_owned(("accelerator",), error)) from None
+        raise WrongError(_owned(("accelerator",), error)) from None
     _check_magnitudes((), spec)
     return spec
 
@@ -134,32 +130,32 @@ def _expand_preset(tables: dict[str, Any]) -> None:
         return
     preset = table.pop("preset")
     if not isinstance(preset, str) or preset not in ACCELERATORS:
-        raise _WrongError(f"accelerator.preset must be {' or '.join(ACCELERATORS)}, not {shown(preset)}")
+        raise WrongError(f"accelerator.preset must be {' or '.join(ACCELERATORS)}, not {shown(preset)}")
     tables["accelerator"] = asdict(ACCELERATORS[preset]) | table
 
 
 def _expand_model(job: object, folder: Path) -> None:
     """Replace ``preset`` or ``config`` of ``job.model`` by the fields that it stands for and the file does not override."""
     if isinstance(job, dict) and {"model", "network"} <= job.keys():
-        raise _WrongError(f"job.model must be left out beside network, not {shown(job['model'])}")
+        raise WrongError(f"job.model must be left out beside network, not {shown(job['model'])}")
     table = job.get("model") if isinstance(job, dict) else None
     if not isinstance(job, dict) or not isinstance(table, dict) or not table.keys() & set(_STANDS_FOR_MODEL):
         return
     if "preset" in table and "config" in table:
-        raise _WrongError(f"job.model.config must be left out beside preset, not {shown(table['config'])}")
+        raise WrongError(f"job.model.config must be left out beside preset, not {shown(table['config'])}")
     model = _preset_model(table.pop("preset")) if "preset" in table else _imported_model(table.pop("config"), folder)
     job["model"] = asdict(model) | table
 
 
 def _preset_model(name: object) -> ModelSpec:
     if not isinstance(name, str) or name not in MODELS:
-        raise _WrongError(f"job.model.preset must be one of {', '.join(MODELS)}, not {shown(name)}")
+        raise WrongError(f"job.model.preset must be one of {', '.join(MODELS)}, not {shown(name)}")
     return MODELS[name]
 
 
 def _imported_model(path: object, folder: Path) -> ModelSpec:
     if not isinstance(path, str) or not path.strip() or not path.isprintable():
-        raise _WrongError(f"job.model.config must be the path of a config.json, not {shown(path)}")
+        raise WrongError(f"job.model.config must be the path of a config.json, not {shown(path)}")
     return load_model(folder / path)
 
 
@@ -169,14 +165,14 @@ def _check_fabrics(tables: dict[str, Any]) -> None:
     fabrics = entry if isinstance(entry, list) else []
     for index, fabric in enumerate(fabrics):
         if not isinstance(fabric, dict):
-            raise _WrongError(f"fabrics[{index}] must be a table, not {shown(fabric)}")
+            raise WrongError(f"fabrics[{index}] must be a table, not {shown(fabric)}")
         kind = fabric.get("kind")
         if not isinstance(kind, str) or kind not in _FABRICS:
             value = shown(kind) if "kind" in fabric else "left out"
-            raise _WrongError(f"fabrics[{index}].kind must be one of {', '.join(_FABRICS)}, not {value}")
+            raise WrongError(f"fabrics[{index}].kind must be one of {', '.join(_FABRICS)}, not {value}")
         others = [other.get("name") for other in fabrics[:index]]
         if "name" in fabric and fabric["name"] in others:
-            raise _WrongError(f"fabrics[{index}].name must differ from those before, not {shown(fabric['name'])}")
+            raise WrongError(f"fabrics[{index}].name must differ from those before, not {shown(fabric['name'])}")
 
 
 def _check_magnitudes(location: Location, value: object) -> None:
@@ -186,13 +182,8 @@ def _check_magnitudes(location: Location, value: object) -> None:
     elif isinstance(value, tuple):
         for index, entry in enumerate(value):
             _check_magnitudes((*location, index), entry)
-    elif (
-        isinstance(value, float)
-        and value
-        and location[-1] not in _MAY_BE_TINY
-        and not MIN_MAGNITUDE <= value <= MAX_MAGNITUDE
-    ):
-        raise _WrongError(f"{_dotted(location)} must be from {MIN_MAGNITUDE:g} to {MAX_MAGNITUDE:g}, not {value!r}")
+    elif isinstance(value, float) and value and location[-1] not in _MAY_BE_TINY and not MIN <= value <= MAX:
+        raise WrongError(f"{_dotted(location)} must be from {MIN:g} to {MAX:g}, not {value!r}")
 
 
 def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:

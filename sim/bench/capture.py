@@ -4,7 +4,6 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lightfabric.model.codec import EXPLICIT, following
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.sim.bench.link import Slot
 
@@ -42,15 +41,10 @@ def pcapng(interfaces: Sequence[str], packets: Iterable[Captured]) -> bytes:
 
 def flits(spec: ChipletSpec, slots: Iterable[Slot], interface: int) -> list[Captured]:
     """The flits of one direction of a line, with header and CRC as they were sent, at the times of their last beats."""
-    upcoming, captured = 0, list[Captured]()
-    for slot in slots:
-        flit = slot.flit
-        captured.append(Captured(round(slot.arrival_cycle * spec.cycle_ps), interface, flit.encode(spec, upcoming)))
-        if flit.code == EXPLICIT:
-            upcoming = following(flit.sequence)
-        elif flit.implicit:
-            upcoming = following(upcoming)
-    return captured
+    return [
+        Captured(round(slot.arrival_cycle * spec.cycle_ps), interface, slot.flit.encode(spec, slot.upcoming))
+        for slot in slots
+    ]
 
 
 def _padded(content: bytes) -> bytes:

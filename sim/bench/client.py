@@ -97,7 +97,29 @@ class StreamSource:
         return len(self.sent) == len(self.words)
 
 
-class StreamSink:
+class Taker:
+    """Takes what is offered, except while it pauses, and notes in ``changed`` when an offer does not stay until then."""
+
+    def __init__(self, valid, ready, values: tuple, pauses: Pauses):
+        self.pauses, self._ready_signal = pauses, ready
+        self.changed: list[int] = []
+        self._ready, self._waiting = False, None
+        self.samples = (valid, *values)
+
+    def step(self, ctx, cycle: int, valid: int | None, *values) -> None:
+        """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
+        offered = values if valid else None
+        if self._waiting is not None and offered != self._waiting:
+            self.changed.append(cycle - 1)
+        # The ready that was driven for the cycle before: a taken word may change.
+        self._waiting = None if self._ready else offered
+        if valid and self._ready:
+            self._take(cycle - 1, *values)
+        self._ready = not self.pauses(cycle)
+        ctx.set(self._ready_signal, self._ready)
+
+
+class StreamSink(Taker):
     """Takes the words of a stream, except while it pauses, and watches what is offered in the meantime.
 
     ``changed`` are the cycles in which a word that had not been taken was no longer offered unchanged, ``stale`` those of
@@ -106,27 +128,14 @@ class StreamSink:
     """
 
     def __init__(self, spec: ChipletSpec, stream, pauses: Pauses = never):
-        self.spec, self.stream, self.pauses = spec, stream, pauses
+        super().__init__(stream.valid, stream.ready, (stream.payload,), pauses)
+        self.spec = spec
         self.received: Transfers = []
-        self.changed: list[int] = []
         self.stale: list[int] = []
         self.short: list[int] = []
         self.packets = self.flits = self._packet_bytes = 0
-        self._ready, self._waiting = False, None
-        self.samples = (stream.valid, stream.payload)
 
-    def step(self, ctx, cycle: int, valid: int | None, beat) -> None:
-        """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
-        offered = beat.as_bits() if valid else None
-        if self._waiting is not None and offered != self._waiting:
-            self.changed.append(cycle - 1)
-        self._waiting = None if self._ready else offered
-        if valid and self._ready:
-            self._receive(cycle - 1, beat)
-        self._ready = not self.pauses(cycle)
-        ctx.set(self.stream.ready, self._ready)
-
-    def _receive(self, cycle: int, beat) -> None:
+    def _take(self, cycle: int, beat) -> None:
         length_bytes = beat.keep.bit_count()
         content = beat.data.to_bytes(self.spec.client_bytes, "little")
         if any(content[length_bytes:]) or beat.keep != (1 << length_bytes) - 1:

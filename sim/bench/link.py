@@ -159,12 +159,12 @@ class Fibre:
             beats = plain[first : first + spec.beats_per_flit]
             flit = codec.Flit.decode(spec, codec.from_beats(spec, beats), upcoming)
             assert flit is not None, "the transmitter sent a wrong CRC"
+            arrival_cycle = self.arrivals[first + spec.beats_per_flit - 1]
+            slots.append(Slot(self.sent_beats[first - 1][0], arrival_cycle, flit, upcoming))
             if flit.code == codec.EXPLICIT:
                 upcoming = codec.following(flit.sequence)
             elif flit.implicit:
                 upcoming = codec.following(upcoming)
-            arrival_cycle = self.arrivals[first + spec.beats_per_flit - 1]
-            slots.append(Slot(self.sent_beats[first - 1][0], arrival_cycle, flit))
         return slots
 
     def _plain_beats(self) -> list[list[int]]:
@@ -190,12 +190,13 @@ class Slot:
     """One flit on the line.
 
     ``before_cycle`` is that of the last beat before it at the transmitter, ``arrival_cycle`` that of its own last beat at
-    the receiver.
+    the receiver; ``upcoming`` is the sequence that its CRC covers if its header has none.
     """
 
     before_cycle: int
     arrival_cycle: int
     flit: codec.Flit
+    upcoming: int
 
 
 @dataclass(frozen=True)
@@ -279,18 +280,9 @@ class LinkBench:
         slots = (self._there.slots(), self._back.slots()) if decode else ([], [])
         flipped = sum(getattr(errors, "count", 0) for errors in {errors_a, errors_b})
         first_beat_cycle, frame_beat = self._there.sent_beats[0][0], self._there.frame_beats()[0]
-        counts = (
-            watch.decided,
-            self._there.cuts(),
-            watch.trained,
-            watch.recoveries,
-            watch.training,
-            *watch.counts,
-            flipped,
-            first_beat_cycle,
-            frame_beat,
-        )
-        return LinkRun(cycles, driver.sent, driver.credited, monitor.received, monitor.credited, *counts, *slots)
+        transfers = driver.sent, driver.credited, monitor.received, monitor.credited, watch.decided
+        trainings = self._there.cuts(), watch.trained, watch.recoveries, watch.training
+        return LinkRun(cycles, *transfers, *trainings, *watch.counts, flipped, first_beat_cycle, frame_beat, *slots)
 
 
 TIMES = ("lock_cycles", "align_cycles", "exchange_cycles")

@@ -8,17 +8,10 @@ from amaranth import Module
 from lightfabric.rtl.register import Registers
 from lightfabric.rtl.register_map import REGISTERS, WORD_BYTES, Table
 from lightfabric.sim.bench.bench import Bench
+from lightfabric.sim.bench.client import Pauses, Taker, never
 
 CHANNELS = ("aw", "w", "b", "ar", "r")
-Pauses = Callable[[int], bool]
-"""Cycle -> whether the master pauses in it."""
-
 EVERY_BYTE = (1 << WORD_BYTES) - 1
-
-
-def never(_cycle: int) -> bool:
-    """No pauses."""
-    return False
 
 
 @dataclass(frozen=True)
@@ -67,7 +60,7 @@ class _Sender:
         self.bus, self.channel, self.transfers, self.pauses = bus, channel, transfers, pauses
         self.taken: list[int] = []
         self._offering = False
-        self.samples = (bus[f"{channel}ready"],)
+        self.samples = (getattr(bus, f"{channel}ready"),)
 
     def step(self, ctx, cycle: int, may_start: int, ready: int | None) -> None:
         """Take what cycle ``cycle - 1`` showed; in ``cycle`` the first ``may_start`` transfers may be offered."""
@@ -76,34 +69,24 @@ class _Sender:
             self._offering = False
         if not self._offering:
             self._offering = len(self.taken) < may_start and not self.pauses(cycle)
-            ctx.set(self.bus[f"{self.channel}valid"], self._offering)
+            ctx.set(getattr(self.bus, f"{self.channel}valid"), self._offering)
             transfer = self.transfers[len(self.taken)] if self._offering else {}
             for name, value in transfer.items():
-                ctx.set(self.bus[name], value)
+                ctx.set(getattr(self.bus, name), value)
 
 
-class _Taker:
+class _Answers(Taker):
     """Takes the answers of one channel except while it pauses, and watches those that wait."""
 
     def __init__(self, bus, channel: str, names: tuple[str, ...], pauses: Pauses):
-        self.bus, self.channel, self.pauses = bus, channel, pauses
+        values = tuple(getattr(bus, name) for name in names)
+        super().__init__(getattr(bus, f"{channel}valid"), getattr(bus, f"{channel}ready"), values, pauses)
         self.taken: list[int] = []
         self.values: list[tuple[int, ...]] = []
-        self.changed: list[int] = []
-        self._ready, self._waiting = False, None
-        self.samples = (bus[f"{channel}valid"], *(bus[name] for name in names))
 
-    def step(self, ctx, cycle: int, valid: int | None, *values: int | None) -> None:
-        """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
-        offered = values if valid else None
-        if self._waiting is not None and offered != self._waiting:
-            self.changed.append(cycle - 1)
-        self._waiting = None if self._ready else offered
-        if valid and self._ready:
-            self.taken.append(cycle - 1)
-            self.values.append(values)
-        self._ready = not self.pauses(cycle)
-        ctx.set(self.bus[f"{self.channel}ready"], self._ready)
+    def _take(self, cycle: int, *values: int) -> None:
+        self.taken.append(cycle)
+        self.values.append(values)
 
 
 class Master:
@@ -116,15 +99,14 @@ class Master:
         self.accesses, self.together = list(accesses), together
         writes = [access for access in self.accesses if access.data is not None]
         reads = [access for access in self.accesses if access.data is None]
-        bus = _Names(bus)
         transfers = {
             "aw": [{"awaddr": access.address} for access in writes],
             "w": [{"wdata": access.data, "wstrb": access.strobes} for access in writes],
             "ar": [{"araddr": access.address} for access in reads],
         }
         self._channels = {name: _Sender(bus, name, transfers[name], pauses.get(name, never)) for name in transfers}
-        self._channels["b"] = _Taker(bus, "b", ("bresp",), pauses.get("b", never))
-        self._channels["r"] = _Taker(bus, "r", ("rresp", "rdata"), pauses.get("r", never))
+        self._channels["b"] = _Answers(bus, "b", ("bresp",), pauses.get("b", never))
+        self._channels["r"] = _Answers(bus, "r", ("rresp", "rdata"), pauses.get("r", never))
         self.samples = tuple(signal for name in CHANNELS for signal in self._channels[name].samples)
 
     def step(self, ctx, cycle: int, *values: int | None) -> None:
@@ -168,16 +150,6 @@ class Master:
     def changed(self) -> list[int]:
         """Cycles in which an answer that waited was not offered unchanged."""
         return sorted(self._channels["b"].changed + self._channels["r"].changed)
-
-
-class _Names:
-    """The members of an interface by name."""
-
-    def __init__(self, interface):
-        self._interface = interface
-
-    def __getitem__(self, name: str):
-        return getattr(self._interface, name)
 
 
 class _Surroundings:

@@ -6,7 +6,7 @@ import random
 import re
 import signal
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,13 +79,13 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
     rng = np.random.default_rng(run.seed)
     addresses = [client.address for client in clients if client.sends]
     packets = random_packets(run.spec, run.packets, rng, addresses, destinations or addresses)
-    sources = {c.address: AxiStreamSource(_bus(dut, c.sends), *_clock(dut, c.sends)) for c in clients if c.sends}
-    sinks = {c.address: AxiStreamSink(_bus(dut, c.receives), *_clock(dut, c.receives)) for c in clients if c.receives}
+    sources = {c.address: _port(AxiStreamSource, dut, c.sends) for c in clients if c.sends}
+    sinks = {c.address: _port(AxiStreamSink, dut, c.receives) for c in clients if c.receives}
     for number, port in enumerate([*sources.values(), *sinks.values()]):
         port.log.setLevel("WARNING")
         if run.pauses:
-            port.set_pause_generator(_pauses(random.Random(f"{run.seed} {number}"), odds=(0.2, 0.5, 0.8)[number % 3]))
-    await _reset(dut, flips)
+            port.set_pause_generator(pauses(random.Random(f"{run.seed} {number}"), odds=(0.2, 0.5, 0.8)[number % 3]))
+    await reset(dut, flips)
     lines = [cocotb.start_soon(_flip(dut.clk, signal_, BitErrors(run.ber, rng))) for signal_ in flips if run.ber]
 
     begin_s, begin_ns = time.perf_counter(), cocotb.utils.get_sim_time("ns")
@@ -105,7 +105,8 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
     Path(run.result).write_text(json.dumps(result))
 
 
-async def _reset(dut, flips: Iterable) -> None:
+async def reset(dut, flips: Iterable = ()) -> None:
+    """Start the clocks, hold all domains in reset for three cycles, and set all ``flips`` to 0."""
     own = [end for end in "ab" if hasattr(dut, f"{end}_client_clk")]
     resets = [dut.rst, *(getattr(dut, f"{end}_client_rst") for end in own)]
     for reset in resets:
@@ -122,18 +123,14 @@ async def _reset(dut, flips: Iterable) -> None:
         reset.value = 0
 
 
-def _clock(dut, prefix: str):
-    """Clock and reset of a stream: of its end's clients, if they have their own."""
-    end = prefix[0]
-    own = hasattr(dut, f"{end}_client_clk")
-    return (getattr(dut, f"{end}_client_clk"), getattr(dut, f"{end}_client_rst")) if own else (dut.clk, dut.rst)
+def _port(kind: type, dut, prefix: str):
+    """Join a source or sink to a stream, on the clock and reset of its end's clients if they have their own."""
+    own = f"{prefix[0]}_client_" if hasattr(dut, f"{prefix[0]}_client_clk") else ""
+    return kind(AxiStreamBus.from_prefix(dut, prefix), getattr(dut, f"{own}clk"), getattr(dut, f"{own}rst"))
 
 
-def _bus(dut, prefix: str) -> AxiStreamBus:
-    return AxiStreamBus.from_prefix(dut, prefix)
-
-
-def _pauses(rng: random.Random, odds: float):
+def pauses(rng: random.Random, odds: float) -> Iterator[bool]:
+    """Yield for each cycle whether to pause in it, True at the given odds."""
     while True:
         yield rng.random() < odds
 

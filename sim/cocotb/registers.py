@@ -1,22 +1,18 @@
 """cocotb bench: the registers with a foreign AXI4-Lite master that pauses on every channel."""
 
 import json
-import os
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import cocotb
-from cocotb.clock import Clock
-from cocotb.triggers import FallingEdge, Timer
+from cocotb.triggers import FallingEdge
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
 
 from lightfabric.rtl.register import input_layout
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES
+from lightfabric.sim.cocotb.axi import Run, pauses, reset
 
-CLOCK_NS = 2
-ENVIRONMENT = "LIGHTFABRIC_RUN"
 MAX_BYTES = 9
 """Of an access: the master makes accesses of parts of words and of several words from it."""
 
@@ -24,16 +20,16 @@ MAX_BYTES = 9
 @cocotb.test()
 async def a_master_writes_and_reads_while_inputs_come_and_go(dut):
     """Random accesses one after the other; writes what became of each, in their order, as JSON."""
-    run = json.loads(os.environ[ENVIRONMENT])
-    signal.alarm(run["bound_s"])
-    rng = random.Random(run["seed"])
+    run = Run.of_environment()
+    signal.alarm(run.bound_s)
+    rng = random.Random(run.seed)
     dut.inputs.value = 0
     master = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "bus_"), dut.clk, dut.rst)
-    if run["pauses"]:
+    if run.pauses:
         _pause(master, rng)
-    await _reset(dut)
-    seen = [await _step(dut, master, rng) for _ in range(run["packets"])]
-    Path(run["result"]).write_text(json.dumps({"steps": seen}))
+    await reset(dut)
+    seen = [await _step(dut, master, rng) for _ in range(run.packets)]
+    Path(run.result).write_text(json.dumps({"steps": seen}))
 
 
 async def _step(dut, master: AxiLiteMaster, rng: random.Random) -> dict:
@@ -72,18 +68,4 @@ async def _inputs(dut, rng: random.Random) -> dict[str, int]:
 def _pause(master: AxiLiteMaster, rng: random.Random) -> None:
     write, read = master.write_if, master.read_if
     for channel in (write.aw_channel, write.w_channel, write.b_channel, read.ar_channel, read.r_channel):
-        channel.set_pause_generator(_pauses(random.Random(rng.random()), rng.choice((0.2, 0.5, 0.8))))
-
-
-def _pauses(rng: random.Random, odds: float) -> Iterator[bool]:
-    while True:
-        yield rng.random() < odds
-
-
-async def _reset(dut) -> None:
-    dut.rst.value = 1
-    await Timer(CLOCK_NS, unit="ns")  # no clock edge may see what has no value yet
-    Clock(dut.clk, CLOCK_NS, unit="ns").start()
-    for _ in range(3):
-        await FallingEdge(dut.clk)
-    dut.rst.value = 0
+        channel.set_pause_generator(pauses(random.Random(rng.random()), rng.choice((0.2, 0.5, 0.8))))

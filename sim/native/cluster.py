@@ -4,7 +4,6 @@ All chiplets are instances of one verilated ``Node``; the GPUs and fibres are C+
 the program as a text of numbers.
 """
 
-from importlib.resources import files
 from itertools import product
 
 import numpy as np
@@ -20,6 +19,7 @@ from lightfabric.rtl.chiplet import Chiplet
 from lightfabric.rtl.client import beat_layout, delivered_layout, user_bits
 from lightfabric.rtl.line import LineSignature
 from lightfabric.rtl.switch import route_bits
+from lightfabric.sim.native.link import header, texts
 
 TOP = "node"
 """Name of the Verilog module."""
@@ -60,8 +60,7 @@ class Node(wiring.Component):
 
 def sources() -> dict[str, str]:
     """The C++ that is the same for all specs, by file name; the first is the program."""
-    folder = files("lightfabric.sim.native")
-    return {name: (folder / name).read_text(encoding="utf-8") for name in _SOURCES}
+    return texts(_SOURCES)
 
 
 def shape(node: Node) -> str:
@@ -81,16 +80,9 @@ def shape(node: Node) -> str:
         **_places("DELIVERED", delivered_layout(spec)),
     }
     ports, lines = range(spec.ports), list(product(range(spec.ports), range(spec.wavelengths_per_port)))
-    return "\n".join(
-        [
-            "#pragma once",
-            "#include <cstddef>",
-            *(f"inline constexpr std::size_t {name} = {value};" for name, value in numbers.items()),
-            *(_accessor(f"{name}_{part}", [f"{name}__{p}__{part}" for p in ports]) for name, part in _BY_PORT),
-            *(_accessor(f"{name}_block", [f"{name}__{p}__blocks__{w}" for p, w in lines]) for name in ("tx", "rx")),
-            "",
-        ]
-    )
+    by_port = (_accessor(f"{name}_{part}", [f"{name}__{p}__{part}" for p in ports]) for name, part in _BY_PORT)
+    by_lane = (_accessor(f"{name}_block", [f"{name}__{p}__blocks__{w}" for p, w in lines]) for name in ("tx", "rx"))
+    return header(numbers, *by_port, *by_lane)
 
 
 _BY_PORT = [*product(("i", "o"), ("payload", "valid", "ready")), ("tx", "valid"), ("rx", "valid")]

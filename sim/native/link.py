@@ -5,6 +5,7 @@ prints one JSON object. The clients send random packets of up to 64 KiB and chec
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 
@@ -54,8 +55,19 @@ class Run:
 
 def sources() -> dict[str, str]:
     """The C++ that is the same for all specs, by file name; the first is the program."""
+    return texts(_SOURCES)
+
+
+def texts(names: Iterable[str]) -> dict[str, str]:
+    """Return the text of files of this folder by their names."""
     folder = files("lightfabric.sim.native")
-    return {name: (folder / name).read_text(encoding="utf-8") for name in _SOURCES}
+    return {name: (folder / name).read_text(encoding="utf-8") for name in names}
+
+
+def header(numbers: dict[str, int], *lines: str) -> str:
+    """Return a C++ header that has the numbers as constants and then the lines."""
+    constants = (f"inline constexpr std::size_t {name} = {value};" for name, value in numbers.items())
+    return "\n".join(["#pragma once", "#include <cstddef>", "#include <cstdint>", *constants, *lines, ""])
 
 
 def shape(spec: ChipletSpec, link, verilog: str) -> str:
@@ -71,18 +83,9 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
         "CHANNELS": spec.virtual_channels,
         "ADDRESSES": 1 << len(link.s_axis_tdest),
     }
-    return "\n".join(
-        [
-            "#pragma once",
-            "#include <cstddef>",
-            "#include <cstdint>",
-            *(f"inline constexpr std::size_t {name} = {value};" for name, value in numbers.items()),
-            f"inline constexpr std::uint32_t ADDRESS = {link.address};",
-            _setter("set_clock", _inputs(verilog, "clk")),
-            _setter("set_reset", _inputs(verilog, "rst")),
-            "",
-        ]
-    )
+    address = f"inline constexpr std::uint32_t ADDRESS = {link.address};"
+    setters = (_setter(name, _inputs(verilog, kind)) for name, kind in (("set_clock", "clk"), ("set_reset", "rst")))
+    return header(numbers, address, *setters)
 
 
 def _inputs(verilog: str, kind: str) -> list[str]:
