@@ -169,7 +169,7 @@ def test_the_receiver_and_the_transmitter_lose_patience_alike():
     )
 
 
-MOST_POINTER_LOOP_CYCLES = 17
+MAX_POINTER_LOOP_CYCLES = 17
 """Of openHMC, the best open link, at 256 to 1024 bits: 17 to 20."""
 
 
@@ -180,7 +180,7 @@ def test_a_place_in_the_replay_buffer_comes_back_in_time(measured):
     assert 2 * link.line_cycles + link.ack_out_cycles + link.ack_in_cycles <= spec.LOOP_CYCLES
     assert link.pointer_loop_cycles <= spec.LOOP_CYCLES + spec.LOOP_SLOTS * spec.slot_cycles
     if spec.beats_per_flit == 1:
-        assert link.pointer_loop_cycles <= MOST_POINTER_LOOP_CYCLES
+        assert link.pointer_loop_cycles <= MAX_POINTER_LOOP_CYCLES
 
 
 @pytest.mark.parametrize("delay_cycles", [0, 45])
@@ -203,14 +203,14 @@ def test_scattered_traffic_arrives_in_the_same_cycles(measured, delay_cycles, fi
     assert model == rtl
 
 
-MOST_SLOT_CYCLES = 4
+MAX_SLOT_CYCLES = 4
 
 
 def random_spec(seed: int) -> ChipletSpec:
     """Any spec of up to eight wavelengths and short slots: others only take longer to simulate."""
     rng = random.Random(seed)
     spec = None
-    while spec is None or spec.slot_cycles > MOST_SLOT_CYCLES:
+    while spec is None or spec.slot_cycles > MAX_SLOT_CYCLES:
         gbps, cycles_per_block = rng.uniform(5, 112), rng.uniform(1.0, 3.9)
         with contextlib.suppress(ValueError):  # a fibre too long for the replay buffer
             spec = ChipletSpec(

@@ -228,15 +228,15 @@ def test_only_value_errors_escape_from_damaged_streams():
 
 
 def test_what_would_take_too_much_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(assembly, "MOST_PARTS", 3)
-    monkeypatch.setattr(assembly, "MOST_WAITS", 4)
+    monkeypatch.setattr(assembly, "MAX_PARTS", 3)
+    monkeypatch.setattr(assembly, "MAX_WAITS", 4)
     nodes = [node(number, COMP) for number in range(4)]
     with pytest.raises(ValueError, match=r"^rank 0: node 3 must be one of at most 3 of all ranks, not one more$"):
         chakra.read([stream(*nodes)], {})
     with pytest.raises(ValueError, match=r"^rank 0: node 1 must wait as one of at most 4 times in all, not more$"):
         chakra.read([stream(node(0, COMP), node(1, COMP, [0] * 5))], {})
     with pytest.raises(ValueError, match=r"^rank 0: length must be at most 1048576, not 1048577$"):
-        chakra.read([stream(bytes(chakra.MOST_NODE_BYTES + 1))], {})
+        chakra.read([stream(bytes(chakra.MAX_NODE_BYTES + 1))], {})
 
 
 ALL_TO_ALLS = [

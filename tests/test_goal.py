@@ -101,6 +101,6 @@ def test_what_is_wrong_is_named_in_one_line(text, says):
 
 
 def test_a_rank_of_too_many_statements_is_refused(monkeypatch):
-    monkeypatch.setattr(goal, "MOST_STATEMENTS", 1)
+    monkeypatch.setattr(goal, "MAX_STATEMENTS", 1)
     with pytest.raises(ValueError, match=r"^line 4 must be one of at most 1 of a rank, not one more$"):
         goal.read(b"num_ranks 1\nrank 0 {\nl1: calc 5\nl2: calc 5\n}")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 SPEC = ChipletSpec(ports=2, wavelengths_per_port=4, flit_bytes=64, buffer_flits=24, reach_m=5.0)
 TRAINED_CYCLE = 2000
 JOB = JobSpec(ModelSpec(layers=4, hidden=64, heads=4, sequence=32, vocabulary=128), batch=8)
-MOST_OFF = 0.02
+MAX_OFF = 0.02
 """Of the total time, where flits compete; the bound of the project. Seen: 1.3 %."""
 
 
@@ -118,7 +118,7 @@ EXACT = [(2, 2, 1), (2, 1, 2), (1, 2, 2), (4, 1, 1)]
 def test_an_iteration_on_2x2_chiplets_takes_as_long(degrees, made):
     plan = Plan(*degrees, micro_batch=1)
     model, rtl = both(iteration(plan), torus_2x2(1.0), made)
-    assert model.max() == pytest.approx(rtl.max(), rel=MOST_OFF)
+    assert model.max() == pytest.approx(rtl.max(), rel=MAX_OFF)
     if degrees in EXACT:
         assert model.tolist() == rtl.tolist()
 
@@ -129,7 +129,7 @@ def test_an_iteration_on_a_ring_of_8_chiplets_takes_as_long(degrees, made):
     graph = iteration(plan)
     model, rtl = both(graph, ring_of_8(1.0, graph), made)
     print(degrees, model.max(), rtl.max(), np.abs(model - rtl).max())
-    assert model.max() == pytest.approx(rtl.max(), rel=MOST_OFF)
+    assert model.max() == pytest.approx(rtl.max(), rel=MAX_OFF)
 
 
 def test_circuits_without_a_way_back_are_refused(tmp_path):

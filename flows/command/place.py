@@ -18,7 +18,7 @@ from lightfabric.placement.job.kind import workload
 from lightfabric.placement.mapping.order import OBJECTIVES as ORDER_OBJECTIVES
 from lightfabric.placement.mapping.order import Objective, coordinates
 from lightfabric.placement.mapping.traffic import degrees, ring_load
-from lightfabric.placement.search.search import MOST_GPUS
+from lightfabric.placement.search.search import MAX_GPUS
 
 if TYPE_CHECKING:
     from lightfabric.placement.cost.prediction import Prediction
@@ -105,8 +105,8 @@ def placements(spec: StudySpec, source: str, objective: str) -> tuple[int, list[
 
 def chosen(spec: StudySpec, gpus: int | None, fabric: str | None) -> StudySpec:
     """The spec with one GPU count and one fabric, or all that it has; InputError if there is no such."""
-    if gpus is not None and not 2 <= gpus <= MOST_GPUS:
-        raise InputError(f"--gpus must be from 2 to {MOST_GPUS}, not {gpus}")
+    if gpus is not None and not 2 <= gpus <= MAX_GPUS:
+        raise InputError(f"--gpus must be from 2 to {MAX_GPUS}, not {gpus}")
     fabrics = tuple(kind for kind in spec.fabrics if fabric in (None, kind.name))
     if not fabrics:
         raise InputError(f"--fabric must be one of {', '.join(kind.name for kind in spec.fabrics)}, not {fabric!r}")
@@ -175,7 +175,7 @@ def _option(option: "Prediction") -> dict[str, Any]:
     return asdict(option.plan) | costs
 
 
-_MOST_SHOWN = 6
+_MAX_SHOWN = 6
 """Of the plans that nothing beats; --json has all."""
 
 
@@ -185,7 +185,7 @@ def _print_options(title: str, front: list["Prediction"]) -> None:
     from rich.text import Text
 
     table = Table(title=Text(title))
-    rows = [_option(option) for option in front[:_MOST_SHOWN]]
+    rows = [_option(option) for option in front[:_MAX_SHOWN]]
     for name in rows[0] if rows else ():
         table.add_column(name, justify="right")
     for row in rows:

@@ -7,6 +7,7 @@ import typer
 
 from lightfabric.flows.option import Block, LoadedSpec
 from lightfabric.flows.report import require_one_of, say, written_whole
+from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.spec import ChipletSpec
 
 BLOCKS = ("link", "switch", "chiplet")

@@ -32,7 +32,7 @@ from lightfabric.placement.workload.case import (
 from lightfabric.placement.workload.memory import peak_memory
 from lightfabric.placement.workload.preset import MODELS
 
-MOST_BYTES, MOST_ROWS = 1 << 26, 1 << 17
+MAX_BYTES, MAX_ROWS = 1 << 26, 1 << 17
 MOST = 1 << 40
 GIB = 1 << 30
 NODE_GPUS = 8
@@ -65,17 +65,17 @@ class Runs:
 
 def read(path: Path) -> Runs:
     """The runs in a CSV file; InputError names the line and the column of what is wrong."""
-    text = read_bytes(path, MOST_BYTES, "a CSV file")
+    text = read_bytes(path, MAX_BYTES, "a CSV file")
     try:
         table = csv.DictReader(io.StringIO(text.decode("utf-8-sig")), strict=True)
-        rows = [row for row, _ in zip(table, range(MOST_ROWS + 1), strict=False)]
+        rows = [row for row, _ in zip(table, range(MAX_ROWS + 1), strict=False)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: must be CSV in UTF-8, not: {error}") from None
     missing = [name for name in NEEDED if name not in (table.fieldnames or ())]
     if missing:
         raise InputError(f"{path}: must have the columns {', '.join(NEEDED)}, not be without {', '.join(missing)}")
-    if not 1 <= len(rows) <= MOST_ROWS:
-        raise InputError(f"{path}: must have from 1 to {MOST_ROWS} rows, not {len(rows) or 'none'}")
+    if not 1 <= len(rows) <= MAX_ROWS:
+        raise InputError(f"{path}: must have from 1 to {MAX_ROWS} rows, not {len(rows) or 'none'}")
     return runs([(f"{path}: row {number}", row) for number, row in enumerate(rows, 1)])
 
 

@@ -15,7 +15,7 @@ from math import gcd, prod
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_AXES = 3
+MAX_AXES = 3
 SMALL_AXIS = 24
 """Up to this length strides are improved one by one."""
 
@@ -184,7 +184,7 @@ def best(nodes: int, degree: int, *, duplex: bool = False) -> Scheme:
 def schemes(nodes: int, degree: int, *, duplex: bool = False) -> Iterator[Scheme]:
     """Direct, multi-ring and hierarchical schemes of at most so many lanes per node; ValueError as ``best``."""
     _require(nodes, degree, duplex)
-    for lengths in _factorisations(nodes, 2, MOST_AXES):
+    for lengths in _factorisations(nodes, 2, MAX_AXES):
         most = [min(degree, length - 1) for length in lengths]
         for split in product(*(range(_least_degree(a, duplex), m + 1) for a, m in zip(lengths, most, strict=True))):
             full = all(d == m for d, m in zip(split, most, strict=True))

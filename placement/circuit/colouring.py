@@ -14,9 +14,9 @@ from lightfabric.model.kernel.compiled import Records, compiled
 from lightfabric.placement.circuit.demand import Lanes
 from lightfabric.placement.mapping.traffic import segment_load
 
-MOST_STEPS = 1 << 26
+MAX_STEPS = 1 << 26
 """Work that is spent on trying places to cut the ring at, in nodes and arcs x numbers."""
-MOST_LENGTHS = 64
+MAX_LENGTHS = 64
 """Lengths of arcs that the lower bound is computed for."""
 
 
@@ -78,7 +78,7 @@ def _least(nodes: int, first: Lanes, length: Lanes) -> int:
     load = segment_load(first.astype(np.int32), length, np.ones_like(length), nodes)
     least = int(load.max())
     lengths = np.unique(length)
-    for shortest in lengths[:: 1 + len(lengths) // MOST_LENGTHS].tolist():
+    for shortest in lengths[:: 1 + len(lengths) // MAX_LENGTHS].tolist():
         long = length >= shortest
         end = np.full(2 * nodes + 1, 4 * nodes)  # of the arc that ends first of those that start here or later
         np.minimum.at(end, first[long], first[long] + length[long])
@@ -113,7 +113,7 @@ def _coloured(nodes: int, first: Lanes, length: Lanes, least: int) -> tuple[NDAr
     crossing = load - np.bincount(first, minlength=nodes)
     by_node = np.lexsort((-length, first))
     at_node = np.searchsorted(first[by_node], np.arange(nodes + 1))
-    tries = 1 + MOST_STEPS // (nodes + len(first) * least)
+    tries = 1 + MAX_STEPS // (nodes + len(first) * least)
     for cut in np.argsort(crossing, kind="stable")[:tries].tolist():
         offset = np.mod(first - cut, nodes)
         order = np.lexsort((-length, offset, offset + length <= nodes))

@@ -12,7 +12,7 @@ from lightfabric.placement.circuit.programme import heaviest_permutation, perfec
 
 _Floats = NDArray[np.float64]
 _Ints = NDArray[np.int64]
-MOST_SLOTS = 1 << 16
+MAX_SLOTS = 1 << 16
 """Most slots that a schedule may need at least."""
 _LEAST_BYTES = 1e-6
 """Less than this is what rounding left."""
@@ -51,14 +51,14 @@ def multi_shot(
     All switches are set at once and are dark for ``delay_seconds`` before each slot. A slot ends after ``slot_seconds``
     (five delays in SiP-ML), or when its circuits have nothing more to send. Each switch gets the heaviest permutation of
     what the others of the slot leave, exactly; with ``duplex`` a matching of at least half the greatest weight.
-    ValueError unless times and rate are positive (the delay may be 0) and ``slot_seconds`` gives at most MOST_SLOTS slots.
+    ValueError unless times and rate are positive (the delay may be 0) and ``slot_seconds`` gives at most MAX_SLOTS slots.
     O(slots x switches) assignment problems.
     """
     _require(switches, circuit_bytes_per_s, delay_seconds, slot_seconds)
     most_bytes, settings = _bounds(demand, switches, duplex)
     transfer = most_bytes / circuit_bytes_per_s
-    if transfer > MOST_SLOTS * slot_seconds:
-        raise ValueError(f"slot_seconds must be at least {transfer / MOST_SLOTS:g}, not {slot_seconds:g}")
+    if transfer > MAX_SLOTS * slot_seconds:
+        raise ValueError(f"slot_seconds must be at least {transfer / MAX_SLOTS:g}, not {slot_seconds:g}")
     left = _matrix(demand)
     heaviest = _heavy_matching if duplex else heaviest_permutation
     slots: list[Slot] = []

@@ -17,12 +17,12 @@ from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.graph.assembly import Assembly
 from lightfabric.placement.graph.by_rank import Rank, ranks
 
-MOST_PS = 1 << 60
+MAX_PS = 1 << 60
 """Longest computation that is believed: 13 days."""
-MOST_BYTES = 1 << 60
+MAX_BYTES = 1 << 60
 """Largest message that is believed: 1 EiB."""
-MOST_OPERATIONS = 1 << 30
-MOST_NODE_BYTES = 1 << 20
+MAX_OPERATIONS = 1 << 30
+MAX_NODE_BYTES = 1 << 20
 """Of one message: bounds the memory that its parts take."""
 
 
@@ -198,8 +198,8 @@ def _messages(stream: bytes, where: str) -> Iterator[bytes]:
                 break
         if size > len(stream) - at:
             raise ValueError(f"{where}: length must be at most the {len(stream) - at} bytes that follow, not {size}")
-        if size > MOST_NODE_BYTES:
-            raise ValueError(f"{where}: length must be at most {MOST_NODE_BYTES}, not {size}")
+        if size > MAX_NODE_BYTES:
+            raise ValueError(f"{where}: length must be at most {MAX_NODE_BYTES}, not {size}")
         yield stream[at : at + size]
         at += size
 
@@ -221,16 +221,16 @@ def _read_node(assembly: Assembly, rank: int, node: Any, where: str) -> None:
         if ends[not sent] != rank:
             raise ValueError(f"{where}.{'comm_src' if sent else 'comm_dst'} must be {rank}, not {ends[not sent]}")
         key = *ends, number("comm_tag", (1 << 63) - 1, 0)
-        size = number("comm_size", MOST_BYTES), max(1, number("operations", MOST_OPERATIONS, 1))
+        size = number("comm_size", MAX_BYTES), max(1, number("operations", MAX_OPERATIONS, 1))
         assembly.add_end(where, rank, node.id, waits, key, size, sent=sent)
     elif kind == NodeType.COLLECTIVE:
         if number("comm_type", 1 << 30) != _ALL_REDUCE:
             raise ValueError(f"{where}.comm_type must be 0, ALL_REDUCE, not {attributes['comm_type']}")
-        size = number("comm_size", MOST_BYTES), max(1, number("operations", MOST_OPERATIONS, 1))
+        size = number("comm_size", MAX_BYTES), max(1, number("operations", MAX_OPERATIONS, 1))
         assembly.add_reduce(where, rank, node.id, waits, str(attributes.get("pg_name", "")), size)
     elif kind in (NodeType.COMP, NodeType.MEM_LOAD, NodeType.MEM_STORE):
-        believed = min(node.duration_micros * 1_000_000, MOST_PS + 1)
-        work = number("duration_ps", MOST_PS, believed)
+        believed = min(node.duration_micros * 1_000_000, MAX_PS + 1)
+        work = number("duration_ps", MAX_PS, believed)
         assembly.add_alone(where, rank, node.id, waits, Kind.COMPUTE, work)
     elif kind == NodeType.METADATA:
         assembly.add_alone(where, rank, node.id, waits, Kind.BARRIER, 0)

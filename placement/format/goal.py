@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.graph.assembly import MOST_PARTS, Assembly
+from lightfabric.placement.graph.assembly import MAX_PARTS, Assembly
 from lightfabric.placement.graph.by_rank import ranks
 
-MOST_RANKS = 1 << 16
-MOST_STATEMENTS = MOST_PARTS
+MAX_RANKS = 1 << 16
+MAX_STATEMENTS = MAX_PARTS
 """Of a rank."""
 _DIGITS = 15
 """Of any number that is believed."""
@@ -113,8 +113,8 @@ def _head(lines: Iterator[tuple[int, str]]) -> int:
     number, text = next(lines, (1, ""))
     match = _HEAD.fullmatch(text)
     devices = _number(match[1]) if match else 0
-    if not 1 <= devices <= MOST_RANKS:
-        raise ValueError(f"line {number} must be num_ranks and a number from 1 to {MOST_RANKS}, not {text[:40]!r}")
+    if not 1 <= devices <= MAX_RANKS:
+        raise ValueError(f"line {number} must be num_ranks and a number from 1 to {MAX_RANKS}, not {text[:40]!r}")
     return devices
 
 
@@ -130,8 +130,8 @@ def _read_rank(assembly: Assembly, rank: int, lines: Iterator[tuple[int, str]]) 
     for number, text in lines:
         if text == "}":
             break
-        if len(operations) + len(required) >= MOST_STATEMENTS:
-            raise ValueError(f"line {number} must be one of at most {MOST_STATEMENTS} of a rank, not one more")
+        if len(operations) + len(required) >= MAX_STATEMENTS:
+            raise ValueError(f"line {number} must be one of at most {MAX_STATEMENTS} of a rank, not one more")
         if match := _OPERATION.fullmatch(text):
             if match[1] in labels:
                 raise ValueError(f"line {number}: label must be one that no other of rank {rank} has, not {match[1]!r}")

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from lightfabric.model.task import Kind, TaskGraph
 
-MOST_MS = 1e9
+MAX_MS = 1e9
 """Longest computation that is believed: 11 days."""
-MOST_BYTES = 1 << 60
+MAX_BYTES = 1 << 60
 """Largest transfer that is believed: 1 EiB."""
-MOST_NODES = 1 << 20
+MAX_NODES = 1 << 20
 """Most nodes, and most switches, that are believed."""
 
 _Ints = NDArray[np.int64]
@@ -88,20 +88,20 @@ def nodes(graph: TaskGraph) -> int:
 
 def _count(root: "_Table", slot: int, name: str, least: int) -> int:
     count = root.number(slot, _U32, name)
-    root.require(name, least <= count <= MOST_NODES, f"from {least} to {MOST_NODES}", count)
+    root.require(name, least <= count <= MAX_NODES, f"from {least} to {MAX_NODES}", count)
     return count
 
 
 def _run_time_ps(tasks: "_Tables") -> _Ints:
     run_time_ms = tasks.scalars(_RUN_TIME, _types.Float32Flags, "run_time").astype(np.float64)
-    believed = (run_time_ms >= 0) & (run_time_ms <= MOST_MS)
-    tasks.require("run_time", believed, f"from 0 to {MOST_MS:g} ms", run_time_ms)
+    believed = (run_time_ms >= 0) & (run_time_ms <= MAX_MS)
+    tasks.require("run_time", believed, f"from 0 to {MAX_MS:g} ms", run_time_ms)
     return np.rint(run_time_ms * 1e9).astype(np.int64)
 
 
 def _size_bytes(tasks: "_Tables") -> _Ints:
     size_bytes = tasks.scalars(_SIZE, _U64, "transfer_size")
-    tasks.require("transfer_size", size_bytes <= MOST_BYTES, f"at most {MOST_BYTES} bytes", size_bytes)
+    tasks.require("transfer_size", size_bytes <= MAX_BYTES, f"at most {MAX_BYTES} bytes", size_bytes)
     return size_bytes.astype(np.int64)
 
 

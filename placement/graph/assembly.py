@@ -7,9 +7,9 @@ import numpy as np
 
 from lightfabric.model.task import Kind, TaskGraph
 
-MOST_PARTS = 1 << 22
+MAX_PARTS = 1 << 22
 """Most parts of tasks at all ranks together: each takes some 600 bytes."""
-MOST_WAITS = 1 << 24
+MAX_WAITS = 1 << 24
 """Most times that a part waits for another."""
 
 Ends = tuple[int, int, int]
@@ -105,8 +105,8 @@ class Assembly:
         return self._arrays(devices)
 
     def _require_new(self, where: str, rank: int, identity: int) -> None:
-        if len(self.of_node) >= MOST_PARTS:
-            raise ValueError(f"{where} must be one of at most {MOST_PARTS} of all ranks, not one more")
+        if len(self.of_node) >= MAX_PARTS:
+            raise ValueError(f"{where} must be one of at most {MAX_PARTS} of all ranks, not one more")
         if (rank, identity) in self.of_node:
             raise ValueError(f"{where}.id must be one that no other has, not {identity}")
 
@@ -123,8 +123,8 @@ class Assembly:
 
     def _count_waits(self, where: str, waits: Sequence[int]) -> None:
         self.waiting += len(waits)
-        if self.waiting > MOST_WAITS:
-            raise ValueError(f"{where} must wait as one of at most {MOST_WAITS} times in all, not more")
+        if self.waiting > MAX_WAITS:
+            raise ValueError(f"{where} must wait as one of at most {MAX_WAITS} times in all, not more")
 
     def _match(self) -> None:
         """Join sends and receives; a receive that waits becomes a barrier after the message."""

@@ -19,7 +19,7 @@ from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
 from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, Traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import MOST_GPUS, RatesOf
+from lightfabric.placement.search.search import MAX_GPUS, RatesOf
 from lightfabric.placement.workload.case import state_bytes
 from lightfabric.placement.workload.layered import CRITEO_ROWS, Layer, dlrm, resnet50, total, transformer_big, vgg16
 from lightfabric.placement.workload.memory import DoesNotFit, Memory, memory_bytes, shortage
@@ -27,7 +27,7 @@ from lightfabric.placement.workload.volume import ring_bytes
 
 BUCKET_BYTES = 25 << 20
 """PyTorch's default."""
-MOST_TASKS = 1 << 21
+MAX_TASKS = 1 << 21
 """Of all passes: what a graph takes in memory and time is in proportion."""
 FORWARD_ACCESSES, BACKWARD_ACCESSES = 3, 5
 """Of an output beside its product: statistics, normalisation (read, write); both are read twice and a gradient written."""
@@ -110,7 +110,7 @@ class DataParallel:
         return [], []
 
     def plan(self, gpus: int) -> Plan:
-        """A replica on each GPU, with the largest micro-batch that fits; DoesNotFit if none does within ``MOST_TASKS``."""
+        """A replica on each GPU, with the largest micro-batch that fits; DoesNotFit if none does within ``MAX_TASKS``."""
         if self.job.batch % gpus:
             raise DoesNotFit(f"a batch of {self.job.batch} samples is no multiple of {gpus} GPUs", None)
         each = self.job.batch // gpus
@@ -120,9 +120,9 @@ class DataParallel:
             raise self._does_not_fit(gpus)
         owners = min(gpus, sum(layer.exchange_bytes > 0 for layer in self.layers))
         tasks = each // found.micro_batch * gpus * (2 * owners + 2)
-        if tasks > MOST_TASKS:
+        if tasks > MAX_TASKS:
             passes = f"{each // found.micro_batch} passes on {gpus} GPUs, {owners} of them with tables,"
-            most = f"more than the {MOST_TASKS} there can be"
+            most = f"more than the {MAX_TASKS} there can be"
             raise DoesNotFit(f"{passes} take {tasks} computations and transfers, {most}", None)
         return found
 
@@ -130,7 +130,7 @@ class DataParallel:
         return self.memory(plan).total <= memory_bytes(self.accelerator)
 
     def _does_not_fit(self, gpus: int) -> DoesNotFit:
-        counts = (1 << power for power in range(MOST_GPUS.bit_length()) if self.job.batch % (1 << power) == 0)
+        counts = (1 << power for power in range(MAX_GPUS.bit_length()) if self.job.batch % (1 << power) == 0)
         fits = next((count for count in counts if self._fits(Plan(count, 1, 1, 1))), None)
         advice = f"{fits} GPUs are enough" if fits else "no power of two that divides the batch is enough"
         needed_bytes = self.memory(Plan(gpus, 1, 1, 1)).total

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 optimize: Any = _untyped_optimize
 _Matrix = NDArray[np.float64]
-_MOST_STEPS = 30
+_MAX_STEPS = 30
 _TOLERANCE = 0.03
 
 
@@ -23,7 +23,7 @@ def faq(flow: _Matrix, distance: _Matrix, start: _Matrix, go_on: Callable[[], bo
     At most 30 steps of O(n^3) each, as long as ``go_on``.
     """
     here = start
-    for _ in range(_MOST_STEPS):
+    for _ in range(_MAX_STEPS):
         if not go_on():
             break
         ahead = here + _step(flow, distance, here)

@@ -17,9 +17,9 @@ from lightfabric.placement.qap.faq import centre, faq, near_centre
 from lightfabric.placement.qap.memetic import Memetic
 from lightfabric.placement.qap.walk import Budget, Permutation, Walk
 
-MOST_FACILITIES = 2048
+MAX_FACILITIES = 2048
 _MOST = 1e300
-_MOST_EXACT = 1 << 62
+_MAX_EXACT = 1 << 62
 _FAQ_SHARE = 0.3
 """Of a budget of seconds, when FAQ ends early."""
 _MANY = 256
@@ -58,7 +58,7 @@ def solve(
     any of ``starts``, and the search ends at the lower bound. O(n^2) per swap and for memory, O(n^3) to begin: an n in the
     thousands takes seconds whatever the budget.
 
-    The matrices are [n, n], with n to ``MOST_FACILITIES``: any numbers, symmetric or not, diagonals count. ValueError if
+    The matrices are [n, n], with n to ``MAX_FACILITIES``: any numbers, symmetric or not, diagonals count. ValueError if
     they are not, or for a start that is no permutation.
 
     Examples:
@@ -107,15 +107,15 @@ def _matrices(flow: NDArray[Any], distance: NDArray[Any]) -> tuple[NDArray[Any],
     """Both as int64 if no sum of theirs overflows, else both as doubles."""
     a, b = np.asarray(flow), np.asarray(distance)
     for name, matrix in (("flow", a), ("distance", b)):
-        if matrix.ndim != 2 or matrix.shape != a.shape or not 1 <= len(a) == a.shape[1] <= MOST_FACILITIES:
-            raise ValueError(f"solve.{name} must be n x n of the same n from 1 to {MOST_FACILITIES}, not {matrix.shape}")
+        if matrix.ndim != 2 or matrix.shape != a.shape or not 1 <= len(a) == a.shape[1] <= MAX_FACILITIES:
+            raise ValueError(f"solve.{name} must be n x n of the same n from 1 to {MAX_FACILITIES}, not {matrix.shape}")
         if matrix.dtype.kind not in "biuf" or not np.all(np.isfinite(matrix)):
             raise ValueError(f"solve.{name} must be finite numbers, not {matrix.dtype} with others")
     largest = float(np.abs(a.astype(np.float64)).sum()) * float(np.abs(b.astype(np.float64)).max())
     if not largest < _MOST:
         raise ValueError(f"solve.flow times solve.distance must be below {_MOST:g} in sum, not {largest:g}")
-    whole = a.dtype.kind != "f" and b.dtype.kind != "f" and largest < _MOST_EXACT
-    kept = np.int64 if whole and max(a.max(), b.max()) < _MOST_EXACT else np.float64
+    whole = a.dtype.kind != "f" and b.dtype.kind != "f" and largest < _MAX_EXACT
+    kept = np.int64 if whole and max(a.max(), b.max()) < _MAX_EXACT else np.float64
     return np.ascontiguousarray(a, kept), np.ascontiguousarray(b, kept)
 
 

@@ -22,9 +22,9 @@ from lightfabric.placement.workload.case import FULL, RECOMPUTATIONS, Cases, cas
 from lightfabric.placement.workload.memory import DoesNotFit, memory_bytes, peak_bytes, peak_memory, shortage
 from lightfabric.placement.workload.volume import sent_bytes
 
-MOST_SEQUENCES = 64
+MAX_SEQUENCES = 64
 """Largest micro-batch tried; larger ones change a GEMM's efficiency no more."""
-MOST_GPUS = 1 << 17
+MAX_GPUS = 1 << 17
 
 RatesOf = Callable[[Cases], Rates]
 """Rates of plans on a fabric."""
@@ -70,7 +70,7 @@ def _choices(job: JobSpec, space: Space, dp: int, pp: int, cp: int) -> Iterator[
     layers = job.model.layers // pp if job.model.layers % pp == 0 else 1
     stages = [v for v in _divisors(layers, space.most_virtual_stages) if v == 1 or pp > 1]
     experts = _expert_degrees(job, space, dp, cp)
-    sizes = [1 << power for power in range(MOST_SEQUENCES.bit_length()) if (job.batch // dp) % (1 << power) == 0]
+    sizes = [1 << power for power in range(MAX_SEQUENCES.bit_length()) if (job.batch // dp) % (1 << power) == 0]
     for v, ep, micro_batch in product(stages, experts, sizes):
         if v == 1 or (job.batch // dp // micro_batch) % pp == 0:
             yield v, ep, micro_batch
@@ -185,7 +185,7 @@ def least_memory_bytes(job: JobSpec, gpus: int, space: Space = Space()) -> int |
 
 
 def _least_gpus(job: JobSpec, room: int, space: Space) -> int | None:
-    for exponent in range(MOST_GPUS.bit_length()):
+    for exponent in range(MAX_GPUS.bit_length()):
         needed = least_memory_bytes(job, 1 << exponent, space)
         if needed is not None and needed <= room:
             return 1 << exponent
@@ -195,7 +195,7 @@ def _least_gpus(job: JobSpec, room: int, space: Space) -> int | None:
 def _does_not_fit(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: Space) -> DoesNotFit:
     room, needed = memory_bytes(accelerator), least_memory_bytes(job, gpus, space)
     fits = _least_gpus(job, room, space)
-    advice = f"{fits} GPUs are enough" if fits else f"no power of two up to {MOST_GPUS} is enough"
+    advice = f"{fits} GPUs are enough" if fits else f"no power of two up to {MAX_GPUS} is enough"
     if needed is None:
         return DoesNotFit(f"no dp * tp * pp = {gpus} divides batch and heads and has a layer for each stage; {advice}", fits)
     return DoesNotFit(f"{shortage(accelerator, gpus, needed)}; {advice}", fits)
