@@ -58,7 +58,7 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 def main() -> NoReturn:
-    """The console entry point."""
+    """Run the command line, as the console does."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(_run())
 

@@ -18,7 +18,7 @@ MAX_SHOWN = 60
 
 
 class InputError(Exception):
-    """The input was wrong. The text is one line: file, field, what it must be, what it is. Exit code 2."""
+    """The input of a command was wrong. The text is one line: file, field, what it must be, what it is. Exit code 2."""
 
 
 class WrongError(Exception):

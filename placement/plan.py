@@ -54,5 +54,5 @@ class Plan:
 
     @property
     def degrees(self) -> tuple[int, int, int]:
-        """(dp, tp, pp)."""
+        """The degrees of parallelism, in the order (dp, tp, pp)."""
         return self.dp, self.tp, self.pp

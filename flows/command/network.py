@@ -98,7 +98,7 @@ def run(settings: Settings, sweep: bool, out: Path | None, as_json: bool) -> Non
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """One experiment. ``latency_cycles`` is None and ``saturated`` True where packets did not arrive in time."""
+    """Run one experiment on the routers and measure it. ``latency_cycles`` is None and ``saturated`` True where packets did not arrive in time."""
     _, result, cpu_s = _run(settings)
     return _row(settings, result, cpu_s)
 

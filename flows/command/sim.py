@@ -14,7 +14,7 @@ import typer
 from lightfabric.flows.command.verilog import BLOCKS
 from lightfabric.flows.option import AsJson, Block, LoadedSpec, count, number
 from lightfabric.flows.report import InputError, RunError, print_json, require_between, require_one_of, written_whole
-from lightfabric.flows.tool.program import SIMULATORS
+from lightfabric.flows.tool.executable import SIMULATORS
 from lightfabric.model.spec import ChipletSpec
 
 MAX_BER = MAX_RATE = 0.5
@@ -128,7 +128,7 @@ def simulate(
 def _link(
     capture: Path | None, spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress
 ) -> dict[str, Any]:
-    from lightfabric.sim.bench import traffic
+    from lightfabric.sim.bench import packet as traffic
     from lightfabric.sim.bench.capture import flits as captured
     from lightfabric.sim.bench.capture import pcapng
     from lightfabric.sim.bench.link import LinkBench
@@ -147,7 +147,7 @@ def _link(
 
 
 def _switch(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
-    from lightfabric.sim.bench import traffic
+    from lightfabric.sim.bench import packet as traffic
     from lightfabric.sim.bench.switch import SwitchBench
 
     ports = range(spec.switch_ports)
@@ -161,7 +161,7 @@ def _switch(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | N
 
 
 def _chiplet(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | None, progress: Progress) -> dict[str, Any]:
-    from lightfabric.sim.bench import traffic
+    from lightfabric.sim.bench import packet as traffic
     from lightfabric.sim.bench.chiplet import ChipletBench
 
     bench = ChipletBench(spec)
@@ -175,7 +175,7 @@ def _chiplet(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | 
 def _outcome(
     packets: Any, received: Iterable[Any], cycles: int, bit_errors: int, replays: int = 0, crc_errors: int = 0
 ) -> dict[str, Any]:
-    from lightfabric.sim.bench.traffic import Tally, assembled
+    from lightfabric.sim.bench.packet import Tally, assembled
 
     arrived = [packet for at in received for packet in assembled(flit for _, flit in at)]
     counts = {"replays": replays, "crc_errors": crc_errors, "bit_errors": bit_errors, "cycles": cycles}
@@ -186,7 +186,7 @@ class _Stall:
     """Called in each cycle with the flits that have arrived: reports them, and ends a run in which none arrives any more."""
 
     def __init__(self, spec: ChipletSpec, total: int, progress: Progress):
-        from lightfabric.sim.bench import traffic
+        from lightfabric.sim.bench import packet as traffic
 
         self._total, self._progress, self._patience = total, progress, traffic.stall_cycles(spec, traffic.STALL_TIMEOUTS)
         self._arrived = self._quiet_cycles = 0

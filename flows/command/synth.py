@@ -64,7 +64,7 @@ def synthesize(block: str, device: str, spec: "ChipletSpec") -> Report:
 
 
 def parse(block: str, device: str, target_mhz: float, report: Mapping[str, Any]) -> Report:
-    """From nextpnr's JSON report. A block with more than one clock is judged by its slowest; RunError if it has none."""
+    """Read what nextpnr reports in its JSON file. A block with more than one clock is judged by its slowest; RunError if it has none."""
     if not report["fmax"]:
         raise RunError(f"{block} has no clock that could be timed")
     used = {name: report["utilization"][cell] for name, cell in RESOURCES.items()}

@@ -110,7 +110,7 @@ def main(
     block: Annotated[str | None, typer.Argument(help="A block; all with proofs if left out.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The command. Prints a table or one JSON object; RunError naming the first property that was not proven."""
+    """The command: prints a table or one JSON object; RunError naming the first property that was not proven."""
     from lightfabric.sim.formal.proof import BLOCKS, PROOFS
 
     if block is not None:

@@ -69,7 +69,7 @@ def flops(cases: Cases) -> NDArray[np.float64]:
 
 
 def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Spearman's."""
+    """Correlate the ranks of two columns, as Spearman did."""
     from scipy.stats import spearmanr
 
     return float(spearmanr(one, other)[0])  # pyright: ignore[reportArgumentType]

@@ -104,7 +104,7 @@ def reserved_gib(runs: measurement.Runs) -> float:
 
 
 def main(folder: Path, result: Path) -> None:
-    """Fit and write."""
+    """Fit the constants and write the file."""
     runs = measurement.read(folder / "step_times.csv")
     chosen = runs[is_fitted(runs)]
     known = ASSUMED | collectives(folder / "collectives_a100.csv") | {"reserved_gib": reserved_gib(chosen)}

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.flows.report import RunError
-from lightfabric.flows.tool.program import printed_json
+from lightfabric.flows.tool.executable import printed_json
 from lightfabric.model.cycle.switch import Switch
 from lightfabric.model.cycle.terminal import Sink, Source, flits
 from lightfabric.model.kernel.block import Module, connect

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightfabric.flows.report import RunError
-from lightfabric.flows.tool.program import simulator_environment
+from lightfabric.flows.tool.executable import simulator_environment
 from lightfabric.flows.tool.verilog_text import WAIVERS, convert
 from lightfabric.model.spec import ChipletSpec
 
@@ -44,7 +44,7 @@ def run(
     for ``stall_timeouts`` replay timeouts. The ``options`` are fields of ``sim.cocotb.axi.Run``.
     """
     with simulator_environment(simulator):
-        from lightfabric.sim.bench.traffic import STALL_TIMEOUTS
+        from lightfabric.sim.bench.packet import STALL_TIMEOUTS
         from lightfabric.sim.cocotb.axi import Run
 
         build_dir.mkdir(parents=True, exist_ok=True)

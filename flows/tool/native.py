@@ -13,7 +13,7 @@ from typing import Any
 from platformdirs import user_cache_path
 
 from lightfabric.flows.report import RunError, say
-from lightfabric.flows.tool.program import printed_json, verilator_environment
+from lightfabric.flows.tool.executable import printed_json, verilator_environment
 from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.sim.native import link as native

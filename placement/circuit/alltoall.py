@@ -89,7 +89,7 @@ class Scheme:
 
     @property
     def nodes(self) -> int:
-        """Of all axes."""
+        """How many nodes all axes have together."""
         return prod(axis.length for axis in self.axes)
 
     @property
@@ -108,7 +108,7 @@ class Scheme:
         return tuple(load / np.array(lanes) for load, lanes in zip(loads, self.lanes, strict=True))
 
     def most_bytes(self, size_bytes: int) -> float:
-        """On the fullest lane."""
+        """What the fullest lane has to carry."""
         return max(float(load.max()) for load in self.lane_bytes(size_bytes))
 
     def path(self, source: int, destination: int) -> list[int]:

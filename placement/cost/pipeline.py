@@ -25,7 +25,7 @@ class Stages:
 
     @property
     def slowest(self) -> Seconds:
-        """Computation and communication."""
+        """What computation and communication of the slowest stage take."""
         return self.compute + self.tensor
 
     @property

@@ -32,16 +32,16 @@ class Prediction:
 
     @property
     def total(self) -> Any:
-        """The iteration."""
+        """How long the whole iteration takes."""
         return sum(self.parts.values())
 
     @property
     def parts(self) -> dict[str, Any]:
-        """Seconds by name."""
+        """What each part takes, by its name."""
         return {name: getattr(self, name) for name in PARTS}
 
     def at(self, plan: Plan, index: Any = ()) -> "Prediction":
-        """One case, as numbers."""
+        """Take one case out of the columns, as numbers."""
         shape = np.shape(self.total)
         parts = {name: float(np.broadcast_to(seconds, shape)[index]) for name, seconds in self.parts.items()}
         sent_bytes = int(np.broadcast_to(self.sent_bytes, shape)[index])

@@ -8,7 +8,7 @@ from lightfabric.placement.plan import Plan
 
 
 class Electrical(Fabric):
-    """A fabric without circuits."""
+    """An electrical fabric serves traffic without any circuits."""
 
     def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
         """The rate of each part when it is moved alone."""

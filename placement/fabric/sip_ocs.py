@@ -23,7 +23,7 @@ class SipOcs(model.SipOcs, Optical):
 
     @property
     def bytes_per_s(self) -> float:
-        """All ports together."""
+        """All ports of a GPU send together."""
         return self.chiplet.gbps * 1e9 / 8 * self.efficiency
 
     @property
@@ -49,7 +49,7 @@ class SipOcs(model.SipOcs, Optical):
         return assign_ocs(gpus, demand_bytes, self.chiplet.ports)
 
     def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
-        """Of ports."""
+        """What the ports of the circuits carry."""
         from lightfabric.placement.circuit.lane_load import ocs_load_of
 
         return ocs_load_of(circuits, placed, gpus, self.chiplet.ports)

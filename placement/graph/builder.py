@@ -50,5 +50,5 @@ def _starts(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def picoseconds(seconds: list[float] | NDArray[np.float64]) -> NDArray[np.int64]:
-    """Whole ones."""
+    """Round seconds to whole picoseconds."""
     return np.rint(np.array(seconds) * 1e12).astype(np.int64)

@@ -23,7 +23,7 @@ class Rank:
 
 
 def ranks(graph: TaskGraph) -> Iterator[Rank]:
-    """Each device in turn.
+    """Go through the devices in turn.
 
     What waits for a BARRIER waits for those tasks before it that it meets, as in an all-to-all each rank waits for what it
     sends and gets. Raises ValueError if tasks wait for each other that meet at no device, or barriers for each other:
@@ -62,7 +62,7 @@ def _expanded(start: _Ints, count: _Ints) -> tuple[_Ints, _Ints]:
 
 
 def _edges(graph: TaskGraph) -> tuple[_Ints, _Ints]:
-    """Before and after."""
+    """Tell which tasks are before and after each."""
     return np.repeat(np.arange(len(graph)), np.diff(graph.successor_start)), graph.successors.astype(np.int64)
 
 

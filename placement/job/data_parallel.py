@@ -68,7 +68,7 @@ class _Times:
 
 @dataclass(frozen=True)
 class DataParallel:
-    """Implements ``Workload``."""
+    """A network trained with a replica on every GPU: a ``Workload``."""
 
     job: NetworkJobSpec
     accelerator: AcceleratorSpec
@@ -76,12 +76,12 @@ class DataParallel:
 
     @property
     def samples(self) -> int:
-        """Samples of an iteration."""
+        """How many samples an iteration trains on."""
         return self.job.batch
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Tables and all else."""
+        """What the network is made of, layer by layer."""
         return layers_of(self.job)
 
     @property
@@ -90,7 +90,7 @@ class DataParallel:
         return [layer for layer in self.layers if not layer.exchange_bytes]
 
     def memory(self, plan: Plan) -> Memory:
-        """Of the fullest GPU. An output is kept before and after its norm and activation; tables have rows alone."""
+        """What the fullest GPU has to hold. An output is kept before and after its norm and activation; tables have rows alone."""
         weight, gradient, optimiser = state_bytes(self.job.precision)
         parameters = total(self.replicated).parameters
         held = max(owned_tables(self.layers, plan.gpus)[0], default=0) * weight

@@ -15,19 +15,19 @@ from lightfabric.placement.workload.memory import memory_bytes
 
 @dataclass(frozen=True)
 class Transformer:
-    """Implements ``Workload``."""
+    """A transformer cut by data, tensor, pipeline and expert parallelism: a ``Workload``."""
 
     job: JobSpec
     accelerator: AcceleratorSpec
 
     @property
     def samples(self) -> int:
-        """Sequences of an iteration."""
+        """How many sequences an iteration trains on."""
         return self.job.batch
 
     @property
     def tokens(self) -> int:
-        """Tokens of an iteration."""
+        """How many tokens an iteration trains on."""
         return self.job.batch * self.job.model.sequence
 
     def require(self, gpus: int) -> None:
@@ -46,7 +46,7 @@ class Transformer:
                 yield plan
 
     def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:
-        """``whole_space``. The task graph does not carry all of it: ``plans`` are those it does."""
+        """Search the ``whole_space``, of which the task graph carries only a part: the ``plans``."""
         return whole_space(self.job, self.accelerator, gpus, rates)
 
     def traffic(self, plan: Plan) -> Traffic:
@@ -54,7 +54,7 @@ class Transformer:
         return traffic(self.job, plan)
 
     def prediction(self, plan: Plan, rates: Rates) -> Prediction:
-        """By the cost model."""
+        """Predict the iteration by the cost model."""
         return prediction(self.job, self.accelerator, plan, rates)
 
     def task_graph(self, plan: Plan) -> TaskGraph:

@@ -240,7 +240,7 @@ def _keep_base(search: Search) -> None:
 
 @compiled
 def _return(search: Search) -> None:
-    """Back to the base."""
+    """Go back to the permutation that the search began from."""
     search.value[CURRENT] = search.value[BASE]
     _copy(search.base_product, search.product)
     _copy(search.base_delta, search.delta)

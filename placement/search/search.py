@@ -105,7 +105,7 @@ def table(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: RatesOf,
 
 
 def prediction(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, rates: Rates) -> Prediction:
-    """That of one plan."""
+    """Predict the iteration of one plan."""
     one = case(job, plan, accelerator)
     return replace(step(one, calibration(), rates.network), memory=peak_memory(one.exactly), sent_bytes=_sent(one)).at(plan)
 

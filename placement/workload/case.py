@@ -174,7 +174,7 @@ class Cases:
         return where(inside, self.first_layers + between * (chunk - 1) // np.maximum(self.pp - 2, 1), even)
 
     def stage_layers(self, stage: Any) -> Any:
-        """Layers of a stage."""
+        """How many layers a stage has."""
         each, left = np.divmod(self.layers, self.pp * self.virtual_stages)
         even = self.virtual_stages * each + np.clip(-((stage - left) // self.pp), 0, self.virtual_stages)
         if not np.any(self.first_layers):

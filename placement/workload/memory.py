@@ -25,7 +25,7 @@ class Memory:
 
     @property
     def total(self) -> Any:
-        """All classes together."""
+        """What all classes take together."""
         return self.weights + self.gradients + self.optimiser + self.activations
 
     def at(self, index: Any = ()) -> "Memory":
@@ -43,7 +43,7 @@ class DoesNotFit(ValueError):  # noqa: N818
 
 
 def memory_bytes(accelerator: AcceleratorSpec) -> int:
-    """Memory of the accelerator."""
+    """What the memory of the accelerator holds."""
     return int(accelerator.memory_gib * (1 << 30))
 
 

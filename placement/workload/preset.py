@@ -4,7 +4,7 @@ from lightfabric.model.spec import ModelSpec
 
 
 def _llama3(layers: int, hidden: int, heads: int, ffn: int) -> ModelSpec:
-    """A. Grattafiori et al., "The Llama 3 Herd of Models" (2024), table 3; sequence of pre-training, section 3.4.1."""
+    """Shape of a Llama 3 with the sequence of its pre-training [Grattafiori 2024, table 3, section 3.4.1]."""
     return ModelSpec(
         layers, hidden, heads, sequence=8192, vocabulary=128256, ffn=ffn, kv_heads=8,
         gated=True, tied=False, positions="rotary", biases="none", dropout=False,

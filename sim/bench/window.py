@@ -7,7 +7,7 @@ import numpy as np
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.task import Kind, Schedule, TaskGraph
-from lightfabric.sim.bench.traffic import NUMBER_BYTES, Packet
+from lightfabric.sim.bench.packet import NUMBER_BYTES, Packet
 
 
 @dataclass(frozen=True)

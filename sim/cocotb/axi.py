@@ -19,7 +19,7 @@ from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStream
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.sim.bench.capture import Captured, pcapng
 from lightfabric.sim.bench.link import BitErrors
-from lightfabric.sim.bench.traffic import STALL_TIMEOUTS, Packet, Tally, random_packets, stall_cycles
+from lightfabric.sim.bench.packet import STALL_TIMEOUTS, Packet, Tally, random_packets, stall_cycles
 
 CLOCK_NS = 2
 CLIENT_CLOCK_NS = 3

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 
 from lightfabric.model.kernel import dispatch as caller
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 VERIFIED = ("0.60", "0.61", "0.62", "0.63", "0.64", "0.65", "0.66", "0.67", "0.68")
 """Of numba: with the last release of each, test_kernel passed, with the first and the last test_fluid and test_qap too."""
 FOLDERS = ("examples", "flows", "model", "placement", "rtl", "sim")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightfabric.flows.experiment import system
+from lightfabric.flows.experiment import cluster as system
 from lightfabric.flows.format.timing_store import measured_timing
 from lightfabric.model.cycle.cabling import Cabling, circuit_switched, layers, ring
 from lightfabric.model.cycle.cluster import Cluster

@@ -36,7 +36,7 @@ from lightfabric.model.kernel.elaboration import lay_out_pages
 from lightfabric.model.kernel.system import DeadlockError, System, channel
 from lightfabric.model.kernel.waveform import Trace
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 def _load(path: Path) -> ModuleType:
@@ -56,7 +56,7 @@ def _documented_example(folder: Path) -> ModuleType:
     return _load(path)
 
 
-naive = _load(ROOT / "tests" / "naive_kernel.py")
+naive = _load(ROOT / "tests" / "model" / "kernel" / "naive_kernel.py")
 
 
 @compiled

@@ -19,12 +19,12 @@ from lightfabric.flows.command import registers as flow
 from lightfabric.flows.command import synth
 from lightfabric.flows.report import InputError
 from lightfabric.flows.tool import cocotb
-from lightfabric.flows.tool.program import simulator_environment
+from lightfabric.flows.tool.executable import simulator_environment
 from lightfabric.rtl.register import OKAY, SLVERR, Registers
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, EVENTS, REGISTERS, Field, Register, verify
 from lightfabric.sim.bench.register import CHANNELS, Access, RegisterBench
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OFFSETS = {register.name: 4 * number for number, register in enumerate(REGISTERS)}
 CONTROL, STATUS, ENABLE, EVENT = (OFFSETS[name] for name in ("control", "status", "interrupt_enable", "interrupt_status"))
 END = 4 * len(REGISTERS)

@@ -14,7 +14,7 @@ from lightfabric.model.task import Kind
 from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.plan import Plan
 from lightfabric.sim.bench.chiplet import ChipletBench
-from lightfabric.sim.bench.traffic import Tally, assembled
+from lightfabric.sim.bench.packet import Tally, assembled
 from lightfabric.sim.bench.window import Message, messages, stimulus
 
 SPEC = ChipletSpec(

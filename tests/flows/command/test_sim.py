@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_same_run(capsys):
 
 
 def test_a_line_that_destroys_all_fails_the_run(capsys, monkeypatch):
-    monkeypatch.setattr("lightfabric.sim.bench.traffic.STALL_TIMEOUTS", 1)
+    monkeypatch.setattr("lightfabric.sim.bench.packet.STALL_TIMEOUTS", 1)
     with pytest.raises(RunError, match=r"^amaranth: \d+ of \d+ flits are lost: none arrived for \d+ cycles$"):
         run(capsys, ber=0.4, packets=2)
 
@@ -75,7 +75,7 @@ def test_wrong_input_names_the_option(capsys, options, message):
 @pytest.mark.slow
 @pytest.mark.parametrize(("ber", "packets"), [(1e-4, 2_000), (1e-5, 10_000)])
 def test_thousands_of_packets_arrive_once_in_order_and_unchanged(capsys, ber, packets):
-    """A million with every fault: tests/test_native.py."""
+    """A million with every fault: tests/sim/native/test_native.py."""
     seen = run(capsys, ber=ber, packets=packets)
     assert (seen["delivered"], seen["lost"], seen["corrupted"], seen["duplicated"], seen["reordered"]) == (
         packets,

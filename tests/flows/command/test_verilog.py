@@ -12,7 +12,7 @@ import pytest
 from lightfabric.flows.command import verilog
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError
-from lightfabric.flows.tool.program import verilator_environment
+from lightfabric.flows.tool.executable import verilator_environment
 from lightfabric.flows.tool.verilog_text import WAIVERS
 from lightfabric.rtl.register import AxiLiteSignature
 from lightfabric.rtl.top import tops

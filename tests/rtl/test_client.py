@@ -13,7 +13,7 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.client import MAX_PACKET_BYTES, Grid, Ingress
 from lightfabric.sim.bench.bench import BenchTimeoutError, ClientFlit
 from lightfabric.sim.bench.client import EgressBench, IngressBench, contiguous, never, words
-from lightfabric.sim.bench.traffic import Packet, assembled
+from lightfabric.sim.bench.packet import Packet, assembled
 from lightfabric.sim.characterize import measure_client
 
 ADDRESS = 37

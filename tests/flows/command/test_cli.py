@@ -21,7 +21,7 @@ from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Tim
 from lightfabric.sim import characterize
 
 SLOW_IMPORTS = {"amaranth", "matplotlib", "numba", "scipy"}
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[3]
 COMMANDS = {path.stem for path in (ROOT / "flows" / "command").glob("[!_]*.py")}
 PROGRAM = Path(sys.executable).with_name("lightfabric")
 RUN = """

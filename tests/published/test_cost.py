@@ -248,7 +248,7 @@ def test_schedules_trade_their_bubble_for_memory():
     assert memory[1] > memory[0] == memory[2]
 
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "training" / "step_times.csv"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "training" / "step_times.csv"
 shared = pytest.mark.skipif(not SHARED.exists(), reason="the measured training steps are in ../shared/data/training")
 
 

@@ -26,7 +26,7 @@ from lightfabric.placement.qap.memetic import crossed
 from lightfabric.placement.qap.solve import solve
 from lightfabric.placement.qap.walk import Budget, Walk
 
-QAPLIB = Path(__file__).parents[2] / "shared" / "data" / "qaplib"
+QAPLIB = Path(__file__).parents[4] / "shared" / "data" / "qaplib"
 published = pytest.mark.skipif(not QAPLIB.exists(), reason="instances of QAPLIB are in ../shared/data/qaplib")
 KINDS = ("symmetric", "flow symmetric", "distance symmetric", "neither")
 

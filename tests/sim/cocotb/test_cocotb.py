@@ -8,7 +8,7 @@ from scapy.utils import RawPcapNgReader
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import RunError
 from lightfabric.flows.tool import cocotb
-from lightfabric.flows.tool import program as tools
+from lightfabric.flows.tool import executable as tools
 
 SPEC = load_spec(None, "prototype").chiplet
 PACKETS = 40

@@ -15,7 +15,7 @@ from lightfabric.model.task import Kind
 from lightfabric.placement.format import topoopt
 from lightfabric.placement.format.topoopt import TaskType, read
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "topoopt"
+DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "topoopt"
 published = pytest.mark.skipif(not DATA.is_dir(), reason="the published task graphs are in ../shared/data/topoopt")
 
 # Iteration times in ms on an ideal switch: README.md beside the files, from the authors' packet-level simulator.

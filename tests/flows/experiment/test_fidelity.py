@@ -21,7 +21,7 @@ from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.fabric.fabric import fabric_of
 
 COMMAND = [sys.executable, "-c", "from lightfabric.flows.cli import main; main()"]
-TOPOOPT = Path(__file__).parents[2] / "shared" / "data" / "topoopt"
+TOPOOPT = Path(__file__).parents[4] / "shared" / "data" / "topoopt"
 JOB = JobSpec(ModelSpec(layers=2, hidden=256, heads=4, sequence=128, vocabulary=512), batch=16)
 TINY_CHANGES = {
     "layers = 24": "layers = 2",
