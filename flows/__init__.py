@@ -1,1 +1,1 @@
-"""The commands: the only folder that prints, plots, reads and writes files, or starts tools."""
+"""The commands are here, the only folder that prints, plots, reads and writes files, or starts tools."""

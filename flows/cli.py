@@ -1,4 +1,6 @@
-"""The command line: the commands' names, and how a run ends. Options and work are in ``flows/command``, a file for each.
+"""The command line knows the commands' names and turns how a run ends into an exit code.
+
+Options and work are in ``flows/command``, a file for each.
 
 Exit codes: 0 done, 1 the run failed, 2 the input was wrong, 130 interrupted. A command's file is imported when the command
 is called, and imports what is slow inside its functions, so that a wrong input is said before numba, amaranth or matplotlib
@@ -39,7 +41,7 @@ class _LazyGroup(TyperGroup):
     """Knows every command by name and help, and imports its file when it is called or its options are completed."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Name, command and the rest of the arguments; a UsageError if there is no such command."""
+        """Return the name, the command and the rest of the arguments; raise a UsageError if there is no such command."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, command and load_command(str(name)), rest
 
@@ -53,12 +55,12 @@ def load_command(name: str) -> Any:
 
 app = typer.Typer(cls=_LazyGroup, pretty_exceptions_enable=False, rich_markup_mode=None)
 
+# Typer brings its own copy of click from 0.26 on, so the class is looked up in the one that it uses.
 _UsageError: Any = typer.BadParameter.__mro__[1]
-"""Of the click that this typer uses: its own copy from 0.26 on."""
 
 
 def main() -> NoReturn:
-    """Run the command line, as the console does."""
+    """Run the command line and leave the process with the exit code of the run."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(_run())
 

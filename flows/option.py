@@ -1,4 +1,4 @@
-"""Options that several commands take, and numbers whose refusal is one plain sentence."""
+"""Options that several commands take are defined here, and numbers whose refusal is one plain sentence."""
 
 from collections.abc import Callable
 from pathlib import Path

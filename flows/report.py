@@ -1,4 +1,4 @@
-"""What the commands share: wrong input, files that are whole or absent, JSON on stdout."""
+"""The commands share how wrong input is told, files are written whole or not at all, and results are printed."""
 
 import contextlib
 import csv
@@ -18,7 +18,7 @@ MAX_SHOWN = 60
 
 
 class InputError(Exception):
-    """The input of a command was wrong. The text is one line: file, field, what it must be, what it is. Exit code 2."""
+    """Says that the input was wrong. The text is one line: file, field, what it must be, what it is. Exit code 2."""
 
 
 class WrongError(Exception):
@@ -26,11 +26,11 @@ class WrongError(Exception):
 
 
 class RunError(Exception):
-    """The run failed although the input was right. One line. Exit code 1."""
+    """Says that a run failed although its input was right. One line. Exit code 1."""
 
 
 def read_bytes(path: Path, limit_bytes: int, what: str) -> bytes:
-    """Content of a file of at most ``limit_bytes``; ``what`` names the format in the error."""
+    """Return the content of a file of at most ``limit_bytes``; ``what`` names the format in the error."""
     try:
         size_bytes = path.stat().st_size
         if path.is_dir():
@@ -45,7 +45,7 @@ def read_bytes(path: Path, limit_bytes: int, what: str) -> bytes:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Path of a temporary file that replaces ``path`` when the block ends well and vanishes when it does not.
+    """Yield the path of a temporary file that replaces ``path`` when the block ends well and vanishes when it does not.
 
     InputError if ``path`` cannot be written, or is a folder or a device; what a link leads to is replaced, not the link.
     """
@@ -68,7 +68,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def require_file(path: Path) -> None:
-    """InputError if there is something at ``path`` that a file must not replace."""
+    """Raise an InputError if there is something at ``path`` that a file must not replace."""
     if path.exists() and not path.is_file():
         raise InputError(f"{path}: must be a file that can be written, not a {'folder' if path.is_dir() else 'device'}")
 
@@ -126,7 +126,7 @@ def say(message: str) -> None:
 
 
 def shown(value: object) -> str:
-    """A value of a file as an error says it: in one line, cut to ``MAX_SHOWN`` characters."""
+    """Return a value of a file as an error says it: in one line, cut to ``MAX_SHOWN`` characters."""
     if isinstance(value, dict | list):
         return "a table" if isinstance(value, dict) else "an array"
     if value is None or isinstance(value, bool):
@@ -139,5 +139,5 @@ def shown(value: object) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """The text or its first ``most`` characters."""
+    """Return the text, or its first ``most`` characters and three dots."""
     return text if len(text) <= most else f"{text[:most]}..."

@@ -1,1 +1,1 @@
-"""Benches: they drive the hardware and return what they saw, never assert."""
+"""Benches are here: they drive the hardware and return what they saw, never assert."""

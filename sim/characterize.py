@@ -1,5 +1,15 @@
-"""Measures the RTL built from a spec: the ``Timing`` that the models run on."""
+"""The RTL built from a spec is measured here, for the ``Timing`` that the models run on."""
 
+# The words of these measurements:
+# * *cause*, *effect*: a register at the edge of a block changes, and the slot that shows it; both as cycles seen from
+#   outside
+# * *decided*: the cycle in which the transmitter fills the next slot; what comes later waits for the slot after
+# * *phase*: how many cycles a cause comes before the decision; clock and slots drift, so causes are put in every phase
+# * *stage*: the register between the credited input and the transmitter, which holds one flit
+# * *exact*: a delay is known when the effect made its slot in one phase and missed it in the next
+# * *probe*: one run with many causes; they are *apart* far enough for credits, answers and replays to come to rest
+# * *stretch*: the fibre grows by a cycle, which moves arrivals through the phases while decisions stay
+#
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
@@ -34,7 +44,7 @@ MEASURED_BY = (
 
 
 def rtl_hash() -> str:
-    """Hash of the hardware's sources, of what measures it and of the simulator's version, 16 hexadecimal digits."""
+    """Hash the hardware's sources, what measures it and the simulator's version into 16 hexadecimal digits."""
     digest = hashlib.sha256(version("amaranth").encode())
     for name in MEASURED_BY:
         folder, _, file = name.rpartition("/")
@@ -58,15 +68,17 @@ def characterize(spec: ChipletSpec, progress: Callable[[str], None] = lambda _: 
 
 
 def measure_link(spec: ChipletSpec) -> LinkTiming:
-    """Timing of the link of this spec, from the slots on both lines and the transfers at both ends."""
+    """Measure the timing of the link of this spec, from the slots on both lines and the transfers at both ends."""
     bench = LinkBench(spec)
     slot_cycles = Slots.of(spec).longest_cycles
     glance = bench.run([(0, _FLIT)], settle_cycles=2 * spec.virtual_channels * slot_cycles + 80, decode=True)
+    # The line register: from the decision of a slot to the last beat before it at tx.
     line_cycles = _carriers(glance)[0].before_cycle - glance.decided[0]
     slots = Slots.of(spec, glance.first_beat_cycle, glance.frame_beat, line_cycles)
     known: dict[str, Any] = {
         "first_beat_cycle": slots.first_beat_cycle,
         "line_cycles": slots.line_cycles,
+        # Slot 0 of end b tells the limits of the reset; the first that can return a credit is one after.
         "first_credit_slot": 1 + [slot.flit.credit_channel for slot in glance.b_slots[1:]].index(0),
         "first_answer_slot": [slot.flit.code != EXPLICIT for slot in glance.b_slots].index(True),
         "start_cycles": glance.credits_back[0] - glance.trained[0],
@@ -83,7 +95,7 @@ class _TooFewPhasesError(RuntimeError):
 
 
 def _measured(probes: "list[_Probes]", experiment: "Callable[[_Probes], dict[str, Any]]") -> dict[str, Any]:
-    """The experiment with as many repetitions as it takes."""
+    """Repeat the experiment as often as it takes."""
     for fewer in probes[:-1]:
         with contextlib.suppress(_TooFewPhasesError):
             return experiment(fewer)
@@ -91,18 +103,18 @@ def _measured(probes: "list[_Probes]", experiment: "Callable[[_Probes], dict[str
 
 
 def stream_window_flits(spec: ChipletSpec) -> int:
-    """Flits over which the sustained rate is taken: whole periods of slots against clock, and at least a full buffer."""
+    """Count the flits for the sustained rate: whole periods of slots against clock, and at least a full buffer."""
     beats = spec.blocks_per_cycle.numerator
     period_flits = beats // gcd(beats, spec.beats_per_flit)
     return period_flits * -(-spec.buffer_flits // period_flits)
 
 
+# Each effect is (cycle of the cause, slot of the effect).
 Effects = Iterable[tuple[int, int]]
-"""(cycle of the cause, slot of the effect)."""
 
 
 class _Probes:
-    """Experiments on one link, far enough apart for its loops to come to rest in between.
+    """Makes experiments on one link, far enough apart for its loops to come to rest in between.
 
     Causes come one cycle earlier before a slot each time, or arrive one cycle later because the fibre grows, so that they
     meet the slots in every phase, ``rounds`` times. ``known`` has what was measured before.
@@ -110,11 +122,12 @@ class _Probes:
 
     def __init__(self, bench: LinkBench, slots: Slots, known: dict[str, Any], rounds: int):
         self.spec, self.bench, self.slots, self.known, self.rounds = bench.spec, bench, slots, known, rounds
+        # Two phases more than a slot has cycles, so that the first and the last are on both sides of a decision.
         self.repeats = rounds * (slots.longest_cycles + 2)
         self.apart_slots = 6 + 2 * self.spec.virtual_channels + (4 * self.repeats + 40) // slots.longest_cycles
 
     def pairs(self) -> dict[str, int]:
-        """Two flits at a time, first at zero delay, then over a fibre that grows at every other time."""
+        """Send two flits at a time, first at zero delay, then over a fibre that grows at every other time."""
         items, credited_slots = range(2 * self.repeats), 3 + (2 * self.repeats + 20) // self.slots.longest_cycles
         flits = [(self._before_slot(n), _FLIT) for n in items for _ in range(2)]
         back = [self._before_slot(n, credited_slots, 0) + second for n in items for second in range(2)]
@@ -125,10 +138,12 @@ class _Probes:
         credited = zip(run.credited, map(self._number, _credit_returns(run)), strict=False)
         acknowledged = zip((s.arrival_cycle for s in carriers), map(self._number, answers), strict=True)
         stage_cycles = self._exact("stage_cycles", zip(staged, slots_of, strict=True))
+        # From the decision of the first flit of a pair to the input register of the stage taking the second.
         waits = [staged[n + 1] - run.decided[n] for n in range(0, len(staged), 2)]
         return {
             "accept_cycles": _same("accept_cycles", (at - run.sent[n][0] for n, at in enumerate(staged) if n % 2 == 0)),
             "stage_cycles": stage_cycles,
+            # The second flit of a pair waits for the stage to be free, then goes through it.
             "next_cycles": max(waits) + stage_cycles,
             "deliver_cycles": _same(
                 "deliver_cycles", (at - s.arrival_cycle for s, (at, _) in zip(carriers, run.received, strict=True))
@@ -138,12 +153,13 @@ class _Probes:
         }
 
     def withheld_credits(self) -> dict[str, int]:
-        """The buffer is full, and a credit at a time comes back."""
+        """Fill the far buffer, then give one credit at a time back."""
         depth, fill_slots = self.spec.buffer_flits, self.spec.buffer_flits + 20
         flits = [(0, _FLIT)] * (depth + self.repeats)
         back = [self._before_slot(min(n, self.repeats), fill_slots, 0) for n in range(len(flits))]
         run = self._run(flits, credit_cycle=lambda number, _: back[number])
         returned = (slot.arrival_cycle for slot in _credit_returns(run))
+        # The first flits fill the far buffer; those after them wait for a credit each.
         staged, admitted = run.credits_back[depth:], run.received[depth:]
         return {
             "credit_in_cycles": _same("credit_in_cycles", (at - cause for cause, at in zip(returned, staged, strict=False))),
@@ -151,12 +167,13 @@ class _Probes:
         }
 
     def stream(self) -> dict[str, int | Fraction]:
-        """Flits in every slot; then two bursts at a time whose second slots are lost, over a fibre that grows."""
+        """Send flits in every slot; then two bursts at a time whose second slots are lost, over a fibre that grows."""
         known, spec, window = self.known, self.spec, stream_window_flits(self.spec)
         channels, burst = spec.virtual_channels, 6 + 40 // self.slots.longest_cycles
         slots_per_flit = 1 + known["credit_loop_cycles"] // (channels * spec.buffer_flits * spec.slot_cycles)
         first, apart = 2 * window * slots_per_flit + self.apart_slots, self.apart_slots + 2 * burst * slots_per_flit | 1
         begins = [first + n * apart for n in range(2 * self.repeats)]
+        # The input register and the stage lie between a client's flit and the decision.
         early_cycles = known["accept_cycles"] + known["stage_cycles"]
         starts = [0] * 2 * window + [self.slots.decided_cycle(slot) - early_cycles for slot in begins for _ in range(burst)]
         flits = [(at, ClientFlit(b"\1", virtual_channel=n % channels)) for n, at in enumerate(starts)]
@@ -169,6 +186,7 @@ class _Probes:
         requests = [next(s for s in run.b_slots if _asks(s) and s.arrival_cycle > slot.arrival_cycle) for slot in lost]
         again = [slot for slot in _carriers(run) if self._number(slot) not in firsts]
         replays = [next(s for s in again if s.arrival_cycle > slot.arrival_cycle) for slot in lost]
+        # What the loss cost: beyond the delivery register and the growth of both fibres since the first burst.
         late = [
             run.received[firsts[begin + 1]][0] - slot.arrival_cycle - known["deliver_cycles"] - 2 * (n // 2 // self.rounds)
             for n, (begin, slot) in enumerate(zip(begins, lost, strict=True))
@@ -185,7 +203,7 @@ class _Probes:
         }
 
     def _halt_in_cycles(self, run: LinkRun, requests: Iterable[Slot], nak_in_cycles: int) -> int:
-        """From a request to the first slot that a staged flit did not get."""
+        """Find the delay from a request to the first slot that a staged flit did not get."""
         decided, earliest = set(run.decided), 0
         refused = nak_in_cycles
         for request in requests:
@@ -193,6 +211,8 @@ class _Probes:
             slot = self.slots.decided_from(at)
             while (cycle := self.slots.decided_cycle(slot)) < at + nak_in_cycles:
                 if cycle in decided:
+                    # One more: a flit that is decided in this cycle was not stopped by the halt register, which can be
+                    # 1 only after it.
                     earliest = max(earliest, cycle - at + 1)
                 elif self._is_waiting(run, cycle) and cycle >= at + earliest:
                     refused = min(refused, cycle - at)
@@ -202,11 +222,12 @@ class _Probes:
         return refused
 
     def _is_waiting(self, run: LinkRun, cycle: int) -> bool:
+        # A flit can be decided stage_cycles after the stage took it, hence the difference.
         staged = sum(at <= cycle - self.known["stage_cycles"] for at in run.credits_back)
         return staged > sum(at < cycle for at in run.decided)
 
     def lost_answers(self) -> dict[str, int]:
-        """No answer comes until the replay buffer is full, but not for so long that the link retrains, over and over.
+        """Lose all answers until the replay buffer is full, but not for so long that the link retrains, over and over.
 
         The fibre grows meanwhile.
         """
@@ -215,6 +236,7 @@ class _Probes:
             (known["credit_loop_cycles"] + self.repeats) // self.slots.longest_cycles + 2 * spec.virtual_channels + 4
         )
         full_slots = spec.replay_flits + (spec.replay_flits // spec.buffer_flits + 1) * loop_slots
+        # The timeout after the last replay that is allowed trains the link anew: answers come back a loop before it.
         full_slots = min(full_slots, (REPLAYS_TO_RETRAIN + 1) * REPLAY_TIMEOUT_SLOTS - loop_slots)
         apart, first = full_slots + self.apart_slots, self.apart_slots
         deaf = {slot for n in range(self.repeats) for slot in range(first + n * apart, first + n * apart + full_slots)}
@@ -238,7 +260,7 @@ class _Probes:
         )
 
     def retraining(self) -> dict[str, int | Fraction]:
-        """A flit that just makes the shortest slot there is; then two trainings, between which the fibre grows."""
+        """Send a flit that just makes the shortest slot there is; then train twice, between which the fibre grows."""
         known, slots = self.known, range(self.apart_slots, self.apart_slots + self.slots.beats)
         shortest = min(slots, key=lambda slot: self.slots.decided_cycle(slot + 1) - self.slots.decided_cycle(slot))
         at = self.slots.decided_cycle(shortest) - known["accept_cycles"] - known["stage_cycles"]
@@ -249,6 +271,7 @@ class _Probes:
         stretches, trains = range(grow, grow + grow_cycles), {first, second}
         run = self._run([(at, _FLIT), (second + 1, _FLIT)], stretches=stretches, retrain_at=trains, decode=False)
         near_cycles, far_cycles = run.trained[1] - first, run.trained[2] - second
+        # The line register is not part of the cut: it only delays what tx shows.
         cuts = (at - known["line_cycles"] - told for at, told in zip(run.cut, (first, second), strict=True))
         return {
             "latency_cycles": run.received[0][0] - run.sent[0][0],
@@ -279,19 +302,21 @@ class _Probes:
         return self.slots.decided_cycle((number + 1) * self.apart_slots)
 
     def _before_slot(self, number: int, later_slots: int = 0, channel: int | None = None) -> int:
-        """The cycle in which a slot (one with the limit of ``channel``) is decided, and one earlier with each number."""
+        """Return when a slot (one with the limit of ``channel``) is decided, and one earlier with each number."""
+        # One cycle beyond the repeats, so that even the earliest cause lies after the start.
         slot = self._at(self._start_cycle(number) + self.repeats + 1) + later_slots
         while channel is not None and (slot - self.known["first_credit_slot"]) % self.spec.virtual_channels != channel:
             slot += 1
         return self.slots.decided_cycle(slot) - number % self.repeats
 
     def _exact(self, name: str, effects: Effects, every: int = 1) -> int:
-        """The delay from cause to earliest slot that explains every (cycle of the cause, slot of the effect).
+        """Find the delay from cause to earliest slot that explains every (cycle of the cause, slot of the effect).
 
         Each effect bounds it from above; the slot before (``every`` slots before), which came too soon, from below.
         """
         pairs = list(effects)
         most = min(self.slots.decided_cycle(n) - cause for cause, n in pairs)
+        # One more than the slot that was missed: the effect came after that decision, by a cycle or more.
         least = 1 + max(self.slots.decided_cycle(n - every) - cause for cause, n in pairs)
         if least != most:
             raise _TooFewPhasesError(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
@@ -299,7 +324,7 @@ class _Probes:
 
 
 def _reach_cycles(spec: ChipletSpec) -> int:
-    """Delay of the longest fibre that the replay buffer is made for."""
+    """Return the delay of the longest fibre that the replay buffer is made for."""
     return ceil(spec.reach_m * FIBRE_PS_PER_M / spec.cycle_ps)
 
 
@@ -319,25 +344,27 @@ def _asks(slot: Slot) -> bool:
 
 
 def _credit_returns(run: LinkRun) -> list[Slot]:
-    """For the n-th credit given back in virtual channel 0, the slot of end b that returns it."""
+    """Find for the n-th credit given back in virtual channel 0, the slot of end b that returns it."""
     returns, limit = list[Slot](), run.b_slots[0].flit.credits
     for slot in run.b_slots:
         if slot.flit.credit_channel == 0:
+            # Limits are counted modulo their width; less than a round lies between two of them.
             returns += [slot] * ((slot.flit.credits - limit - len(returns)) % (1 << CREDIT_BITS))
     return returns
 
 
 def _acknowledgements(run: LinkRun) -> list[Slot]:
-    """For the n-th flit, the slot of end b that acknowledges it."""
+    """Find for the n-th flit the slot of end b that acknowledges it."""
     acks: list[Slot] = []
     for slot in run.b_slots:
         if slot.flit.code != EXPLICIT:
+            # An answer names the newest flit received, so one more than its sequence are acknowledged.
             acks += [slot] * ((slot.flit.sequence + 1 - len(acks)) % SEQUENCES)
     return acks
 
 
 def measure_switch(spec: ChipletSpec) -> SwitchTiming:
-    """Timing of the switch of this spec, from input 0 to output 1 with all other ports quiet."""
+    """Measure the timing of the switch of this spec, from input 0 to output 1 with all other ports quiet."""
     bench, flit, depth = SwitchBench(spec), ClientFlit(b"\1", 1), spec.buffer_flits
     stream = bench.run({0: [(0, flit)] + [(20, flit)] * (depth + 8)})
     release_cycle = 2 * depth + 40
@@ -345,14 +372,16 @@ def measure_switch(spec: ChipletSpec) -> SwitchTiming:
     arrivals = [cycle for cycle, _ in stream.received[1]]
     return SwitchTiming(
         latency_cycles=arrivals[0] - stream.sent[0][0][0],
+        # The first flit went alone, for the latency: the stream begins with the second and has a gap fewer than flits.
         cycles_per_flit=Fraction(arrivals[-1] - arrivals[1], len(arrivals) - 2),
+        # The credit leaves the input's register when the flit has left the queue.
         credit_cycles=stream.credits_back[0][0] - stream.sent[0][0][0],
         credit_loop_cycles=held.received[1][depth][0] - release_cycle,
     )
 
 
 def measure_client(spec: ChipletSpec) -> ClientTiming:
-    """Timing of the client side of this spec, from packets that fill the buffer, and then wait for its credits."""
+    """Measure the timing of the client side of this spec from packets that fill the buffer and wait for its credits."""
     count, release_cycle = spec.buffer_flits + 2, 100 * spec.buffer_flits
     packets = [ClientFlit(bytes(spec.payload_bytes))] * count
     offered = words(spec, packets)
@@ -368,6 +397,7 @@ def measure_client(spec: ChipletSpec) -> ClientTiming:
     begins = [cycle for cycle, _ in stream.sent[::per_packet]]
     credited = begins[: max(2, spec.buffer_flits)]
     return ClientTiming(
+        # From the cycle in which the first word is taken to the one in which the channel's register shows the flit.
         ingress_cycles=stream.received[0][0] - begins[0],
         ingress_cycles_per_flit=_same("ingress_cycles_per_flit", (b - a for a, b in pairwise(credited))),
         ingress_credit_cycles=held.sent[spec.buffer_flits * per_packet][0] - release_cycle,

@@ -1,1 +1,1 @@
-"""The commands, one file each, named as on the command line."""
+"""The commands are here, one file each, named as on the command line."""

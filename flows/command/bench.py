@@ -1,4 +1,4 @@
-"""``lightfabric bench``: how fast the models run, as ratios to the same code interpreted by Python, and to SystemC.
+"""``lightfabric bench`` measures how fast the models run, as ratios to the same code interpreted by Python, and to SystemC.
 
 ``accuracy`` says how near the cost model is to measured steps.
 """
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from lightfabric.model.router.experiment import Network
 
 ALL_REDUCE, ACCURACY, SEARCH, MAPPING = "allreduce", "accuracy", "search", "mapping"
+# Flits per client and cycle: one load is dense, the other as sparse as a well placed training job.
 RING_LOADS = (0.2, 0.01)
-"""Flits per client and cycle: dense, and as sparse as a well placed training job."""
+# Larger tori, in routers per dimension, run fewer cycles: a run has always as many router-cycles.
 SIZES, SIZE_HOPS = (8, 32, 64), 1_000_000
-"""Routers per dimension of the tori that are compared, and router-cycles of a run."""
+# Before that fewer flits leave the torus than enter it, which is cheaper to simulate.
 WARM_UP_CYCLES = 60
-"""Until as many flits leave the torus as enter it."""
 REFERENCE = "the same code interpreted (NUMBA_DISABLE_JIT=1)"
 
 
 def fluid_tasks_per_s(batch: int) -> float:
-    """Tasks per CPU-second of the fluid model: GPT-3 175B with ``batch`` sequences on 1024 GPUs of an ideal switch."""
+    """Measure the fluid model's tasks per CPU-second: GPT-3 175B, ``batch`` sequences, 1024 GPUs on an ideal switch."""
     from lightfabric.model.fluid import engine as fluid
     from lightfabric.model.fluid.network import star
     from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
@@ -45,12 +45,12 @@ def fluid_tasks_per_s(batch: int) -> float:
 
 
 def kernel_flit_hops_per_s(cycles: int) -> float:
-    """Flit-hops per CPU-second of the cycle kernel: the 8x8 torus of BookSim2's standard routers at load 0.3."""
+    """Measure the flit-hops per CPU-second of the cycle kernel: the 8x8 torus of BookSim2's standard routers at load 0.3."""
     return _flit_hops_per_s(_torus(8), WARM_UP_CYCLES, cycles)
 
 
 def search_of_the_whole_space() -> dict[str, Any]:
-    """GPT-3 175B on 1024 GPUs: every plan there is, against the same plans timed one after the other."""
+    """Time every plan that there is for GPT-3 175B on 1024 GPUs against the same plans timed one after the other."""
     from lightfabric.model.spec import ACCELERATORS, JobSpec
     from lightfabric.placement.cost.prediction import Rates
     from lightfabric.placement.search.search import WHOLE, prediction, search, table
@@ -73,7 +73,7 @@ def search_of_the_whole_space() -> dict[str, Any]:
 
 
 def _torus(k: int) -> "Network":
-    """A k x k torus whose channels all carry what those of 8 x 8 carry at load 0.3."""
+    """Build a k x k torus whose channels all carry what those of 8 x 8 carry at load 0.3."""
     from lightfabric.model.router.experiment import Network
     from lightfabric.model.router.injection import Traffic
     from lightfabric.model.router.topology import topology
@@ -89,7 +89,7 @@ def _flit_hops_per_s(network: "Network", warm_up_cycles: int, cycles: int) -> fl
 
 
 def _sizes() -> list[dict[str, Any]]:
-    """The rate on larger tori, and the memory that each place for a flit takes, objects of Python included."""
+    """Measure the rate on larger tori, and the memory that each place for a flit takes, objects of Python included."""
     rows = list[dict[str, Any]]()
     for k in SIZES:
         before_bytes = peak_bytes()
@@ -119,7 +119,7 @@ def main(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The command: measures one bench or all."""
+    """Measure one bench or all of them and print the results."""
     names = [*BENCHES, ALL_REDUCE, SEARCH, MAPPING, ACCURACY]
     if name is not None:
         require_one_of("NAME", names, name)
@@ -148,6 +148,7 @@ def _result(name: str) -> dict[str, Any]:
         return {"bench": name, "sources": accuracy.measure()}
     unit, measure, size, reference_size = BENCHES[name]
     say(f"measuring {name}")
+    # The first call compiles the kernels, and the best of three runs is the one least disturbed by other processes.
     measure(reference_size)  # compiles
     rate = max(measure(size) for _ in range(3))
     result = {"bench": name, "rate": rate, "unit": unit, "reference": REFERENCE, "ratio": rate / _interpreted(name)}
@@ -188,6 +189,7 @@ def _print(result: dict[str, Any]) -> None:
 
 
 def _interpreted(name: str) -> float:
+    # numba reads the variable when it is imported, so the interpreted run is a process of its own.
     command = [sys.executable, "-m", __name__, name]
     done = subprocess.run(
         command, env=os.environ | {"NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, timeout=600, check=False

@@ -1,4 +1,4 @@
-"""``lightfabric characterize``: the timing that the models run on, measured on the RTL."""
+"""``lightfabric characterize`` prints the timing that the models run on, measured on the RTL."""
 
 from collections.abc import Iterator
 from dataclasses import fields
@@ -13,7 +13,7 @@ from lightfabric.model.timing import Timing
 
 
 def main(path: SpecFile = None, as_json: AsJson = False) -> None:
-    """The command: measures, or reads what was measured before, and prints it."""
+    """Measure the timing, or read what was measured before, and print it."""
     spec = load_spec(path)
     from lightfabric.flows.format.timing_store import measured_timing
 

@@ -1,4 +1,4 @@
-"""``lightfabric network``: synthetic traffic on a network of routers: latency, accepted load, where it saturates."""
+"""``lightfabric network`` runs synthetic traffic on routers and tells latency, accepted load and where they saturate."""
 
 import time
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ OUT = "lightfabric-out"
 """Folder of a sweep's figure."""
 MAX_BUFFER_FLITS = 1 << 12
 MAX_PACKET_FLITS = 1 << 10
+# So many places for flits take 1.6 GB.
 MAX_SLOTS = 1 << 25
-"""Flit slots of a network: 1.6 GB."""
+# Packets that have not arrived by then show that the network is saturated.
 MAX_CYCLES = 60_000
-"""After which packets that have not arrived show that the network is saturated."""
 SWEEP_STEP = 0.05
+# A network counts as saturated at so many times the latency at no load [Dally, Towles 2004, 23.1.2].
 SATURATED = 3.0
-"""Times the latency at no load, where a network counts as saturated [Dally, Towles 2004, 23.1.2]."""
+# The last step of a sweep is halved so often.
 SEARCH_STEPS = 6
-"""Halvings of the last step of a sweep."""
 PERCENTILES = (50, 90, 99)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of the command."""
+    """Holds the options of the command that describe one experiment."""
 
     topology: str = "torus"
     k: int = 8
@@ -70,7 +70,7 @@ def main(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The command: one experiment, or a sweep over loads."""
+    """Run one experiment, or a sweep over loads, as the options say."""
     settings = Settings(topology, k, n, vcs, buffer, packet_flits, load, traffic, seed, allocator, switching)
     run(settings, sweep, out, as_json)
 
@@ -98,13 +98,16 @@ def run(settings: Settings, sweep: bool, out: Path | None, as_json: bool) -> Non
 
 
 def measure(settings: Settings) -> dict[str, Any]:
-    """Run one experiment on the routers and measure it. ``latency_cycles`` is None and ``saturated`` True where packets did not arrive in time."""
+    """Run an experiment and return its row.
+
+    ``latency_cycles`` is None and ``saturated`` True where packets did not arrive in time.
+    """
     _, result, cpu_s = _run(settings)
     return _row(settings, result, cpu_s)
 
 
 def _run(settings: Settings) -> "tuple[Network, Result, float]":
-    """The experiment, and the seconds of the processor that it took."""
+    """Run the experiment; return it and the seconds of the processor that it took."""
     from lightfabric.model.router.experiment import Network
     from lightfabric.model.router.injection import Traffic
     from lightfabric.model.router.topology import topology
@@ -137,6 +140,7 @@ def _row(settings: Settings, result: "Result", cpu_s: float) -> dict[str, Any]:
         "highest_link_load": float(result.link_load.max(initial=0.0)),
         "saturated": not result.drained,
         "cycles": result.cycles,
+        # The clock of the processor can stand still over a short run.
         "flit_hops_per_cpu_s": result.flit_hops / max(cpu_s, 1e-9),
     }
 
@@ -149,6 +153,7 @@ def _write(settings: Settings, topology: "Topology", result: "Result", out: Path
     links = [
         (end.router, other.router, float(load))
         for edge, loads in zip(topology.edges, result.link_load, strict=True)
+        # An edge has two links, one for each direction.
         for (end, other), load in zip((edge, edge[::-1]), loads, strict=True)
     ]
     packets: list[int] = result.histogram.tolist()
@@ -165,7 +170,7 @@ def _write(settings: Settings, topology: "Topology", result: "Result", out: Path
 
 
 def sweep_loads(settings: Settings) -> list[dict[str, Any]]:
-    """Experiments at growing loads, up to and with the first that is saturated."""
+    """Run experiments at growing loads, up to and with the first that is saturated."""
     rows, load = list[dict[str, Any]](), 0.02
     while load <= 1:
         rows.append(measure(replace(settings, load=load)))
@@ -177,7 +182,7 @@ def sweep_loads(settings: Settings) -> list[dict[str, Any]]:
 
 
 def saturation_load(settings: Settings, rows: Sequence[dict[str, Any]]) -> float:
-    """The load at which the latency is three times that at no load, by halving between the last two of a sweep."""
+    """Find the load at which the latency is three times that at no load, by halving between the last two of a sweep."""
     if not _is_saturated(rows[-1], rows[0]):
         return 1.0
     low, high = (rows[-2]["load"] if len(rows) > 1 else 0.0), rows[-1]["load"]
@@ -191,6 +196,7 @@ def saturation_load(settings: Settings, rows: Sequence[dict[str, Any]]) -> float
 
 
 def _is_saturated(row: dict[str, Any], at_no_load: dict[str, Any]) -> bool:
+    # A load at which packets did not arrive in time has no latency, and is past saturation.
     return row["latency_cycles"] is None or row["latency_cycles"] > SATURATED * (at_no_load["latency_cycles"] or 0)
 
 
@@ -206,6 +212,7 @@ def _require(settings: Settings) -> None:
         ("switching", get_args(Switching)),
     ):
         require_one_of(f"--{name}", known, getattr(settings, name))
+    # Where ways close to a circle, flits on it would wait for each other unless they change the virtual channel.
     least_vcs = 2 if settings.topology in ("torus", "ring", "dragonfly") else 1
     for name, least, most in (
         ("vcs", least_vcs, MAX_VIRTUAL_CHANNELS),

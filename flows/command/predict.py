@@ -1,4 +1,4 @@
-"""``lightfabric predict``: step time, its parts and memory of the training plans in a table."""
+"""``lightfabric predict`` tells step time, its parts and memory of the training plans in a table."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from lightfabric.placement.cost.prediction import PARTS
 
 
 def main(file: Annotated[Path, typer.Argument(help="CSV, a training plan per row.")], as_json: AsJson = False) -> None:
-    """The command: one entry per row, in their order."""
+    """Print one entry for each row of the file, in their order."""
     entries = predictions(measurement.read(file))
     if as_json:
         print_json(entries)
@@ -23,7 +23,7 @@ def main(file: Annotated[Path, typer.Argument(help="CSV, a training plan per row
 
 
 def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
-    """For each run its ``id``, ``step_s`` and the parts that it is the sum of, ``memory_gib``, and what was measured."""
+    """Return for each run ``id``, ``step_s`` and the parts that it is the sum of, ``memory_gib``, and what was measured."""
     fitted = calibration()
     found = measurement.predicted(runs, fitted)
     columns = {"step_s": found.total, "memory_gib": measurement.memory_gib(found, fitted)}

@@ -1,4 +1,4 @@
-"""``lightfabric qap``: a quadratic assignment problem from a file of QAPLIB, solved."""
+"""``lightfabric qap`` solves a quadratic assignment problem from a file of QAPLIB."""
 
 import math
 import re
@@ -28,7 +28,7 @@ _SPACE = re.compile(rb"\s")
 
 @dataclass(frozen=True)
 class Instance:
-    """A problem and its name: ``flow`` and ``distance`` are [n, n], of int64 if the file has integers only."""
+    """Holds a problem and its name: ``flow`` and ``distance`` are [n, n], of int64 if the file has integers only."""
 
     name: str
     flow: "np.ndarray[Any, Any]"
@@ -36,7 +36,7 @@ class Instance:
 
 
 def read(path: Path) -> Instance:
-    """A file of QAPLIB (Burkard, Karisch and Rendl, 1997): n, n x n numbers of the first matrix, n x n of the second.
+    """Read a file of QAPLIB (Burkard, Karisch and Rendl, 1997): n, n x n numbers of the first matrix, n x n of the second.
 
     InputError names the file and what is wrong.
     """
@@ -58,7 +58,7 @@ def _shown(word: bytes) -> str:
 
 
 def _numbers(path: Path, data: bytes, count: int) -> "np.ndarray[Any, Any]":
-    """So many numbers: int64 if all are written as such, else doubles."""
+    """Read so many numbers, as int64 if all are written as such, else doubles."""
     import numpy as np
 
     numbers = [np.zeros(0, np.int64)]
@@ -75,7 +75,7 @@ def _numbers(path: Path, data: bytes, count: int) -> "np.ndarray[Any, Any]":
 
 
 def _parts(data: bytes) -> Iterator[list[bytes]]:
-    """The words, a part of the file at a time: all at once would take ten times its memory."""
+    """Yield the words of one part of the file at a time: all at once would take ten times its memory."""
     start = 0
     while start < len(data):
         space = _SPACE.search(data, start + _PART_BYTES)
@@ -115,7 +115,7 @@ def main(
     seed: Annotated[int, count("Of all that is random.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """The command: checks its options, reads, solves, prints one JSON object or a few lines."""
+    """Check the options, read the problem, solve it and print one JSON object or a few lines."""
     if not 0 < seconds <= _MAX_SECONDS:
         raise InputError(f"--seconds must be above 0 and at most {_MAX_SECONDS:g}, not {seconds:g}")
     require_between("--seed", 0, _MAX_SEED, seed)
@@ -134,7 +134,7 @@ def main(
 
 
 def columns(instance: Instance, solution: "Solution") -> dict[str, Any]:
-    """What is printed: ``gap`` is how far the value may be above the least, as a share of it."""
+    """Return what is printed, in which ``gap`` is how far the value may be above the least, as a share of it."""
     value, bound = solution.value, solution.lower_bound
     return {
         "name": instance.name,

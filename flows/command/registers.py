@@ -1,4 +1,4 @@
-"""``lightfabric registers``: the register map of a link as SystemRDL, as a Markdown page and as a C header."""
+"""``lightfabric registers`` writes the register map of a link as SystemRDL, as a Markdown page and as a C header."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ import typer
 from lightfabric.flows.report import require_one_of, say, written_whole
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES, Field, Kind, Register, Table
 
+# These words are names only after a backslash [SystemRDL 2.0, 4.4].
 SYSTEMRDL_KEYWORDS = {
     "abstract", "accesstype", "addressingtype", "addrmap", "alias", "all", "alternate", "bit", "boolean",
     "bothedge", "byte", "compact", "component", "componentwidth", "constraint", "default", "encode", "enum",
@@ -18,8 +19,8 @@ SYSTEMRDL_KEYWORDS = {
     "signal", "signed", "string", "struct", "sw", "this", "true", "type", "unsigned", "w", "w1", "wclr", "with",
     "within", "woclr", "woset", "wot", "wr", "wset", "wuser", "wzc", "wzs", "wzt",
 }  # fmt: skip
-"""Words that are names only after a backslash [SystemRDL 2.0, 4.4]."""
 
+# SystemRDL can say this much of each kind; that a count can be frozen stands in its description alone.
 _SYSTEMRDL: dict[Kind, str] = {
     "constant": "sw = r; hw = na;",
     "status": "sw = r; hw = w;",
@@ -29,7 +30,6 @@ _SYSTEMRDL: dict[Kind, str] = {
     "pulse": "sw = w; hw = r; singlepulse;",
     "event": "sw = rw; hw = rw; onwrite = woclr; precedence = hw;",
 }
-"""What SystemRDL can say of each kind; that a count can be frozen is in its description alone."""
 
 _ACCESS: dict[Kind, str] = {
     "constant": "read",
@@ -62,7 +62,7 @@ of its address and its data.
 
 
 def systemrdl(table: Table = REGISTERS) -> str:
-    """The map in SystemRDL 2.0 [Accellera]: one ``addrmap`` named ``lightfabric_link``."""
+    """Return the map in SystemRDL 2.0 [Accellera]: one ``addrmap`` named ``lightfabric_link``."""
     enables = [(register, field) for register in table for field in register.fields if field.kind == "enable"]
     events = {field.name: register for register in table for field in register.fields if field.kind == "event"}
     lines = [
@@ -92,6 +92,7 @@ def _rdl_register(register: Register, offset: int, enabled: set[str]) -> Iterato
         yield "        field {"
         yield f"            desc = {_quoted(field.description)};"
         yield f"            {' '.join(_rdl_properties(field, field.name in enabled))}"
+        # A status shows the link as it is: it has no value that a reset gives it.
         reset = "" if field.kind == "status" else f" = {field.bits}'h{field.reset:x}"
         yield f"        }} {_rdl_name(field.name)}[{lowest + field.bits - 1}:{lowest}]{reset};"
     yield f"    }} {_rdl_name(register.name)} @ {offset:#x};"
@@ -117,7 +118,7 @@ def _quoted(text: str) -> str:
 
 
 def markdown() -> str:
-    """The map as a page: what holds for all registers, all of them at a glance, and the fields of each."""
+    """Return the map as a page: what holds for all registers, all of them at a glance, and the fields of each."""
     lines = [_PAGE.format(size_bytes=1 << BUS_ADDRESS_BITS), "| offset | register | reset | what |", _rule(4)]
     for number, register in enumerate(REGISTERS):
         link = f"[`{register.name}`](#{register.name})"
@@ -146,7 +147,7 @@ def _row(lowest: int, field: Field) -> str:
 
 
 def c_header() -> str:
-    """The map as a C header: offset and reset value of each register, shift and mask (in place) of each field, values."""
+    """Return a C header with offset and reset value of each register, shift and mask (in place) of each field, values."""
     lines = [
         "/* Registers of a link. Written by `lightfabric registers --format c`. */",
         "#ifndef LIGHTFABRIC_REGISTERS_H",
@@ -162,7 +163,7 @@ def c_header() -> str:
 
 
 def _c_field(prefix: str, register: Register, lowest: int, field: Field) -> Iterator[str]:
-    """The field that is the whole of a register and has its name is not named twice."""
+    """Yield a field's lines; one that is the whole of a register and has its name is not named twice."""
     name = prefix if field.name == register.name else f"{prefix}_{field.name.upper()}"
     yield f"#define {name}_SHIFT {lowest}"
     yield f"#define {name}_MASK {_c_word(field.mask << lowest)}"
@@ -183,7 +184,7 @@ def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="File for the map.")],
     language: Annotated[str, typer.Option("--format", help="systemrdl, markdown or c.")] = "markdown",
 ) -> None:
-    """The command: writes the file, whole or not at all; ``language`` is one of ``FORMATS``."""
+    """Write the map to the file, whole or not at all; ``language`` is one of ``FORMATS``."""
     require_one_of("--format", FORMATS, language)
     with written_whole(output) as beside:
         beside.write_text(FORMATS[language](), encoding="utf-8")

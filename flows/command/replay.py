@@ -1,4 +1,4 @@
-"""``lightfabric replay``: a task graph of a real job on a fabric, as its authors ran it."""
+"""``lightfabric replay`` runs the task graph of a real job on a fabric, as its authors ran it."""
 
 import re
 from contextlib import nullcontext
@@ -18,14 +18,14 @@ from lightfabric.model.spec import ChipletSpec
 if TYPE_CHECKING:
     from lightfabric.model.task import Schedule, TaskGraph
 
+# 2 us for each step of a message: the set-up that reproduces the iteration times published with the TopoOpt files.
 MESSAGE_LATENCY_PS = 2_000_000
-"""2 us per message step: the set-up that reproduces the iteration times published with the TopoOpt files."""
 FABRICS = ("ideal-switch",)
 FLIGHT_PS = 1.0
+# At cycle fidelity a beat goes out in each cycle, four make a flit.
 CHIPLET = ChipletSpec(
     ports=1, wavelengths_per_port=8, wavelength_gbps=16.5, core_clock_mhz=250.0, flit_bytes=256, reach_m=10.0
 )
-"""Of cycle fidelity: a beat per cycle, four per flit."""
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([MGT])bps")
 _GBPS = {"M": 1e-3, "G": 1.0, "T": 1e3}
@@ -40,7 +40,7 @@ def replay(
     out: Path | None = None,
     trace: Path | None = None,
 ) -> dict[str, Any]:
-    """One iteration of a task graph on an ideal switch, with ``bandwidth_gbps`` per node and direction.
+    """Run one iteration of a task graph on an ideal switch, with ``bandwidth_gbps`` per node and direction.
 
     ``exchange.read`` says what ``path`` may be; ``trace`` is a file for the schedule, see ``trace.write``.
 
@@ -81,7 +81,7 @@ def _run_fluid(graph: "TaskGraph", bandwidth_gbps: float) -> "Schedule":
 
 
 def chiplet_of(payload_gbps: float) -> ChipletSpec:
-    """One port whose payload has this rate: ``CHIPLET`` with another clock, and a line and a reach to match."""
+    """Return a chiplet whose one port has this payload rate: ``CHIPLET`` with another clock, and line and reach to match."""
     line_gbps = payload_gbps * 66 / 64 * CHIPLET.flit_bytes / CHIPLET.payload_bytes / CHIPLET.wavelengths_per_port
     faster = line_gbps / CHIPLET.wavelength_gbps
     core_clock_mhz = faster * CHIPLET.core_clock_mhz * (1 + 1e-12)  # not less than the line needs, whatever is rounded
@@ -98,9 +98,11 @@ def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, name: str, out: Path |
     if flits > MAX_FLITS or len(talkers) > MAX_HUB_GPUS:
         most = f"more than {MAX_FLITS} flits or {MAX_HUB_GPUS} nodes"
         raise InputError(f"--fidelity must be fluid for {most}, not cycle: {flits} flits, {len(talkers)} nodes")
+    # Without traffic there is no hub to build, and both fidelities tell the same.
     if not len(talkers):
         return _run_fluid(graph, bandwidth_gbps)
     timing = measured_timing(CHIPLET)  # in cycles, which a faster clock does not change
+    # The latency of a message stands in time, not in cycles: a faster clock needs more of them.
     latency_cycles = round(MESSAGE_LATENCY_PS / spec.cycle_ps)
     schedule, detail = run(graph, spec, timing, ElectricalCabling((Hub(talkers, FLIGHT_PS),)), latency_cycles)
     if out is not None:
@@ -121,7 +123,7 @@ def main(
     as_json: AsJson = False,
     trace: Annotated[Path | None, typer.Option(help="JSON file of the schedule, for ui.perfetto.dev.")] = None,
 ) -> None:
-    """The command: checks its options, replays, prints one line or one JSON object."""
+    """Check the options, replay the graph and print one line or one JSON object."""
     from lightfabric.flows.figure import result as results
 
     bandwidth_gbps = _gbps(bandwidth)

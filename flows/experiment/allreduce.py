@@ -1,4 +1,4 @@
-"""Ring all-reduce at flit level, on a ring of fibres and through optical circuit switches, beside its closed form."""
+"""A ring all-reduce runs at flit level on a ring of fibres and through optical circuit switches, beside its closed form."""
 
 import time
 from math import ceil
@@ -15,12 +15,12 @@ from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.model.timing import Timing
 
 GPUS, SIZE_BYTES = 1024, 1_000_000
+# From a chiplet to the next one, and from a chiplet to the optical switch.
 RING_FIBRE_M, OCS_FIBRE_M = 2.0, 20.0
-"""From a chiplet to the next one, and to the optical switch."""
 
 
 def all_reduce(gpus: int, size_bytes: int) -> TaskGraph:
-    """One all-reduce of so many bytes per GPU over all, in their order."""
+    """Return the graph of one all-reduce of so many bytes per GPU over all, in their order."""
     return TaskGraph(
         gpus,
         kind=np.array([Kind.ALL_REDUCE], np.int8),
@@ -36,7 +36,7 @@ def all_reduce(gpus: int, size_bytes: int) -> TaskGraph:
 
 
 def cabling(fabric: str, gpus: int, ports: int) -> Cabling:
-    """Every GPU joined to the next: by half of its ports on a ``ring``, by all of them through ``ocs``."""
+    """Join every GPU to the next: by half of its ports on a ``ring``, by all of them through ``ocs``."""
     if fabric == "ring":
         return ring(gpus, ports, RING_FIBRE_M)
     return circuit_switched(np.tile((np.arange(gpus) + 1) % gpus, (ports, 1)), OCS_FIBRE_M)
@@ -45,19 +45,21 @@ def cabling(fabric: str, gpus: int, ports: int) -> Cabling:
 def closed_form_cycles(
     gpus: int, size_bytes: int, lanes: int, delay_cycles: int, spec: ChipletSpec, timing: Timing
 ) -> float:
-    """2 (n - 1) steps, each the time of a chunk's flits on the lanes and the latency of the last [Patarasuk, Yuan, 2009].
+    """Return 2 (n - 1) times a chunk's flits on the lanes and the latency of the last [Patarasuk, Yuan, 2009].
 
     The latency is that of both clients, two switches, the link and the fibre, and the cycle in which the GPU takes the flit.
     Buffers cover the round trip.
     """
+    # Rounded three times: a chunk is whole bytes, then whole flits, and the fullest lane is waited for.
     flits = ceil(ceil(ceil(size_bytes / gpus) / spec.payload_bytes) / lanes)
     latency_cycles = timing.client.latency_cycles + 2 * timing.switch.latency_cycles + timing.link.latency_cycles
+    # One cycle more: the GPU takes a flit in the cycle after the egress shows it.
     latency_cycles += delay_cycles + 1
     return 2 * (gpus - 1) * (latency_cycles + (flits - 1) * float(timing.link.cycles_per_flit))
 
 
 def measure() -> dict[str, Any]:
-    """Both fabrics with the default chiplet: cycles, closed form, time of the processor."""
+    """Measure both fabrics with the default chiplet: cycles, closed form, time of the processor."""
     spec = ChipletSpec()
     timing = measured_timing(spec)
     Cluster(all_reduce(2, 1), spec, timing, cabling("ring", 2, spec.ports)).run()  # compiles

@@ -1,4 +1,4 @@
-"""A task graph in RTL: chiplets joined by fibres, natively simulated; what the cycle model is compared with."""
+"""A task graph is run in RTL, on chiplets joined by fibres, to compare the cycle model with it."""
 
 import tempfile
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from lightfabric.sim.native import cluster as system
 
 @dataclass(frozen=True)
 class SystemRun:
-    """Cycles in which each task started and finished, from reset on; the first beat of a slot by GPU and lane."""
+    """Holds the cycles in which each task started and finished, from reset on; the first beat of a slot by GPU and lane."""
 
     start: NDArray[np.int64]
     finish: NDArray[np.int64]
@@ -27,7 +27,7 @@ class SystemRun:
 
 
 def build(spec: ChipletSpec, folder: Path, addresses: int = 64) -> Path:
-    """The program for systems of this spec with up to so many addresses, as ``native.build``."""
+    """Build the program for systems of this spec with up to so many addresses, as ``native.build``."""
     node = system.Node(spec, addresses)
     files = {f"{system.TOP}.v": convert(node, system.TOP), **system.sources(), system.SHAPE: system.shape(node)}
     return native.built(system.TOP, files, folder)
@@ -44,6 +44,7 @@ def run(made: Path, graph: TaskGraph, spec: ChipletSpec, cabling: Cabling, bound
         text.write(system.text(program, spec, cabling, bound_cycles))
         text.flush()
         seen = native.counts(made, [text.name])
+    # The program marks an operation that has not ended by -1.
     if min(seen["finish"], default=0) < 0:
         unfinished = seen["finish"].index(-1)
         raise RunError(f"the system did not end within {bound_cycles} cycles: operation {unfinished} is not done")

@@ -1,4 +1,4 @@
-"""How closely a task graph is run: as fluids, or flit by flit; what is too large for that, and what only that shows."""
+"""A task graph is run as fluids or flit by flit; what is too large for that is refused, what only that shows is kept."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from lightfabric.model.task import Schedule, TaskGraph
 
 FIDELITIES = ("fluid", "cycle")
+# So many flits take the cycle model some minutes.
 MAX_FLITS = 1 << 29
-"""At cycle fidelity: some minutes."""
 BINS_PER_OCTAVE = 8
 FILES = ("link-load.png", "message-latency.png")
 
 
 def require(fidelity: str) -> None:
-    """InputError unless there is such a fidelity."""
+    """Raise an InputError unless there is such a fidelity."""
     require_one_of("--fidelity", FIDELITIES, fidelity)
 
 
 def require_few(flits: int, what: str) -> None:
-    """InputError for more flits than the cycle model can move."""
+    """Raise an InputError for more flits than the cycle model can move."""
     if flits > MAX_FLITS:
         raise InputError(f"--fidelity must be fluid for {what}, whose {flits} flits are more than {MAX_FLITS}, not cycle")
 
 
 @dataclass(frozen=True)
 class Detail:
-    """What a run at cycle fidelity shows beside its schedule.
+    """Holds what a run at cycle fidelity shows beside its schedule.
 
     ``load[a, b]`` is the share of the time in which the links from ``nodes[a]`` to ``nodes[b]`` carry flits, NaN if there is
     none. ``messages[k]`` took from 2^(k / 8) ns on, a transfer or a chunk of a ring each.
@@ -53,19 +53,20 @@ def run(
     cabling: "Cabling | ElectricalCabling",
     message_latency_cycles: int = 0,
 ) -> "tuple[Schedule, Detail]":
-    """A task graph at cycle fidelity. Chunks of a ring count with their mean latency."""
+    """Run a task graph at cycle fidelity. Chunks of a ring count with their mean latency."""
     from lightfabric.model.cycle.cluster import Cluster
 
     cluster = Cluster(graph, spec, timing, cabling, message_latency_cycles)
     schedule = cluster.run()
     count, cycles = cluster.messages()
+    # Bins of equal ratio, from 1 ns on, so that short and long messages are seen alike.
     octaves = np.log2(np.maximum(cycles * spec.cycle_ps / 1000, 1))
     messages = np.bincount((BINS_PER_OCTAVE * octaves).astype(int), count).astype(np.int64)
     return schedule, Detail(*_loads(cluster, schedule), messages)
 
 
 def _loads(cluster: "Cluster", schedule: "Schedule") -> tuple[list[str], NDArray[np.float64]]:
-    """The nodes that have links, and the mean load of the links from each to each."""
+    """Return the nodes that have links, and the mean load of the links from each to each."""
     ends = np.array([(node, far) for (node, _), far in cluster.far_node.items()], int).reshape(-1, 2)
     nodes, place = np.unique(ends, return_inverse=True)
     source, far = place.reshape(-1, 2).T

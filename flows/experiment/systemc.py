@@ -1,4 +1,4 @@
-"""A ring of switches and links on the cycle kernel and in SystemC: the same counts, and which is faster."""
+"""A ring of switches and links runs on the cycle kernel and in SystemC: the counts must agree, the speeds are compared."""
 
 import os
 import subprocess
@@ -27,13 +27,13 @@ from lightfabric.model.timing import SwitchTiming
 MISSING = "SystemC is not installed: apt install libsystemc-dev, or set SYSTEMC_HOME to where it was built"
 BUILD_BOUND_S, BOUND_S = 300, 600
 CHIPLET = ChipletSpec(ports=2, virtual_channels=1)
+# Of the ring's switches, not of the RTL: the bench compares simulators.
 TIMING = SwitchTiming(latency_cycles=1, cycles_per_flit=Fraction(1), credit_cycles=1, credit_loop_cycles=1)
-"""Of the ring's switches, not of the RTL: the bench compares simulators."""
 
 
 @dataclass(frozen=True)
 class Ring:
-    """``nodes`` switches with two clients each, and links of ``link_cycles`` for flits and for credits.
+    """Describes ``nodes`` switches with two clients each, and links of ``link_cycles`` for flits and for credits.
 
     Each client offers flits to others at most ``reach`` nodes away by Bernoulli trials; ``offers[c]`` has a row (cycle,
     destination) for each. Nothing keeps a ring that is
@@ -49,7 +49,7 @@ class Ring:
     seed: int = 1
 
     def offers(self) -> list[NDArray[np.int64]]:
-        """The traffic, the same for the same ring."""
+        """Return the traffic, which is the same for the same ring."""
         draw = np.random.default_rng(self.seed)
         return [self._offers_of(client, draw) for client in range(2 * self.nodes)]
 
@@ -61,7 +61,7 @@ class Ring:
 
 
 def ours(ring: Ring) -> dict[str, Any]:
-    """Counts of the ring on the cycle kernel, and the seconds of the processor for the cycles alone."""
+    """Return the counts of the ring on the cycle kernel, and the seconds of the processor for the cycles alone."""
     system, switches, sinks = _system(ring)
     begin_s = time.process_time()
     system.run(ring.cycles)
@@ -95,20 +95,21 @@ def _system(ring: Ring) -> tuple[System, list[Switch], list[Sink]]:
         connect(node.o[port], sinks[-1].i, Fifo(ring.depth_flits))
     for n, switch in enumerate(switches):
         for port, other in ((2, n + 1), (3, n - 1)):
+            # Port 2 leads forward and 3 back: what leaves by one arrives at the other of the neighbour.
             there = switches[other % ring.nodes].i[5 - port]
             connect(switch.o[port], there, Fifo(ring.depth_flits, ring.link_cycles, ring.link_cycles))
     return System(top), switches, sinks
 
 
 def _routes(ring: Ring, node: int) -> tuple[int, ...]:
-    """Output of a switch for each client: itself, or the shorter way round."""
+    """Return the output of a switch for each client: itself, or the shorter way round."""
     ahead = (np.arange(2 * ring.nodes) // 2 - node) % ring.nodes
     output = np.where(ahead == 0, np.arange(2 * ring.nodes) % 2, np.where(2 * ahead <= ring.nodes, 2, 3))
     return tuple(output.tolist())
 
 
 def theirs(ring: Ring, program: Path) -> dict[str, Any]:
-    """The same of the twin in SystemC, and its ``version``; the traffic is left beside the program."""
+    """Return the same of the twin in SystemC, and its ``version``; the traffic is left beside the program."""
     traffic = program.with_name("traffic.txt")
     traffic.write_text("\n".join(_lines(ring)) + "\n", encoding="utf-8")
     return printed_json("the ring in SystemC", [program, traffic, str(ring.cycles)], BOUND_S)
@@ -122,7 +123,7 @@ def _lines(ring: Ring) -> list[str]:
 
 
 def build(folder: Path) -> Path | None:
-    """The twin in SystemC, made in an existing folder; None where SystemC is missing."""
+    """Build the twin in SystemC in an existing folder; None where SystemC is missing."""
     source, program = folder / "ring.cpp", folder / "ring"
     source.write_text(
         files("lightfabric.flows.experiment").joinpath("ring.cpp").read_text(encoding="utf-8"), encoding="utf-8"
@@ -144,7 +145,7 @@ def build(folder: Path) -> Path | None:
 
 
 def compare(rings: Sequence[Ring]) -> dict[str, Any]:
-    """For each ring both rates, in flits through switches per CPU-second, and their ratio; or what is missing.
+    """Return for each ring both rates, in flits through switches per CPU-second, and their ratio; or what is missing.
 
     RunError if the counts are not the same.
     """
@@ -152,6 +153,7 @@ def compare(rings: Sequence[Ring]) -> dict[str, Any]:
         program = build(Path(folder))
         if program is None:
             return {"systemc": None, "systemc_missing": MISSING}
+        # The first run compiles the kernels.
         ours(Ring(nodes=4, cycles=20))  # compiles
         return {"systemc": [_compared(ring, program) for ring in rings]}
 
@@ -161,6 +163,7 @@ def _compared(ring: Ring, program: Path) -> dict[str, Any]:
         min((run() for _ in range(3)), key=lambda counts: counts["cpu_s"])
         for run in (lambda: theirs(ring, program), lambda: ours(ring))
     )
+    # A faster simulator that does something else would be no comparison.
     for name in ("delivered", "hops", "arrival_cycles", "check"):
         if mine[name] != reference[name]:
             raise RunError(f"{name} must be the same in SystemC, {reference[name]}, not {mine[name]}")

@@ -1,1 +1,1 @@
-"""Figures that the commands draw."""
+"""Figures of what the commands found are drawn here."""

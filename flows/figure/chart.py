@@ -1,4 +1,4 @@
-"""The figures: iteration time against GPU count, and what a network of routers does."""
+"""Figures show iteration time against GPU count, and what a network of routers does."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from lightfabric.placement.mapping.traffic import Traffic, ring_load
 
+# Told apart by all common kinds of colour vision (Okabe and Ito, Color Universal Design, 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Told apart by all common kinds of colour vision (Okabe and Ito, Color Universal Design, 2008)."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 INCHES = (7.2, 6.4)
 DPI = 160
 STYLE: Any = {
     "font.size": 11,
     "svg.fonttype": "none",
+    # A fixed salt makes the identifiers within an SVG the same in each run.
     "svg.hashsalt": "lightfabric",
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -48,6 +49,7 @@ def draw(name: str, rows: Sequence[Row], paths: Iterable[Path]) -> None:
             _speeds(panels[1], timed)
         _count_axis(panels[-1], sorted({row["gpus"] for row in timed}))
         for path in paths:
+            # Neither the date nor the version of matplotlib may be in a file whose bytes are compared.
             metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
             figure.savefig(path, dpi=DPI, metadata=metadata)
 
@@ -123,7 +125,7 @@ def draw_traffic(name: str, flows: Traffic, placed: Mapping[str, NDArray[np.int3
 
 
 def _ranks(axes: Axes, placed: Mapping[str, NDArray[np.int32]]) -> None:
-    """A row per dimension, from 0, dark, to its last."""
+    """Draw a row per dimension, from 0, dark, to its last."""
     lasts = {name: int(position.max()) for name, position in placed.items() if position.any()}
     axes.imshow(
         [placed[name] / last for name, last in lasts.items()], aspect="auto", cmap="cividis", interpolation="nearest"
@@ -171,7 +173,9 @@ def _line(source: int, destination: int, columns: int) -> list[tuple[float, floa
     dx, dy = destination % columns - x, destination // columns - y
     goes_round = abs(dx) + abs(dy) > 1
     if goes_round:
+        # A link that goes round leaves the grid on the other side: half a step shows where to.
         dx, dy = -0.5 * np.sign(dx), -0.5 * np.sign(dy)
+    # To the right of the way, so that the two directions of an edge lie beside each other.
     aside_x, aside_y = 0.09 * np.sign(dy), -0.09 * np.sign(dx)
     return [(x + aside_x, y + aside_y), (x + dx + aside_x, y + dy + aside_y)]
 
@@ -220,5 +224,5 @@ def _count_axis(axes: Axes, gpus: Sequence[int]) -> None:
 
 
 def plain(text: str) -> str:
-    """Text in which matplotlib sees no formula."""
+    """Return the text so that matplotlib sees no formula in it."""
     return text.replace("$", r"\$")

@@ -1,4 +1,4 @@
-"""Figures of runs at cycle fidelity, a panel for each run: load of the links as a heat map, latency of the messages."""
+"""Figures show runs at cycle fidelity, a panel for each run: load of the links as a heat map, latency of the messages."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,7 +23,7 @@ Panels = Mapping[str, Detail]
 
 
 def draw(out: Path, name: str, runs: Panels) -> None:
-    """Both figures, ``fidelity.FILES``, in a folder; both or none."""
+    """Draw both figures, ``fidelity.FILES``, into a folder, or none of them."""
     with ExitStack() as stack:
         loads, latencies = (stack.enter_context(written_whole(out / file)) for file in FILES)
         draw_link_loads(f"{name}: load of the links", runs, loads)
@@ -31,7 +31,7 @@ def draw(out: Path, name: str, runs: Panels) -> None:
 
 
 def draw_link_loads(name: str, panels: Panels, path: Path) -> None:
-    """From each node to each other: the share of the time in which its links carry flits; white where there is no link."""
+    """Draw for each pair of nodes the share of the time in which its links carry flits; white where it has no link."""
     with rc_context(STYLE):
         figure, axes = _panels(name, panels, shared=False)
         most = max((float(np.nanmax(run.load, initial=0)) for run in panels.values()), default=0) or 1
@@ -53,7 +53,7 @@ def _label_nodes(axes: Axes, nodes: Sequence[str]) -> None:
 
 
 def draw_message_latencies(name: str, panels: Panels, path: Path) -> None:
-    """How many messages took how long, from the moment they could be sent until all of them had arrived."""
+    """Draw how many messages took how long, from the moment they could be sent until all of them had arrived."""
     with rc_context(STYLE):
         figure, axes = _panels(name, panels, shared=True)
         for place, run in zip(axes, panels.values(), strict=False):

@@ -1,4 +1,4 @@
-"""What a study leaves behind: a progress bar, a table, and a folder with results.csv, a figure and manifest.json."""
+"""A study shows its progress and leaves a table and a folder with results.csv, a figure and manifest.json."""
 
 import contextlib
 import hashlib
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 class Bar:
-    """Progress on stderr: a bar on a terminal, else a line for each step."""
+    """Shows progress on stderr: a bar on a terminal, else a line for each step."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -50,14 +50,14 @@ class Bar:
             self._progress.stop()
 
     def measures(self, block: str) -> None:
-        """The RTL of ``block`` is being simulated."""
+        """Tell that the RTL of ``block`` is being simulated."""
         text = f"simulating the RTL of the {block}, once for this chiplet"
         self._progress.update(self._task, description=text)
         if not self._console.is_terminal:
             say(text)
 
     def done(self, text: str, done: int, total: int) -> None:
-        """What has ended, the ``done``-th of ``total``."""
+        """Tell what has ended as the ``done``-th of ``total``."""
         self._progress.update(self._task, description=text, completed=done, total=total)
         if not self._console.is_terminal:
             say(f"{done}/{total} {text}")
@@ -65,11 +65,13 @@ class Bar:
 
 @contextlib.contextmanager
 def folder(path: Path, names: Sequence[str] = FILES) -> Iterator[None]:
-    """A folder in which files can be written; what was made for it vanishes again, if empty, when the block fails."""
+    """Make a folder in which files can be written; what was made for it vanishes again, if empty, when the block fails."""
+    # Only what this run makes may be removed: a folder that was there stays, empty or not.
     made = [parent for parent in (path, *path.parents) if not os.path.lexists(parent)]
     try:
         try:
             path.mkdir(parents=True, exist_ok=True)
+            # Whether a folder can be written is known for sure only after a file was made in it.
             tempfile.TemporaryFile(dir=path).close()
         except OSError as error:
             raise InputError(f"--out must be a folder that can be written, not {path}: {error.strerror}") from None
@@ -86,7 +88,7 @@ def folder(path: Path, names: Sequence[str] = FILES) -> Iterator[None]:
 def write(
     out: Path, spec: StudySpec, source: str, rows: Sequence[Row], timing: Timing, columns: Sequence[str], fidelity: str
 ) -> list[str]:
-    """All files or, if one fails, none; returns their names. Equal studies give equal bytes."""
+    """Write all files or, if one fails, none, and return their names. Equal studies give equal bytes."""
     from lightfabric.flows.figure import chart as figure
 
     with ExitStack() as stack:
@@ -121,7 +123,7 @@ def _manifest(spec: StudySpec, source: str, timing: Timing, fidelity: str, resul
 
 
 def print_table(spec: StudySpec, rows: Sequence[Row]) -> None:
-    """The rows on stdout, one section per GPU count; one row for a count that no fabric can help."""
+    """Print the rows to stdout, one section per GPU count; one row for a count that no fabric can help."""
     sections = list[list[tuple[str, ...]]]()
     for gpus, group in groupby(rows, lambda row: row["gpus"]):
         section = list(group)
@@ -151,7 +153,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 
 def duration(seconds: float) -> str:
-    """Four digits and the unit that suits.
+    """Return a time as four digits and the unit that suits.
 
     >>> duration(0.0123456), duration(77.2449)
     ('12.35 ms', '77.24 s')

@@ -1,1 +1,1 @@
-"""Files that the commands read and write."""
+"""Files are read and written here, one module for each format."""

@@ -14,7 +14,7 @@ MAX_COUNT = 1 << 22
 
 @dataclass(frozen=True)
 class _Family:
-    """How configs of one ``model_type`` say the fields of a ModelSpec.
+    """Tells how configs of one ``model_type`` say the fields of a ModelSpec.
 
     ``keys`` names the key of each field, or several that mean the same; ``optional`` fields may be left out or null.
     ``fixed`` are fields that the family always has, or has if their key is left out. ``only`` gives the values without which
@@ -66,6 +66,7 @@ _DEEPSEEK = _USUAL | {
     "rope_width": ("qk_rope_head_dim",),
     "value_width": ("v_head_dim",),
 }
+# Models of this kind norm by the root mean square, gate their ffn, and have no biases.
 _RMS = {"gated": True, "positions": "rotary", "biases": "none", "dropout": False}
 _NO_BIAS = {"attention_bias": False, "mlp_bias": False}
 _MAY_BE_ZERO = ("shared_experts", "dense_layers")
@@ -95,7 +96,7 @@ _FAMILIES = {
 
 
 def load_model(path: Path) -> ModelSpec:
-    """The shape in a config.json of a llama, mistral, mixtral, qwen2, gpt2, gpt_neox, bloom, deepseek_v3 or bert.
+    """Return the shape in the config.json of a llama, mistral, mixtral, qwen2, gpt2, gpt_neox, bloom, deepseek_v3 or bert.
 
     ``sequence`` is the longest that the model takes. Anything wrong is an InputError:
     ``config.json: num_hidden_layers must be a whole number from 1 to 4194304, not '32'``.
@@ -154,6 +155,7 @@ def _key(config: dict[str, Any], keys: tuple[str, ...]) -> str:
 
 def _count(config: dict[str, Any], key: str, least: int) -> int:
     value = config.get(key)
+    # A bool is an int to isinstance, and true is no count.
     if type(value) is not int or not least <= value <= MAX_COUNT:
         raise _wrong(key, f"a whole number from {least} to {MAX_COUNT}", config)
     return value

@@ -1,4 +1,4 @@
-"""A schedule as a Chrome trace, the JSON that ui.perfetto.dev and chrome://tracing open: one process per device.
+"""A schedule becomes a Chrome trace, which ui.perfetto.dev and chrome://tracing open: one process per device.
 
 The format is Google's "Trace Event Format": complete events ``X`` and metadata ``M``, times in microseconds.
 """
@@ -18,7 +18,7 @@ _MICROSECOND_PS = 1_000_000
 
 
 def write(path: Path, graph: TaskGraph, schedule: Schedule) -> None:
-    """The whole trace, or no file: an event per line, so that memory does not grow with their number.
+    """Write the whole trace, or no file: an event per line, so that memory does not grow with their number.
 
     A task is at its device, an all-reduce at its first member, named in ``args`` with all it has; barriers are left out.
     Thread 0 of a device computes; what it sends is on as many more as there is at the same time.
@@ -59,7 +59,7 @@ def _event(graph: TaskGraph, schedule: Schedule, task: int, thread: int) -> dict
 
 
 def _lanes(graph: TaskGraph, schedule: Schedule, shown: np.ndarray) -> np.ndarray:
-    """Thread of each task: 0 for computation, else the lowest that is free when it starts."""
+    """Choose the thread of each task: 0 for computation, else the lowest that is free when it starts."""
     lane = np.zeros(len(graph), np.int64)
     free_ps: dict[int, list[int]] = {}
     for task in shown[np.argsort(schedule.start_ps[shown], kind="stable")].tolist():
@@ -67,6 +67,7 @@ def _lanes(graph: TaskGraph, schedule: Schedule, shown: np.ndarray) -> np.ndarra
             continue
         ends = free_ps.setdefault(int(graph.device[task]), [])
         start_ps, finish_ps = int(schedule.start_ps[task]), int(schedule.finish_ps[task])
+        # The lowest free lane keeps the number of lanes at that of the sends that overlap.
         found = next((index for index, end_ps in enumerate(ends) if end_ps <= start_ps), len(ends))
         ends[found : found + 1] = [finish_ps]
         lane[task] = found + 1

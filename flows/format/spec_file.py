@@ -27,15 +27,15 @@ from lightfabric.model.spec import (
 from lightfabric.placement.workload.preset import MODELS
 
 MAX_BYTES = 1 << 18
+# The time of tomllib grows with the square of a line's dots, its stack with the line's brackets.
 MAX_CHARACTERS = 400
-"""Of a line: the time of tomllib grows with the square of a line's dots, its stack with the brackets."""
 MAX_DEPTH = 4
 MAX_SENTENCE = 240
 
+# Sums and products of values in this range, and of 0, neither overflow nor vanish.
 MIN, MAX = 1e-6, 1e12
-"""Of a value that is not 0: sums and products of such values neither overflow nor vanish."""
+# No result is divided by these probabilities.
 _MAY_BE_TINY = ("bit_error_rate",)
-"""Probabilities: no result is divided by them."""
 
 _FABRICS: dict[str, type] = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in get_args(FabricSpec)}
 _TABLES: dict[str, type] = {
@@ -64,7 +64,7 @@ EXAMPLES = ("gpt3-175b", "dlrm", "small", "prototype")
 
 
 def load_spec(path: Path | None, default: str = "gpt3-175b") -> StudySpec:
-    """The spec in a TOML file, or a built-in example if ``path`` is None.
+    """Return the spec in a TOML file, or a built-in example if ``path`` is None.
 
     ``[accelerator] preset = "h100"`` stands for the fields of that accelerator, ``[job.model] preset = "llama3-70b"`` for
     those of that model and ``config = "config.json"`` for those of a Hugging Face model, its path relative to the TOML
@@ -83,6 +83,7 @@ def load_spec(path: Path | None, default: str = "gpt3-175b") -> StudySpec:
 
 def _tables(content: bytes) -> dict[str, Any]:
     try:
+        # Editors of Windows begin a file with a byte order mark, which TOML does not know.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise WrongError(f"must be TOML in UTF-8, not: {error.reason} at byte {error.start}") from None
@@ -113,6 +114,7 @@ def _spec(tables: dict[str, Any], folder: Path) -> StudySpec:
     _expand_model(tables.get("job"), folder)
     _check_fabrics(tables)
     try:
+        # A date, which TOML has and JSON lacks, becomes a list, which no field takes.
         spec = TypeAdapter(StudySpec).validate_json(json.dumps(tables, default=lambda moment: [str(moment)]))
         spec.accelerator.peak_flops(spec.job.precision)
     except ValidationError as error:
@@ -160,7 +162,7 @@ def _imported_model(path: object, folder: Path) -> ModelSpec:
 
 
 def _check_fabrics(tables: dict[str, Any]) -> None:
-    """Each fabric has a known kind, so that only the errors of that kind count later, and a name of its own."""
+    """Require of each fabric a known kind, so that only the errors of that kind count later, and a name of its own."""
     entry = tables.get("fabrics")
     fabrics = entry if isinstance(entry, list) else []
     for index, fabric in enumerate(fabrics):
@@ -187,8 +189,9 @@ def _check_magnitudes(location: Location, value: object) -> None:
 
 
 def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:
-    """The first error, unknown keys before all: they explain the missing ones."""
+    """Return the first error, unknown keys before all: they explain the missing ones."""
     of_kind = [(place, error) for error in errors if (place := _location(error["loc"], tables)) is not None]
+    # min keeps the first of equals, so the order of the file decides.
     location, error = min(of_kind, key=lambda entry: entry[1]["type"] != _UNKNOWN)
     if error["type"] == "value_error":
         return _owned(location, error.get("ctx", {})["error"])
@@ -209,7 +212,7 @@ def _job_type(tables: dict[str, Any]) -> type:
 
 
 def _location(loc: Location, tables: dict[str, Any]) -> Location | None:
-    """Where an error is in the file; None if it is of another kind of fabric or job than the file's."""
+    """Return where an error is in the file; None if it is of another kind of fabric or job than the file's."""
     if loc[:1] == ("job",) and len(loc) > 1:
         return loc[:1] + loc[2:] if loc[1] == _job_type(tables).__name__ else None
     if loc[:1] != ("fabrics",) or len(loc) < 3:
@@ -219,7 +222,7 @@ def _location(loc: Location, tables: dict[str, Any]) -> Location | None:
 
 
 def _owned(location: Location, error: SpecError) -> str:
-    """What is wrong, with the owner's path in the file for its name."""
+    """Say what is wrong, with the owner's path in the file for its name."""
     return cut(error.of(_dotted(location)), MAX_SENTENCE)
 
 
@@ -249,7 +252,7 @@ def _dotted(location: Location) -> str:
 
 
 def _key(name: str) -> str:
-    """A TOML key, quoted if it must be."""
+    """Return a TOML key, quoted if it must be."""
     bare = name.isascii() and name.replace("-", "_").isidentifier()
     return name if bare and len(name) <= MAX_SHOWN else shown(name)
 

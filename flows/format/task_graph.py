@@ -1,4 +1,4 @@
-"""Files that hold task graphs: what ``replay`` reads and ``place --export`` writes."""
+"""Task graphs are read from files for ``replay`` and written to files for ``place --export``."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from lightfabric.flows.report import InputError, read_bytes, require_file, writt
 if TYPE_CHECKING:
     from lightfabric.model.task import TaskGraph
 
+# Of a file, or of all streams of a Chakra folder together.
 MAX_BYTES = 256 << 20
-"""Of a file; of all streams of a Chakra folder together."""
 MAX_GROUPS_BYTES = 16 << 20
 MAX_RANKS = 1 << 16
 PREFIX, GROUPS = "lightfabric", "comm_groups.json"
@@ -22,7 +22,7 @@ _STREAM = re.compile(r"(.*)\.(0|[1-9][0-9]{0,5})\.et")
 
 
 def read(path: Path) -> tuple["TaskGraph", int]:
-    """The graph in a file and how many devices of it are nodes.
+    """Return the graph in a file and how many devices of it are nodes.
 
     A folder, or one of its files ``NAME.RANK.et``, is Chakra's; a name that ends in .goal is GOAL; all else is TopoOpt's.
     InputError, one line, names the file and the field that is wrong.
@@ -68,7 +68,7 @@ def _read_chakra(path: Path) -> tuple["TaskGraph", int]:
 
 
 def _streams(path: Path, folder: Path) -> list[Path]:
-    """The streams of rank 0, 1, ... of the only job in a folder, or of the job that ``path`` is part of."""
+    """Return the streams of rank 0, 1, ... of the only job in a folder, or of the job that ``path`` is part of."""
     jobs: dict[str, dict[int, Path]] = {}
     try:
         for entry in folder.iterdir():
@@ -92,12 +92,13 @@ def _contents(files: list[Path]) -> Iterator[bytes]:
     left = MAX_BYTES
     for file in files:
         content = read_bytes(file, left, "a Chakra trace")
+        # The bound is on all streams, so that many small files cannot fill the memory either.
         left -= len(content)
         yield content
 
 
 def _read_groups(folder: Path) -> dict[str, list[int]]:
-    """Communicator groups in the folder's JSON file; none without one."""
+    """Return the communicator groups in the folder's JSON file; none without one."""
     path = folder / GROUPS
     if not path.exists():
         return {}
@@ -115,7 +116,7 @@ def _is_group(members: object) -> bool:
 
 
 def require(path: Path) -> None:
-    """InputError if there is something at ``path`` that ``write`` must not replace."""
+    """Raise an InputError if there is something at ``path`` that ``write`` must not replace."""
     if path.suffix == ".goal":
         require_file(path)
     elif path.exists() and not path.is_dir():
@@ -123,7 +124,7 @@ def require(path: Path) -> None:
 
 
 def write(path: Path, graph: "TaskGraph") -> None:
-    """A GOAL program if the name ends in .goal, else a folder with a Chakra stream per device and the groups.
+    """Write a GOAL program if the name ends in .goal, else a folder with a Chakra stream per device and the groups.
 
     Streams of an earlier export with more ranks vanish: a folder holds one job.
     """
@@ -144,6 +145,7 @@ def write(path: Path, graph: "TaskGraph") -> None:
             beside.write_bytes(stream)
     with written_whole(path / GROUPS) as beside:
         beside.write_text(json.dumps(chakra.groups(graph)) + "\n", encoding="utf-8")
+    # Last of all, so that an export that fails leaves the earlier streams whole.
     for old in path.glob(f"{PREFIX}.*.et"):
         match = _STREAM.fullmatch(old.name)
         if match and int(match[2]) >= graph.devices:

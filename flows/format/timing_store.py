@@ -18,7 +18,7 @@ _TIMING = TypeAdapter(Timing)
 
 
 def measured_timing(chiplet: ChipletSpec, progress: Callable[[str], None] = lambda _: None) -> Timing:
-    """Timing of the RTL built from ``chiplet``: from the cache, or simulated now and kept there.
+    """Return the timing of the RTL built from ``chiplet``: from the cache, or simulated now and kept there.
 
     ``progress`` hears what is being simulated. A cache that cannot be read, used or written is said on stderr and does
     not matter otherwise.
@@ -36,7 +36,7 @@ def measured_timing(chiplet: ChipletSpec, progress: Callable[[str], None] = lamb
 
 
 def from_json(text: str | bytes) -> Timing:
-    """Timing from what ``Timing.to_dict`` gave, as JSON text; ValueError, one line that names the field, from all else."""
+    """Return the timing in the JSON text of ``Timing.to_dict``; ValueError, a line that names the field, for all else."""
     try:
         return _TIMING.validate_json(text, strict=True)
     except ValidationError as error:
@@ -47,7 +47,7 @@ def from_json(text: str | bytes) -> Timing:
 
 
 def path(spec: str, rtl: str) -> Path:
-    """Where timing is kept; a relative XDG_CACHE_HOME is ignored. RuntimeError if there is no home."""
+    """Return where timing is kept; a relative XDG_CACHE_HOME is ignored. RuntimeError if there is no home."""
     return user_cache_path("lightfabric", appauthor=False) / f"timing-{spec}-{rtl}.json"
 
 
@@ -57,11 +57,13 @@ def _kept(spec: str, rtl: str) -> Timing | None:
         if not os.path.lexists(file):
             return None
         timing = from_json(read_bytes(file, MAX_BYTES, "a measured timing"))
+        # The name of the file has both hashes, too, but a file may have been copied under another name.
         if (timing.spec_hash, timing.rtl_hash) == (spec, rtl):
             return timing
         say(f"lightfabric: {file} is of other hardware, so the timing is measured again")
     except (InputError, ValueError) as error:
         say(f"lightfabric: the timing is measured again, for its cache is damaged: {error}")
+    # Without a home there is no cache, which is no fault.
     except RuntimeError:
         pass
     return None

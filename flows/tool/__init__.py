@@ -1,1 +1,1 @@
-"""Programs of others and worker processes that the commands start."""
+"""Programs of others, and worker processes, are started here."""

@@ -20,8 +20,8 @@ _BUILD_ARGS = {
     "verilator": ["--no-public-flat-rw", *(f"-Wno-{rule}" for rule in WAIVERS)],
 }
 _PUBLIC = f'`verilator_config\npublic_flat_rw -module "{_TOP}" -var "*"\n'
+# The runner's own dump module is SystemVerilog, which Icarus does not read with -g2005.
 _DUMP = f'module dump; initial begin $dumpfile("{_TOP}.fst"); $dumpvars(0, {_TOP}); end endmodule\n'
-"""The runner's own dump module is SystemVerilog."""
 _WAVES = {"icarus": f"{_TOP}.fst", "verilator": "dump.vcd"}
 
 
@@ -50,6 +50,7 @@ def run(
         build_dir.mkdir(parents=True, exist_ok=True)
         build_dir = build_dir.resolve()
         tally = build_dir / "tally.json"
+        # What an earlier run left must not pass for the result of this one.
         tally.unlink(missing_ok=True)
         options["stall_timeouts"] = stall_timeouts or STALL_TIMEOUTS
         job = Run(spec, str(tally), capture=str(capture.resolve()) if capture else "", **options)
@@ -106,7 +107,7 @@ def _written(path: Path, text: str) -> Path:
 
 
 def _design(block: str, spec: ChipletSpec):
-    """What the bench of a block simulates: switch and registers alone, the others as two ends joined by fibres."""
+    """Return what the bench of a block simulates: switch and registers alone, the others as two ends joined by fibres."""
     from lightfabric.rtl.register import Registers
     from lightfabric.rtl.top import AxiChiplet, AxiLink, AxiSwitch
     from lightfabric.sim.bench.pair import Pair
@@ -122,7 +123,7 @@ def _design(block: str, spec: ChipletSpec):
 
 @contextmanager
 def _explained(log: Path, what: str) -> Iterator[None]:
-    """Turns what a runner raises into a RunError with the end of its log."""
+    """Turn what a runner raises into a RunError with the end of its log."""
     try:
         yield
     except (RuntimeError, SystemExit) as error:

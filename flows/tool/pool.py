@@ -1,4 +1,4 @@
-"""Worker processes that leave nothing behind."""
+"""Worker processes are started so that they leave nothing behind."""
 
 import contextlib
 import multiprocessing
@@ -16,10 +16,10 @@ from lightfabric.flows.report import RunError
 
 
 class ThisProcess(Executor):
-    """No worker at all: what is submitted is done at once."""
+    """Does at once, in this process, what is submitted to it."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """A future that has ended; what the function raises is raised by its result."""
+        """Return a future that has ended; what the function raises is raised by its result."""
         future = Future[Any]()
         try:
             future.set_result(fn(*args, **kwargs))
@@ -30,16 +30,18 @@ class ThisProcess(Executor):
 
 @contextlib.contextmanager
 def pool(most: int, preload: list[str]) -> Iterator[ProcessPoolExecutor]:
-    """A process per core, at most ``most``, that hears no Ctrl-C and is gone after the block, at once if that fails.
+    """Start a process per core, at most ``most``, that hears no Ctrl-C and is gone after the block, at once if that fails.
 
     ``preload`` names modules that are imported once for all. RunError when a process is killed.
     """
     count = min(_cores(), most)
+    # A fork of this process would take the threads of its numeric libraries along in an unknown state.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preload)
     workers = ProcessPoolExecutor(count, context, initializer=_end_with_parent)
     try:
         with interrupts_blocked():
+            # A worker inherits the mask of signals at its start, so all are started while Ctrl-C is blocked.
             for _ in range(count):
                 workers.submit(os.getpid)
         yield workers
@@ -55,7 +57,7 @@ def pool(most: int, preload: list[str]) -> Iterator[ProcessPoolExecutor]:
 
 @contextlib.contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Processes and threads started in the block never hear Ctrl-C: the mask is inherited.
+    """Keep Ctrl-C from processes and threads started in the block: the mask is inherited.
 
     Nor does it cut the block short where another thread, say of a numeric library, hears it: it comes afterwards.
     """
@@ -74,9 +76,10 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """A worker's first step: end when its parent does, even if that was killed."""
+    """Make a worker end when its parent does, even if that was killed."""
     parent = multiprocessing.parent_process()
     if parent:
+        # os._exit, because a worker may be deep in a compiled kernel that never looks for exceptions.
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 

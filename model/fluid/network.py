@@ -13,7 +13,9 @@ from lightfabric.model.circuit import Pair
 
 @dataclass(frozen=True)
 class Network:
-    """The fluid model runs on directed links and the routes over them. Nodes below ``devices`` are GPUs, the others switches.
+    """The fluid model runs on directed links and the routes over them.
+
+    Nodes below ``devices`` are GPUs, the others switches.
 
     The route of the pair whose key ``source * devices + destination`` stands at position p of the rising ``pair_key`` is
     ``route_links[route_start[p]:route_start[p + 1]]``. ``bytes_per_s`` is payload, after coding, headers and CRC.

@@ -90,7 +90,10 @@ class DataParallel:
         return [layer for layer in self.layers if not layer.exchange_bytes]
 
     def memory(self, plan: Plan) -> Memory:
-        """What the fullest GPU has to hold. An output is kept before and after its norm and activation; tables have rows alone."""
+        """What the fullest GPU has to hold.
+
+        An output is kept before and after its norm and activation; tables have rows alone.
+        """
         weight, gradient, optimiser = state_bytes(self.job.precision)
         parameters = total(self.replicated).parameters
         held = max(owned_tables(self.layers, plan.gpus)[0], default=0) * weight

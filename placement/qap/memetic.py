@@ -62,7 +62,10 @@ class Memetic:
         self.best_value = math.inf
 
     def run(self, starts: Iterable[Permutation]) -> None:
-        """Search onwards from the starts that are given. Every other population begins with the best member of the one before."""
+        """Search onwards from the starts that are given.
+
+        Every other population begins with the best member of the one before.
+        """
         for start in starts:
             self._see(start)
         if self._goes_on():

@@ -1,1 +1,1 @@
-"""Benches on Amaranth's simulator; they return what they saw."""
+"""Benches run on Amaranth's simulator; they return what they saw."""

@@ -1,4 +1,4 @@
-"""What the benches share: a design under Amaranth's simulator, a bound on its cycles, flits in and flits out."""
+"""The benches share how a design is simulated within a bound on its cycles, and how flits go in and out."""
 
 import contextlib
 from collections.abc import Callable, Iterable
@@ -11,12 +11,12 @@ from lightfabric.model.spec import ChipletSpec
 
 
 class BenchTimeoutError(Exception):
-    """The design did not come to an end within the cycles it was given."""
+    """Says that the design did not come to an end within the cycles it was given."""
 
 
 @dataclass(frozen=True)
 class ClientFlit:
-    """What the client of a link or switch sees of a flit."""
+    """Holds what the client of a link or switch sees of a flit."""
 
     payload: bytes
     destination: int = 0
@@ -25,7 +25,7 @@ class ClientFlit:
     last: int = 1
 
     def fields(self) -> dict[str, int]:
-        """Values for ``rtl.channel.flit_layout``."""
+        """Return the values for ``rtl.channel.flit_layout``."""
         return {
             "last": self.last,
             "virtual_channel": self.virtual_channel,
@@ -37,7 +37,7 @@ class ClientFlit:
 
     @staticmethod
     def of(spec: ChipletSpec, flit) -> "ClientFlit":
-        """From a sampled ``rtl.channel.flit_layout``."""
+        """Make a flit from a sampled ``rtl.channel.flit_layout``."""
         payload = flit.payload.to_bytes(spec.payload_bytes, "little")[: flit.length_bytes]
         return ClientFlit(payload, flit.destination, flit.source, flit.virtual_channel, flit.last)
 
@@ -62,6 +62,7 @@ class Driver:
     def step(self, ctx, cycle: int, credit: int | None) -> None:
         """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
         credit = credit or 0
+        # The credit was at the channel's register in the cycle that was sampled, and may be spent from this one on.
         self.credited.extend([cycle - 1] * credit.bit_count())
         for v in range(len(self.credits)):
             self.credits[v] += credit >> v & 1
@@ -76,12 +77,12 @@ class Driver:
 
     @property
     def done(self) -> bool:
-        """All flits were sent."""
+        """Tell whether all flits were sent."""
         return len(self.sent) == len(self.flits)
 
 
 class Monitor:
-    """The client at the end of a channel: records flits and gives their credits back.
+    """Stands for the client at the end of a channel: records flits and gives their credits back.
 
     ``credit_cycle(n, cycle)`` says when the buffer of flit n, delivered in ``cycle``, is given back; one per cycle.
     """
@@ -98,7 +99,10 @@ class Monitor:
         if valid:
             index = len(self.received)
             self.received.append((cycle - 1, ClientFlit.of(self.spec, flit)))
+            # Not before this cycle: the flit was delivered in the one before, and the register of credits is driven
+            # now.
             self._due.append((max(cycle, self.credit_cycle(index, cycle - 1)), self.received[-1][1].virtual_channel))
+            # Stable, so flits that are due together give their credits in the order of arrival.
             self._due.sort(key=lambda entry: entry[0])
         now = bool(self._due) and self._due[0][0] <= cycle
         ctx.set(self.channel.held, sum({1 << channel for _, channel in self._due}))
@@ -108,7 +112,7 @@ class Monitor:
 
 
 class Bench:
-    """A design, elaborated once, that can be run many times from reset."""
+    """Holds a design, elaborated once, that can be run many times from reset."""
 
     def __init__(self, design: Module):
         self._design = design
@@ -126,12 +130,14 @@ class Bench:
             self._simulator.add_clock(1e-9)
             self._simulator.add_testbench(self._testbench)
         else:
+            # An elaborated design is kept: elaboration takes longer than most runs.
             self._simulator.reset()
         with self._simulator.write_vcd(waves) if waves else contextlib.nullcontext():
             self._simulator.run()
         return self._cycles
 
     async def _testbench(self, ctx):
+        # The first two samples of a tick are clock and reset, hence the 2.
         parts, values = [], []
         for actor in self._actors:
             parts.append(slice(2 + len(values), 2 + len(values) + len(actor.samples)))

@@ -1,4 +1,4 @@
-"""Captures of what passed a line or a client, as pcapng, for Wireshark and scapy [draft-ietf-opsawg-pcapng]."""
+"""What passed a line or a client is captured as pcapng, for Wireshark and scapy [draft-ietf-opsawg-pcapng]."""
 
 import struct
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ _PICOSECONDS = 12
 
 @dataclass(frozen=True)
 class Captured:
-    """What passed an interface at a time since the beginning of the run."""
+    """Holds what passed an interface at a time since the beginning of the run."""
 
     time_ps: int
     interface: int
@@ -25,13 +25,14 @@ class Captured:
 
 
 def pcapng(interfaces: Sequence[str], packets: Iterable[Captured]) -> bytes:
-    """A section with these interfaces and packets, times in picoseconds; packets are put in the order of their times."""
+    """Return a section with these interfaces and packets, in the order of their times, which are in picoseconds."""
     head = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)
     parts = [_block(_SECTION, head)]
     for name in interfaces:
         options = _option(_NAME, name.encode()) + _option(_RESOLUTION, bytes([_PICOSECONDS])) + _option(0, b"")
         parts.append(_block(_INTERFACE, struct.pack("<HHI", LINKTYPE_USER0, 0, 0) + options))
     for packet in sorted(packets, key=lambda packet: packet.time_ps):
+        # The captured and the original length of a packet are the same here: nothing is cut off.
         size = len(packet.content)
         high, low = packet.time_ps >> 32, packet.time_ps & 0xFFFFFFFF
         fixed = struct.pack("<IIIII", packet.interface, high, low, size, size)
@@ -40,7 +41,7 @@ def pcapng(interfaces: Sequence[str], packets: Iterable[Captured]) -> bytes:
 
 
 def flits(spec: ChipletSpec, slots: Iterable[Slot], interface: int) -> list[Captured]:
-    """The flits of one direction of a line, with header and CRC as they were sent, at the times of their last beats."""
+    """Capture the flits of one direction of a line, header and CRC as sent, at the times of their last beats."""
     return [
         Captured(round(slot.arrival_cycle * spec.cycle_ps), interface, slot.flit.encode(spec, slot.upcoming))
         for slot in slots

@@ -1,4 +1,4 @@
-"""Bench of the chiplet: some of them joined by fibres with delay and bit errors, a client at every stream."""
+"""The bench of the chiplet joins some of them by fibres with delay and bit errors, a client at every stream."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ Port = tuple[int, int]
 
 @dataclass(frozen=True)
 class Plan:
-    """Chiplets of addresses 0, ``spec.ports``, ...: the routes of each, and the fibre pairs between them."""
+    """Names chiplets of addresses 0, ``spec.ports``, ...: the routes of each, and the fibre pairs between them."""
 
     routes: tuple[tuple[int, ...], ...]
     fibres: tuple[tuple[Port, Port], ...]
 
 
 def pair(spec: ChipletSpec) -> Plan:
-    """Two chiplets, line p of one to line p of the other."""
+    """Join two chiplets, line p of one to line p of the other."""
     routes = (paired_routes(spec, 0), paired_routes(spec, spec.ports))
     return Plan(routes, tuple(((0, port), (1, port)) for port in range(spec.ports)))
 
 
 def chain(spec: ChipletSpec, chiplets: int) -> Plan:
-    """Line 0 of each chiplet to line 1 of the next: packets pass through the switches in between."""
+    """Join line 0 of each chiplet to line 1 of the next: packets pass through the switches in between."""
     routes = tuple(
         tuple(_chain_port(spec, here, destination) for destination in range(chiplets * spec.ports))
         for here in range(chiplets)
@@ -40,12 +40,13 @@ def chain(spec: ChipletSpec, chiplets: int) -> Plan:
 
 def _chain_port(spec: ChipletSpec, here: int, destination: int) -> int:
     there, client = divmod(destination, spec.ports)
+    # Ports of the switch: first those of the clients, then the lines, of which 0 leads up and 1 down.
     return client if there == here else spec.ports + (there < here)
 
 
 @dataclass(frozen=True)
 class ChipletRun:
-    """What one run showed, by address of the client: words sent and received, which ``traffic.assembled`` reads like flits.
+    """Holds what a run showed, by address of the client: words sent and received, told like flits.
 
     ``replays`` and ``crc_errors`` are of all lines together.
     """
@@ -59,7 +60,7 @@ class ChipletRun:
 
 
 class ChipletBench:
-    """The chiplets and fibres of one plan, elaborated once."""
+    """Holds the chiplets and fibres of one plan, elaborated once."""
 
     def __init__(self, spec: ChipletSpec, plan: Plan | None = None):
         self.spec, self.plan, m = spec, plan or pair(spec), Module()
@@ -75,7 +76,7 @@ class ChipletBench:
 
     @property
     def addresses(self) -> range:
-        """Addresses of all clients."""
+        """Return the addresses of all clients."""
         return range(len(self._chiplets) * self.spec.ports)
 
     def run(

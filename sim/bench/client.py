@@ -1,4 +1,4 @@
-"""Benches of the client side: streams with pauses at one end, a credited channel at the other."""
+"""The benches of the client side have streams with pauses at one end, a credited channel at the other."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +18,17 @@ Words = Iterable[ClientFlit]
 
 
 def never(_cycle: int) -> bool:
-    """No pauses."""
+    """Tell that the client never pauses."""
     return False
 
 
 def words(spec: ChipletSpec, flits: Iterable[ClientFlit]) -> list[ClientFlit]:
-    """The same packets, flit after flit or word after word, cut into words of the stream: all full but the last."""
+    """Return the same packets, flit after flit or word after word, cut into words of the stream: all full but the last."""
     cut: list[ClientFlit] = []
     content = bytearray()
     for flit in flits:
         content += flit.payload
+        # Greater, not equal: the last word of a packet is known only when no byte follows.
         while len(content) > spec.client_bytes:
             cut.append(replace(flit, payload=bytes(content[: spec.client_bytes]), last=0))
             del content[: spec.client_bytes]
@@ -38,7 +39,7 @@ def words(spec: ChipletSpec, flits: Iterable[ClientFlit]) -> list[ClientFlit]:
 
 
 def contiguous(word: ClientFlit) -> int:
-    """The ``keep`` of a word: its bytes from 0 on."""
+    """Return the ``keep`` of a word: its bytes from 0 on."""
     return (1 << len(word.payload)) - 1
 
 
@@ -82,6 +83,7 @@ class StreamSource:
         return self._packets >= len(self.earliest_cycles) or cycle >= self.earliest_cycles[self._packets]
 
     def _beat(self, word: ClientFlit) -> dict[str, int]:
+        # Ones in place of the zeros that a well behaved client sends.
         stale = b"\xff" * (self.spec.client_bytes - len(word.payload))
         return {
             "data": int.from_bytes(word.payload + stale, "little"),
@@ -93,7 +95,7 @@ class StreamSource:
 
     @property
     def done(self) -> bool:
-        """All words were taken."""
+        """Tell whether all words were taken."""
         return len(self.sent) == len(self.words)
 
 
@@ -146,13 +148,14 @@ class StreamSink(Taker):
         self._packet_bytes += length_bytes
         if beat.last:
             self.packets += 1
+            # A packet without a byte still takes a flit.
             self.flits += max(1, -(-self._packet_bytes // self.spec.payload_bytes))
             self._packet_bytes = 0
 
 
 @dataclass(frozen=True)
 class ClientRun:
-    """What one run showed, words on the side of the stream; ``changed``, ``stale``, ``short`` as in :class:`StreamSink`."""
+    """Holds what a run showed, words on the stream's side; ``changed``, ``stale``, ``short`` as in :class:`StreamSink`."""
 
     cycles: int
     sent: Transfers
@@ -163,7 +166,7 @@ class ClientRun:
 
 
 class IngressBench:
-    """The ingress of one spec, elaborated once: a stream in, a channel out."""
+    """Holds the ingress of one spec, elaborated once: a stream in, a channel out."""
 
     def __init__(self, spec: ChipletSpec, address: int):
         self.spec, m = spec, Module()
@@ -212,7 +215,7 @@ class _FlitWatch:
 
 
 class EgressBench:
-    """The egress of one spec, elaborated once: a channel in, a stream out."""
+    """Holds the egress of one spec, elaborated once: a channel in, a stream out."""
 
     def __init__(self, spec: ChipletSpec):
         self.spec, m = spec, Module()

@@ -1,4 +1,4 @@
-"""Bench of a crossing between clock domains: any two clocks, a reset of either domain at any time."""
+"""The bench of a crossing between clock domains has any two clocks, a reset of either domain at any time."""
 
 from collections.abc import Callable, Container
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ Values = dict[str, int]
 
 @dataclass(frozen=True)
 class Clock:
-    """Period and phase, and the cycles in which the reset of the domain is active."""
+    """Describes period and phase, and the cycles in which the reset of the domain is active."""
 
     period_ps: int = 1000
     phase_ps: int = 0
@@ -25,7 +25,7 @@ class Clock:
 
 @dataclass
 class CrossingRun:
-    """What one run showed: (time in ps, what), by rising time.
+    """Holds what one run showed: (time in ps, what), by rising time.
 
     ``changed`` are times at which a word that had not been taken was no longer offered unchanged, but for a reset of the
     output; ``cuts`` those at which the end of a cut packet was taken.
@@ -40,7 +40,7 @@ class CrossingRun:
 
 
 class CrossingBench:
-    """A crossing from domain ``near`` to domain ``far`` under a source and a sink that are reset with their domains."""
+    """Puts a crossing from domain ``near`` to domain ``far`` under a source and a sink that are reset with their domains."""
 
     def __init__(self, layout, depth: int = 16):
         self.layout, self.depth = layout, depth
@@ -101,6 +101,7 @@ class CrossingBench:
                 offered = (payload.as_bits(), cut) if valid else None
                 if waiting is not None and offered != waiting:
                     run.changed.append(now_ps)
+                # A reset of the output takes a waiting word away by right.
                 waiting = None if ready or resets else offered
                 if resets:
                     run.o_resets_ps.append(now_ps)

@@ -1,5 +1,13 @@
-"""Bench of the link: two ends, a fibre with delay and bit errors in each direction, a client at each end."""
+"""The bench of the link has two ends, a fibre with delay and bit errors in each direction, a client at each end."""
 
+# The words of this bench:
+# * *beat*: one block on each wavelength in a cycle; *slot*: the beats of one flit, the first is its *frame beat*
+# * *there*, *back*: the fibres from end a to b and from b to a; flits go there, credits and answers come back
+# * *decided*: the cycle in which end a gives a flit to the next slot for the first time, not as a replay
+# * *lost*: a slot in which a bit of the payload is flipped, so that its CRC is wrong
+# * *stretch*: a cycle in which a fibre grows by one cycle, so that nothing arrives
+# * *cut*: the first training set after frames on a line
+#
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
@@ -19,7 +27,7 @@ Errors = Callable[[int, int], int]
 
 
 class BitErrors:
-    """Independent bit errors at rate ``ber`` over the bits of consecutive beats."""
+    """Makes independent bit errors at rate ``ber`` over the bits of consecutive beats."""
 
     def __init__(self, ber: float, rng: np.random.Generator):
         self.ber, self.rng = ber, rng
@@ -30,7 +38,7 @@ class BitErrors:
         return int(self.rng.geometric(self.ber)) - 1 if self.ber > 0 else 1 << 62
 
     def __call__(self, beat: int, bits: int) -> int:
-        """Mask of the bits to flip in the next beat of ``bits`` bits."""
+        """Return the mask of the bits to flip in the next beat of ``bits`` bits."""
         flips = 0
         while self._gap < bits:
             flips |= 1 << self._gap
@@ -41,7 +49,7 @@ class BitErrors:
 
 
 def clean(beat: int, bits: int) -> int:
-    """No errors."""
+    """Return the mask that flips no bit."""
     return 0
 
 
@@ -50,12 +58,12 @@ Lost = Callable[[int], bool]
 
 
 def kept(first_beat: int) -> bool:
-    """No slot is lost."""
+    """Tell that no slot is lost."""
     return False
 
 
 class Fibre:
-    """From one end's tx to the other's rx, with a delay that can be set and that can grow while the line runs."""
+    """Leads from one end's tx to the other's rx, with a delay that can be set and that can grow while the line runs."""
 
     def __init__(self, m: Module, spec: ChipletSpec, tx, rx):
         self.spec, self.bits = spec, 66 * spec.wavelengths_per_port
@@ -70,12 +78,13 @@ class Fibre:
         self.start(0, clean, kept, frozenset())
 
     def start(self, delay_cycles: int, errors: Errors, lost: Lost, stretches: Container[int]) -> None:
-        """Prepare a run.
+        """Prepare the fibre for a run.
 
         ``errors(beat, bits)`` is the mask of flips of each beat; of a slot that is ``lost`` a bit of the payload is flipped,
         but not of the first after training sets if the delay is 0. The delay grows by one in each cycle of ``stretches``.
         """
         self._errors, self._lost, self._stretches, self._delay_cycles = errors, lost, stretches, delay_cycles
+        # One entry fewer than the delay: the register that drives rx is the last cycle of it.
         self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
         self._framed_beats = 0
         self.sent_beats: list[tuple[int, int]] = []
@@ -84,6 +93,7 @@ class Fibre:
     def step(self, ctx, cycle: int, sent: int | None, valid: int | None) -> None:
         """Move the line on by one cycle."""
         if valid:
+            # The sample is of the cycle before: the register tx showed this beat then.
             self.sent_beats.append((cycle - 1, sent))
         if self._delay_cycles == 0 and cycle in self._stretches:
             self._lengthen(ctx, cycle, sent, valid)
@@ -93,7 +103,7 @@ class Fibre:
             self._pass_directly(ctx, cycle, sent, valid)
 
     def _lengthen(self, ctx, cycle: int, sent: int, valid: int) -> None:
-        """From no delay to a delay of one cycle: what was sent in the cycle before has arrived, this one brings nothing."""
+        """Go from no delay to one cycle of delay: what was sent in the cycle before has arrived, this one brings nothing."""
         self._pass_directly(ctx, cycle, sent, valid)
         self._delay_cycles = 1
         ctx.set(self._direct, 0)
@@ -120,25 +130,27 @@ class Fibre:
     def _pass_directly(self, ctx, cycle: int, sent: int | None, valid: int | None) -> None:
         ctx.set(self._direct, 1)
         if valid:
+            # Without delay a beat is at rx in the very cycle in which tx shows it, the one that was sampled.
             self.arrivals.append(cycle - 1)
             self._count(sent)
         if valid or cycle == 0:  # the flips of a beat stand until it has passed
             beat, in_frames = len(self.arrivals), self._framed_beats > 0
             self._framed_beats += in_frames
             ctx.set(self._flips, self._errors(beat, self.bits) ^ self._losses(beat + 1))
+            # Only looked ahead: the beat itself is counted when it has passed.
             self._framed_beats -= in_frames
 
     def _count(self, bits: int) -> None:
         self._framed_beats = self._framed_beats + 1 if bits & 0b11 == codec.SYNC_DATA else 0
 
     def _losses(self, beats: int) -> int:
-        """Flips of the last of so many beats, if it is the one to lose in its slot."""
+        """Return the flips of the last of so many beats, if it is the one to lose in its slot."""
         beat = (self._framed_beats - 1) % self.spec.beats_per_flit
         loses = self._framed_beats and beat == self._lost_beat and self._lost(beats - 1 - beat)
         return self._lost_mask if loses else 0
 
     def frame_beats(self) -> list[int]:
-        """Numbers of the beats that began a slot and have arrived whole. Training sets begin the frames anew."""
+        """Return the numbers of the beats that began a slot and have arrived whole. Training sets begin the frames anew."""
         firsts, run = list[int](), 0
         for number, (_, bits) in enumerate(self.sent_beats[: len(self.arrivals)]):
             run = run + 1 if bits & 0b11 == codec.SYNC_DATA else 0
@@ -147,12 +159,12 @@ class Fibre:
         return firsts
 
     def cuts(self) -> list[int]:
-        """Cycles of the training sets that followed frames on the line."""
+        """Return the cycles of the training sets that followed frames on the line."""
         lines = pairwise((cycle, bits & 0b11) for cycle, bits in self.sent_beats)
         return [cycle for (_, before), (cycle, sync) in lines if before == codec.SYNC_DATA and sync == codec.SYNC_CONTROL]
 
     def slots(self) -> list["Slot"]:
-        """The flits that were sent and have arrived, as sent."""
+        """Return the flits that were sent and have arrived, as sent."""
         spec, plain = self.spec, self._plain_beats()
         slots, upcoming = list[Slot](), 0
         for first in self.frame_beats():
@@ -162,6 +174,7 @@ class Fibre:
             arrival_cycle = self.arrivals[first + spec.beats_per_flit - 1]
             slots.append(Slot(self.sent_beats[first - 1][0], arrival_cycle, flit, upcoming))
             if flit.code == codec.EXPLICIT:
+                # As the receiver does: a header with a sequence sets it, a flit without one is the next in turn.
                 upcoming = codec.following(flit.sequence)
             elif flit.implicit:
                 upcoming = codec.following(upcoming)
@@ -180,14 +193,14 @@ class Fibre:
 
 
 def _inside_the_payload(spec: ChipletSpec) -> tuple[int, int]:
-    """(beat of a slot, mask) of a bit in the second block of a flit, whose echoes in the descrambler stay in that block."""
+    """Choose (beat of a slot, mask): a bit of a flit's second block, whose echoes in the descrambler stay in that block."""
     beat, lane = divmod(1, spec.wavelengths_per_port)
     return beat, 0b100 << 66 * lane
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One flit on the line.
+    """Holds one flit as it was on the line.
 
     ``before_cycle`` is that of the last beat before it at the transmitter, ``arrival_cycle`` that of its own last beat at
     the receiver; ``upcoming`` is the sequence that its CRC covers if its header has none.
@@ -201,7 +214,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class LinkRun:
-    """What one run showed, from end a to end b.
+    """Holds what one run showed, from end a to end b.
 
     ``credits_back`` are the cycles of the credits at a's input, ``credited`` those of the credits at b's output,
     ``decided`` those in which a gave a flit to a slot for the first time, ``cut`` those of the first set after frames on a's
@@ -230,7 +243,7 @@ class LinkRun:
 
 
 class LinkBench:
-    """Two ends of the link of one spec, elaborated once."""
+    """Holds two ends of the link of one spec, elaborated once."""
 
     def __init__(self, spec: ChipletSpec):
         self.spec, m = spec, Module()
@@ -289,7 +302,7 @@ TIMES = ("lock_cycles", "align_cycles", "exchange_cycles")
 
 
 class _Watch:
-    """What end a tells of itself, and what b has dropped; asks a to train again."""
+    """Records what end a tells of itself and what b has dropped, and asks a to train again."""
 
     def __init__(self, a: Link, b: Link, retrain_at: Container[int]):
         self._retrain, self._retrain_at = a.retrain, retrain_at
@@ -308,6 +321,7 @@ class _Watch:
             return
         if sent:
             self.decided.append(cycle - 1)
+        # The rising edge: the state lasts for some cycles.
         if starting and not self._was_starting:
             self.trained.append(cycle - 1)
         if recovery:

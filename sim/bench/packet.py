@@ -1,4 +1,4 @@
-"""Packets that can be told apart, and what became of them."""
+"""Packets are made that can be told apart, and what became of them is counted."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,13 +20,13 @@ STALL_TIMEOUTS = 20
 
 
 def stall_cycles(spec: ChipletSpec, timeouts: int) -> int:
-    """Cycles without an arrival after which what has not arrived is lost: so many replay timeouts."""
+    """Return the cycles without an arrival after which what has not arrived is lost: so many replay timeouts."""
     return timeouts * REPLAY_TIMEOUT_SLOTS * Slots.of(spec).longest_cycles
 
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet between two clients. Its content begins with its number."""
+    """Describes a packet between two clients. Its content begins with its number."""
 
     content: bytes
     source: int = 0
@@ -35,11 +35,11 @@ class Packet:
 
     @property
     def number(self) -> int:
-        """Place in the order of sending."""
+        """Return its place in the order of sending."""
         return int.from_bytes(self.content[:NUMBER_BYTES], "little")
 
     def flits(self, spec: ChipletSpec) -> list[ClientFlit]:
-        """The packet cut into flits, all full but the last."""
+        """Return the packet cut into flits, all full but the last."""
         size = spec.payload_bytes
         parts = [self.content[at : at + size] for at in range(0, len(self.content), size)]
         return [
@@ -51,7 +51,7 @@ class Packet:
 def random_packets(
     spec: ChipletSpec, count: int, rng: np.random.Generator, sources: Sequence[int], destinations: Sequence[int]
 ) -> list[Packet]:
-    """``count`` packets of 1 to 3 flits with random content, length, source, destination and virtual channel.
+    """Make ``count`` packets of 1 to 3 flits with random content, length, source, destination and virtual channel.
 
     A source does not send to itself unless it is the only destination.
     """
@@ -74,7 +74,7 @@ def random_packets(
 
 
 def assembled(flits: Iterable[ClientFlit]) -> list[Packet]:
-    """The packets in the flits that one client saw, by the order of their last flits.
+    """Return the packets in the flits that one client saw, by the order of their last flits.
 
     Flits of different sources and virtual channels may alternate. A packet without its last flit is not there.
     """
@@ -90,7 +90,7 @@ def assembled(flits: Iterable[ClientFlit]) -> list[Packet]:
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of the packets that were sent.
+    """Counts what became of the packets that were sent.
 
     ``delivered`` arrived as they were sent, ``corrupted`` arrivals are like no packet sent, ``duplicated`` arrivals came
     again, ``reordered`` ones came after a later packet of the same source, destination and virtual channel, and ``lost``
@@ -106,7 +106,7 @@ class Tally:
 
     @property
     def clean(self) -> bool:
-        """Every packet arrived once, in order, unchanged."""
+        """Tell whether every packet arrived once, in order, unchanged."""
         return self.delivered == self.packets and not (self.corrupted or self.duplicated or self.reordered)
 
     @staticmethod
@@ -121,6 +121,7 @@ class Tally:
                 duplicated += packet in known
                 corrupted += packet not in known
                 continue
+            # Taken off where it arrives, so that the same packet counts as duplicated when it comes again.
             missing[packet] -= 1
             known.add(packet)
             flow = packet.source, packet.destination, packet.virtual_channel

@@ -1,4 +1,4 @@
-"""Two Verilog tops joined by fibres in hardware: what cocotb simulates of a block with lines."""
+"""Two Verilog tops are joined by fibres in hardware: that is what cocotb simulates of a block with lines."""
 
 from amaranth import Module, Signal
 from amaranth.lib import wiring
@@ -12,7 +12,7 @@ DELAY_CYCLES = 3
 
 
 class Pair(wiring.Component):
-    """Ends ``a`` and ``b`` of the same block, tx of every line to rx of that line at the other end.
+    """Joins ends ``a`` and ``b`` of the same block, tx of every line to rx of that line at the other end.
 
     A beat is on the fibre for ``DELAY_CYCLES``. On arrival at an end the bits of its ``flips`` are inverted and counted;
     ``flips`` has an effect in the cycles with a beat.
@@ -55,6 +55,7 @@ class Pair(wiring.Component):
 
     def _add_fibre(self, m, from_, to, line):
         data, valid = getattr(self.ends[from_], f"tx{line}_data"), getattr(self.ends[from_], f"tx{line}_valid")
+        # Each register stage of this chain is a cycle on the fibre.
         for stage in range(DELAY_CYCLES):
             later = Signal(self.bits, name=f"{to}_rx{line}_data_{stage}"), Signal(name=f"{to}_rx{line}_valid_{stage}")
             m.d.sync += [later[0].eq(data), later[1].eq(valid)]

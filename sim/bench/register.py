@@ -1,4 +1,4 @@
-"""Bench of the registers: an AXI4-Lite master that pauses on every channel, inputs by cycle, what the outputs showed."""
+"""The bench of the registers has an AXI4-Lite master that pauses on every channel, and inputs for each cycle."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ EVERY_BYTE = (1 << WORD_BYTES) - 1
 
 @dataclass(frozen=True)
 class Access:
-    """A write of ``data`` where ``strobes`` say, or a read if there is no ``data``."""
+    """Describes a write of ``data`` where ``strobes`` say, or a read if there is no ``data``."""
 
     address: int
     data: int | None = None
@@ -24,13 +24,13 @@ class Access:
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Those that the access uses, the answer last."""
+        """Return the channels that the access uses, the answer last."""
         return ("ar", "r") if self.data is None else ("aw", "w", "b")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the master saw of an access: the cycle in which each channel was taken, response and data."""
+    """Holds what the master saw of an access: the cycle in which each channel was taken, response and data."""
 
     access: Access
     cycles: dict[str, int]
@@ -40,7 +40,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class RegisterRun:
-    """What one run showed.
+    """Holds what one run of the bench showed.
 
     ``answers`` are in the order of the accesses; ``changed`` are the cycles in which an answer that had not been taken was
     no longer offered unchanged; ``controls`` and ``irq`` are the outputs in each cycle.
@@ -90,7 +90,7 @@ class _Answers(Taker):
 
 
 class Master:
-    """An AXI4-Lite master.
+    """Makes accesses as a master of AXI4-Lite.
 
     ``together`` starts every access as soon as it can; otherwise each waits for the answer to the one before it.
     """
@@ -113,29 +113,30 @@ class Master:
         """Take what cycle ``cycle - 1`` showed, and drive cycle ``cycle``."""
         given = iter(values)
         sampled = {name: [next(given) for _ in self._channels[name].samples] for name in CHANNELS}
+        # Answers first: an access that ends in a cycle lets the next one begin in it.
         for name in ("b", "r"):
             self._channels[name].step(ctx, cycle, *sampled[name])
         for name in ("aw", "w", "ar"):
             self._channels[name].step(ctx, cycle, self._may_start(name), *sampled[name])
 
     def _may_start(self, channel: str) -> int:
-        """Number of transfers of the channel in the accesses that may be under way."""
+        """Count the transfers of the channel in the accesses that may be under way."""
         started = self.accesses if self.together else self.accesses[: self.answered + 1]
         return sum(channel in access.channels for access in started)
 
     @property
     def answered(self) -> int:
-        """Accesses that were answered."""
+        """Return the number of accesses that were answered."""
         return len(self._channels["b"].taken) + len(self._channels["r"].taken)
 
     @property
     def done(self) -> bool:
-        """All accesses were answered."""
+        """Tell whether all accesses were answered."""
         return self.answered >= len(self.accesses)
 
     @property
     def answers(self) -> list[Answer]:
-        """Of the accesses, all of which were answered."""
+        """Return the answers of the accesses, all of which were answered."""
         counts, answers = dict.fromkeys(CHANNELS, 0), []
         for access in self.accesses:
             cycles = {name: self._channels[name].taken[counts[name]] for name in access.channels}
@@ -148,7 +149,7 @@ class Master:
 
     @property
     def changed(self) -> list[int]:
-        """Cycles in which an answer that waited was not offered unchanged."""
+        """Return the cycles in which an answer that waited was not offered unchanged."""
         return sorted(self._channels["b"].changed + self._channels["r"].changed)
 
 
@@ -170,12 +171,12 @@ class _Surroundings:
 
 
 def quiet(_cycle: int) -> dict[str, int]:
-    """All inputs are 0."""
+    """Return no input, so that all of them are 0."""
     return {}
 
 
 class RegisterBench:
-    """The registers of one table, elaborated once."""
+    """Holds the registers of one table, elaborated once."""
 
     def __init__(self, table: Table = REGISTERS):
         m = Module()

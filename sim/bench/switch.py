@@ -1,4 +1,4 @@
-"""Bench of the switch: a driver at every input, a client at every output."""
+"""The bench of the switch has a driver at every input, a client at every output."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from lightfabric.sim.bench.bench import Bench, Driver, Monitor, Transfers
 
 @dataclass(frozen=True)
 class SwitchRun:
-    """What one run showed: flits at the inputs, at the outputs, and the cycles of the credits at each input."""
+    """Holds what one run showed: flits at the inputs, at the outputs, and the cycles of the credits at each input."""
 
     cycles: int
     sent: list[Transfers]
@@ -21,7 +21,7 @@ class SwitchRun:
 
 
 class SwitchBench:
-    """The switch of one spec, elaborated once."""
+    """Holds the switch of one spec, elaborated once."""
 
     def __init__(self, spec: ChipletSpec):
         self.spec, m = spec, Module()

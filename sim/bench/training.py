@@ -1,5 +1,16 @@
-"""Bench of the training: two ends that send sets or numbered frame beats, over lanes that slip, lag, err and die."""
+"""The bench of the training has two ends that send sets or numbered beats over lanes that slip, lag, err and die."""
 
+# The words of this bench:
+# * *set*, *frame*: what rtl.training sends before and after it is trained; a *frame beat* of this bench carries its
+#   number
+# * *end*: transmitter, aligner and training of one side, without the link above them
+# * *plant*: the fibre of one direction with its lanes, after the word of control engineering for what is controlled
+# * *offset*: bits by which the SerDes of a lane cuts its blocks too late; a *slip* makes it one more, modulo 66
+# * *skew*: blocks by which a lane lags behind the first one
+# * *fault*: what a lane brings in place of what was sent; *silent*: nothing arrives on any lane
+# * *pulse*, *level*: outputs that are noted in each cycle with a 1, or only where they rise
+# * *script*: what a test does to plants and ends while they run, resumed once in each cycle
+#
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,17 +32,17 @@ from lightfabric.sim.bench.bench import Bench
 
 BLOCK_BITS = 66
 BLOCK_MASK = (1 << BLOCK_BITS) - 1
+# Blocks that are on their way through the SerDes when it is told to slip, and still show the old offset.
 SLIP_BLOCKS = 3
-"""From a slip until the blocks show it."""
 
 
 def frame_block(beat: int, lane: int) -> int:
-    """What the transmitter of this bench sends on a lane in use in the given beat since the last set."""
+    """Return what the transmitter of this bench sends on a lane in use in the given beat since the last set."""
     return beat << 16 | lane << 8 | 0xA5
 
 
 class Transmitter(wiring.Component):
-    """Sets on all lanes, or numbered beats on those in use and zeros on the others; a register from ``beat`` to the line.
+    """Sends sets on all lanes, or numbered beats on those in use and zeros on the others, a register after ``beat``.
 
     Members
     -------
@@ -57,6 +68,7 @@ class Transmitter(wiring.Component):
             m.d.sync += number.eq(Mux(self.sets, 0, number + 1))
         for lane, block in enumerate(self.line.blocks):
             info = self.set | lane
+            # On half of the lanes the other half sends zeros, which keep its scrambler and the lock running.
             idle = self.lanes == (LOWER_LANES if lane >= count // 2 else UPPER_LANES)
             frame = Mux(idle, 0, Cat(Const(0xA5, 8), Const(lane, 8), number))
             plain = Mux(self.sets, Cat(info[:SET_BITS], ~info[:SET_BITS]), frame)[:64]
@@ -73,7 +85,7 @@ LEVELS = ("active", "config_mismatch", "peer_reset", "skew_overflow", "frames_ou
 
 @dataclass(frozen=True)
 class Resume:
-    """What an end knew of the other end when it resumed, and what the other end told then."""
+    """Holds what an end knew of the other end when it resumed, and what the other end told then."""
 
     cycle: int
     expected: int
@@ -83,7 +95,7 @@ class Resume:
 
 
 class End:
-    """One end: its parts, the parameters that it tells, and what it showed in a run.
+    """Holds one end: its parts, the parameters that it tells, and what it showed in a run.
 
     It tells the number of frame beats it has received as its sequence; credit limits are made from that. A flush makes it
     count from 100. ``states`` are (cycle, state) where the state changed, ``events`` the (cycle, name) of ``PULSES``, of
@@ -123,7 +135,7 @@ class End:
         self._shown: frozenset[str] = frozenset()
 
     def step(self, ctx, cycle: int, state=0, bits=0, valid=0, data=0, expected=0, limits=0) -> None:
-        """Take what cycle ``cycle - 1`` showed."""
+        """Take what cycle ``cycle - 1`` showed, and tell the other end the parameters anew where they change."""
         self._cycle = cycle
         if cycle == 0:
             ctx.set(self.training.enable, self._enable)
@@ -141,6 +153,7 @@ class End:
             self.frames.append([])
         if "frames_in" in shown and valid:
             self.frames[-1].append(data)
+        # The count of the beats received is the sequence that the next training tells, as a receiver's is.
         if "frames_in" in self._shown - shown:
             self._tell(ctx, (self.expected + len(self.frames[-1])) % 255)
         self._shown = shown
@@ -158,15 +171,15 @@ class End:
 
     @property
     def state(self) -> State:
-        """In the last cycle."""
+        """Return the state of the last cycle."""
         return self.states[-1][1] if self.states else State.RESET
 
     def cycles_of(self, event: str) -> list[int]:
-        """When it was seen."""
+        """Return the cycles in which an event was seen."""
         return [cycle for cycle, name in self.events if name == event]
 
     def report(self, ctx) -> "Report":
-        """What the end says of itself now."""
+        """Return what the end says of itself now."""
         t = self.training
         times = {name: ctx.get(getattr(t, f"{name}_cycles")) for name in ("lock", "align", "exchange", "recovery")}
         return Report(times, ctx.get(t.lanes_in), ctx.get(t.lanes_out))
@@ -174,7 +187,7 @@ class End:
 
 @dataclass(frozen=True)
 class Report:
-    """Registers of an end after a run."""
+    """Holds the registers of an end after a run."""
 
     cycles: dict[str, int]
     lanes_in: int
@@ -182,22 +195,22 @@ class Report:
 
 
 def light(rng: np.random.Generator, sent: int) -> int:
-    """What a lane brings while it is whole."""
+    """Return what a lane brings while it is whole."""
     return sent
 
 
 def noise(rng: np.random.Generator, sent: int) -> int:
-    """Random bits."""
+    """Return random bits in place of the block."""
     return int.from_bytes(rng.bytes(9), "little") & BLOCK_MASK
 
 
 def constant(bits: int) -> "Fault":
-    """The same bits in each block."""
+    """Make a fault that brings the same bits in each block."""
     return lambda rng, sent: bits
 
 
 def headers(rng: np.random.Generator, sent: int) -> int:
-    """Blocks of random bits with valid sync headers, as of a transmitter of another protocol."""
+    """Return random bits with valid sync headers, as of a transmitter of another protocol."""
     return noise(rng, sent) & ~3 | int(rng.integers(1, 3))
 
 
@@ -207,7 +220,7 @@ Fault = Callable[[np.random.Generator, int], int]
 
 @dataclass
 class Lane:
-    """How one lane of a fibre is: bit offset of the SerDes, lag in blocks behind the other lanes, fault."""
+    """Describes how one lane of a fibre is: bit offset of the SerDes, lag in blocks behind the other lanes, fault."""
 
     offset: int = 0
     skew_blocks: int = 0
@@ -215,7 +228,7 @@ class Lane:
 
 
 class Plant:
-    """From one end's transmitter to the other's receiver. ``lanes``, ``ber`` and ``silent`` may change while it runs."""
+    """Leads from one end's transmitter to the other's receiver. ``lanes``, ``ber`` and ``silent`` may change on the way."""
 
     def __init__(self, m: Module, spec: ChipletSpec, sender: End, receiver: End):
         self.spec = spec
@@ -230,8 +243,9 @@ class Plant:
         self.samples = (sent, tx.valid, self._slip)
 
     def start(self, lanes: Sequence[Lane], delay_cycles: int, ber: float, rng: np.random.Generator) -> None:
-        """Prepare a run."""
+        """Prepare the fibre for a run."""
         self.lanes, self.ber, self.rng, self.silent = list(lanes), ber, rng, False
+        # One entry fewer than the delay: the register that drives the line in step() is the last cycle of it.
         self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
         self._history = [deque(maxlen=64) for _ in self.lanes]
         self._driven = 0
@@ -242,6 +256,7 @@ class Plant:
         if cycle:
             self._in_flight.append((sent, valid))
             bits, arrives = self._in_flight.popleft()
+            # Slips of the cycles without a beat count for the next one: the SerDes acts between blocks.
             self._slips[-1] |= slip
             self._drive(ctx, self._received(bits) if arrives and not self.silent else 0)
 
@@ -254,17 +269,21 @@ class Plant:
         return zip(self.lanes, self._history, strict=True)
 
     def _turn(self) -> None:
+        # The entry put in SLIP_BLOCKS beats ago: so many blocks are in the SerDes when it slips.
         due = self._slips.popleft()
         self._slips.append(0)
+        # A slip that was asked for moves the window of the lane by a bit for good.
         for n, lane in enumerate(self.lanes):
             lane.offset = (lane.offset + (due >> n & 1)) % BLOCK_BITS
 
     def _received(self, bits: int) -> int:
-        """The line with its bit for valid, which is 0 until the last lane has brought a block."""
+        """Return the line with its bit for valid, which is 0 until the last lane has brought a block."""
         self._turn()
         line = 0
         for n, (lane, history) in enumerate(self._both()):
             history.append(lane.fault(self.rng, bits >> BLOCK_BITS * n & BLOCK_MASK))
+            # One block more than the skew: an offset cuts a block out of two neighbours, the newer of which must have
+            # come.
             late = 1 + lane.skew_blocks
             if late < len(history):
                 two = history[-1 - late] | history[-late] << BLOCK_BITS
@@ -277,7 +296,7 @@ class Plant:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a run showed: its cycles, and of each end what it says of itself; the ends keep what they saw."""
+    """Holds what a run showed: its cycles, and of each end what it says of itself; the ends keep what they saw."""
 
     cycles: int
     a: Report
@@ -285,7 +304,7 @@ class TrainingRun:
 
 
 class TrainingBench:
-    """Two ends of one spec, or of two specs with as many wavelengths, elaborated once."""
+    """Holds two ends of one spec, or of two specs with as many wavelengths, elaborated once."""
 
     def __init__(self, spec: ChipletSpec, spec_b: ChipletSpec | None = None):
         self.spec, m = spec, Module()
@@ -295,11 +314,11 @@ class TrainingBench:
 
     @property
     def both_active(self) -> bool:
-        """In the last cycle."""
+        """Tell whether both ends were active in the last cycle."""
         return self.a.state is State.ACTIVE and self.b.state is State.ACTIVE
 
     def up(self, cycles: int = 1) -> Iterator[None]:
-        """Until both ends have been active for so many cycles without a break."""
+        """Wait until both ends have been active for so many cycles without a break."""
         left = cycles
         while left:
             yield
@@ -338,7 +357,7 @@ Script = Callable[[object], Iterator[None]]
 
 
 def wait(cycles: int) -> Iterator[None]:
-    """So many cycles."""
+    """Wait for so many cycles, for a script."""
     for _ in range(cycles):
         yield
 
@@ -356,7 +375,7 @@ class _Keeper:
 
 
 class LockBench:
-    """The block lock of a lane, alone."""
+    """Holds the block lock of a lane, alone."""
 
     def __init__(self):
         m = Module()
@@ -364,7 +383,7 @@ class LockBench:
         self._bench = Bench(m)
 
     def run(self, syncs: Sequence[int | None]) -> list[tuple[int, int]]:
-        """(locked, slip) in the cycle after each sync header, or after a cycle without a block if it is None."""
+        """Return (locked, slip) in the cycle after each sync header, or after a cycle without a block if it is None."""
         feeder = _Feeder(self._lock, syncs)
         self._bench.run([feeder], lambda cycle: cycle > len(syncs), len(syncs) + 2)
         return feeder.shown

@@ -1,4 +1,4 @@
-"""A window of a training iteration as stimulus for the RTL: what a GPU gives its chiplet's client stream, and when."""
+"""A window of a training iteration becomes stimulus for the RTL: what a GPU gives its chiplet's client stream, and when."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from lightfabric.sim.bench.packet import NUMBER_BYTES, Packet
 
 @dataclass(frozen=True)
 class Message:
-    """What a GPU sends from ``time_ps`` of the iteration on: the bytes of a transfer, or of a step of a ring."""
+    """Describes what a GPU sends from ``time_ps`` of the iteration on: the bytes of a transfer, or of a step of a ring."""
 
     time_ps: int
     destination: int
@@ -20,7 +20,7 @@ class Message:
 
 
 def messages(graph: TaskGraph, schedule: Schedule, gpu: int, start_ps: int, end_ps: int) -> list[Message]:
-    """Messages that ``gpu`` begins to send from ``start_ps`` on and before ``end_ps``, in order of time.
+    """Return the messages that ``gpu`` begins to send from ``start_ps`` on and before ``end_ps``, in order of time.
 
     An ALL_REDUCE gives its 2 (n - 1) steps to the next member, 1/n of ``work`` in each, as a ring does: evenly between its
     start and its finish. Messages of no bytes and to the GPU itself are left out. ``schedule`` is of the same graph.
@@ -34,6 +34,7 @@ def messages(graph: TaskGraph, schedule: Schedule, gpu: int, start_ps: int, end_
         place = np.flatnonzero(ring == gpu)
         if len(place):
             for task in np.flatnonzero((graph.kind == Kind.ALL_REDUCE) & (graph.peer == index)).tolist():
+                # A ring sends its messages evenly: the schedule has no times of single steps.
                 found += _steps(graph, schedule, task, ring.tolist(), int(place[0]))
     kept = [m for m in found if start_ps <= m.time_ps < end_ps and m.bytes and m.destination != gpu]
     return sorted(kept, key=lambda message: message.time_ps)
@@ -52,7 +53,7 @@ def _steps(graph: TaskGraph, schedule: Schedule, task: int, ring: Sequence[int],
 
 @dataclass(frozen=True)
 class Stimulus:
-    """Packets for one client, in order, and the cycle before which the client does not offer each."""
+    """Holds the packets for one client, in order, and the cycle before which the client does not offer each."""
 
     packets: list[Packet]
     earliest_cycles: list[int]
@@ -61,7 +62,7 @@ class Stimulus:
 def stimulus(
     spec: ChipletSpec, sends: Sequence[Message], gpu: int, address: Mapping[int, int], *, start_ps: int, packet_bytes: int
 ) -> Stimulus:
-    """The messages cut into equal packets of at most ``packet_bytes``; ``address`` is the client's of each GPU.
+    """Cut the messages into equal packets of at most ``packet_bytes``; ``address`` is the client's of each GPU.
 
     Cycle 0 is ``start_ps``. The packets of a message are all due when it begins: the stream's back-pressure paces them.
     Packets are numbered; a message of fewer than ``NUMBER_BYTES`` grows to that many.

@@ -1,1 +1,1 @@
-"""Benches on cocotb, for Icarus and Verilator."""
+"""Benches run on cocotb here, for Icarus and Verilator."""

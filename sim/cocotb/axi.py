@@ -1,4 +1,4 @@
-"""What the cocotb benches share: foreign AXI4-Stream clients, packets between them, bit errors on the lines."""
+"""The cocotb benches share foreign AXI4-Stream clients, packets between them, bit errors on the lines."""
 
 import json
 import os
@@ -21,9 +21,15 @@ from lightfabric.sim.bench.capture import Captured, pcapng
 from lightfabric.sim.bench.link import BitErrors
 from lightfabric.sim.bench.packet import STALL_TIMEOUTS, Packet, Tally, random_packets, stall_cycles
 
+# The words of this module:
+# * *dut*: the top module, with streams named by a *prefix*; of two joined ends it begins with a or b
+# * *flips*: an input for each line, whose ones invert bits on arrival
+# * *frame*: a packet as cocotbext.axi knows it, with its fields in tdest, tid and tuser
+# * *quiet*: no packet has arrived; after so many replay timeouts the run is given up
+#
 CLOCK_NS = 2
+# Clients of a block that gives them a clock of their own run slower than the block.
 CLIENT_CLOCK_NS = 3
-"""Of the clients of a block that gives them a clock of their own."""
 LOOK_CYCLES = 64
 
 ENVIRONMENT = "LIGHTFABRIC_RUN"
@@ -31,7 +37,7 @@ ENVIRONMENT = "LIGHTFABRIC_RUN"
 
 @dataclass(frozen=True)
 class Run:
-    """What a bench is to do, handed to the simulator's process in an environment variable.
+    """Describes what a bench is to do, handed to the simulator's process in an environment variable.
 
     ``result`` and ``capture`` are files to write; no capture if that is empty.
     """
@@ -47,19 +53,19 @@ class Run:
     capture: str = ""
 
     def environment(self) -> dict[str, str]:
-        """The variable that :meth:`of_environment` reads."""
+        """Return the variable that :meth:`of_environment` reads."""
         return {ENVIRONMENT: json.dumps(asdict(self))}
 
     @staticmethod
     def of_environment() -> "Run":
-        """The run that this process was started for."""
+        """Return the run that this process was started for."""
         fields = json.loads(os.environ[ENVIRONMENT])
         return Run(**{**fields, "spec": ChipletSpec(**fields["spec"])})
 
 
 @dataclass(frozen=True)
 class Client:
-    """A client of the design: its address and the prefixes of the streams that it sends on and receives from."""
+    """Names a client of the design: its address and the prefixes of the streams that it sends on and receives from."""
 
     address: int
     sends: str
@@ -75,12 +81,14 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
     ``run.bound_s``, because a simulator that hangs does not come back to Python.
     """
     run = Run.of_environment()
+    # The alarm's default action kills the process from outside of Python, which a hanging simulator never enters.
     signal.alarm(run.bound_s)
     rng = np.random.default_rng(run.seed)
     addresses = [client.address for client in clients if client.sends]
     packets = random_packets(run.spec, run.packets, rng, addresses, destinations or addresses)
     sources = {c.address: _port(AxiStreamSource, dut, c.sends) for c in clients if c.sends}
     sinks = {c.address: _port(AxiStreamSink, dut, c.receives) for c in clients if c.receives}
+    # Each port has odds and a generator of its own, so that all pairs of a fast and a slow side occur.
     for number, port in enumerate([*sources.values(), *sinks.values()]):
         port.log.setLevel("WARNING")
         if run.pauses:
@@ -164,12 +172,12 @@ def _frame(packet: Packet) -> AxiStreamFrame:
 
 
 def _packet(frame: AxiStreamFrame, address: int) -> Packet:
-    """What a sink saw; fields that change within a packet, or a packet at the wrong client, are as no packet sent."""
+    """Make a packet of what a sink saw; with fields that change on the way, or at the wrong client, it is as none sent."""
     return Packet(bytes(frame.tdata), frame.tid, frame.tdest, frame.tuser)
 
 
 def _captured(addresses: Sequence[int], frames: Iterable[tuple[int, AxiStreamFrame]]) -> bytes:
-    """The packets that arrived, each at the time of its last word, at an interface per client."""
+    """Capture the packets that arrived, each at the time of its last word, at an interface per client."""
     packets = (
         Captured(
             round(cocotb.utils.get_time_from_sim_steps(frame.sim_time_end, "ps")), addresses.index(at), bytes(frame.tdata)
@@ -180,6 +188,6 @@ def _captured(addresses: Sequence[int], frames: Iterable[tuple[int, AxiStreamFra
 
 
 def _total(dut, name: str) -> int:
-    """Sum of a counter over both ends and all lines; the handles also hold inner signals of similar names."""
+    """Sum a counter over both ends and all lines; the handles also hold inner signals of similar names."""
     counter = re.compile(rf"[ab]_(rx\d*_)?{name}\d*")
     return sum(int(handle.value) for handle in dut if counter.fullmatch(handle._name))

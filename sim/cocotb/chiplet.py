@@ -1,4 +1,4 @@
-"""cocotb bench: two chiplets, line p of one to line p of the other, a client at every stream."""
+"""The cocotb bench has two chiplets, line p of one to line p of the other, a client at every stream."""
 
 import cocotb
 

@@ -1,4 +1,4 @@
-"""cocotb bench: two ends of a link, a client at each end of each stream, a master at the registers of each end."""
+"""The cocotb bench has two ends of a link, a client at each end of each stream, a master at the registers of each end."""
 
 import cocotb
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster
@@ -7,8 +7,8 @@ from lightfabric.rtl.register_map import REGISTERS, WORD_BYTES
 from lightfabric.sim.cocotb.axi import Client, Run, exchange
 
 STATE_ACTIVE = 6
+# On a worse line a link need not be up at the end.
 MAX_BER_IN_SERVICE = 1e-2
-"""On a worse line a link need not be up at the end."""
 
 
 @cocotb.test()

@@ -1,4 +1,4 @@
-"""cocotb bench: the registers with a foreign AXI4-Lite master that pauses on every channel."""
+"""The cocotb bench tries the registers with a foreign AXI4-Lite master that pauses on every channel."""
 
 import json
 import random
@@ -13,13 +13,13 @@ from lightfabric.rtl.register import input_layout
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES
 from lightfabric.sim.cocotb.axi import Run, pauses, reset
 
+# The foreign master makes accesses of parts of words, and of several words, from one of so many bytes.
 MAX_BYTES = 9
-"""Of an access: the master makes accesses of parts of words and of several words from it."""
 
 
 @cocotb.test()
 async def a_master_writes_and_reads_while_inputs_come_and_go(dut):
-    """Random accesses one after the other; writes what became of each, in their order, as JSON."""
+    """Make random accesses one after the other, and write what became of each, in their order, as JSON."""
     run = Run.of_environment()
     signal.alarm(run.bound_s)
     rng = random.Random(run.seed)
@@ -33,7 +33,7 @@ async def a_master_writes_and_reads_while_inputs_come_and_go(dut):
 
 
 async def _step(dut, master: AxiLiteMaster, rng: random.Random) -> dict:
-    """One access, or inputs for one cycle, and what came of it."""
+    """Make one access, or show inputs for one cycle, and what came of it."""
     kind, address, size = rng.choice(("read", "write", "inputs")), _address(rng), rng.randint(1, MAX_BYTES)
     if kind == "read":
         answer = await master.read(address, size)
@@ -46,7 +46,7 @@ async def _step(dut, master: AxiLiteMaster, rng: random.Random) -> dict:
 
 
 def _address(rng: random.Random) -> int:
-    """Mostly in the table, now and then past its end."""
+    """Choose an address, mostly in the table, now and then past its end."""
     end = WORD_BYTES * len(REGISTERS)
     return rng.randrange(end) if rng.random() < 0.9 else rng.randrange(end, (1 << BUS_ADDRESS_BITS) - MAX_BYTES)
 

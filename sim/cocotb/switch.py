@@ -1,4 +1,4 @@
-"""cocotb bench: the switch with a client at every port."""
+"""The cocotb bench tries the switch with a client at every port."""
 
 import cocotb
 
@@ -7,6 +7,6 @@ from lightfabric.sim.cocotb.axi import Client, Run, exchange
 
 @cocotb.test()
 async def every_port_sends_to_every_other(dut):
-    """Random pairs of ports."""
+    """Exchange packets between random pairs of ports."""
     ports = range(Run.of_environment().spec.switch_ports)
     await exchange(dut, [Client(port, f"s{port}_axis", f"m{port}_axis") for port in ports])

@@ -1,1 +1,1 @@
-"""Benches in C++ around verilated hardware, for long runs."""
+"""Benches in C++ are wrapped around verilated hardware, for long runs."""

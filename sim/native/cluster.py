@@ -1,4 +1,4 @@
-"""The native bench of a system: chiplets joined by fibres, each with a GPU, that run a task graph in RTL.
+"""The native bench of a system has chiplets joined by fibres, each with a GPU, that run a task graph in RTL.
 
 All chiplets are instances of one verilated ``Node``; the GPUs and fibres are C++. Cables, routes and operations are told to
 the program as a text of numbers.
@@ -29,7 +29,7 @@ _OPERATION = ("gpu", "does", "cycles", "flits", "chunk_flits", "lanes", "address
 
 
 class Node(wiring.Component):
-    """A chiplet whose routes are inputs, so that one program serves all places of all systems of its spec.
+    """Wraps a chiplet whose routes are inputs, so that one program serves all places of all systems of its spec.
 
     Members
     -------
@@ -59,12 +59,12 @@ class Node(wiring.Component):
 
 
 def sources() -> dict[str, str]:
-    """The C++ that is the same for all specs, by file name; the first is the program."""
+    """Return the C++ that is the same for all specs, by file name; the first is the program."""
     return texts(_SOURCES)
 
 
 def shape(node: Node) -> str:
-    """The header that fits the C++ to a node."""
+    """Return the header that fits the C++ to a node."""
     spec = node.spec
     numbers = {
         "PORTS": spec.ports,
@@ -89,12 +89,13 @@ _BY_PORT = [*product(("i", "o"), ("payload", "valid", "ready")), ("tx", "valid")
 
 
 def _places(name: str, layout: data.StructLayout) -> dict[str, int]:
-    """The first bit of each field."""
+    """Return the first bit of each field."""
     return {f"{name}_{field}": place.offset for field, place in ((key.upper(), place) for key, place in layout)}
 
 
 def _accessor(name: str, members: list[str]) -> str:
-    """A function of the number of a member, whose name Verilator writes in its way."""
+    """Write a function of the number of a member, whose name Verilator writes in its way."""
+    # Verilator writes the second of two underscores as a hexadecimal number.
     names = [member.replace("__", "___05F") for member in members]
     cases = " ".join(f"case {number}: return top.{member};" for number, member in enumerate(names[1:], 1))
     body = f"switch (number) {{ default: return top.{names[0]}; {cases} }}"
@@ -102,7 +103,7 @@ def _accessor(name: str, members: list[str]) -> str:
 
 
 def text(program: Program, spec: ChipletSpec, cabling: Cabling, bound_cycles: int) -> str:
-    """What the program reads: the bound, then for each GPU its cables and routes, then the operations.
+    """Write what the program reads: the bound, then for each GPU its cables and routes, then the operations.
 
     ValueError unless each circuit is a whole port with one back.
     """

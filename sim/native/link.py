@@ -1,4 +1,4 @@
-"""The native bench of the link: its C++, the header that fits it to one spec, and what a run is told.
+"""The native bench of the link consists of its C++, the header that fits it to one spec, and what a run is told.
 
 Two ends of the verilated link, a fibre with faults in each direction and a client at each end, all in one program that
 prints one JSON object. The clients send random packets of up to 64 KiB and check what arrives.
@@ -19,7 +19,7 @@ _SOURCES = ("native.cpp", "native_client.h", "native_fibre.h", "native_port.h")
 
 @dataclass(frozen=True)
 class Run:
-    """What one run does; rates are probabilities.
+    """Describes what one run does; rates are probabilities.
 
     ``packets`` go from end a to end b, ``packets_back`` the other way. On the line from a, bits are inverted at the rate
     ``ber``, on the line from b at ``ber_back``; on both, ``bursts`` begin per beat and replace all bits of one to two
@@ -49,12 +49,13 @@ class Run:
     bound_cycles: int = 1 << 40
 
     def arguments(self) -> list[str]:
-        """The command line of the program."""
+        """Return the command line of the program."""
+        # Adding 0 turns True into 1, which is what the C++ reads.
         return [text for name, value in asdict(self).items() for text in (name, f"{value + 0}")]
 
 
 def sources() -> dict[str, str]:
-    """The C++ that is the same for all specs, by file name; the first is the program."""
+    """Return the C++ that is the same for all specs, by file name; the first is the program."""
     return texts(_SOURCES)
 
 
@@ -71,7 +72,7 @@ def header(numbers: dict[str, int], *lines: str) -> str:
 
 
 def shape(spec: ChipletSpec, link, verilog: str) -> str:
-    """The header for ``link``, a component with the members of ``rtl.top.AxiLink``, and its ``verilog``.
+    """Return the header for ``link``, a component with the members of ``rtl.top.AxiLink``, and its ``verilog``.
 
     All clocks are driven as one, and so are all resets.
     """
@@ -89,7 +90,7 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
 
 
 def _inputs(verilog: str, kind: str) -> list[str]:
-    """Ports of the top module that are, or end in an underscore and, ``kind``."""
+    """Return the ports of the top module that are, or end in an underscore and, ``kind``."""
     ports = re.search(rf"^module {TOP}\s*\((.*?)\);", verilog, re.MULTILINE | re.DOTALL)
     assert ports is not None, "the Verilog has no such module"
     return re.findall(rf"\b((?:\w+_)?{kind})\b", ports[1])
