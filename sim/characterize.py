@@ -9,7 +9,7 @@
 # * *exact*: a delay is known when the effect made its slot in one phase and missed it in the next
 # * *probe*: one run with many causes; they are *apart* far enough for credits, answers and replays to come to rest
 # * *stretch*: the fibre grows by a cycle, which moves arrivals through the phases while decisions stay
-#
+
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable

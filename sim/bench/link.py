@@ -7,7 +7,7 @@
 # * *lost*: a slot in which a bit of the payload is flipped, so that its CRC is wrong
 # * *stretch*: a cycle in which a fibre grows by one cycle, so that nothing arrives
 # * *cut*: the first training set after frames on a line
-#
+
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field

@@ -10,7 +10,7 @@
 # * *fault*: what a lane brings in place of what was sent; *silent*: nothing arrives on any lane
 # * *pulse*, *level*: outputs that are noted in each cycle with a 1, or only where they rise
 # * *script*: what a test does to plants and ends while they run, resumed once in each cycle
-#
+
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace

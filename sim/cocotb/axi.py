@@ -26,7 +26,7 @@ from lightfabric.sim.bench.packet import STALL_TIMEOUTS, Packet, Tally, random_p
 # * *flips*: an input for each line, whose ones invert bits on arrival
 # * *frame*: a packet as cocotbext.axi knows it, with its fields in tdest, tid and tuser
 # * *quiet*: no packet has arrived; after so many replay timeouts the run is given up
-#
+
 CLOCK_NS = 2
 # Clients of a block that gives them a clock of their own run slower than the block.
 CLIENT_CLOCK_NS = 3
