@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from vcd.reader import TokenKind, tokenize
 
 from lightfabric.model.cycle.terminal import Sink, Source, flits
+from lightfabric.model.kernel import channel
 from lightfabric.model.kernel.block import Block, Input, Memory, Module, Output, connect
 from lightfabric.model.kernel.channel import (
     NEVER,
@@ -33,7 +34,7 @@ from lightfabric.model.kernel.channel import (
 )
 from lightfabric.model.kernel.compiled import PAGE, Records, compiled, from_, look_up
 from lightfabric.model.kernel.elaboration import lay_out_pages
-from lightfabric.model.kernel.system import DeadlockError, System, channel
+from lightfabric.model.kernel.system import DeadlockError, System
 from lightfabric.model.kernel.waveform import Trace
 
 ROOT = Path(__file__).parents[3]
