@@ -61,6 +61,7 @@ class Crc:
 
     def finish(self, register: int, message_bytes: int) -> int:
         """Turn the register after a message into the CRC of the message."""
+        # Zeros change the register too, so those that fill up the block cannot be left out.
         for _ in range(max(0, self.block_bytes - message_bytes)):
             register = register >> 8 ^ _table(self)[register & 0xFF]
         return (register if self.reflect_out else reverse(register, self.bits)) ^ self.xorout
@@ -113,6 +114,7 @@ def crc_field(spec: ChipletSpec, body: bytes, sequence: int = 0) -> int:
     first byte. So a receiver that expects another sequence finds the CRC wrong [implicit sequence numbers, as in RXL for
     CXL].
     """
+    # Folded into the first byte, a sequence costs no bits of the flit, and any wrong one changes the CRC: it is linear.
     crc, folded = CRCS[spec.crc], bytes([body[0] ^ sequence]) + body[1:]
     parts = [crc.compute(folded[first:end]) for first, end in crc_spans(spec)]
     return sum(part << crc.bits * n for n, part in enumerate(parts))
@@ -140,6 +142,7 @@ def scramble(state: int, block: int) -> tuple[int, int]:
 
 def descramble(state: int, block: int) -> tuple[int, int]:
     """Undo :func:`scramble` once 58 bits have been seen; returns the next state and the plain 64-bit block."""
+    # Self-synchronous: only bits of the line enter, so a receiver needs no common start, and errors die out after 58 bits.
     line = state | block << SCRAMBLER_BITS
     return line >> 64, (block ^ line >> _NEAR ^ line) & _BLOCK_MASK
 
@@ -244,6 +247,7 @@ class Flit:
             values[name] = header & (1 << bits) - 1
             header >>= bits
         length_bytes, implicit = values.pop("length_bytes"), values.pop("implicit")
+        # A field between both values has wrong bits, whatever the CRC says about the rest.
         if implicit not in (0, IMPLICIT) or field != crc_field(spec, body, own_sequence if implicit else 0):
             return None
         return Flit(payload=body[spec.HEADER_BYTES :][:length_bytes], **values)

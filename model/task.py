@@ -77,6 +77,7 @@ class TaskGraph:
         np.add.at(total, self.peer[reduces], self.work[reduces])
         for index in np.flatnonzero(total):
             ring = self.group(int(index))
+            # A ring all-reduce sends 2 (n - 1) chunks of an n-th over each edge of the ring.
             each = round(2 * (len(ring) - 1) * int(total[index]) / len(ring))
             for source, destination in zip(ring.tolist(), np.roll(ring, -1).tolist(), strict=True):
                 pairs[source, destination] = pairs.get((source, destination), 0) + each

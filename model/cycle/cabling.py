@@ -196,6 +196,7 @@ def circuits_cabled(
     for pair, output, input_ in zip(lines, outputs, inputs, strict=True):
         gpu[pair[0], output], port[pair[0], output] = pair[1], input_
         fibre_m[pair[0], output], share[pair[0], output] = length_m[pair], lit[pair]
+    # GPUs have different numbers of circuits, yet equal chiplets: the ports that are left over are dark.
     _join_idle(gpu, port)
     relayed = [path for path in circuits.stops.values() if len(path) > 2]
     return Cabling(gpu, port, fibre_m, share, dict(zip(relayed, layers(relayed, virtual_channels), strict=True)))
@@ -213,6 +214,7 @@ def _numbered(ends: list[int]) -> list[int]:
 
 def _join_idle(gpu: NDArray[np.int32], port: NDArray[np.int32]) -> None:
     """Join idle outputs to idle inputs, so that every port of every switch is bound."""
+    # Every circuit takes an output and an input, so as many of both are left over.
     ports, idle = gpu.shape[1], gpu < 0
     free = np.setdiff1d(np.arange(gpu.size), gpu[~idle] * ports + port[~idle])
     gpu[idle], port[idle] = free // max(ports, 1), free % max(ports, 1)
@@ -226,6 +228,7 @@ def layers(paths: Sequence[tuple[int, ...]], virtual_channels: int) -> list[int]
     """
     waits = [defaultdict[Pair, set[Pair]](set) for _ in range(virtual_channels)]
     chosen = list[int]()
+    # First fit: the order of the paths decides how many layers it takes, and is kept so that results repeat.
     for path in paths:
         hops = list(pairwise(path))
         free = [layer for layer, after in enumerate(waits) if not _closes_circle(after, hops)]

@@ -158,7 +158,7 @@ class Link(
                 "acked": -1,
                 "received": -1,
                 "explicit_turn": 1,
-                "answered": -2,
+                "answered": -2,  # no NAK says so: the first one of all starts a replay
                 "left": NO_FLIT,
                 "put_cycle": -1,
                 "acks_read": 1,
@@ -171,6 +171,7 @@ class Link(
                 "usable": np.zeros(channels * spec.buffer_flits, np.int64),
                 "room": np.zeros(spec.replay_flits, np.int64),
                 "flight": np.array([(-1, 0)] * ahead_slots, _FLIGHT),
+                # One more than the replay buffer: the staged flit waits there, too.
                 "kept": np.zeros(spec.replay_flits + 1, FLIT),
                 "retrains": retrains,
             },

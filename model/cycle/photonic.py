@@ -161,6 +161,7 @@ def _require_disjoint(nodes: int, wavelengths: int, circuits: Sequence[Circuit])
             raise ValueError(f"WavelengthRing.circuits must join two nodes from 0 to {nodes - 1}, not {circuit}")
         if not 0 <= circuit.wavelength < wavelengths:
             raise ValueError(f"WavelengthRing.circuits must have wavelengths from 0 to {wavelengths - 1}, not {circuit}")
+        # A hop is the fibre behind a node: behind its destination the wavelength is free for another circuit.
         for node in circuit.hops(nodes):
             other = lit.setdefault((circuit.wavelength, node), circuit)
             if other is not circuit:

@@ -49,6 +49,7 @@ class Program:
         if kind == Kind.COMPUTE:
             only = self._add(gpu, Does.COMPUTE, cycles=ceil(work / self._spec.cycle_ps))
             return only, only
+        # A barrier has no device; GPU 0 keeps it, which costs that nothing.
         if kind == Kind.BARRIER:
             only = self._add(0, Does.JOIN)
             return only, only
@@ -90,6 +91,7 @@ class Program:
     def _lay_out(self) -> None:
         """Number the operations GPU by GPU, in the order in which they were made."""
         gpu = np.array([made["gpu"] for made in self._made], np.int64)
+        # Stable, since the lower number goes first among operations that are ready together.
         order = np.argsort(gpu, kind="stable")
         place = np.empty_like(order)
         place[order] = np.arange(len(order))

@@ -32,6 +32,7 @@ def sustained_cycles_per_flit(spec: ChipletSpec, timing: LinkTiming, delay_cycle
     see in a simulation counts for what it is, and a higher one never helps.
     """
     clean = replace(spec, bit_error_rate=0.0)
+    # Links that differ in their errors alone share one simulation of the clean line, which the cache keeps.
     if spec != clean:
         return sustained_cycles_per_flit(clean, timing, delay_cycles) + Fraction(
             _cycles_lost_per_flit(spec, timing, delay_cycles)

@@ -63,6 +63,7 @@ def _open_cycle(now: int, pauses: Records, first: int, length: int) -> int:
     """Find the first cycle from ``now`` on that a repeated pause pattern leaves open, or NEVER."""
     if length == 0:
         return now
+    # A pattern that pauses always never opens: one turn of it tells.
     for cycle in range(now, now + length):
         if not pauses[first + cycle % length]:
             return cycle
@@ -82,6 +83,7 @@ def _step_sink(now: int, awake: Records, state: Records, memory: Records, ports:
             wake_at(now, channels, me.block, open_cycle)
             continue
         slot = pop(now, channels, input_[index])
+        # Compiled code must not allocate: what exceeds the capacity is counted, and refused when it is asked for.
         if me.taken < me.cycles_count:
             cycles[me.cycles_start + me.taken] = now
             received[me.received_start + me.taken] = channels.flit[slot]

@@ -34,6 +34,7 @@ class ElectricalCluster(Fabric):
             Links(gpu, core, nic_rate, hop_ps + round(spec.nic_latency_us * 1e6)),
             Links(core, gpu, nic_rate, hop_ps),
         ]
+        # Links are numbered up, down, out, in, a GPU after the other: a pair takes an up and a down, or an out and an in.
         inside = source // spec.island_gpus == destination // spec.island_gpus
         up = source + np.where(inside, 0, 2 * gpus)
         down = destination + np.where(inside, gpus, 3 * gpus)

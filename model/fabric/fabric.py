@@ -58,6 +58,7 @@ class Fabric(ABC):
         """Give what bit errors leave of the payload rate of a port over ``reach_m`` of fibre."""
         if not self.chiplet.bit_error_rate:
             return 1.0
+        # Rates at the far end of the reach: there a replay costs the most.
         with_errors, without = (
             port_bytes_per_s(each, self.measured, self.chiplet.reach_m * FIBRE_PS_PER_M)
             for each in (self.chiplet, replace(self.chiplet, bit_error_rate=0.0))

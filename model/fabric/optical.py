@@ -89,6 +89,7 @@ def _stops(circuits: Circuits, pair: Pair) -> tuple[int, ...]:
 def _routes(stops: list[tuple[int, ...]], circuit_link: dict[Pair, int], relay_link: dict[int, int]) -> NDArray[np.int64]:
     """Make rows of links along stops: a circuit, then the switch of the relay and the next circuit, to the last stop."""
     routes = np.full((len(stops), max((2 * len(path) - 3 for path in stops), default=0)), -1, np.int64)
+    # Paths have different lengths: -1 after the last link of a row says that there is none.
     for row, path in enumerate(stops):
         end = 2 * len(path) - 3
         try:

@@ -162,6 +162,7 @@ class Block:
             raise ValueError(f"{kind}.period_cycles must be from 1 to 1048576, not {period_cycles}")
         if not 0 <= phase_cycles < period_cycles:
             raise ValueError(f"{kind}.phase_cycles must be from 0 to {period_cycles - 1}, not {phase_cycles}")
+        # A record of its own until elaboration moves it into the array of its kind: a test may look at a lone block.
         self.state: Any = np.zeros(1, self.state_dtype)[0]
         for name, value in (state or {}).items():
             self.state[name] = value

@@ -121,6 +121,7 @@ def _lay_out_memory(name: str, blocks: Sequence[Block]) -> NDArray[Any]:
 def lay_out_pages(name: str, blocks: Sequence[Block]) -> tuple[NDArray[np.int32], NDArray[Any]]:
     """Tell where the pages of all instances begin, and keep equal ones once. The instances keep their arrays."""
     starts, begins = dict[bytes, int](), list[int]()
+    # Routers of a torus have tables that differ at few nodes: most pages are there already.
     for block in blocks:
         content = block.memory[name]
         block.state[f"{name}_start"], block.state[f"{name}_count"] = len(begins), len(content)

@@ -110,6 +110,7 @@ class Network:
                 self.system.require_no_deadlock()
         batches = np.array([client.batches for client in self.clients])
         packets, latency, hops = (batches[name].sum(axis=0).astype(float) for name in ("packets", "latency", "hops"))
+        # A batch without packets has no mean, at loads so low that few packets are created.
         drained, some = self._drained(), packets[packets > 0]
         # Latencies of packets that follow each other are correlated, the means of long batches hardly [batch means].
         means = latency[packets > 0] / some

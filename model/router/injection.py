@@ -118,6 +118,7 @@ def _take(now: int, me: Records, index: int, i: Records, memory: Records, channe
     while left != 0:
         channel = lowest(left)
         left &= left - 1
+        # Accepted flits are counted by their arrival, latencies by their creation: saturation must show in both.
         flit = channels.flit[pop(now, channels, i[index, channel])]
         me.accepted += me.first_cycle <= now < me.end_cycle
         if flit.last and me.first_cycle <= flit.injected_cycle < me.end_cycle:

@@ -33,6 +33,7 @@ def look_ahead(
             left &= left - 1
             glimpse = glimpses[seen & GLIMPSES - 1]
             glimpse.queue, glimpse.taken = me.queues_start + 64 * word + number, i[index, 64 * word + number]
+            # What is noted now is used later, when the router's own state may have left the cache again.
             glimpse.route_start, glimpse.is_active = me.route_start, here.active >> number & 1
             touch(queues, glimpse.queue)
             touch(channels.fifo, glimpse.taken)

@@ -110,6 +110,7 @@ def _grid(k: int, n: int, *, wraps: bool) -> Topology:
                 other = router + step if digit + 1 < k else router - (k - 1) * step
                 up[router, d], down[other, d] = made.join(router, other, group=d, split=int(wraps))
     home = [made.attach(router) for router in range(nodes)]
+    # A table for each router: 16384 nodes are half a gigabyte in 16 bits, of which the kernel keeps equal pages once.
     made.route = np.empty((nodes, nodes), np.int16)
     digits = [_numbers(nodes) // k**d % k for d in range(n)]
     for router in range(nodes):

@@ -89,6 +89,7 @@ class ChipletSpec:
 
     def _require_replay_depth(self) -> None:
         most, least = self.MAX_OUTSTANDING_FLITS, self.round_trip_flits
+        # The reach at which a round trip takes all flits that sequences can number: the user is told that, not the flits.
         spare_cycles = float((most - self.LOOP_SLOTS) * self.slot_cycles) - self.LOOP_CYCLES
         reach_m = spare_cycles / 2 * self.cycle_ps / FIBRE_PS_PER_M
         require(self, "reach_m", least <= most, f"at most {reach_m:.4g}, so that a round trip holds at most {most} flits")
@@ -159,6 +160,7 @@ class ChipletSpec:
 
 def spec_hash(spec: ChipletSpec) -> str:
     """Hash the fields that the RTL is built from: equal for equal hardware, 16 hexadecimal digits."""
+    # The hash names stored timing, so it must not depend on a field that is worked out, nor on the order of fields.
     assert all(f.init for f in fields(spec))
     built = {name: value for name, value in asdict(spec).items() if name not in spec.NOT_BUILT}
     return hashlib.sha256(json.dumps(built, sort_keys=True).encode()).hexdigest()[:16]

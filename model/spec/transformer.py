@@ -52,6 +52,7 @@ class ModelSpec:
         require_between(self, 1, 1 << 20, "layers", "hidden", "heads", "sequence", "vocabulary")
         widths = ("ffn", "kv_heads", "head_width", "expert_ffn", "query_rank", "kv_rank", "rope_width", "value_width")
         require_between(self, 1, 1 << 22, *(name for name in widths if getattr(self, name) is not None))
+        # Only without a width of its own is a head a part of the hidden width; Gemma and Qwen have wider ones.
         if self.head_width is None:
             require(self, "heads", self.hidden % self.heads == 0, f"a divisor of hidden ({self.hidden})")
         require(self, "kv_heads", self.heads % self.kv_head_count == 0, f"a divisor of heads ({self.heads})")
@@ -127,6 +128,7 @@ class ModelSpec:
     @property
     def norm_size(self) -> int:
         """Count the parameters of a norm: scale and shift, or scale alone."""
+        # Layer norm has a scale and a shift, RMS norm a scale alone [Zhang, Sennrich, NeurIPS 2019].
         return 2 * self.hidden if self.biases == "all" else self.hidden
 
     def is_routed(self, layer: int) -> bool:
