@@ -113,7 +113,7 @@ def delivered_by(run: LinkRun) -> Delivered:
 
 
 def link_of_model(spec: ChipletSpec, timing: Timing, sent: Sent, line: Line, run: LinkRun) -> Delivered:
-    """Trained when ``run`` was."""
+    """What the model's link delivers when it is trained in the cycle in which that of ``run`` was."""
     top, sinks = Module(), []
     link = model_link.Link(
         spec,

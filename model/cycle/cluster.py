@@ -188,8 +188,7 @@ class Cluster:
     def messages(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Count the messages of each operation that has sent some, and say how many cycles one takes as a mean.
 
-        A message is a transfer, or a chunk of a ring.
-        They begin when they may be sent, and end when the last flit has arrived.
+        A message is a transfer, or a chunk of a ring. It begins when it may be sent and ends when its last flit has arrived.
         """
         operations: Records = np.concatenate([gpu.operations for gpu in self.gpus])
         sent = operations[operations["flits"] > 0]

@@ -89,10 +89,10 @@ def _accept(me: Records, number: int, granted: int, index: int, o: Records, memo
 @compiled
 def give_switch(now: int, me: Records, count: int, memory: Records, channels: Channels) -> int:
     """Let the listed queues pass, or those that are chosen where they share a port; returns how many."""
-    queues, _, _, _, wanting, _ = memory
+    queues, _, _, _, requesting, _ = memory
     inputs, outputs, shared = 0, 0, 0
     for n in range(count):
-        queue = queues[wanting[n]]
+        queue = queues[requesting[n]]
         shared |= inputs & one_bit(queue.port) | outputs & one_bit(queue.output)
         inputs |= one_bit(queue.port)
         outputs |= one_bit(queue.output)
@@ -102,16 +102,16 @@ def give_switch(now: int, me: Records, count: int, memory: Records, channels: Ch
             return _pass_wave(now, me, outputs, memory, channels)
         return _pass_chosen(now, me, outputs, memory, channels)
     for n in range(count):
-        _pass(now, me, wanting[n], memory, channels)
+        _pass(now, me, requesting[n], memory, channels)
     return count
 
 
 @compiled
 def _request_switch(me: Records, count: int, memory: Records) -> None:
     """Note for each input port and output the queue that wants to pass, by the turns of the port's queues."""
-    queues, ports, _, requests, wanting, _ = memory
+    queues, ports, _, requests, requesting, _ = memory
     for n in range(count):
-        queue = queues[wanting[n]]
+        queue = queues[requesting[n]]
         output = ports[queue.output]
         request = queue.port * me.ports + queue.output
         if output.wanted >> queue.port & 1 == 0:

@@ -13,7 +13,7 @@ The words:
 * *granted*: chosen by the other side, which may choose several; of these one is accepted
 * *turn*: the number that is asked first, the one after that which was chosen last
 * *crosses*: the packet uses the upper half of the virtual channels, because it has crossed a *dateline* or a group
-* *wanting*: the list of queues that could pass the switch in this cycle; *glimpse*: see the module ``prefetch``
+* *requesting*: the list of queues that could pass the switch in this cycle; *glimpse*: see the module ``prefetch``
 """
 
 from typing import Literal
@@ -80,7 +80,7 @@ def _receive(now: int, me: Records, memory: Records, channels: Channels) -> None
 @compiled
 def _want_switch(now: int, me: Records, memory: Records, channels: Channels) -> int:
     """List the queues that have a flit, a virtual channel and a credit, and count them."""
-    queues, _, _, _, wanting, sets = memory
+    queues, _, _, _, requesting, sets = memory
     count = 0
     for word in range(me.words):
         left = sets[word].active & sets[word].filled
@@ -88,7 +88,7 @@ def _want_switch(now: int, me: Records, memory: Records, channels: Channels) -> 
             number = 64 * word + lowest(left)
             left &= left - 1
             if has_space(now, channels, queues[number].given):
-                wanting[count] = number
+                requesting[count] = number
                 count += 1
     return count
 
@@ -120,7 +120,7 @@ def _route_heads(now: int, me: Records, index: int, passed: int, i: Records, mem
 def _step_router(now: int, awake: Records, state: Records, memories: Records, ports: Records, channels: Channels) -> None:
     """Run the stages of each router from the last to the first, so that no flit goes through two in a cycle."""
     i, o = ports
-    queues, sides, route, requests, wanting, sets, glimpses = memories
+    queues, sides, route, requests, requesting, sets, glimpses = memories
     seen, ahead = 0, LOOK_AHEAD if awake.shape[0] >= MANY else awake.shape[0]
     for turn in range(awake.shape[0]):
         index = awake[turn]
@@ -133,7 +133,7 @@ def _step_router(now: int, awake: Records, state: Records, memories: Records, po
             from_(sides, me.sides_start),
             (from_(route[0], me.route_start), route[1]),
             from_(requests, me.requests_start),
-            from_(wanting, me.wanting_start),
+            from_(requesting, me.requesting_start),
             from_(sets, me.sets_start),
         )
         _receive(now, me, memory, channels)
@@ -178,7 +178,7 @@ class Router(
     sides = Memory(_PORT)
     route = Memory("i2", is_paged=True)
     requests = Memory("i2")
-    wanting = Memory("i2")
+    requesting = Memory("i2")
     sets = Memory(_SETS)
     glimpses = Memory(GLIMPSE)
 
@@ -224,7 +224,7 @@ class Router(
                 "sides": port,
                 "route": route,
                 "requests": np.zeros(max(ports * ports, ports * channels)),
-                "wanting": np.zeros(ports * channels),
+                "requesting": np.zeros(ports * channels),
                 "sets": sets,
                 "glimpses": np.zeros(1, GLIMPSE),
             },

@@ -217,7 +217,7 @@ def test_hot_spot_traffic_goes_to_node_0():
 
 
 def compiled_and_interpreted(code):
-    """What the code prints."""
+    """Run the code compiled and interpreted: what it prints each time."""
     settings = [os.environ | {"NUMBA_DISABLE_JIT": off} for off in "01"]
     command = [sys.executable, "-c", code]
     return [subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout for env in settings]
