@@ -66,6 +66,14 @@ def _lift(world: World, path: int, late: bool) -> None:
     this = world.path[path]
     this.lifted_round = world.size[ROUND]
     this.late = late
+    this.next_lifted = world.size[LIFTED]
+    world.size[LIFTED] = path
+
+
+@compiled
+def _take_back(world: World, path: int) -> None:
+    """Give the rate of a lifted path back to its links, through which its flows rise now."""
+    this = world.path[path]
     flows, settled_flows, rate = this.flows, this.settled_flows, this.rate
     for e in range(this.entry, this.shared_end):
         entry = world.entry[e]
@@ -74,9 +82,9 @@ def _lift(world: World, path: int, late: bool) -> None:
         world.link[this.bottleneck].held -= 1
     if flows > 0:
         this.rising = 1
-        this.next_lifted = world.size[LIFTED]
-        world.size[LIFTED] = path
         world.size[RISING] += 1
+    else:
+        this.settled_flows, this.rate = 0, 0.0
 
 
 @compiled
@@ -133,8 +141,10 @@ def _fix_all(world: World, link: int, level: float, now_ps: int) -> bool:
 
 @compiled
 def _enqueue(world: World, path: int) -> None:
-    """Queue a path by the first link to fill up of those on its way through which something rises, if there is one."""
+    """Queue a path, if it matters, by the first link to fill up of those on its way through which something rises."""
     this = world.path[path]
+    if not (this.rising or this.late):
+        return
     narrowest, level = NOWHERE, math.inf
     for e in range(this.entry, this.shared_end):
         link = world.entry[e].link
@@ -150,28 +160,31 @@ def _enqueue(world: World, path: int) -> None:
 def _fill(world: World, now_ps: int) -> bool:
     """Raise all lifted paths together until links fill up, one after the other; False beyond the horizon.
 
-    The first in the queue is never behind a link that fills up sooner: fixing a path only delays the links on its way, and
-    a path that is lifted enters with what they are then. If it is late it stays for its links, even when fixed itself.
+    No link fills up before the first in the queue: fixing a path only delays the links on its way, and whoever is lifted
+    enters with what they are then. A late path stays for its links after it is fixed, if that is above its old rate.
     """
     level = 0.0
-    while world.size[RISING] > 0:
+    while True:
+        path = world.size[LIFTED]
+        while path != NOWHERE:
+            _take_back(world, path)
+            path = world.path[path].next_lifted
         while world.size[LIFTED] != NOWHERE:
-            lifted = world.size[LIFTED]
-            world.size[LIFTED] = world.path[lifted].next_lifted
-            _enqueue(world, lifted)
+            path = world.size[LIFTED]
+            world.size[LIFTED] = world.path[path].next_lifted
+            _enqueue(world, path)
+        if world.size[RISING] == 0:
+            return True
         item = pop(world, len(world.queue) - 1)
         path = item - len(world.task)
         this, share = world.path[path], world.key[item]
-        if not (this.rising or this.late):
-            continue
-        link = this.narrowest
-        if _share(world.link[link]) == share and not _thaw(world, link, share, False, True):
-            level = max(level, share)
-            if not _fix_all(world, link, level, now_ps):
-                return False
         if this.rising or this.late:
+            link = this.narrowest
+            if _share(world.link[link]) == share and not _thaw(world, link, share, False, True):
+                level = max(level, share)
+                if not _fix_all(world, link, level, now_ps):
+                    return False
             _enqueue(world, path)
-    return True
 
 
 @compiled
@@ -186,8 +199,6 @@ def _lift_changed(world: World) -> None:
             for e in range(this.entry, this.shared_end):
                 if world.link[world.entry[e].link].held > 0:
                     _thaw(world, world.entry[e].link, 0.0, True, False)
-        if this.flows == 0:
-            this.settled_flows, this.rate = 0, 0.0
         path = this.next_changed
 
 
