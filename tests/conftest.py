@@ -1,0 +1,35 @@
+"""The table of fabrics: a kind has one row here, and is asked what all kinds are asked."""
+
+from dataclasses import fields
+from fractions import Fraction
+
+import pytest
+
+from lightfabric.model.spec import ElectricalClusterSpec, ElectricalSwitchSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
+
+FABRICS = (
+    ElectricalSwitchSpec("switch", "electrical-switch", gpu_gbps=1024.0),
+    ElectricalClusterSpec("islands", "electrical-cluster", island_gbps=1024.0, nic_gbps=100.0, island_gpus=4),
+    SipRingSpec("ring", "sip-ring", max_hops=4),
+    SipOcsSpec("ocs", "sip-ocs", fibre_m=5.0),
+)
+
+
+@pytest.fixture(params=FABRICS, ids=lambda spec: spec.kind)
+def fabric_spec(request):
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def fabric_kinds():
+    return {type(spec) for spec in FABRICS}
+
+
+@pytest.fixture(scope="session")
+def invented_timing():
+    """Timing that no RTL has, with every value 1 but those that fluid networks read."""
+    link, switch = ({field.name: 1 for field in fields(kind)} for kind in (LinkTiming, SwitchTiming))
+    link |= {"latency_cycles": 20, "cycles_per_flit": Fraction(33, 16)}
+    switch |= {"latency_cycles": 3, "cycles_per_flit": Fraction(1)}
+    return Timing(LinkTiming(**link), SwitchTiming(**switch), ClientTiming(1, 1, 1, 1), "", "", "none")

@@ -1,0 +1,48 @@
+"""What holds on every kind of fabric: the table in conftest.py has one of each."""
+
+from typing import get_args
+
+import numpy as np
+
+from lightfabric.model.fluid import engine
+from lightfabric.model.spec import ACCELERATORS, ChipletSpec, FabricSpec, JobSpec, ModelSpec
+from lightfabric.placement.fabric.fabric import fabric_of
+from lightfabric.placement.job.kind import workload
+from lightfabric.placement.place import candidates
+
+JOB = JobSpec(ModelSpec(layers=4, hidden=512, heads=8, sequence=256, vocabulary=1024), batch=16)
+H100 = ACCELERATORS["h100"]
+CHIPLET = ChipletSpec(ports=4, wavelengths_per_port=8)
+GPUS = 8
+
+
+def link_bytes(graph, network):
+    """Bytes that the graph's transfers and rings send over each link, route by route."""
+    total = np.zeros(len(network.bytes_per_s))
+    for (source, destination), size in graph.demand_bytes().items():
+        total[network.route(source, destination)] += size
+    return total
+
+
+def test_the_table_has_a_row_for_each_kind(fabric_kinds):
+    assert fabric_kinds == set(get_args(FabricSpec))
+
+
+def test_no_link_carries_more_than_its_rate_and_no_iteration_beats_its_bounds(fabric_spec, invented_timing):
+    fabric = fabric_of(fabric_spec, CHIPLET, invented_timing)
+    assert 0 < fabric.efficiency < 1
+    for placed in candidates(JOB, H100, fabric, GPUS):
+        graph = workload(JOB, H100).task_graph(placed.plan).placed(placed.gpu_of_rank)
+        network = fabric.network(GPUS, graph.demand_bytes(), placed.circuits)
+        makespan_s = engine.run(graph, network).makespan_ps / 1e12
+        assert (link_bytes(graph, network) <= network.bytes_per_s * makespan_s * (1 + 1e-9)).all()
+        assert makespan_s >= placed.compute_bound_seconds * (1 - 1e-9)
+        assert placed.order.seconds >= placed.order.bound_seconds * (1 - 1e-12)
+        assert sorted(placed.gpu_of_rank.tolist()) == list(range(GPUS))
+
+
+def test_traffic_goes_no_faster_than_all_ports_of_a_gpu_send(fabric_spec):
+    fabric = fabric_of(fabric_spec, CHIPLET)
+    for placed in candidates(JOB, H100, fabric, GPUS):
+        for rates, _ in fabric.rate_options(placed.plan, placed.traffic):
+            assert all(rate <= fabric.bytes_per_s * (1 + 1e-9) for rate in (rates.tensor, rates.data) if np.isfinite(rate))
