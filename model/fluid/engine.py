@@ -63,6 +63,7 @@ def _occupy(world: World, path: int, now_ps: int) -> None:
         if link.active == 0:
             link.busy_since_ps = now_ps
         link.active += 1
+    # Only entries up to shared_end can limit a rate; ample links after them are counted, but need no lists.
     for e in range(this.entry, this.shared_end):
         entry = world.entry[e]
         link = world.link[entry.link]
@@ -75,7 +76,7 @@ def _occupy(world: World, path: int, now_ps: int) -> None:
 
 @compiled
 def _vacate(world: World, path: int, now_ps: int) -> None:
-    """The last flow has left a path."""
+    """Take a path whose last flow has left off its links and their lists."""
     this = world.path[path]
     for e in range(this.entry, this.entry_end):
         link = world.link[world.entry[e].link]
@@ -95,6 +96,7 @@ def _vacate(world: World, path: int, now_ps: int) -> None:
 @compiled
 def _note_change(world: World, path: int) -> None:
     this = world.path[path]
+    # However many of a path's flows change in a moment, it enters the stack once.
     if not this.changed:
         this.changed = 1
         this.next_changed = world.size[CHANGED]
@@ -108,9 +110,11 @@ def _begin_flow(world: World, task: int, now_ps: int) -> None:
     _note_change(world, path)
     if this.flows == 0:
         _occupy(world, path, now_ps)
+        # The clock of an idle path may start anew from 0, which keeps the float small and its steps fine.
         this.served = 0.0
         this.since_ps = now_ps
     else:
+        # The clock must read the present before a target is set by it, or the flow would be served for time before it began.
         advance(world, path, now_ps)
     this.flows += 1
     push(world, this.queue, task, this.served + world.task[task].flow_bytes)
@@ -140,12 +144,15 @@ def _end_flows(world: World, path: int, now_ps: int) -> None:
     queue = world.queue[this.queue]
     _note_change(world, path)
     advance(world, path, now_ps)
+    # The event's time was rounded to whole picoseconds, so the clock may fall short of the target: it is put there.
     this.served = max(this.served, world.key[world.item[queue.start]])
+    # Half a picosecond is what rounding of the event's time can be off: flows that end within it end in this moment.
     until = this.served + 0.5 * this.rate
     while queue.count > 0 and world.key[world.item[queue.start]] <= until:
         task = pop(world, this.queue)
         ended = world.task[task]
         this.flows -= 1
+        # A link is named only if sending took at least as long as the latency that follows.
         if ended.latency_ps <= now_ps - ended.start_ps:
             ended.limit = this.bottleneck
         schedule(world, task, now_ps + ended.latency_ps)
@@ -165,6 +172,7 @@ def _finish(world: World, task: int, now_ps: int) -> None:
     if world.task[task].kind == _COMPUTE:
         device = world.task[task].runs_on
         world.device[device].busy = 0
+        # The first queues are those of the devices, so the number of a device is that of its queue.
         if world.queue[device].count > 0:
             _wake(world, device)
     _release(world, task, now_ps)
@@ -179,6 +187,8 @@ def _start_ready(world: World, moment: float, now_ps: int) -> None:
         world.size[READY] = this.next_ready
         this.start_ps = now_ps
         if this.kind == _COMPUTE:
+            # Computations that get ready in the same moment run in the order of their numbers, in whatever order they were
+            # found.
             device = this.runs_on
             push(world, device, task, moment)
             if world.queue[device].count == 1 and not world.device[device].busy:
@@ -199,6 +209,7 @@ def _start_devices(world: World, now_ps: int) -> bool:
         task = pop(world, device)
         this = world.task[task]
         this.start_ps = now_ps
+        # The comparison is written so that the sum cannot overflow 64 bits.
         if this.work_ps >= HORIZON_PS - now_ps:
             return False
         schedule(world, task, now_ps + this.work_ps)
@@ -207,7 +218,7 @@ def _start_devices(world: World, now_ps: int) -> bool:
 
 @compiled
 def _start(world: World) -> None:
-    """Make ready what waits for nothing."""
+    """Make the tasks ready that wait for nothing."""
     for task in range(len(world.task)):
         if world.waiting[task] == 0:
             _make_ready(world, task)
@@ -221,12 +232,15 @@ def _run(world: World) -> bool:
     now_ps: Any = np.int64(0)
     moment = 0.0
     while True:
+        # Everything that happens in a moment is worked off before rates change, so many flows cost one settlement.
         while world.size[CALENDAR] > 0 and world.occasion[world.calendar[0]].time_ps == now_ps:
             item = take_first(world)
             if item < tasks:
                 _finish(world, item, now_ps)
             else:
                 _end_flows(world, item - tasks, now_ps)
+        # Order matters: ready tasks may start flows or wake devices, devices may finish at once, and only then do rates
+        # settle.
         if world.size[READY] != NOWHERE:
             _start_ready(world, moment, now_ps)
         elif world.size[AWAKE] != NOWHERE:

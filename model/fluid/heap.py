@@ -14,6 +14,7 @@ def push(world: World, queue: int, item: int, key: float) -> None:
     while hole > 0:
         parent = (hole - 1) >> 1
         other = world.item[start + parent]
+        # Equal keys go by item number, so the order out of a queue does not hang on the order in.
         if world.key[other] < key or (world.key[other] == key and other < item):
             break
         world.item[start + hole] = other
@@ -27,6 +28,8 @@ def pop(world: World, queue: int) -> int:
     this = world.queue[queue]
     this.count -= 1
     start, count = this.start, this.count
+    # The last item fills the hole at the top and sinks: when it was the only one, the loop ends at once and puts it in its
+    # old place.
     least, item = world.item[start], world.item[start + count]
     key = world.key[item]
     hole = 0
@@ -58,6 +61,7 @@ def _earlier(world: World, a: int, b: int) -> bool:
 def _seat(world: World, hole: int, item: int) -> None:
     """Find the place of an item in the calendar, from a hole up or down."""
     count = world.size[CALENDAR]
+    # An item may move both ways when rates change; at most one of the two loops does anything.
     while hole > 0:
         parent = (hole - 1) >> 1
         other = world.calendar[parent]
@@ -84,7 +88,7 @@ def _seat(world: World, hole: int, item: int) -> None:
 
 @compiled
 def schedule(world: World, item: int, time_ps: int) -> None:
-    """Put an item on the calendar, or move it."""
+    """Put an item on the calendar, or move it to another time if it is there."""
     this = world.occasion[item]
     this.time_ps = time_ps
     hole = this.place
@@ -101,6 +105,7 @@ def take_first(world: World) -> int:
     first = world.occasion[item].place
     world.occasion[item].place = NOWHERE
     world.size[CALENDAR] -= 1
+    # An empty calendar has nobody to seat, and its slot 0 still names the item that was taken.
     if world.size[CALENDAR] > 0:
         _seat(world, first, world.calendar[world.size[CALENDAR]])
     return item

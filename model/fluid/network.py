@@ -32,6 +32,7 @@ class Network:
 
     def route(self, source: int, destination: int) -> NDArray[np.int32]:
         """Links from one GPU to another, in order; KeyError if the pair has none."""
+        # Keys are rising, as ``pair_ends`` makes them, hence the binary search instead of a dictionary of millions of pairs.
         key = source * self.devices + destination
         place = int(np.searchsorted(self.pair_key, key))
         if place == len(self.pair_key) or self.pair_key[place] != key:
@@ -71,6 +72,7 @@ def pair_ends(gpus: int, pairs: Iterable[Pair]) -> tuple[NDArray[np.int64], NDAr
     outside = np.flatnonzero(((ends < 0) | (ends >= gpus)).any(axis=1))
     if len(outside):
         raise ValueError(f"pairs must be of GPUs from 0 to {gpus - 1}, not {tuple(ends[outside[0]].tolist())}")
+    # Pairs of a GPU with itself have no route: what they send is there at once.
     ends = ends[ends[:, 0] != ends[:, 1]]
     key = np.unique(ends[:, 0] * gpus + ends[:, 1])
     return key // gpus, key % gpus
@@ -88,6 +90,7 @@ def join(
         gpus,
         np.concatenate([part.source for part in links]).astype(np.int32),
         np.concatenate([part.destination for part in links]).astype(np.int32),
+        # Rates and latencies are widened from one number, so a fabric of equal links need not repeat it.
         np.concatenate([np.broadcast_to(np.float64(part.bytes_per_s), len(part.source)) for part in links]),
         np.concatenate([np.broadcast_to(np.int64(part.latency_ps), len(part.source)) for part in links]),
         source * gpus + destination,

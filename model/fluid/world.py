@@ -88,9 +88,11 @@ def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> 
     task = _tasks(graph, network, message_latency_ps)
     path, entry = _paths(graph, network, np.unique(graph.peer[(task["path"] >= 0) & (graph.kind == Kind.ALL_REDUCE)]))
     path["queue"] = graph.devices + np.arange(len(path))
+    # Rates are in bytes per picosecond from here on, so that no event has to convert them.
     link = _records(_LINK, len(network.bytes_per_s), free=network.bytes_per_s * 1e-12, first=NOWHERE)
     moves = task["path"] >= 0
     queued = np.concatenate([graph.device[graph.kind == Kind.COMPUTE], graph.devices + task["path"][moves]]).astype(np.int64)
+    # Each queue has room for all that can ever be in it, since compiled code does not allocate; the last is of paths.
     queue = _records(_QUEUE, graph.devices + len(path) + 1)
     queue["start"][1:] = np.cumsum(np.bincount(queued, minlength=len(queue) - 1))
     items = len(task) + len(path)
@@ -164,6 +166,7 @@ def _ragged(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def _route_latency_ps(network: Network) -> NDArray[np.int64]:
+    # Latencies are whole numbers, so differences of running sums are exact and routes of any length cost alike.
     sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(network.latency_ps[network.route_links])])
     return sums[network.route_start[1:]] - sums[network.route_start[:-1]]
 
@@ -176,6 +179,7 @@ def _paths(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple
     row, step = _ragged(np.diff(network.route_start)[route])
     ample = _ample(network)
     link = network.route_links[network.route_start[route[row]] + step]
+    # Ample links sort behind the others of a path, which is what ``shared_end`` divides.
     key, uses = np.unique((owner[row] * 2 + ample[link]) * links + link, return_counts=True)
     path = key // (2 * links)
     entry = _records(_ENTRY, len(key), link=key % links, path=path, uses=uses)

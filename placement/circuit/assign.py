@@ -30,6 +30,7 @@ def _scale(weight: NDArray[np.float64], most: int, fits: Callable[[Lanes], bool]
     best = np.ones(len(weight), np.int64)
     if not fits(best):
         return None
+    # The interval ends when no float is left between its ends, so the result does not hang on a tolerance.
     while low < (middle := (low + high) / 2) < high:
         lanes = np.maximum(np.ceil(weight * middle), 1).astype(np.int64)
         if fits(lanes):
@@ -52,11 +53,13 @@ class _Legs:
 def _legs(gpus: int, demand: dict[Pair, int], longest: int) -> _Legs:
     ends = np.array(list(demand), np.int32)
     steps = ring_steps(ends[:, 0], ends[:, 1], gpus)
+    # A pair is cut into as few legs as reach, and these as equal as whole segments allow.
     count = -(-np.abs(steps) // longest)
     pair = np.repeat(np.arange(len(ends)), count)
     index = np.arange(len(pair)) - np.repeat(np.cumsum(count) - count, count)
     begin, end = (steps[pair] * (index + shift) // count[pair] for shift in (0, 1))
     source, destination = (np.mod(ends[pair, 0] + offset, gpus) for offset in (begin, end))
+    # Legs of several pairs with the same ends share one circuit, which then carries the sum of their demands.
     keys = source * gpus + destination
     unique, first, which = np.unique(keys, return_index=True, return_inverse=True)
     size = np.array(list(demand.values()), float)[pair]
@@ -73,7 +76,7 @@ def _stops(pairs: list[Pair], leg_end: Lanes, destination: Lanes) -> dict[Pair, 
 
 
 def assign_ring(gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, max_hops: int) -> Circuits:
-    """Circuits the shorter way round, on ``ports // 2`` fibres each way, for all pairs with a demand.
+    """Lead circuits the shorter way round, on ``ports // 2`` fibres each way, for all pairs with a demand.
 
     Pairs farther apart than ``max_hops`` are relayed by GPUs in between; where wavelengths do not suffice for one on each
     circuit, circuits are halved in length and relay more. ValueError with what is needed and what there is if even
@@ -87,6 +90,7 @@ def assign_ring(gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, 
     while longest:
         legs = _legs(gpus, demand, longest)
 
+        # The default binds this round's legs: a closure would see those of the last round.
         def fits(lanes: Lanes, legs: _Legs = legs) -> bool:
             return bool(segment_load(legs.source, legs.steps, lanes, gpus).max() <= capacity)
 
@@ -95,6 +99,7 @@ def assign_ring(gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, 
             _fill_segments(legs, lanes, capacity, gpus)
             return _circuits(legs, lanes, gpus)
         needed = int(segment_load(legs.source, legs.steps, np.ones_like(legs.steps), gpus).max())
+        # Shorter legs are shared by more pairs and cross fewer segments each, so fewer wavelengths may do.
         longest //= 2
     raise ValueError(
         f"a segment of the ring needs {needed} wavelengths each way for the circuits that cross it, "
@@ -104,7 +109,8 @@ def assign_ring(gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, 
 
 def _fill_segments(legs: _Legs, lanes: Lanes, capacity: int, gpus: int) -> None:
     free = (capacity - segment_load(legs.source, legs.steps, lanes, gpus)).tolist()
-    free = [side * 2 for side in free]  # twice round: no arc wraps
+    # All counters are doubled in length so that a slice along an arc never has to wrap.
+    free = [side * 2 for side in free]
     first = np.mod(np.where(legs.steps > 0, legs.source, legs.source + legs.steps), gpus).tolist()
     length, backward = np.abs(legs.steps).tolist(), (legs.steps < 0).tolist()
 
@@ -127,7 +133,7 @@ def _circuits(legs: _Legs, lanes: Lanes, gpus: int) -> Circuits:
 
 
 def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int) -> Circuits:
-    """One circuit per port; a pair without a port of its own is relayed over the fewest circuits there are.
+    """Give each port one circuit; a pair without a port of its own is relayed over the fewest circuits there are.
 
     If a GPU talks to all others and has fewer ports, circuits and relays are those of the best ``alltoall`` scheme.
     ValueError with what is needed and what there is if a pair cannot be served.
@@ -174,6 +180,7 @@ def _relayed(direct: list[Pair], gpus: int, demand: dict[Pair, int], ports: int)
     neighbours: list[list[int]] = [[] for _ in range(gpus)]
     for source, destination in direct:
         neighbours[source].append(destination)
+    # A pair is left over only since one of its ends had no port free, so it has to follow circuits that there are.
     for source, destination in (pair for pair in demand if pair not in stops):
         path = _shortest_path(neighbours, source, destination)
         if path is None:
@@ -230,12 +237,14 @@ def permutations(circuits: Circuits, gpus: int, ports: int) -> NDArray[np.int32]
         for _ in range(lanes):
             _colour(to, source_of, source, destination)
     for port in range(ports):
+        # Idle inputs and outputs are equally many in each switch, because its setting is a partial permutation.
         to[port, to[port] < 0] = np.flatnonzero(source_of[port] < 0)
     return to
 
 
 def _colour(to: NDArray[np.int32], source_of: NDArray[np.int32], source: int, destination: int) -> None:
     free_out, free_in = to[:, source] < 0, source_of[:, destination] < 0
+    # While both ends have a port free a circuit can always be fitted in, so only too many circuits are an error.
     if not (free_out.any() and free_in.any()):
         end, name = (destination, "to") if free_out.any() else (source, "from")
         raise ValueError(f"there are more circuits {name} GPU {end} than the {len(to)} ports")
@@ -251,11 +260,13 @@ def _swap(to: NDArray[np.int32], source_of: NDArray[np.int32], destination: int,
     """Exchange ports a and b along the path from ``destination``, so that a, free at the source, gets free there too."""
     path: list[tuple[int, int, int]] = []
     receiver = destination
+    # The path never comes to the source: it reaches senders through port a, which is free at the source.
     while receiver >= 0 and (sender := int(source_of[a, receiver])) >= 0:
         path.append((a, sender, receiver))
         receiver = int(to[b, sender])
         if receiver >= 0:
             path.append((b, sender, receiver))
+    # All entries are cleared before any is written: neighbours on the path write into each other's old places.
     for port, sender, receiver in path:
         to[port, sender] = source_of[port, receiver] = -1
     for port, sender, receiver in path:

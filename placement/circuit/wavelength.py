@@ -81,7 +81,9 @@ def rounded(ring: Ring, demand: Demand) -> Assignment:
     arcs = Arcs.of(demand, ring.max_hops)
     optimum = relaxed(arcs, demand)
     bound = whole_bound(arcs, demand, ring.capacity, optimum)
+    # A second start sends each pair the shorter way, since fractions of the relaxation may round badly.
     shorter = arcs.allowed[0] & ~(arcs.either & (arcs.length[0] > arcs.length[1]))
+    # The baseline is a candidate too, which is why the result is never worse than it.
     starts = [without_reuse(ring, demand).lanes]
     for forward in (optimum.forward, shorter.astype(float)) if arcs.either.any() else (optimum.forward,):
         found, _ = most_even(demand, bound, partial(_laid, ring, arcs, forward))
@@ -115,6 +117,8 @@ def verify(ring: Ring, demand: Demand, assignment: Assignment) -> None:
         node, end = int(demand.source[pair]), int(demand.destination[pair])
         hops = 0
         while node != end:
+            # Backward, a hop from a node crosses the segment below it; for node 0 the index -1 is the last segment, as it
+            # should be.
             used[way, fibre, node if way == 0 else node - 1] += lanes[way, fibre, pair]
             node, hops = (node + (1 if way == 0 else -1)) % ring.nodes, hops + 1
         if hops > ring.max_hops:
@@ -131,9 +135,10 @@ def verify(ring: Ring, demand: Demand, assignment: Assignment) -> None:
 
 
 def _exclusive(ring: Ring, arcs: Arcs, needed: Lanes) -> Lanes | None:
-    """So many lanes, none of them reused, or None: who may go either way fills up what others leave forward."""
+    """Give so many lanes, none of them reused, or None: who may go either way fills up what others leave forward."""
     only = np.where(arcs.either, 0, arcs.allowed * needed)
     ahead = np.where(arcs.either, needed, 0)
+    # Pairs with one way only come first on the line of channels, so that the others can be split where forward is full.
     space = ring.capacity - int(only[0].sum())
     before = np.cumsum(ahead) - ahead
     forward = only[0] + np.clip(space - before, 0, ahead)
@@ -146,7 +151,8 @@ def _exclusive(ring: Ring, arcs: Arcs, needed: Lanes) -> Lanes | None:
 
 
 def _laid(ring: Ring, arcs: Arcs, forward: _Floats, needed: Lanes) -> Lanes | None:
-    """So many lanes laid around the ring from cut to cut, what finds no room then the other way; None if that fails."""
+    """Lay so many lanes around the ring from cut to cut, what finds no room then the other way; None if that fails."""
+    # Pairs with one way only take it in full, whatever a rounded fraction says.
     ahead = np.where(arcs.either, np.rint(needed * forward), arcs.allowed[0] * needed).astype(np.int64)
     wanted = np.stack([ahead, needed - ahead])
     if arcs.load(wanted).max() > 2 * ring.capacity:
@@ -163,11 +169,13 @@ def _laid_from_cuts(ring: Ring, arcs: Arcs, way: int, wanted: Lanes) -> tuple[La
     """Free channels, lanes and lanes not served in one direction, each ``[1, ...]``, from the best of some cuts."""
     first, size = arcs.first[way], wanted[way]
     starts = np.bincount(first, size, ring.nodes)
+    # Arcs that begin at a node do not cross a cut there, so they are no reason against it.
     crossing = arcs.load(wanted)[way] - starts
     best: tuple[Lanes, Lanes, Lanes] | None = None
     for cut in np.argsort(crossing, kind="stable")[:CUTS_TRIED].tolist():
         offset = np.mod(first - cut, ring.nodes)
         over = offset + arcs.length[way] > ring.nodes
+        # Arcs over the cut are laid first, since on the line that remains the order of first segments is best.
         order = np.lexsort((offset, ~over))
         free = np.full((2, ring.fibres, ring.nodes), ring.channels)
         lanes, left = np.zeros((2, ring.fibres, len(size)), np.int64), size.copy()
@@ -181,7 +189,7 @@ def _laid_from_cuts(ring: Ring, arcs: Arcs, way: int, wanted: Lanes) -> tuple[La
 
 
 def _filled(ring: Ring, demand: Demand, arcs: Arcs, lanes: Lanes, bound: float) -> Assignment:
-    """With all lanes that still fit, each time one to the poorest pair for which there is room."""
+    """Add all lanes that still fit, each time one to the poorest pair for which there is room."""
     lanes = np.ascontiguousarray(lanes)
     free = np.full((2, ring.fibres, ring.nodes), ring.channels)
     for fibre in range(ring.fibres):
@@ -194,11 +202,12 @@ def _filled(ring: Ring, demand: Demand, arcs: Arcs, lanes: Lanes, bound: float) 
 
     hand_out(lanes.sum(axis=(0, 1)), demand.size_bytes.astype(float), give)
     value = demand.least_ratio(lanes.sum(axis=(0, 1)))
+    # Ratios that differ by rounding are one, so the value may be a last digit above the proven bound.
     return Assignment(lanes, value, max(bound, value))
 
 
 def _programme(ring: Ring, arcs: Arcs, until: float, needed: Lanes) -> Lanes | None:
-    """So many lanes by an integer programme; None if there are none, Undecided if the time is over."""
+    """Find so many lanes by an integer programme; None if there are none, Undecided if the time is over."""
     way, pair = np.nonzero(arcs.allowed)
     number = np.full(arcs.allowed.shape, -1)
     number[way, pair] = np.arange(len(way))

@@ -68,6 +68,7 @@ def read(data: bytes) -> TaskGraph:
     tasks.require("type", kind <= max(TaskType), f"from 0 to {max(TaskType)}", kind)
     source, destination = _ends(tasks, kind, devices, device_ids, node_count, node_count + switches)
     row, target = tasks.items(_NEXT, "next")
+    # An all-reduce lists its members where other tasks list successors, so the two meanings of the field part here.
     grouped = kind[row] == TaskType.ALL_REDUCE
     member_row, members = row[grouped], target[grouped]
     tasks.require_items("next", member_row, members < node_count, f"nodes below {node_count} for an all-reduce", members)
@@ -96,6 +97,7 @@ def _run_time_ps(tasks: "_Tables") -> _Ints:
     run_time_ms = tasks.scalars(_RUN_TIME, _types.Float32Flags, "run_time").astype(np.float64)
     believed = (run_time_ms >= 0) & (run_time_ms <= MAX_MS)
     tasks.require("run_time", believed, f"from 0 to {MAX_MS:g} ms", run_time_ms)
+    # Milliseconds to picoseconds; the file has 32-bit floats, which the double product does not round again.
     return np.rint(run_time_ms * 1e9).astype(np.int64)
 
 
@@ -114,6 +116,7 @@ def _ends(
     wanted = tasks.scalars(_DEVICE, _U64, "device")
     device = _find(device_ids, wanted)
     tasks.require("device", ~placed | (device >= 0), "the id of a device", wanted)
+    # The zero at the end is what tasks without a device read: their index is -1, and the check below lets them pass.
     properties = np.append(devices.scalars(_DEVICE_PROPERTY, _U64, "property"), np.uint64(0))[device]
     fits = ~transfer | (properties < stride * stride) & (properties // stride < nodes) & (properties % stride < nodes)
     tasks.require(
@@ -146,6 +149,7 @@ class _Builder:
         device, peer, entrance = self.source.copy(), self.destination.copy(), np.arange(n)
         device[reduces] = group_members[member_start[group_of]]
         peer[reduces] = group_of
+        # Edges to an all-reduce of the file lead to the task of its run time, which leads to the all-reduce.
         entrance[reduces] = local
         work = np.where(self._moves(), self.size_bytes, np.where(self.kind == TaskType.BARRIER, 0, self.run_time_ps))
         successor_start, successors = _csr(
@@ -211,6 +215,7 @@ class _Table(_UntypedTable):
 
     def __init__(self, file: bytes, at: int, prefix: str) -> None:
         self.Bytes, self.Pos, self._prefix, self._reading = file, at, prefix, "offset"
+        # The offset is signed and subtracted: the list of fields may be before or behind its table, even outside the file.
         fields = at - self.Get(_types.SOffsetTFlags, at)
         self._reading = "fields"
         fields_bytes, self._table_bytes = self.Get(_U16, fields), self.Get(_U16, fields + 2)
@@ -224,6 +229,7 @@ class _Table(_UntypedTable):
 
     def Get(self, flags: Any, off: int) -> Any:  # noqa: N802
         """Read at a position in the file; the library reads every field and every list of fields by this."""
+        # The library does not check positions, and a negative one would count from the end of the file.
         if not 0 <= off <= len(self.Bytes) - flags.bytewidth:
             self.require(self._reading, False, f"inside {len(self.Bytes)} bytes", off)
         return _UntypedTable.Get(self, flags, off)
@@ -253,6 +259,7 @@ class _Table(_UntypedTable):
 
 def _tables(root: _Table, slot: int, name: str) -> "_Tables":
     start, count = root.vector(slot, 4, name)
+    # Entries may name the same table, so the vector's length alone would allow more tables than the file has room for.
     most = len(root.Bytes) // _LEAST_TABLE_BYTES
     root.require(name, count <= most, f"at most {most} tables in {len(root.Bytes)} bytes", count)
     places = enumerate(range(start, start + 4 * count, 4))
@@ -261,7 +268,7 @@ def _tables(root: _Table, slot: int, name: str) -> "_Tables":
 
 @dataclass(frozen=True)
 class _Tables:
-    """The tables of a vector."""
+    """The tables of a vector, whose fields are read as columns."""
 
     file: bytes
     tables: list[_Table]
@@ -271,7 +278,7 @@ class _Tables:
         self.require_items(name, np.arange(len(holds)), holds, must_be, value)
 
     def require_items(self, name: str, row: _Ints, holds: NDArray[np.bool_], must_be: str, value: NDArray[Any]) -> None:
-        """Likewise for the items of vectors: ``row`` is the table of each."""
+        """Raise the same ValueError for the items of vectors, where ``row`` is the table of each item."""
         for bad in np.flatnonzero(~holds)[:1].tolist():
             self.tables[row[bad]].require(name, False, must_be, value[bad])
 
@@ -283,13 +290,14 @@ class _Tables:
         """Table and value of all items of vectors of 64-bit numbers that do not overlap."""
         vectors = [table.vector(slot, 8, name) for table in self.tables]
         count = np.array([count for _, count in vectors], np.int64)
+        # Vectors that overlap would let a file of a few kilobytes stand for gigabytes of edges.
         apart = np.cumsum(count) * 8 <= len(self.file)
         self.require(name, apart, f"a vector that overlaps no other in {len(self.file)} bytes", count)
         values = [np.frombuffer(self.file, "<u8", count, start) for start, count in vectors]
         return np.repeat(np.arange(len(count)), count), np.concatenate([np.zeros(0, np.uint64), *values])
 
     def identities(self, slot: int) -> dict[int, int]:
-        """Number of each table by its id, all different."""
+        """Map the id of each table to its index; ValueError unless all ids differ."""
         ids = dict[int, int]()
         for place, table in enumerate(self.tables):
             number = table.number(slot, _U64, "id")

@@ -109,7 +109,7 @@ class DataParallel:
         yield self.plan(gpus)
 
     def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:  # noqa: ARG002
-        """None: there is one plan."""
+        """There are no options to compare, since there is one plan."""
         return [], []
 
     def plan(self, gpus: int) -> Plan:
@@ -117,11 +117,13 @@ class DataParallel:
         if self.job.batch % gpus:
             raise DoesNotFit(f"a batch of {self.job.batch} samples is no multiple of {gpus} GPUs", None)
         each = self.job.batch // gpus
+        # The largest micro-batch that fits comes first: fewer passes mean fewer exchanges and larger products.
         sizes = [size for size in range(each, 0, -1) if each % size == 0]
         found = next((plan for plan in (Plan(gpus, 1, 1, size) for size in sizes) if self._fits(plan)), None)
         if found is None:
             raise self._does_not_fit(gpus)
         owners = min(gpus, sum(layer.exchange_bytes > 0 for layer in self.layers))
+        # The limit is tested on the plan, before arrays of that size are made: a graph out of memory would give no message.
         tasks = each // found.micro_batch * gpus * (2 * owners + 2)
         if tasks > MAX_TASKS:
             passes = f"{each // found.micro_batch} passes on {gpus} GPUs, {owners} of them with tables,"
@@ -142,6 +144,7 @@ class DataParallel:
     def traffic(self, plan: Plan) -> Traffic:
         """Gradients in a ring of all GPUs; rows of tables to the GPUs of their samples, and the rows' gradients back."""
         gpus, node = plan.gpus, np.arange(plan.gpus, dtype=np.int32)
+        # A table's owner sends the rows of all samples of each other GPU, and gets as many bytes of gradients back.
         sent = np.array(owned_tables(self.layers, gpus)[1], np.int64) * (self.job.batch // gpus)
         owner, other = (side.astype(np.int32) for side in np.nonzero(sent[:, None] * (node != node[:, None])))
         gradients = total(self.replicated).parameters * state_bytes(self.job.precision)[1]
@@ -168,9 +171,11 @@ class DataParallel:
         forward = sum(product(layer) + others(layer, FORWARD_ACCESSES) for layer in layers)
         backward, buckets = [0.0], [0]
         for layer in reversed(layers):
+            # A bucket is closed once it is full, so it may be larger than its nominal size by a part of its last layer.
             if buckets[-1] >= BUCKET_BYTES:
                 backward.append(0.0)
                 buckets.append(0)
+            # The backward pass has two products for each forward one: by inputs and by weights.
             backward[-1] += 2 * product(layer) + others(layer, BACKWARD_ACCESSES)
             buckets[-1] += layer.parameters * state_bytes(self.job.precision)[1]
         rows = np.array(owned_tables(self.layers, plan.gpus)[1]) * plan.micro_batch * plan.gpus / bytes_per_s
@@ -186,10 +191,12 @@ class DataParallel:
         """
         times, passes = self._times(plan), self.job.batch // (plan.gpus * plan.micro_batch)
         rows = owned_tables(self.layers, plan.gpus)[1]
+        # The busiest link is an owner's way out, or the way in of the GPU that owns the least and so receives the most.
         moved = max(max(rows) * (plan.gpus - 1), sum(rows) - min(rows)) * plan.micro_batch
         now = reduced = 0.0
         for seconds, size in zip(times.backward, times.bucket_bytes, strict=True):
             now += seconds
+            # Buckets share one ring and go in turn: each begins when it is ready and the one before is reduced.
             reduced = max(now, reduced) + round(ring_bytes(size, plan.gpus)) / rates.data
         tables = float((times.lookup + times.update).max())
         exchange = moved / rates.expert if moved else 0.0
@@ -218,7 +225,7 @@ class DataParallel:
         done, ready = list[Ids](), list[Ids]()
 
         def compute(seconds: float | NDArray[np.float64]) -> Ids:
-            """On every GPU, after its last computation."""
+            """Add a computation on every GPU, after its last one."""
             added = builder.add(Kind.COMPUTE, gpu, picoseconds(np.broadcast_to(seconds, plan.gpus).tolist()))
             if done:
                 builder.link(done[-1], added)
@@ -229,6 +236,7 @@ class DataParallel:
             if sent.any():
                 _exchange(builder, gpu, sent[:, None], compute(times.lookup), done)
             compute(times.forward)
+            # Only the last pass reduces gradients, so only there the backward pass is cut where its buckets end.
             parts = times.backward if last else [sum(times.backward)]
             ready = [compute(seconds) for seconds in parts]
             if sent.any():
@@ -259,6 +267,7 @@ def owned_tables(layers: Sequence[Layer], gpus: int) -> tuple[list[int], list[in
 
 def _whole(buckets: Sequence[int], gpus: int) -> list[int]:
     """The same sum, all but the last bucket in equal parts for the members of a ring."""
+    # Whole parts spare the ring a remainder per bucket; the last bucket takes it, so that the sum does not change.
     parts = [size // gpus * gpus for size in buckets[:-1]]
     return [*parts, sum(buckets) - sum(parts)]
 
@@ -267,10 +276,13 @@ def _exchange(builder: Builder, gpu: Ids, size_bytes: NDArray[np.int64], ready: 
     """``size_bytes[source, destination]``, broadcast, from all to all; what is next waits for all of it."""
     size = np.broadcast_to(size_bytes, (len(gpu), len(gpu)))
     source, destination = np.nonzero(size)
+    # What stays on a GPU uses no link and would be a transfer of a device to itself.
     source, destination = source[source != destination], destination[source != destination]
     tasks = builder.add(Kind.TRANSFER, gpu[source], size[source, destination], gpu[destination])
     builder.link(ready[source], tasks)
     end = builder.add(Kind.BARRIER, np.full(1, -1, np.int32), 0)
     builder.link(tasks, end)
+    # Also GPUs that send nothing wait for the rows they get, and an exchange without transfers still orders its
+    # computations.
     builder.link(ready, end)
     done.append(np.broadcast_to(end, gpu.shape))

@@ -56,12 +56,14 @@ class Search(NamedTuple):
 
 @compiled
 def _uniform(search: Search) -> float:
-    """Of [0, 1): xorshift64 (Marsaglia, 2003)."""
+    """Draw a number from [0, 1) by xorshift64 (Marsaglia, 2003)."""
     word = search.random[0]
+    # The shifts 13, 7, 17 are one of the triples with full period; 0 is the one state from which nothing follows.
     word ^= word << np.uint64(13)
     word ^= word >> np.uint64(7)
     word ^= word << np.uint64(17)
     search.random[0] = word
+    # The mantissa of a double has 53 bits, and as many of the word are left.
     return float(word >> np.uint64(11)) / 9007199254740992.0
 
 
@@ -78,13 +80,14 @@ def _exchange_columns(matrix: Records, r: int, q: int) -> None:
 
 @compiled
 def _add_term(search: Search) -> None:
-    """The products of ``x`` and ``y`` into C and D."""
+    """Add the products of ``x`` and ``y`` to C, and take them from D."""
     n, x, y = len(search.permutation), search.x, search.y
     for u in range(n):
         x_u, y_u = x[u], y[u]
         delta = search.delta[u]
         for v in range(u + 1, n):
             delta[v] -= (x_u - x[v]) * (y_u - y[v])
+        # Where flow is sparse most rows of r and q agree in zeros, and whole rows of C stay as they are.
         if x_u != 0:
             product = search.product[u]
             for v in range(n):
@@ -93,7 +96,7 @@ def _add_term(search: Search) -> None:
 
 @compiled
 def _recount(search: Search, w: int) -> None:
-    """D of all pairs with w, from C."""
+    """Compute D of all pairs with w anew from C."""
     product, distance = search.product, search.distance
     for v in range(len(search.permutation)):
         change = product[w, v] + product[v, w] - product[w, w] - product[v, v]
@@ -108,10 +111,12 @@ def _recount(search: Search, w: int) -> None:
 def swap(search: Search, r: int, q: int, symmetric: bool) -> None:
     """Exchange the locations of r and q. O(n^2)."""
     n, x, y, flow, distance = len(search.permutation), search.x, search.y, search.flow, search.distance
+    # The value must be taken before D is brought up to date.
     search.value[CURRENT] += search.delta[min(r, q), max(r, q)]
     for i in range(n):
         x[i] = flow[r, i] - flow[q, i]
         y[i] = distance[q, i] - distance[r, i]
+    # The terms are of the distances before the swap, so columns are exchanged only afterwards.
     _add_term(search)
     if not symmetric:
         for i in range(n):
@@ -123,6 +128,7 @@ def swap(search: Search, r: int, q: int, symmetric: bool) -> None:
     for i in range(n):
         distance[r, i], distance[q, i] = distance[q, i], distance[r, i]
     search.permutation[r], search.permutation[q] = search.permutation[q], search.permutation[r]
+    # The product rule holds for pairs of other facilities only.
     _recount(search, r)
     _recount(search, q)
 
@@ -135,6 +141,8 @@ def _least(search: Search, move: int, aspiration: float, nothing: float) -> tupl
         delta, tabu = search.delta[u], search.tabu[u]
         least_of_row = nothing
         for v in range(u + 1, len(search.permutation)):
+            # The bitwise or instead of a short circuit leaves a loop without branches, which the compiler makes into
+            # vectors.
             change = delta[v] if (tabu[v] <= move) | (delta[v] < aspiration) else nothing
             least_of_row = min(least_of_row, change)
         if least_of_row < least:
@@ -157,6 +165,7 @@ def _forbid(search: Search, r: int, q: int, move: int) -> None:
     Of this form in Taillard's later codes: most are short, some very long.
     """
     n, until = len(search.permutation), search.until
+    # Columns stand for the locations of facilities, and two of these have just changed.
     _exchange_columns(until, r, q)
     first, second = _uniform(search), _uniform(search)
     until[r, q] = move + int(first * first * first * 8 * n)
@@ -179,12 +188,15 @@ def tabu(search: Search, moves: int, nothing: float, symmetric: bool) -> int:
         search.count[MOVE] += 1
         move: Any = np.int32(search.count[MOVE])
         wanted = search.value[BEST] - search.value[LEAST_GAIN] - search.value[CURRENT]
+        # The bound may lie far below any D, where 32-bit integers would wrap around.
         aspiration = search.x.dtype.type(max(wanted, -nothing))
         least, r = _least(search, move, aspiration, nothing)
+        # All swaps are tabu and none is good enough: any move keeps the search going.
         if r < 0:
             r = _below(search, n - 1)
             q = r + 1 + _below(search, n - 1 - r)
         else:
+            # The scan finds the row only, so that it can run in vectors; the column is looked up afterwards, once per move.
             q = r + 1
             while search.delta[r, q] != least or (search.tabu[r, q] > move and search.delta[r, q] >= aspiration):
                 q += 1
@@ -196,10 +208,11 @@ def tabu(search: Search, moves: int, nothing: float, symmetric: bool) -> int:
 
 @compiled
 def shake(search: Search, strength: int, symmetric: bool) -> None:
-    """Random cycle of at most ``strength`` facilities."""
+    """Move at most ``strength`` random facilities around a cycle."""
     n = len(search.permutation)
     u = _below(search, n)
     for _ in range(strength - 1):
+        # Swaps in a chain make one cycle as long as no facility is drawn twice; where one is, fewer move.
         v = (u + 1 + _below(search, n - 1)) % n
         swap(search, u, v, symmetric)
         u = v
@@ -207,9 +220,10 @@ def shake(search: Search, strength: int, symmetric: bool) -> None:
 
 @compiled
 def _descend(search: Search, nothing: float, symmetric: bool) -> int:
-    """Best swaps until none gains; how many."""
+    """Make the best swap until none gains, and say how many were made."""
     moves = 0
     while True:
+        # No tenure reaches this move number, so nothing is tabu.
         least, r = _least(search, _NEVER, nothing, nothing)
         if r < 0 or least >= -search.value[LEAST_GAIN]:
             return moves
@@ -231,6 +245,7 @@ def _copy(source: Records, target: Records) -> None:
 @compiled
 def _keep_base(search: Search) -> None:
     search.value[BASE] = search.value[CURRENT]
+    # Copies of C and D take n squared steps, where a new start from the permutation would take n cubed.
     _copy(search.product, search.base_product)
     _copy(search.delta, search.base_delta)
     _copy(search.distance, search.base_distance)
@@ -271,6 +286,7 @@ def iterate(search: Search, moves: int, nothing: float, symmetric: bool) -> int:
             search.count[STRENGTH] = strength + 1
         else:
             search.count[STRENGTH] = GENTLEST
+        # A plateau can be crossed only if steps along it are kept.
         if gain >= -search.value[LEAST_GAIN]:
             _keep_base(search)
         else:

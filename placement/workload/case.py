@@ -129,7 +129,7 @@ class Cases:
 
     @property
     def expert_replicas(self) -> Any:
-        """Those of them that hold the same experts."""
+        """How many of the replicas hold the same experts."""
         return np.maximum(self.replicas // self.ep, 1)
 
     @property
@@ -167,15 +167,19 @@ class Cases:
         """Layers in the chunks before one; a stage has ``virtual_stages`` chunks of layers, pp chunks apart."""
         each, left = np.divmod(self.layers, self.pp * self.virtual_stages)
         even = chunk * each + np.minimum(chunk, left)
+        # Few cases have uneven first and last stages, and the others skip the formula for them.
         if not np.any(self.first_layers):
             return even
         between = self.layers - self.first_layers - self.last_layers
         inside = (self.first_layers > 0) & (chunk > 0) & (chunk < self.pp)
+        # A pipeline of two stages has none between, hence the maximum: numpy computes both branches whichever is chosen.
         return where(inside, self.first_layers + between * (chunk - 1) // np.maximum(self.pp - 2, 1), even)
 
     def stage_layers(self, stage: Any) -> Any:
         """How many layers a stage has."""
         each, left = np.divmod(self.layers, self.pp * self.virtual_stages)
+        # The first ``left`` chunks have one layer more; the chunks of a stage are ``pp`` apart, so the clip counts those
+        # among them.
         even = self.virtual_stages * each + np.clip(-((stage - left) // self.pp), 0, self.virtual_stages)
         if not np.any(self.first_layers):
             return even
@@ -186,6 +190,8 @@ class Cases:
         if not np.any(self.experts):
             return 0
         layers = where(self.experts > 0, self.stage_layers(stage), 0)
+        # Chunks lie around the pipeline, so leading dense layers may be in several chunks of a stage: each turn takes away
+        # its own.
         for turn in range(int(np.max(self.virtual_stages, initial=1)) if np.any(self.dense_layers) else 0):
             chunk = stage + turn * self.pp
             begin, end = self.layers_before(chunk), self.layers_before(chunk + 1)
@@ -200,6 +206,8 @@ class Cases:
         between = np.maximum(self.pp - 2, 1)
         left = (self.layers - self.first_layers - self.last_layers) % between
         uneven = (self.first_layers > 0) & (left > 0)
+        # The remainder is spread as by Bresenham: stages where ``after * left / between`` passes a whole number have one
+        # layer more.
         return where(uneven, -(-(after * left // between + 1) * between // np.maximum(left, 1)), after + 1)
 
     def fullest_stages(self) -> Iterator[Any]:
@@ -254,7 +262,7 @@ def case(job: JobSpec, plan: Plan, accelerator: AcceleratorSpec | None = None) -
 
 
 def cases(job: JobSpec, plans: Sequence[Plan], accelerator: AcceleratorSpec | None = None) -> Cases:
-    """Many plans of a job."""
+    """Many plans of a job, every column of a plan an array."""
     columns = {name: np.array([getattr(plan, name) for plan in plans], np.int64) for name in OF_PLAN[:-1]}
     columns["recompute"] = np.array([RECOMPUTATIONS.index(plan.recompute) for plan in plans], np.int64)
     return cut(job, columns, accelerator)
@@ -271,6 +279,7 @@ def cut(job: JobSpec, plans: dict[str, Any], accelerator: AcceleratorSpec | None
 def _busiest(job: JobSpec, ep: Any) -> Any:
     if not job.expert_skew:
         return 1.0
+    # Many plans share few degrees, so the load of each degree is computed once.
     degrees, of_plan = np.unique(ep, return_inverse=True)
     return np.array([busiest_load(job.model.experts, job.expert_skew, each) for each in degrees.tolist()])[
         of_plan.reshape(np.shape(ep))
