@@ -79,6 +79,7 @@ def candidates(
         try:
             found.append(_placed(asked, plan, fabric, objective))
         except ValueError as error:
+            # Plans come best first, so the first reason is that of the plan one would have wanted.
             reason = reason or str(error)
         if len(found) == PLANS_TRIED:
             break
@@ -93,7 +94,7 @@ def options(
     fabric: Fabric,
     gpus: int,
 ) -> tuple[list[Prediction], list[Prediction]]:
-    """Of all plans there are on a fabric the fastest, and those that nothing beats in time, memory and traffic.
+    """The fastest of all plans there are on a fabric, and those that nothing beats in time, memory and traffic.
 
     Times are those of ``Fabric.estimated_rates``. The task graph does not carry them all: ``place`` chooses among those it
     does.

@@ -54,6 +54,7 @@ class Axis:
                 before = (distance - np.array(self.strides)) % self.length
                 options = count[before] + one
                 uneven = ((total + options) ** 2).sum(axis=1).astype(float)
+                # Only distances of earlier waves are known: the hops of this wave are set when it is complete.
                 uneven[hops[before] < 0] = np.inf
                 count[distance] = options[uneven.argmin()]
                 total += count[distance]
@@ -136,6 +137,8 @@ class Scheme:
             leave = np.zeros(self.nodes + 1)
             for dimension, (axis, lanes) in enumerate(zip(self.axes, self.lanes, strict=True)):
                 for stride, count in zip(axis.strides, lanes, strict=True):
+                    # Links are entered where the cuts that they cross begin and end, so all cuts together take one running
+                    # sum.
                     here, there = rank.ravel(), np.roll(rank, -stride, axis=dimension).ravel()
                     up = there > here
                     np.add.at(leave, here[up] + 1, count)
@@ -188,6 +191,8 @@ def schemes(nodes: int, degree: int, *, duplex: bool = False) -> Iterator[Scheme
         most = [min(degree, length - 1) for length in lengths]
         for split in product(*(range(_least_degree(a, duplex), m + 1) for a, m in zip(lengths, most, strict=True))):
             full = all(d == m for d, m in zip(split, most, strict=True))
+            # Degree may be left over only where every axis has all its strides: elsewhere more strides are better than
+            # doubled ones.
             if sum(split) == degree or (full and sum(split) < degree):
                 for axes in product(*(axes_of(a, d, duplex) for a, d in zip(lengths, split, strict=True))):
                     yield _with_lanes(axes, degree, duplex)
@@ -261,7 +266,7 @@ def _geometric(length: int, degree: int, duplex: bool) -> set[tuple[int, ...]]:
 
 
 def _closed(length: int, strides: tuple[int, ...], duplex: bool) -> tuple[int, ...]:
-    """With the way back of each stride, if both ways are wanted."""
+    """Add the way back of each stride, if both ways are wanted."""
     return tuple(sorted({*strides, *(length - s for s in strides)})) if duplex else strides
 
 
@@ -274,6 +279,7 @@ def _improved(axis: Axis, duplex: bool) -> Axis:
     while True:
         options = [axis]
         for old in axis.strides:
+            # With both ways a stride and its way back can only change together.
             kept = set(axis.strides) - {old, axis.length - old if duplex else old}
             for new in range(1, axis.length):
                 strides = _closed(axis.length, tuple(sorted({*kept, new})), duplex)
@@ -294,6 +300,7 @@ def _with_lanes(axes: tuple[Axis, ...], degree: int, duplex: bool) -> Scheme:
     while left > 0:
         i, j = max(places, key=lambda at: nodes // axes[at[0]].length * axes[at[0]].load[at[1]] / lanes[at[0]][at[1]])
         strides = axes[i].strides
+        # A stride of half the axis is its own way back, and the set has one member then.
         pair = {j, strides.index(axes[i].length - strides[j])} if duplex else {j}
         if len(pair) > left:
             break

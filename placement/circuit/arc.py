@@ -22,7 +22,7 @@ class Arcs:
 
     @classmethod
     def of(cls, demand: Demand, max_hops: int) -> "Arcs":
-        """ValueError if a pair is more than ``max_hops`` apart both ways round."""
+        """The arcs of a demand; ValueError if a pair is more than ``max_hops`` apart both ways round."""
         ahead = np.mod(demand.destination.astype(np.int64) - demand.source, demand.nodes)
         length = np.stack([ahead, demand.nodes - ahead])
         length[length > max_hops] = 0
@@ -33,6 +33,7 @@ class Arcs:
                 f"Ring.max_hops must be at least {hops} for a circuit from node {demand.source[pair]} "
                 f"to node {demand.destination[pair]}, not {max_hops}"
             )
+        # Arcs are counted upwards, so the backward one of a pair begins at its destination.
         return cls(demand.nodes, np.stack([demand.source, demand.destination]).astype(np.int64), length)
 
     @property
@@ -53,6 +54,7 @@ class Arcs:
             first, size = self.first[way, chosen], amount[way, chosen]
             change[way] += np.bincount(first, size, len(change[way]))
             change[way] -= np.bincount(first + self.length[way, chosen], size, len(change[way]))
+        # Arcs may pass the last node, so the line is two rounds long, and the rounds are added up.
         twice_round = np.cumsum(change, axis=1)[:, : 2 * self.nodes]
         return twice_round[:, : self.nodes] + twice_round[:, self.nodes :]
 

@@ -44,6 +44,7 @@ def colour(nodes: int, source: NDArray[np.int32], steps: Lanes) -> Colouring:
         raise ValueError(f"steps must be from 1 to {nodes} segments either way, not {wrong[0]}")
     number = np.full(len(steps), -1)
     count = bound = 0
+    # Each direction has fibres of its own, so both may use the same numbers.
     for backward in (False, True):
         chosen = np.flatnonzero((steps < 0) == backward)
         first = np.mod(np.where(backward, source + steps, source)[chosen], nodes)
@@ -78,10 +79,12 @@ def _least(nodes: int, first: Lanes, length: Lanes) -> int:
     load = segment_load(first.astype(np.int32), length, np.ones_like(length), nodes)
     least = int(load.max())
     lengths = np.unique(length)
+    # Any least length gives a valid bound, so where there are many it is enough to try some of them.
     for shortest in lengths[:: 1 + len(lengths) // MAX_LENGTHS].tolist():
         long = length >= shortest
         end = np.full(2 * nodes + 1, 4 * nodes)  # of the arc that ends first of those that start here or later
         np.minimum.at(end, first[long], first[long] + length[long])
+        # The second copy lies one round on, so that a walk around the ring needs no modulo.
         np.minimum.at(end, first[long] + nodes, first[long] + nodes + length[long])
         end = np.minimum.accumulate(end[::-1])[::-1].copy()
         disjoint = _most_disjoint(end, int(first[length == shortest][0]), shortest, nodes)
@@ -148,6 +151,7 @@ def _wind(nodes: int, cut: int, by_node: Records, at_node: Records, length: Reco
                     chosen = by_node[i]
             start += 1
         if chosen >= 0:
+            # The round of a number begins with its first arc, not where the search for that arc began.
             if not begun:
                 begun = True
                 limit = start - 1 + nodes

@@ -57,7 +57,7 @@ class Demand:
 
     @classmethod
     def of(cls, nodes: int, size_bytes: dict[Pair, int]) -> "Demand":
-        """From a mapping; pairs with nothing to send are left out."""
+        """Make a demand from a mapping; pairs with nothing to send are left out."""
         sizes = {pair: size for pair, size in size_bytes.items() if size}
         ends = np.array(list(sizes), np.int32).reshape(-1, 2)
         return cls(nodes, ends[:, 0], ends[:, 1], np.array(list(sizes.values()), np.int64))
@@ -94,6 +94,7 @@ class Demand:
 
     def ratios(self, above: float, limit: float) -> NDArray[np.float64]:
         """All ratios of whole lanes in (above, limit], rising."""
+        # Both limits are shifted alike, so that a ratio that was served before is not asked for again because of rounding.
         most = np.floor(self.size_bytes * (limit * (1 + _ROUNDING))).astype(np.int64)
         least = np.floor(self.size_bytes * (above * (1 + _ROUNDING))).astype(np.int64) + 1
         count = np.maximum(most - least + 1, 0)
@@ -119,6 +120,7 @@ def most_even(
         try:
             found = serve(demand.needed(float(ratios[middle])))
         except Undecided:
+            # Nothing is known of this ratio, so the search goes on below it, and the proven bound stays where it is.
             high = middle
             continue
         if found is None:
@@ -134,6 +136,7 @@ def hand_out(lanes: Lanes, weight: NDArray[np.float64], take: Callable[[int], bo
     heapify(poorest)
     while poorest:
         _, i = heappop(poorest)
+        # Nothing is ever given back, so a pair that cannot take one lane more is done with.
         if take(i):
             lanes[i] += 1
             heappush(poorest, (float(lanes[i] / weight[i]), i))

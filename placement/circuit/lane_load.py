@@ -28,7 +28,7 @@ class LaneLoad:
 
 
 NOTHING = LaneLoad(0.0, 0.0, 0.0, None)
-"""Of circuits that carry no bytes."""
+"""The load of circuits that carry no bytes."""
 
 
 def ocs_load_of(circuits: Circuits, placed: Traffic, gpus: int, ports: int) -> LaneLoad:
@@ -74,6 +74,7 @@ def _best_ring_share(demand: Demand, steps: Lanes, capacity: int) -> float:
     def serve(lanes: Lanes) -> Lanes | None:
         return lanes if segment_load(demand.source, steps, lanes, demand.nodes).max() <= capacity else None
 
+    # The bytes over the fullest segment share all its lanes, and no ratio can be greater than theirs.
     fullest = segment_load(demand.source, steps, demand.size_bytes, demand.nodes).max()
     return most_even(demand, capacity / float(fullest), serve)[1]
 

@@ -46,7 +46,7 @@ def multi_shot(
     slot_seconds: float,
     duplex: bool = False,
 ) -> Schedule:
-    """In each slot the settings with the most circuits x outstanding bytes, one switch after the other (SiP-ML, multi-shot).
+    """Set each slot to the most circuits x outstanding bytes, one switch after the other (SiP-ML, multi-shot).
 
     All switches are set at once and are dark for ``delay_seconds`` before each slot. A slot ends after ``slot_seconds``
     (five delays in SiP-ML), or when its circuits have nothing more to send. Each switch gets the heaviest permutation of
@@ -86,6 +86,7 @@ def _require(switches: int, rate: float, delay: float, slot: float) -> None:
 
 def _bounds(demand: Demand, switches: int, duplex: bool) -> tuple[float, int]:
     """What some circuit carries at least, in bytes, and how many settings some node takes to reach all its partners."""
+    # The two ways of a duplex circuit are taken together, so the larger demand of the two decides.
     joined = demand.both_ways() if duplex else demand
     (sent, received), (out, into) = joined.node_bytes(), joined.degrees()
     size, degree = (sent + received, out + into) if duplex else (np.maximum(sent, received), np.maximum(out, into))
@@ -123,6 +124,7 @@ def _heavy_matching(weight: _Floats) -> _Ints:
     both = np.triu(weight + weight.T, 1)
     low, high = np.nonzero(both)
     partner = np.arange(len(weight))
+    # A pair that is taken excludes at most two pairs of the best matching, neither heavier than itself: hence at least half.
     for i in np.argsort(-both[low, high], kind="stable").tolist():
         a, b = int(low[i]), int(high[i])
         if partner[a] == a and partner[b] == b:
@@ -163,6 +165,7 @@ def decompose(size_bytes: _Ints) -> Mixture:
     weights: list[int] = []
     found: list[_Ints] = []
     threshold = 1 << (int(left.max(initial=0)).bit_length())
+    # Entries only shrink, so what has no matching above a threshold never gets one, and the threshold is only lowered.
     while left.any():
         to = perfect_matching(left >= threshold)
         if to is None:
@@ -175,12 +178,13 @@ def decompose(size_bytes: _Ints) -> Mixture:
 
 
 def _filled_up(size_bytes: _Ints) -> _Ints:
-    """With as much more, corner by corner, that all rows and columns have one sum."""
+    """Add as much, corner by corner, that all rows and columns have one sum."""
     filled = size_bytes.astype(np.int64)
     row, column = filled.sum(axis=1), filled.sum(axis=0)
     most = max(row.max(initial=0), column.max(initial=0))
     i = j = 0
     while i < len(filled) and j < len(filled):
+        # Each step fills up a row or a column, so 2n steps are enough.
         more = min(most - row[i], most - column[j])
         filled[i, j] += more
         row[i] += more

@@ -128,10 +128,12 @@ def _require_edges(edges: Demand, switches: int) -> None:
 def _coloured(edges: Demand, switches: int, until: float, needed: Lanes) -> Lanes | None:
     """``partner[node, switch]``, -1 if idle, with so many circuits for each edge; None if there is none."""
     out, into = _used(edges, needed)
+    # A switch joins nodes in pairs, so it has at most half as many circuits as nodes.
     if (out + into).max() > switches or needed.sum() > edges.nodes // 2 * switches:
         return None
     partner = np.full((edges.nodes, switches), -1)
     ends = zip(edges.source.tolist(), edges.destination.tolist(), needed.tolist(), strict=True)
+    # Alternating paths are quick, but may fail where a colouring exists, so a programme decides what they leave.
     if all(_join(partner, a, b) for a, b, count in ends for _ in range(count)):
         return partner
     return _programme(edges, switches, until, needed)
@@ -147,6 +149,7 @@ def _join(partner: Lanes, a: int, b: int) -> bool:
     for i in free_a.tolist():
         for j in free_b.tolist():
             path = _alternating(partner, b, i, j)
+            # A path that ends at a would take the very port that a has free.
             if path[-1] != a:
                 for node in path:
                     partner[node, [i, j]] = partner[node, [j, i]]
@@ -165,7 +168,7 @@ def _alternating(partner: Lanes, start: int, i: int, j: int) -> list[int]:
 
 
 def _programme(edges: Demand, switches: int, until: float, needed: Lanes) -> Lanes | None:
-    """The same by an integer programme; Undecided if the time is over."""
+    """Find such partners by an integer programme; Undecided if the time is over."""
     count = len(edges)
     edge, switch = np.tile(np.arange(count), switches), np.repeat(np.arange(switches), count)
     variable = np.arange(count * switches)

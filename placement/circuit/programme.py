@@ -30,7 +30,7 @@ class Rows:
     count: int = 0
 
     def add(self, row: _Ints, column: _Ints, value: _Floats | float, least: _Floats, most: _Floats) -> None:
-        """As many rows as there are in ``least`` and ``most``; ``row`` counts from the first of them."""
+        """Add as many rows as there are in ``least`` and ``most``; ``row`` counts from the first of them."""
         self.row.append(row + self.count)
         self.column.append(column)
         self.value.append(np.broadcast_to(value, row.shape).astype(float))
@@ -39,7 +39,7 @@ class Rows:
         self.count += len(least)
 
     def matrix(self) -> Any:
-        """In scipy's sparse form; what is added twice counts twice."""
+        """The rows in scipy's sparse form; what is added twice counts twice."""
         entries = np.concatenate(self.value), (np.concatenate(self.row), np.concatenate(self.column))
         return import_module("scipy.sparse").csr_array(entries, shape=(self.count, self.variables))
 
@@ -58,8 +58,10 @@ def solve(rows: Rows, cost: _Floats, most: _Floats, *, integer: bool, until: flo
         integrality=np.full(rows.variables, int(integer)),
         bounds=optimize.Bounds(0, most),
         constraints=optimize.LinearConstraint(rows.matrix(), np.concatenate(rows.least), np.concatenate(rows.most)),
+        # The solver's default gap would let a worse solution pass as the best, and bounds would be wrong.
         options={"mip_rel_gap": 0.0} | ({} if np.isinf(left) else {"time_limit": left}),
     )
+    # Status 2 is the proof that there is no solution; anything else without one is a limit or trouble.
     if found.x is None and found.status != 2:
         raise Undecided(found.message)
     return None if found.x is None else np.rint(found.x) if integer else found.x
@@ -74,6 +76,7 @@ def relax(rows: Rows, cost: _Floats, most: _Floats) -> tuple[_Floats, _Floats]:
         cost, A_eq=rows.matrix(), b_eq=np.concatenate(rows.least), bounds=np.stack([np.zeros_like(most), most], axis=1)
     )
     assert found.status == 0, found.message
+    # More room lowers the cost, so the solver's marginals are negative and their opposite is what it saves.
     return found.x, -found.upper.marginals
 
 

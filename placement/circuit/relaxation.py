@@ -27,6 +27,7 @@ def relaxed(arcs: Arcs, demand: Demand) -> Relaxation:
     if arcs.either.any():
         price, forward[arcs.either] = _prices(arcs, demand)
     else:
+        # With no choice of ways the fullest segment alone limits the ratio, so it alone has a price.
         price.flat[arcs.load(np.tile(demand.size_bytes, (2, 1))).argmax()] = 1
     return Relaxation(price, forward)
 

@@ -29,18 +29,18 @@ class Calibration:
     loss_accesses: float
     """Reads and writes of an fp32 logit from the output layer to its gradient."""
     optimiser_seconds: float
-    """Of a step, however small."""
+    """What an optimiser step takes, however small."""
     optimiser_bytes: float
     """Read and written per parameter: unscaling, norm and clipping of gradients, Adam, the cast back."""
     island_efficiency: float
     """Payload rate of a large all-reduce behind a fast switch."""
     collective_seconds: float
-    """Of a collective, however small, and what each member adds."""
+    """What a collective takes, however small, and what each member adds."""
     member_seconds: float
     chunk_root_seconds: float
     """A transfer of t seconds takes this times sqrt(t) more: it is cut into chunks of a size that balances the two."""
     transfer_seconds: float
-    """Of a transfer between stages, however small."""
+    """What a transfer between stages takes, however small."""
     network_efficiency: float
     """Payload rate between islands."""
     sharded_slowdown: float

@@ -26,6 +26,7 @@ def gemm_seconds(cases: Cases, fitted: Calibration, m: Any, n: Any, k: Any, coun
     for rows, columns, rate in TILES:
         tiles = np.ceil(m / rows) * np.ceil(n / columns) * count
         area = np.minimum(area, np.ceil(tiles / busy) * (rows * columns / rate))
+    # Where the number of multiprocessors is not known no waves can be counted.
     area = where(cases.multiprocessors > 0, area * busy, m * n * count)
     rate = cases.peak_flops * fitted.gemm_efficiency * alignment(fitted, n, k)
     return np.maximum(
@@ -39,6 +40,7 @@ def alignment(fitted: Calibration, n: Any, k: Any) -> NDArray[np.float64]:
 
     Rows of 128 bytes are read without waste [NVIDIA, the same guide, "Requirements to use Tensor Cores"].
     """
+    # A power of two divides the bitwise or of two numbers only if it divides both.
     both = np.asarray(n).astype(np.int64) | np.asarray(k).astype(np.int64)
     shares = np.array([fitted.align_8, fitted.align_8, fitted.align_8, fitted.align_8, fitted.align_16, fitted.align_32, 1])
     power = (both % 2 == 0).astype(np.int64)

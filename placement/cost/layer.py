@@ -62,6 +62,7 @@ def expert_shapes(cases: Cases) -> Shapes:
 
 def _products(cases: Cases, fitted: Calibration, shapes: Shapes) -> Passes:
     forward = sum(gemm_seconds(cases, fitted, m, n, k, count) for m, n, k, count in shapes)
+    # A backward product has as many operations as the forward one, but its other shape fills tiles and waves otherwise.
     by_inputs = sum(gemm_seconds(cases, fitted, m, k, n, count) for m, n, k, count in shapes)
     by_weights = sum(gemm_seconds(cases, fitted, k, n, m, count) for m, n, k, count in shapes)
     return np.asarray(forward), np.asarray(by_inputs), np.asarray(by_weights)
@@ -76,7 +77,10 @@ def _core(cases: Cases, fitted: Calibration) -> Passes:
     """Scores, softmax and weighted values, forward and backward: kernel by kernel, or flash, which skips the masked half."""
     heads, s, d = cases.micro_batch * cases.heads / cases.tp, cases.sequence // cases.cp, cases.head_size
     pairs = heads * s * cases.sequence
+    # Scores and values take four operations per pair and width, half of them masked; only scores have the width of
+    # positions.
     half = 2 * pairs * (d + cases.rope_width / 2) / (cases.peak_flops * fitted.gemm_efficiency)
+    # The backward pass of flash attention has five products to the forward pass's two, for it computes the scores again.
     flash = (half / FLASH_FORWARD + fitted.kernel_seconds, 2.5 * half / FLASH_BACKWARD + fitted.kernel_seconds)
     if np.all(cases.flash):
         return *flash, 0.0
@@ -138,7 +142,9 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
     by_weights = by_weights + memory_seconds(cases, fitted, 3 * cases.value_bytes * layer_weights(cases))
     launch = where(cases.tp > 1, fitted.collective_launch_seconds, 0.0)
     forward = np.maximum(forward, fitted.forward_launch_seconds + launch)
+    # The limit is that of the whole backward pass, of which the part by weights is counted apart.
     by_inputs = np.maximum(by_inputs, fitted.backward_launch_seconds + launch - by_weights)
+    # Flash attention keeps no core, so selective recomputation adds nothing to it.
     selective = (cases.recompute == SELECTIVE) & ~cases.flash
     again = where(cases.recompute == FULL, forward, where(selective, core[0], 0.0))
     return forward, by_inputs + again, by_weights

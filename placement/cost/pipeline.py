@@ -35,7 +35,7 @@ class Stages:
 
 
 def stages(cases: Cases, fitted: Calibration, layer: Seconds, tensor: Seconds) -> Stages:
-    """Of layers that compute for ``layer`` and communicate for ``tensor``; one stage is first, and the others are empty."""
+    """Stages of layers that compute for ``layer`` and communicate for ``tensor``; one alone is first, others are empty."""
     logits, lookup, alone = sum(logit_seconds(cases, fitted)), 2 * lookup_seconds(cases, fitted), cases.pp == 1
     first, middle, last = cases.layers_at
     last = where(alone, 0, last)
@@ -63,6 +63,7 @@ def wait_seconds(cases: Cases, stages: Stages, transfer: Seconds) -> Seconds:
         (stages.between, p - 2),
         (stages.first * left, left),
     )
+    # Rows that a short pipeline does not have are of no stages, and are no slower than the slowest stage.
     paces = [(seconds + 2 * (k - 1) * transfer) / np.maximum(k, 1) for seconds, k in rows]
     together = np.maximum(np.maximum.reduce(np.broadcast_arrays(*paces)) - stages.slowest, 0)
     interleaved = v * (p - 1) / p * np.maximum(0, 2 * transfer - stages.slowest / v)

@@ -42,6 +42,7 @@ class Prediction:
 
     def at(self, plan: Plan, index: Any = ()) -> "Prediction":
         """Take one case out of the columns, as numbers."""
+        # A part may be one number for all cases, which has no entry of its own.
         shape = np.shape(self.total)
         parts = {name: float(np.broadcast_to(seconds, shape)[index]) for name, seconds in self.parts.items()}
         sent_bytes = int(np.broadcast_to(self.sent_bytes, shape)[index])

@@ -72,7 +72,9 @@ def _data_seconds(
         return shared + network.pass_seconds(rate, experts * each, cases.expert_replicas, passes)
 
     reduced = seconds(network.data, cases.gradient_bytes, 2)
+    # A reduce-scatter is half an all-reduce; the weights are gathered afterwards, in their own precision.
     once = where(cases.zero > 0, reduced / 2 + seconds(network.data, cases.value_bytes), reduced)
+    # The gradients of the layer that ends the backward pass have no pass left to hide behind.
     once = where(cases.overlaps, np.maximum(once - backward, once / cases.fullest_layers), once)
     if not np.any(cases.zero == 3):
         return once

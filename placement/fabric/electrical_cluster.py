@@ -31,6 +31,7 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
         island_gpus, gpus = self.spec.island_gpus, plans.dp * plans.tp * plans.pp * plans.cp
 
         def rate(span: NDArray[np.int64], _stride: NDArray[np.int64]) -> NDArray[np.float64]:
+            # A span that does not divide the island lies across its edge somewhere, and the slowest part sets the pace.
             inside = (gpus <= island_gpus) | ((span <= island_gpus) & (island_gpus % span == 0))
             return np.where(inside, island, nic)
 

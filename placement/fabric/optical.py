@@ -31,6 +31,7 @@ class Optical(Fabric):
 
     def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
         """Circuits shared by demand, and by the weight that minimises the sum of the parts' times: sqrt(bytes / hops)."""
+        # Circuits are handed out by whole numbers, and the factor keeps the roots apart when they are rounded.
         root = np.rint(1000 * np.sqrt(placed.size_bytes / self.hops(placed, plan.gpus))).astype(np.int64)
         found = [self.assign(plan.gpus, _summed(placed, weight)) for weight in (placed.size_bytes, root)]
         return [(self.circuit_rates(circuits, placed), circuits) for circuits in found]
@@ -40,6 +41,7 @@ class Optical(Fabric):
         lane_bytes_per_s = self.lane_gbps * 1e9 / 8 * self.efficiency
         rates: list[float] = []
         for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
+            # Exchanges are rated by what moves one way, as other parts by their busiest pair: there and back take turns.
             flows = placed.at_once(part) if part == EXCHANGE else placed.of(part)
             demand = _summed(flows, flows.size_bytes)
             load: dict[Pair, int] = {}

@@ -41,6 +41,7 @@ class SipOcs(model.SipOcs, Optical):
         The sum of the parts' times is least where they share in proportion to the square root of their bytes.
         """
         tensor, pipeline, data = (np.sqrt(size) for size in sent_bytes(plans))
+        # A plan on one GPU sends nothing, and would divide by 0.
         weight = np.maximum(tensor + 2 * pipeline + data, 1)
         return Rates(*(np.where(part > 0, self.bytes_per_s * part / weight, inf) for part in (tensor, pipeline, data)))
 

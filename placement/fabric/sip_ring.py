@@ -34,6 +34,7 @@ class SipRing(model.SipRing, Optical):
         chiplet = self.chiplet
         if chiplet.ports < 2:
             raise SpecError("ChipletSpec", "ports", f"at least 2 on a {self.spec.kind}", str(chiplet.ports))
+        # An odd port would serve one direction only, and the other would set the pace.
         return chiplet.ports // 2 * 2 * chiplet.gbps_per_port * 1e9 / 8 * self.efficiency
 
     @property
@@ -82,7 +83,7 @@ class SipRing(model.SipRing, Optical):
         return found
 
     def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
-        """Of wavelengths, beside those that pairs near enough need to have one of their own."""
+        """What wavelengths carry, beside how many it takes for pairs near enough to have one of their own."""
         from lightfabric.placement.circuit.lane_load import ring_load_of
 
         return ring_load_of(circuits, placed, gpus, self.segment_lanes, self.spec.max_hops)

@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 60
 """Largest message that is believed: 1 EiB."""
 MAX_OPERATIONS = 1 << 30
 MAX_NODE_BYTES = 1 << 20
-"""Of one message: bounds the memory that its parts take."""
+"""Largest message that is parsed: it bounds the memory that the parts of one take."""
 
 
 class NodeType(IntEnum):
@@ -74,6 +74,7 @@ def _message(name: str) -> Any:
                 added.type = types.Type.Value(f"TYPE_{kind.lstrip('*').upper()}")
             if field.endswith("_val"):
                 added.oneof_index = 0
+    # The pool is not the default one, where another copy of the schema in the process would clash with this one.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}"))
@@ -96,6 +97,7 @@ def write(graph: TaskGraph) -> Iterator[bytes]:
 
 def _delimited(content: bytes) -> tuple[bytes, bytes]:
     left, prefix = len(content), bytearray()
+    # A varint has seven bits to a byte, the lowest first, and the top bit says that more follow.
     while left > 127:
         prefix.append(left & 127 | 128)
         left >>= 7
@@ -105,6 +107,7 @@ def _delimited(content: bytes) -> tuple[bytes, bytes]:
 def _nodes(graph: TaskGraph, rank: int, here: Rank) -> Iterator[Any]:
     waits: dict[int, list[int]] = {}
     for after, before in here.waits.tolist():
+        # What waits for a message where it arrives waits for its receive, which is another node than its send.
         arrives = graph.kind[before] == Kind.TRANSFER and graph.peer[before] == rank
         waits.setdefault(after, []).append(2 * before + arrives)
     for task in here.tasks.tolist():
@@ -117,6 +120,7 @@ def _nodes(graph: TaskGraph, rank: int, here: Rank) -> Iterator[Any]:
         elif kind == Kind.COMPUTE:
             work = int(graph.work[task])
             node = _node(2 * task, NodeType.COMP, waits.get(task, ()), {"is_cpu_op": False, "duration_ps": work})
+            # Chakra has whole microseconds only, and the attribute keeps the picoseconds.
             node.duration_micros = round(work / 1e6)
             yield node
         else:
@@ -125,6 +129,7 @@ def _nodes(graph: TaskGraph, rank: int, here: Rank) -> Iterator[Any]:
 
 
 def _ends(graph: TaskGraph, task: int) -> dict[str, int | bool | str]:
+    # Chakra's tags are signed 32-bit numbers; messages whose tags are equal for that are told apart by their order.
     ends = {"comm_src": int(graph.device[task]), "comm_dst": int(graph.peer[task]), "comm_tag": task & 0x7FFFFFFF}
     return {"is_cpu_op": False, **ends, **_size(graph, task)}
 
@@ -140,6 +145,7 @@ def _node(identity: int, kind: NodeType, waits: Sequence[int], attributes: Mappi
     node = _message("Node")(id=identity, name=f"{kind.name.lower()}_{identity}", type=kind, data_deps=waits)
     for name, value in attributes.items():
         added = node.attr.add(name=name)
+        # In Python a bool is an int too, so it has to be asked for first.
         if isinstance(value, bool):
             added.bool_val = value
         elif isinstance(value, str):
@@ -229,6 +235,7 @@ def _read_node(assembly: Assembly, rank: int, node: Any, where: str) -> None:
         size = number("comm_size", MAX_BYTES), max(1, number("operations", MAX_OPERATIONS, 1))
         assembly.add_reduce(where, rank, node.id, waits, str(attributes.get("pg_name", "")), size)
     elif kind in (NodeType.COMP, NodeType.MEM_LOAD, NodeType.MEM_STORE):
+        # A duration that is too long is cut to one above the most, so that it fits an integer and is still refused.
         believed = min(node.duration_micros * 1_000_000, MAX_PS + 1)
         work = number("duration_ps", MAX_PS, believed)
         assembly.add_alone(where, rank, node.id, waits, Kind.COMPUTE, work)

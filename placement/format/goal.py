@@ -16,9 +16,9 @@ from lightfabric.placement.graph.by_rank import ranks
 
 MAX_RANKS = 1 << 16
 MAX_STATEMENTS = MAX_PARTS
-"""Of a rank."""
+"""Most statements in the program of a rank."""
 _DIGITS = 15
-"""Of any number that is believed."""
+"""Most digits of a number that is believed."""
 
 _HEAD = re.compile(r"num_ranks\s+(\d+)")
 _RANK = re.compile(r"rank\s+(\d+)\s*\{")
@@ -43,6 +43,7 @@ def write(graph: TaskGraph) -> Iterator[str]:
             if graph.kind[task] == Kind.ALL_REDUCE:
                 ring = graph.group(int(graph.peer[task]))
                 yield from _ring(task, int(graph.work[task]), ring, int(np.argmax(ring == rank)))
+                # The last step ends with both its send and its receive, and what waits for the reduction waits for the two.
                 if len(ring) > 1:
                     first[task], last[task] = f"l{task}s0", (f"l{task}s{2 * len(ring) - 3}", f"l{task}r{2 * len(ring) - 3}")
             else:
@@ -57,6 +58,7 @@ def _operation(graph: TaskGraph, task: int, rank: int) -> str:
     source, destination, work = int(graph.device[task]), int(graph.peer[task]), int(graph.work[task])
     if graph.kind[task] == Kind.COMPUTE:
         return f"calc {round(work / 1000)}"
+    # A transfer to its own device takes no time, and a program cannot send to itself.
     if source == destination:
         return "calc 0"
     return f"send {work}b to {destination} tag {task}" if source == rank else f"recv {work}b from {source} tag {task}"
@@ -68,6 +70,7 @@ def _ring(task: int, work: int, ring: NDArray[np.int32], place: int) -> Iterator
     if n == 1:
         yield f"l{task}: calc 0\n"
     for step in range(2 * (n - 1)):
+        # What arrives in a step is what the member before sends in it, one part behind.
         sent, received = (_part(work, n, (at - step) % n) for at in (place, place - 1))
         yield f"l{task}s{step}: send {sent}b to {ring[(place + 1) % n]} tag {task}\n"
         yield f"l{task}r{step}: recv {received}b from {ring[place - 1]} tag {task}\n"
@@ -77,6 +80,7 @@ def _ring(task: int, work: int, ring: NDArray[np.int32], place: int) -> Iterator
 
 
 def _part(work: int, parts: int, index: int) -> int:
+    # Differences of rounded multiples sum to the whole, with parts that differ by a byte at most.
     return work * (index + 1) // parts - work * index // parts
 
 
@@ -119,7 +123,8 @@ def _head(lines: Iterator[tuple[int, str]]) -> int:
 
 
 def _number(digits: str | None) -> int:
-    """-1 for a number that is not believed."""
+    """The value of some digits, 0 if there are none, -1 for a number that is not believed."""
+    # The length is looked at first, since Python takes quadratic time to convert digits.
     return int(digits or "0") if len(digits or "") <= _DIGITS else -1
 
 
@@ -143,6 +148,7 @@ def _read_rank(assembly: Assembly, rank: int, lines: Iterator[tuple[int, str]]) 
             raise ValueError(f"line {number} must be calc, send, recv, requires or }}, not {text[:40]!r}")
     else:
         raise ValueError(f"rank {rank} must end with }}, not with the file")
+    # A requirement may name labels that come after it, so labels are looked up at the end.
     for number, after, before in required:
         if after not in labels or before not in labels:
             raise ValueError(f"line {number} must have labels of rank {rank}, not {after!r} and {before!r}")
@@ -158,6 +164,7 @@ def _read_operation(
     if min(_number(digits) for digits in (calc, size, other, tag)) < 0:
         raise ValueError(f"{where} must have numbers of at most {_DIGITS} digits, not longer ones")
     if calc is not None:
+        # GOAL counts nanoseconds, the task graph picoseconds.
         assembly.add_alone(where, rank, identity, waits, Kind.COMPUTE, _number(calc) * 1000)
         return
     sent = verb == "send"

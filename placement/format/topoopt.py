@@ -44,7 +44,7 @@ _NODES, _SWITCHES, _TASKS, _DEVICES = 1, 2, 8, 9
 _DEVICE_ID, _DEVICE_PROPERTY = 1, 3
 _TYPE, _ID, _DEVICE, _RUN_TIME, _SIZE, _NEXT = range(6)
 _LEAST_TABLE_BYTES = 16
-"""Of a table in a vector: its offset there, its offset to the field positions, and an id that no other has."""
+"""The bytes of a table in a vector: its offset there, its offset to the field positions, and an id that no other has."""
 
 
 def read(data: bytes) -> TaskGraph:

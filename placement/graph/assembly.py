@@ -78,6 +78,7 @@ class Assembly:
             raise ValueError(f"{where}.pg_name must be a communicator group, not {name!r}")
         if rank not in self._present[group]:
             raise ValueError(f"{where}.pg_name must be a group of which rank {rank} is a member, not {name!r}")
+        # As in MPI the order of a rank's collectives on a group says which is which, not their ids.
         turn = self.counts.get((rank, group), 0)
         self.counts[rank, group] = turn + 1
         if (group, turn) not in self.reduces:
@@ -136,6 +137,7 @@ class Assembly:
                 )
         for ends, receives in self.receives.items():
             sends = self.sends.get(ends, [])
+            # As in MPI messages of equal ends and tag arrive in the order in which they were sent.
             for turn, (where, rank, identity, size, waits) in enumerate(receives):
                 if turn >= len(sends):
                     raise ValueError(f"{where} must have its send from {ends[0]} to {ends[1]} tag {ends[2]}, not none")
@@ -158,12 +160,15 @@ class Assembly:
                 before = self.of_node.get((rank, identity))
                 if before is None:
                     raise ValueError(f"{where}.data_deps must be ids of nodes of rank {rank}, not {identity}")
+                # The barrier of a receive waits for the message itself; all others that wait for the receive wait for the
+                # barrier.
                 late = self.late.get((rank, identity), before)
                 edges.add((before if late == task else late, task))
         return sorted(edges)
 
     def _arrays(self, devices: int) -> TaskGraph:
         tasks = self.tasks
+        # Tasks are in the order of ids, whoever had them first, so that a graph that was written is read as it was.
         order = sorted(range(len(tasks)), key=lambda t: (tasks[t].identity, tasks[t].rank, t))
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))

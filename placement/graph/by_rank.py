@@ -31,6 +31,7 @@ def ranks(graph: TaskGraph) -> Iterator[Rank]:
     source. O(edges x members).
     """
     tasks, places = _parts(graph)
+    # The receiving end of a transfer does not start it, so what the transfer waits for need not be there.
     starts = ~((graph.kind[tasks] == Kind.TRANSFER) & (places != graph.device[tasks]))
     met = zip(_meetings(graph, tasks, places, starts), _through_barriers(graph, tasks, places, starts), strict=True)
     after, before, where = (np.concatenate(both) for both in met)
@@ -51,6 +52,7 @@ def _parts(graph: TaskGraph) -> tuple[_Ints, _Ints]:
     of_reduce, at = _expanded(graph.member_start[group], np.diff(graph.member_start)[group])
     tasks = np.concatenate([simple, moves, reduces[of_reduce]]).astype(np.int64)
     places = np.concatenate([graph.device[simple], graph.peer[moves], graph.members[at]]).astype(np.int64)
+    # Parts are sorted by task, so that those of any task are found by binary search.
     order = np.argsort(tasks, kind="stable")
     return tasks[order], places[order]
 
@@ -99,6 +101,7 @@ def _through_barriers(
         end[edge] * graph.devices + places[at]
         for end, edge, at in ((after[into], came, at_came), (before[out], goes, at_goes))
     )
+    # Both sides of a barrier are joined by sorting, since comparing all with all would take quadratic time.
     order = np.argsort(key_came, kind="stable")
     first, last = (np.searchsorted(key_came[order], key_goes, side=side) for side in ("left", "right"))
     row, at = _expanded(first, last - first)

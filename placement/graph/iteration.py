@@ -105,6 +105,7 @@ def _add_passes(builder: Builder, sent: Volume, timed: Cases, plan: Plan, rank: 
     """All forward and backward passes; returns what ends the last step, ``[replica, stage, tensor rank or 1]``."""
     forward, backward = pass_steps(schedule, plan.pp, sent.micro_batches, plan.virtual_stages)
     chunk, stages = np.divmod(np.arange(plan.pp * plan.virtual_stages), plan.pp)
+    # Columns are the steps of a stage in its own order, not micro-batches, since that order is what links them.
     durations_ps = np.zeros((plan.pp, 2 * forward.size // plan.pp), np.int64)
     is_forward = np.zeros(durations_ps.shape, bool)
     is_forward[stages[:, None], forward] = True
@@ -112,8 +113,11 @@ def _add_passes(builder: Builder, sent: Volume, timed: Cases, plan: Plan, rank: 
     for steps, each in zip((forward, backward), seconds, strict=True):
         durations_ps[stages[:, None], steps] = picoseconds(each)[:, None]
     start, end = _add_steps(builder, sent, plan, rank, durations_ps, is_forward)
+    # A stage runs one pass at a time, in the order of the schedule, whatever else may be ready.
     builder.link(end[:, :, :-1], start[:, :, 1:])
     size, all_but_last, all_but_first = sent.transfer_bytes, np.s_[:, :-1], np.s_[:, 1:]
+    # Virtual stages are in a row here, so the way from the last stage to the first one's next chunk needs no case of its
+    # own.
     for steps, sender, receiver in ((forward, all_but_last, all_but_first), (backward, all_but_first, all_but_last)):
         before, after = end[:, stages[:, None], steps][sender], start[:, stages[:, None], steps][receiver]
         _add_transfers(builder, size, rank[:, stages][sender], rank[:, stages][receiver], before, after)
@@ -130,6 +134,7 @@ def _add_steps(
         return start, _add_exchanges(builder, sent, plan, rank, start, is_forward)
     group = np.arange(plan.dp * plan.pp).reshape(plan.dp, plan.pp, 1, 1)
     each = _by_pass(sent, sent.reduces(sent.of.stage_layers(np.arange(plan.pp))), is_forward)
+    # One task stands for all reductions of a step, with their bytes together, and counts them for their latencies.
     end = builder.add(Kind.ALL_REDUCE, device[..., :1], each * sent.reduce_bytes, group, each)
     builder.link(start, end)
     return start, _add_exchanges(builder, sent, plan, rank, end, is_forward)
@@ -165,6 +170,7 @@ def _add_exchange(
     steps = operations.shape[1]
     device = np.broadcast_to(block[:, source], (len(block), len(source), plan.pp, steps, plan.tp))
     work = sent[source, destination][:, None, None, None] * operations
+    # Stages without experts send nothing, but a task must stand for at least one operation.
     tasks = builder.add(Kind.TRANSFER, device, work, block[:, destination], np.maximum(operations, 1))
     before = np.broadcast_to(ready, (*ready.shape[:-1], plan.tp)).reshape(-1, plan.ep, plan.pp, steps, plan.tp)
     builder.link(before[:, source], tasks)
@@ -189,6 +195,7 @@ def _add_gradient_reduces(builder: Builder, sent: Volume, plan: Plan, rank: Ids,
     shared, dealt = sent.gradient_bytes(np.arange(plan.pp))
     reduced = builder.add(Kind.ALL_REDUCE, rank[:1], shared[:, None], group)
     builder.link(ready, reduced)
+    # Experts that all replicas hold are reduced with the rest, and those that only one holds are not reduced.
     if plan.ep in (1, plan.dp):
         return [reduced]
     first = rank[: plan.ep]

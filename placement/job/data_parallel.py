@@ -26,13 +26,13 @@ from lightfabric.placement.workload.memory import DoesNotFit, Memory, memory_byt
 from lightfabric.placement.workload.volume import ring_bytes
 
 BUCKET_BYTES = 25 << 20
-"""PyTorch's default."""
+"""Size at which a bucket of gradients is full, PyTorch's default."""
 MAX_TASKS = 1 << 21
-"""Of all passes: what a graph takes in memory and time is in proportion."""
+"""Most tasks of all passes: a graph takes memory and time in proportion to them."""
 FORWARD_ACCESSES, BACKWARD_ACCESSES = 3, 5
-"""Of an output beside its product: statistics, normalisation (read, write); both are read twice and a gradient written."""
+"""Accesses to an output beside its product: statistics, norm (read, write); backward two reads more, a gradient written."""
 LOOKUP_ACCESSES, UPDATE_ACCESSES = 2, 3
-"""Of a row, by plain stochastic descent, as in MLPerf's reference."""
+"""Accesses to a row, by plain stochastic descent, as in MLPerf's reference."""
 
 
 @lru_cache(maxsize=64)
@@ -266,7 +266,7 @@ def owned_tables(layers: Sequence[Layer], gpus: int) -> tuple[list[int], list[in
 
 
 def _whole(buckets: Sequence[int], gpus: int) -> list[int]:
-    """The same sum, all but the last bucket in equal parts for the members of a ring."""
+    """Buckets of the same sum, of which all but the last have equal parts for the members of a ring."""
     # Whole parts spare the ring a remainder per bucket; the last bucket takes it, so that the sum does not change.
     parts = [size // gpus * gpus for size in buckets[:-1]]
     return [*parts, sum(buckets) - sum(parts)]

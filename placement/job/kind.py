@@ -38,7 +38,7 @@ class Workload(Protocol):
         ...
 
     def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:
-        """Of all plans there are the fastest, and those that nothing beats in time, memory and traffic."""
+        """The fastest of all plans, and those that nothing beats in time, memory and traffic."""
         ...
 
     def traffic(self, plan: Plan) -> Traffic:

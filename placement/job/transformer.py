@@ -34,6 +34,7 @@ class Transformer:
         """Raise DoesNotFit unless the plan that needs least memory fits."""
         needed = least_memory_bytes(self.job, gpus)
         if needed is None or needed > memory_bytes(self.accelerator):
+            # The search raises the error that says what is short and what would do.
             next(search(self.job, self.accelerator, gpus, lambda _: Rates(1.0, 1.0, 1.0)))
 
     def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:
@@ -58,5 +59,5 @@ class Transformer:
         return prediction(self.job, self.accelerator, plan, rates)
 
     def task_graph(self, plan: Plan) -> TaskGraph:
-        """In the order of 1F1B."""
+        """Build one iteration, in the order of 1F1B."""
         return task_graph(self.job, self.accelerator, plan)

@@ -78,6 +78,7 @@ def fold(length: int) -> NDArray[np.int32]:
 def orders(plan: Plan, folds: bool) -> Iterator[tuple[str, NDArray[np.int32]]]:
     """Name and ``gpu_of_rank`` of every nesting of the dimensions, with every choice of folded rings if ``folds``."""
     lengths = extents(plan)
+    # A pipeline is a chain, and folding shortens only the way back of a ring.
     rings: list[Dimension] = [name for name in lengths if folds and name != "pp" and lengths[name] >= _LEAST_TO_FOLD]
     for step in strides(plan):
         for choice in product((False, True), repeat=len(rings)):
@@ -141,6 +142,7 @@ def searched_order(fabric: Bottleneck, flows: Traffic, start: Order, objective: 
     A ring's segments are searched; where all GPUs are equally near, for byte-hops only.
     """
     if objective == "byte-hops":
+        # The search brings compiled code and scipy along, for which most commands need not wait.
         from lightfabric.placement.mapping.refine import nearer
 
         found = nearer(flows, start.gpu_of_rank, SWAPS)
@@ -150,6 +152,7 @@ def searched_order(fabric: Bottleneck, flows: Traffic, start: Order, objective: 
     if found is None:
         return start
     cost = _cost(fabric, flows, objective)
+    # An order that is no better is not taken, since it would change placements for nothing.
     if cost(found)[0] >= cost(start.gpu_of_rank)[0]:
         return start
     return _order(fabric, flows, f"{objective} search", found)

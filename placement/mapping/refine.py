@@ -33,6 +33,7 @@ def nearer(flows: Traffic, gpu_of_rank: NDArray[np.int32], iterations: int) -> N
     sent = np.zeros((gpus, gpus), np.int64)
     np.add.at(sent, (flows.source, flows.destination), flows.size_bytes)
     apart = np.abs(np.subtract.outer(np.arange(gpus), np.arange(gpus)))
+    # The way back on a ring is as long as the way there, so both directions of a pair are one flow.
     solution = solve(sent + sent.T, np.minimum(apart, gpus - apart), iterations=iterations, starts=[gpu_of_rank])
     return solution.permutation.astype(np.int32)
 
@@ -76,6 +77,7 @@ def _cost(load: Any) -> Any:
     for direction in range(2):
         for amount in load[direction]:
             most = max(most, amount)
+            # Squares of bytes would overflow 64-bit integers.
             squares += float(amount) * float(amount)
     return most, squares
 

@@ -39,7 +39,7 @@ class Traffic:
         return self[self.part == part]
 
     def at_once(self, part: int) -> "Traffic":
-        """Those of one part that move at the same time: forward and back alternate."""
+        """The entries of one part that move at the same time: forward and back alternate."""
         flows = self.of(part)
         return flows[: len(flows.part) // 2] if part in (PIPELINE, EXCHANGE) else flows
 
@@ -56,6 +56,7 @@ def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] = ()) -> Traffic:
     rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp, plan.pp, plan.tp)
     sent = volume(job, plan, loads)
     tensor, pipeline, data, experts = (np.rint(size) for size in sent.neighbour_bytes(np.arange(plan.pp)))
+    # Interleaved, a micro-batch goes round from the last stage to the first once less than there are chunks.
     again = pipeline // plan.virtual_stages * (plan.virtual_stages - 1)
     entries = [
         _entries(TENSOR, rank, np.roll(rank, -1, axis=2), tensor[:, None]),
@@ -103,11 +104,13 @@ def segment_load(
     source: NDArray[np.int32], steps: NDArray[np.int64], amount: NDArray[np.int64], gpus: int
 ) -> NDArray[np.int64]:
     """Amount that crosses each ring segment, ``[direction, segment]``; segment k lies between GPUs k and k + 1."""
+    # Segments are counted upwards, so a backward arc begins at its far end.
     first = np.mod(np.where(steps > 0, source, source + steps), gpus)
     backward = (steps < 0).astype(np.int64)
     change = np.zeros((2, 2 * gpus + 1), np.int64)
     np.add.at(change, (backward, first), amount)
     np.subtract.at(change, (backward, first + np.abs(steps)), amount)
+    # An arc may pass the last GPU, so the line is two rounds long, and the rounds are added up.
     twice_round = np.cumsum(change, axis=1)[:, : 2 * gpus]
     return twice_round[:, :gpus] + twice_round[:, gpus:]
 
@@ -118,7 +121,7 @@ def ring_load(flows: Traffic, gpus: int) -> NDArray[np.int64]:
 
 
 def degrees(flows: Traffic, gpus: int) -> NDArray[np.int64]:
-    """To how many others each GPU sends."""
+    """Count the others to which each GPU sends."""
     pairs = np.unique(flows.source.astype(np.int64) * gpus + flows.destination)
     return np.bincount(pairs // gpus, minlength=gpus)
 
@@ -147,5 +150,6 @@ def bound_byte_hops(flows: Traffic, gpus: int) -> int:
     end, both = np.concatenate((pairs // gpus, pairs % gpus)), np.concatenate((size, size))
     order = np.lexsort((-both, end))
     first = np.searchsorted(end[order], end[order])
+    # Two GPUs lie at each distance, so a GPU's two busiest partners may be next to it, the following two one farther.
     distance = (np.arange(len(order)) - first) // 2 + 1
     return -(-int((both[order] * distance).sum()) // 2)

@@ -30,6 +30,7 @@ def lower_bound(flow: NDArray[Any], distance: NDArray[Any]) -> float | int:
     """
     a, b = flow.astype(np.float64), distance.astype(np.float64)
     scale = float(np.abs(a).sum() * np.abs(b).max())
+    # Transposed matrices have the same value but other rows, so Gilmore and Lawler's bound is taken of both.
     bound = max(gilmore_lawler(a, b), gilmore_lawler(a.T, b.T), projection(a, b)) - _ROUNDING * scale
     if not (np.issubdtype(flow.dtype, np.integer) and np.issubdtype(distance.dtype, np.integer)):
         return bound
@@ -48,7 +49,7 @@ def gilmore_lawler(flow: _Matrix, distance: _Matrix) -> float:
 
 
 def projection(flow: _Matrix, distance: _Matrix) -> float:
-    """By the eigenvalues on the vectors whose sum is 0; -inf if neither matrix is symmetric."""
+    """A bound by the eigenvalues on the vectors whose sum is 0; -inf if neither matrix is symmetric."""
     if not (np.array_equal(flow, flow.T) or np.array_equal(distance, distance.T)):
         return -np.inf
     n = len(flow)
@@ -57,6 +58,7 @@ def projection(flow: _Matrix, distance: _Matrix) -> float:
     basis = _sum_free_basis(n)
     of_a, of_b = (np.linalg.eigvalsh(basis.T @ matrix @ basis) for matrix in (a, b))
     linear += 2 / n * np.outer(a.sum(axis=1), b.sum(axis=1))
+    # Products of rising with falling eigenvalues have the least sum that any rotation can give.
     return float(of_a @ of_b[::-1]) + _assignment(linear) - float(a.sum()) * float(b.sum()) / n**2
 
 
@@ -67,6 +69,7 @@ def _without_loops(matrix: _Matrix) -> _Matrix:
 def _sum_free_basis(n: int) -> _Matrix:
     """Orthonormal columns [n, n - 1] whose sums are 0: of the Householder reflection of (1, ..., 1) to an axis."""
     normal = np.full(n, 1 / np.sqrt(n))
+    # Adding to the axis rather than taking away from it avoids cancellation.
     normal[0] += 1
     return (np.eye(n) - 2 * np.outer(normal, normal) / (normal @ normal))[:, 1:]
 

@@ -27,10 +27,12 @@ def faq(flow: _Matrix, distance: _Matrix, start: _Matrix, go_on: Callable[[], bo
         if not go_on():
             break
         ahead = here + _step(flow, distance, here)
+        # The norm is per facility, so that one tolerance does for all sizes.
         moved = float(np.linalg.norm(ahead - here)) / np.sqrt(len(flow))
         here = ahead
         if moved < _TOLERANCE:
             break
+    # The nearest permutation is the one that overlaps most with the matrix, hence the sign.
     return _assignment(-here)
 
 
@@ -49,13 +51,14 @@ def near_centre(n: int, random: np.random.Generator) -> _Matrix:
 
 
 def _step(flow: _Matrix, distance: _Matrix, here: _Matrix) -> _Matrix:
-    """To the least value on the line to the vertex where the gradient falls most."""
+    """The step to the least value on the line to the vertex where the gradient falls most."""
     gradient = flow @ here @ distance.T + flow.T @ here @ distance
     vertex = np.zeros_like(here)
     vertex[np.arange(len(here)), _assignment(gradient)] = 1
     way = vertex - here
     slope = float(np.sum(gradient * way))
     curvature = float(np.sum((flow @ way @ distance.T) * way))
+    # Along the way the value is a parabola: the least is at its vertex if it opens upwards, else at an end.
     if curvature > 0:
         return min(1.0, max(0.0, -slope / (2 * curvature))) * way
     return way if slope + curvature < 0 else 0 * way

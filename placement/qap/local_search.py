@@ -17,9 +17,9 @@ import numpy as np
 from lightfabric.model.kernel.compiled import Records, compiled
 
 CURRENT, BEST, BASE, LEAST_GAIN = range(4)
-"""Of ``Search.value``."""
+"""Places in ``Search.value``."""
 MOVE, STRENGTH = range(2)
-"""Of ``Search.count``."""
+"""Places in ``Search.count``."""
 GENTLEST = 3
 _NEVER = 2**31 - 1
 

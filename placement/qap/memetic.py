@@ -16,14 +16,14 @@ from lightfabric.placement.qap.walk import Budget, Permutation, Walk
 _MEMBERS = 10
 _LEAST_MEMBERS = 4
 _GENERATIONS = 6
-"""That the budget shall be enough for, unless the population is the smallest."""
+"""Generations that the budget shall be enough for, unless the population is the smallest."""
 _CHILDREN = 300
-"""That the budget shall be enough for, each ``_LEAST_MOVES`` per facility or more."""
+"""Children that the budget shall be enough for, each of ``_LEAST_MOVES`` per facility or more."""
 _LEAST_MOVES = 15
 _CHILDREN_IN_VAIN = 40
 _SHARPNESS = 3
 _MEMORY = 0.98
-"""Of the record of an improver, from child to child."""
+"""Share of an improver's record that is kept from child to child."""
 
 
 @dataclass
@@ -106,6 +106,7 @@ class Memetic:
             if not self._goes_on():
                 return
             start = self.best if populations == i == 0 else self._random.permutation(self._walk.n)
+            # Improvers take turns, and populations begin with different ones, so that neither has the better starts.
             turn = (i + 1 + populations) % 2
             member = self._improved(self._improvers[turn], start)
             found.append((member.value, turn))
@@ -128,10 +129,12 @@ class Memetic:
             least = self._least()
             child = self._improved(improver, self._child())
             worst = max(range(len(self._members)), key=lambda place: self._members[place].value)
+            # A child that is there already beats nobody: copies would soon be the whole population.
             new = not self._has(child)
             beaten = np.mean([new and child.value < member.value for member in self._members])
             if beaten > 0:
                 self._members[worst] = child
+            # Records fade, since the improver that is better at first need not be so once members are alike.
             for each in self._improvers:
                 each.wins, each.tries = each.wins * _MEMORY, each.tries * _MEMORY
             improver.wins, improver.tries = improver.wins + float(beaten), improver.tries + 1
@@ -144,11 +147,12 @@ class Memetic:
         return any(np.array_equal(member.permutation, other.permutation) for other in self._members)
 
     def _drawn(self) -> _Improver:
+        # The power favours the better improver without ever leaving the other out.
         rates = [(improver.wins / improver.tries) ** _SHARPNESS for improver in self._improvers]
         return self._improvers[int(self._random.random() * sum(rates) >= rates[0])]
 
     def _child(self) -> Permutation:
-        """Of two random members; of one, with a cycle of a quarter of the facilities, if they are almost the same."""
+        """Cross two random members; if they are almost the same, move a quarter of the facilities of one in a cycle."""
         drawn = self._random.permutation(len(self._members))
         one, other = (self._members[int(place)].permutation for place in drawn[:2])
         if np.count_nonzero(one != other) >= max(4, len(one) / 10):

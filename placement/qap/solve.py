@@ -21,7 +21,7 @@ MAX_FACILITIES = 2048
 _MOST = 1e300
 _MAX_EXACT = 1 << 62
 _FAQ_SHARE = 0.3
-"""Of a budget of seconds, when FAQ ends early."""
+"""Share of a budget that is used when FAQ ends early."""
 _MANY = 256
 """Facilities from which on FAQ is run from the centre only."""
 _CLOSE = 1e-9
@@ -75,6 +75,7 @@ def solve(
     walk, random = Walk(a, b, seed), np.random.default_rng(seed)
     budget = Budget(iterations, seconds)
     bound = lower_bound(a, b)
+    # A bound in doubles can be met up to rounding only.
     enough = bound + _CLOSE * abs(bound) if isinstance(bound, float) else bound
     search = Memetic(walk, value, enough, budget, random)
     search.run(_starts(a, b, given, budget, random))
@@ -87,6 +88,7 @@ def _starts(
     yield from given
     n = len(a)
     flow, distance = a.astype(np.float64), b.astype(np.float64)
+    # The scale does not change which permutation is best, and products of the largest numbers would be infinite.
     scale = max(np.abs(flow).max(), 1e-300), max(np.abs(distance).max(), 1e-300)
     near = (near_centre(n, random) for _ in range(2 if n <= _MANY else 0))
     for start in chain([centre(n)], near):
@@ -111,6 +113,7 @@ def _matrices(flow: NDArray[Any], distance: NDArray[Any]) -> tuple[NDArray[Any],
             raise ValueError(f"solve.{name} must be n x n of the same n from 1 to {MAX_FACILITIES}, not {matrix.shape}")
         if matrix.dtype.kind not in "biuf" or not np.all(np.isfinite(matrix)):
             raise ValueError(f"solve.{name} must be finite numbers, not {matrix.dtype} with others")
+    # The sum is taken in doubles, since that of integers might overflow before it is tested.
     largest = float(np.abs(a.astype(np.float64)).sum()) * float(np.abs(b.astype(np.float64)).max())
     if not largest < _MOST:
         raise ValueError(f"solve.flow times solve.distance must be below {_MOST:g} in sum, not {largest:g}")

@@ -56,6 +56,8 @@ class Walk:
         off = 1.0 - np.eye(self.n)
         a, b = flow * off, distance * off
         self.symmetric = bool(np.array_equal(a, a.T) or np.array_equal(b, b.T))
+        # Where one matrix is symmetric only sums of both directions of the other count, and a swap needs one product, not
+        # two.
         if np.array_equal(b, b.T):
             a = both_ways = a + a.T
         elif self.symmetric:
@@ -73,6 +75,7 @@ class Walk:
             np.array([2 * seed + 1], np.uint64),
             np.array([0.0, 0.0, 0.0, least_gain]), np.zeros(2, np.int64),
         )  # fmt: skip
+        # Kernels are compiled here, before the budget of a search begins to run.
         example = (self._search, 1, self._nothing, True)
         self._tabu, self._iterate = entry_point(swap.tabu, *example), entry_point(swap.iterate, *example)
 
@@ -123,4 +126,5 @@ def _arithmetic(flow: NDArray[Any], distance: NDArray[Any], largest: float) -> t
     """Type of the arrays, and what is a gain rather than rounding."""
     whole = bool(np.all(flow == np.rint(flow)) and np.all(distance == np.rint(distance)))
     dtype = np.int32 if whole and largest < _LARGEST_WORD else np.float64
+    # Whole numbers are exact in doubles up to 2^53 and differ by at least 1, so a half tells a gain for sure.
     return dtype, 0.5 if whole and largest < _EXACT else _ROUNDING * largest

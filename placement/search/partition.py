@@ -14,7 +14,7 @@ from lightfabric.placement.workload.case import Cases, Column
 
 
 def balanced(even: Cases, fitted: Calibration, network: Callable[[Cases], Network]) -> Cases:
-    """Those of the cases whose slowest stage is faster with other stages, with the layers of first and last that do it.
+    """Find the cases whose slowest stage is faster with other stages, and give them the first and last layers that do it.
 
     ``even`` have all layers dealt out alike; the output layer then makes the last stage slowest, if the embedding does not
     the first. A stage computes and communicates at the rates of ``network``: a slow one makes layers longer, and what the
@@ -27,6 +27,7 @@ def balanced(even: Cases, fitted: Calibration, network: Callable[[Cases], Networ
     first_end, last_end = 2 * lookup_seconds(chosen, fitted) / layer, (forward + backward) / layer
     first, last, slowest = end_layers(chosen.layers, chosen.pp, first_end, last_end)
     before, middle, after = chosen.layers_at
+    # What differs by rounding is no gain, and would only put the same pipeline into the table twice.
     better = slowest < np.maximum.reduce([before + first_end, middle, after + last_end]) - 1e-9
     return replace(chosen, first_layers=first, last_layers=last)[better]
 
@@ -54,6 +55,7 @@ def end_layers(layers: Any, stages: Column, first_end: Column, last_end: Column)
 
 def _whole(time: Column) -> Column:
     """Layers that there is time for."""
+    # A time that is whole but for rounding has room for that many layers.
     return np.floor(time + 1e-9).astype(np.int64)
 
 

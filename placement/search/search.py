@@ -67,6 +67,7 @@ def degrees(job: JobSpec, gpus: int, space: Space = Space()) -> Iterator[tuple[i
 
 def _choices(job: JobSpec, space: Space, dp: int, pp: int, cp: int) -> Iterator[tuple[int, int, int]]:
     """(virtual stages, ep, micro-batch) that go with the degrees; interleaving needs micro-batches in multiples of pp."""
+    # The chunks of an interleaved pipeline are alike, so layers must divide by its stages first.
     layers = job.model.layers // pp if job.model.layers % pp == 0 else 1
     stages = [v for v in _divisors(layers, space.most_virtual_stages) if v == 1 or pp > 1]
     experts = _expert_degrees(job, space, dp, cp)
@@ -125,10 +126,12 @@ def search(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: RatesOf
 
     """
     every = table(job, accelerator, gpus, rates, space)
+    # The plans are for the task graph, so memory is counted as its ranks hold it.
     fitting = every[peak_bytes(every.exactly) <= memory_bytes(accelerator)]
     if not len(fitting):
         raise _does_not_fit(job, accelerator, gpus, space)
     seconds = step(fitting, calibration(), rates(fitting).network).total
+    # The order is stable, so that plans of equal time come in that of the space.
     for index in np.argsort(seconds, kind="stable").tolist():
         yield plan_of(fitting, index)
 
@@ -161,10 +164,12 @@ def pareto(*costs: NDArray[Any]) -> NDArray[np.int64]:
 
     """
     table = np.stack(costs, axis=1)
+    # The last key of lexsort is the first to count.
     order = np.lexsort(table.T[::-1])
     left, front = table[order], list[int]()
     while len(order):
         front.append(int(order[0]))
+        # Whoever is nowhere below the front's newest entry is beaten by it or equal, and leaves together with it.
         open_ = (left < left[0]).any(axis=1)
         order, left = order[open_], left[open_]
     return np.array(front, np.int64)
@@ -172,6 +177,7 @@ def pareto(*costs: NDArray[Any]) -> NDArray[np.int64]:
 
 def least_memory_bytes(job: JobSpec, gpus: int, space: Space = Space()) -> int | None:
     """Memory per GPU of the plan that needs least; None if no plan divides."""
+    # Every choice that takes memory is at its least, so no other plan of these degrees needs less.
     least = [
         (dp, tp, pp, 1, cp, max(_expert_degrees(job, space, dp, cp)), 1, zero, FULL)
         for dp, tp, pp, cp in degrees(job, gpus, space)

@@ -21,10 +21,10 @@ RECOMPUTATIONS: tuple[Recompute, ...] = ("none", "selective", "full")
 NONE, SELECTIVE, FULL = range(3)
 Schedule = Literal["1f1b", "gpipe", "zero-bubble", "dualpipe"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
-"""Of a pipeline's passes; 1F1B is interleaved where there are virtual stages."""
+"""Schedules of a pipeline's passes; 1F1B is interleaved where there are virtual stages."""
 ONE_F_ONE_B, GPIPE, ZERO_BUBBLE, DUALPIPE = range(4)
 where: Callable[[Any, Any, Any], Any] = np.where
-"""Of numbers or columns alike."""
+"""Choice by a condition, of numbers or columns alike."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ OF_MODEL = (
 
 
 def model_values(model: ModelSpec) -> dict[str, Any]:
-    """The columns that a model decides; 0 is None."""
+    """The columns that a model decides; 0 stands for None."""
     biases = {"qkv_biases": model.biases != "none", "all_biases": model.biases == "all"}
     learned = {"learned_positions": model.positions == "learned"}
     return {name: getattr(model, name) or 0 for name in OF_MODEL} | biases | learned

@@ -48,7 +48,7 @@ def memory_bytes(accelerator: AcceleratorSpec) -> int:
 
 
 def shortage(accelerator: AcceleratorSpec, gpus: int, needed_bytes: int) -> str:
-    """By how much memory is short, in words."""
+    """Say in words by how much memory is short."""
     gib, room_bytes = 1 << 30, memory_bytes(accelerator)
     return (
         f"memory on {gpus} GPUs is short by {(needed_bytes - room_bytes) / gib:.1f} GiB per GPU: "
@@ -77,6 +77,7 @@ def stage_memory(c: Cases, stage: Any) -> Memory:
     """
     shared, experts = rank_parameters(c, stage)
     whole, part = shared + experts, _part(c, shared, c.replicas) + _part(c, experts, c.expert_replicas)
+    # ZeRO cuts first what is needed least often: the optimiser's state from stage 1 on, gradients from 2, weights from 3.
     per_parameter = (c.value_bytes, 3), (c.gradient_bytes, 2), (c.optimiser_bytes, 1)
     weights, gradients, optimiser = (each * where(c.zero >= from_stage, part, whole) for each, from_stage in per_parameter)
     return Memory(weights, gradients, optimiser, stage_activation_bytes(c, stage))

@@ -58,6 +58,7 @@ def stage_parameters(c: Cases, stage: Any) -> tuple[Any, Any]:
         shared = shared + routed * (c.shared_experts * expert + c.hidden * c.experts)
         experts = routed * np.maximum(c.experts // c.ep, 1) * expert
     first, last = stage == 0, stage == c.pp - 1
+    # On one stage a shared embedding is there once, while an embedding and an output layer of their own are two.
     embeddings = where(c.tied, first | last, first * 1 + last)
     ends = embeddings * c.vocabulary_shard * c.hidden
     if c.exact:

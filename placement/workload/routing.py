@@ -31,6 +31,7 @@ def expert_loads(experts: int, skew: float, ep: int) -> tuple[float, ...]:
         [1.28, 0.72]
 
     """
+    # Row-major order deals expert k to column k modulo ep.
     return tuple((zipf(experts, skew).reshape(-1, ep).sum(axis=0) * ep).tolist())
 
 

@@ -75,6 +75,7 @@ class Volume:
 
     def exchanges(self, routed_layers: Any) -> Any:
         """All-to-alls per forward pass: tokens to their experts and back in each routed layer; none if ep is 1."""
+        # Each chunk has a whole number of operations in the task graph, so the count is rounded for a chunk first.
         return 2 * (routed_layers // self.of.virtual_stages) * self.of.virtual_stages * (self.of.ep > 1)
 
     def tensor_bytes(self, layers: Any) -> Any:
@@ -111,7 +112,7 @@ class Volume:
 
 
 def volume(job: JobSpec, plan: Plan, loads: Sequence[float] = ()) -> Volume:
-    """That of one plan, as the ranks of the task graph send it; ``loads`` of experts are those of the job if left out."""
+    """The volume of one plan, as ranks of the task graph send it; ``loads`` of experts are those of the job if left out."""
     known = loads or (expert_loads(job.model.experts, job.expert_skew, plan.ep) if plan.ep > 1 else (1.0,))
     return Volume(case(job, plan).exactly, known)
 
