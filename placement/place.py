@@ -110,6 +110,7 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
     placed = flows.placed(order.gpu_of_rank)
     options = fabric.rate_options(plan, placed)
     predicted = [(asked.prediction(plan, rates), rates, circuits) for rates, circuits in options]
+    # Which circuits are best depends on how a plan's traffic is mixed, so each option is predicted.
     prediction, rates, circuits = min(predicted, key=lambda option: option[0].total)
     return Placement(
         order=order,

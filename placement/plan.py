@@ -33,6 +33,7 @@ class Plan:
     def __post_init__(self) -> None:
         if not 0 <= self.zero <= 3:
             raise ValueError(f"Plan.zero must be from 0 to 3, not {self.zero!r}")
+        # Experts are dealt out among ranks that hold the same matrices, in groups of equal size.
         if self.dp * self.cp % self.ep:
             raise ValueError(f"Plan.ep must be a divisor of dp * cp ({self.dp * self.cp}), not {self.ep!r}")
         given = self.first_layers > 0, self.last_layers > 0

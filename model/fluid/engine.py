@@ -187,8 +187,7 @@ def _start_ready(world: World, moment: float, now_ps: int) -> None:
         world.size[READY] = this.next_ready
         this.start_ps = now_ps
         if this.kind == _COMPUTE:
-            # Computations that get ready in the same moment run in the order of their numbers, in whatever order they were
-            # found.
+            # Computations that get ready in one moment run in the order of their numbers, however they were found.
             device = this.runs_on
             push(world, device, task, moment)
             if world.queue[device].count == 1 and not world.device[device].busy:
@@ -239,8 +238,7 @@ def _run(world: World) -> bool:
                 _finish(world, item, now_ps)
             else:
                 _end_flows(world, item - tasks, now_ps)
-        # Order matters: ready tasks may start flows or wake devices, devices may finish at once, and only then do rates
-        # settle.
+        # Ready tasks start flows and wake devices, devices may finish at once, and only then can rates settle.
         if world.size[READY] != NOWHERE:
             _start_ready(world, moment, now_ps)
         elif world.size[AWAKE] != NOWHERE:

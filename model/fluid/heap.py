@@ -28,8 +28,7 @@ def pop(world: World, queue: int) -> int:
     this = world.queue[queue]
     this.count -= 1
     start, count = this.start, this.count
-    # The last item fills the hole at the top and sinks: when it was the only one, the loop ends at once and puts it in its
-    # old place.
+    # The last item fills the hole at the top and sinks; if it was the only one it stays in its old place.
     least, item = world.item[start], world.item[start + count]
     key = world.key[item]
     hole = 0
@@ -61,7 +60,7 @@ def _earlier(world: World, a: int, b: int) -> bool:
 def _seat(world: World, hole: int, item: int) -> None:
     """Find the place of an item in the calendar, from a hole up or down."""
     count = world.size[CALENDAR]
-    # An item may move both ways when rates change; at most one of the two loops does anything.
+    # A change of rates may move an item either way, and at most one of the two loops does anything.
     while hole > 0:
         parent = (hole - 1) >> 1
         other = world.calendar[parent]

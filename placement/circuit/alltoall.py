@@ -118,6 +118,7 @@ class Scheme:
         place = 1
         for axis in reversed(self.axes):
             distance = (destination // place - source // place) % axis.length
+            # All nodes send alike, so the order of strides on a path does not change what links carry.
             for stride, count in zip(axis.strides, axis.uses[distance].tolist(), strict=True):
                 for _ in range(count):
                     digit = path[-1] // place % axis.length
@@ -137,8 +138,7 @@ class Scheme:
             leave = np.zeros(self.nodes + 1)
             for dimension, (axis, lanes) in enumerate(zip(self.axes, self.lanes, strict=True)):
                 for stride, count in zip(axis.strides, lanes, strict=True):
-                    # Links are entered where the cuts that they cross begin and end, so all cuts together take one running
-                    # sum.
+                    # A link is entered where the cuts that it crosses begin and end: one running sum serves all cuts.
                     here, there = rank.ravel(), np.roll(rank, -stride, axis=dimension).ravel()
                     up = there > here
                     np.add.at(leave, here[up] + 1, count)
@@ -191,8 +191,7 @@ def schemes(nodes: int, degree: int, *, duplex: bool = False) -> Iterator[Scheme
         most = [min(degree, length - 1) for length in lengths]
         for split in product(*(range(_least_degree(a, duplex), m + 1) for a, m in zip(lengths, most, strict=True))):
             full = all(d == m for d, m in zip(split, most, strict=True))
-            # Degree may be left over only where every axis has all its strides: elsewhere more strides are better than
-            # doubled ones.
+            # Degree may be left over only where every axis has all its strides: elsewhere another split uses it.
             if sum(split) == degree or (full and sum(split) < degree):
                 for axes in product(*(axes_of(a, d, duplex) for a, d in zip(lengths, split, strict=True))):
                     yield _with_lanes(axes, degree, duplex)

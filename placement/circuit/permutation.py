@@ -107,6 +107,7 @@ def _both_ways(demand: Demand, switches: int, time_limit_s: float) -> Switching:
     )
     if partners is None:
         partners = np.full((edges.nodes, switches), -1)
+    # A programme may give an edge more circuits than it needs, so they are counted anew.
     lanes = np.zeros(len(edges), np.int64)
     ends = list(zip(edges.source.tolist(), edges.destination.tolist(), strict=True))
     for i, (a, b) in enumerate(ends):

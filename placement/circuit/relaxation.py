@@ -75,6 +75,7 @@ def _prices(arcs: Arcs, demand: Demand) -> tuple[_Floats, _Floats]:
         sent, load = 1 + way * count + pair, 1 + 2 * count + way * arcs.nodes + np.arange(arcs.nodes)
         _add_flow(rows, fixed[way], load, sent, arcs.first[way, free], arcs.length[way, free])
     cost, most = np.zeros(rows.variables), np.full(rows.variables, np.inf)
+    # The solver minimises, so the ratio has a negative cost; the capacity of a segment is 1.
     cost[0], most[1 + 2 * count :] = -1, 1
     found, saved = relax(rows, cost, most)
     ahead, back = found[1 : 1 + count], found[1 + count : 1 + 2 * count]

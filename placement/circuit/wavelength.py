@@ -117,8 +117,7 @@ def verify(ring: Ring, demand: Demand, assignment: Assignment) -> None:
         node, end = int(demand.source[pair]), int(demand.destination[pair])
         hops = 0
         while node != end:
-            # Backward, a hop from a node crosses the segment below it; for node 0 the index -1 is the last segment, as it
-            # should be.
+            # Backward, a hop from a node crosses the segment below it; for node 0 the index -1 is the last one.
             used[way, fibre, node if way == 0 else node - 1] += lanes[way, fibre, pair]
             node, hops = (node + (1 if way == 0 else -1)) % ring.nodes, hops + 1
         if hops > ring.max_hops:

@@ -77,8 +77,7 @@ def _core(cases: Cases, fitted: Calibration) -> Passes:
     """Scores, softmax and weighted values, forward and backward: kernel by kernel, or flash, which skips the masked half."""
     heads, s, d = cases.micro_batch * cases.heads / cases.tp, cases.sequence // cases.cp, cases.head_size
     pairs = heads * s * cases.sequence
-    # Scores and values take four operations per pair and width, half of them masked; only scores have the width of
-    # positions.
+    # Scores and values take four operations per pair and width, half of them masked; positions widen scores only.
     half = 2 * pairs * (d + cases.rope_width / 2) / (cases.peak_flops * fitted.gemm_efficiency)
     # The backward pass of flash attention has five products to the forward pass's two, for it computes the scores again.
     flash = (half / FLASH_FORWARD + fitted.kernel_seconds, 2.5 * half / FLASH_BACKWARD + fitted.kernel_seconds)

@@ -43,6 +43,7 @@ def stages(cases: Cases, fitted: Calibration, layer: Seconds, tensor: Seconds) -
     computes = np.broadcast_arrays(*(n * layer + end for n, end in zip((first, middle, last), ends, strict=True)))
     tensors = np.broadcast_arrays(*(n * tensor for n in (first, middle, last)))
     times = [compute + reduced for compute, reduced in zip(computes, tensors, strict=True)]
+    # Both times must be of one stage, that which is slowest in their sum.
     slowest = np.argmax(np.stack(times), axis=0)
     between = (cases.layers - first - last) * (layer + tensor)
     return Stages(times[0], between, times[2], np.choose(slowest, computes), np.choose(slowest, tensors))

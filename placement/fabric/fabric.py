@@ -74,6 +74,7 @@ def best_nesting(plans: Cases, rate: Callable[[NDArray[np.int64], NDArray[np.int
         steps = np.cumprod([np.ones_like(plans.tp), *(lengths[name] for name in nesting[:-1])], axis=0)
         step = dict(zip(nesting, steps, strict=True))
         rates = [rate(lengths[name] * step[name], step[name]) for name in DIMENSIONS]
+        # Times and rates stand in one list, so that a better nesting replaces both together.
         costs = [np.sum([size / rate for size, rate in zip(sizes, rates, strict=True)], axis=0), *rates]
         better = costs[0] < best[0] if best else np.ones(len(plans), bool)
         best = [np.where(better, new, old) for new, old in zip(costs, best or costs, strict=True)]

@@ -41,7 +41,7 @@ class Optical(Fabric):
         lane_bytes_per_s = self.lane_gbps * 1e9 / 8 * self.efficiency
         rates: list[float] = []
         for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
-            # Exchanges are rated by what moves one way, as other parts by their busiest pair: there and back take turns.
+            # What goes to experts and what comes back alternate, so an exchange never shares circuits with its own way back.
             flows = placed.at_once(part) if part == EXCHANGE else placed.of(part)
             demand = _summed(flows, flows.size_bytes)
             load: dict[Pair, int] = {}

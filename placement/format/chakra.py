@@ -88,7 +88,7 @@ def groups(graph: TaskGraph) -> dict[str, list[int]]:
 def write(graph: TaskGraph) -> Iterator[bytes]:
     """The stream of each rank in turn. Task t has node 2 t; where a TRANSFER arrives it is node 2 t + 1.
 
-    Raises ValueError if tasks wait for each other that meet at no rank, see ``local.ranks``.
+    Raises ValueError if tasks wait for each other that meet at no rank, see ``graph.by_rank.ranks``.
     """
     for rank, here in enumerate(ranks(graph)):
         messages = (_message("GlobalMetadata")(version="0.0.4"), *_nodes(graph, rank, here))

@@ -32,7 +32,7 @@ def write(graph: TaskGraph) -> Iterator[str]:
     """The program, line by line. An ALL_REDUCE becomes the 2 (n - 1) steps of its ring, 1/n of ``work`` in each.
 
     Times are rounded to the nanosecond, and the operations that a task stands for are one. Raises ValueError if tasks wait
-    for each other that meet at no rank, see ``local.ranks``.
+    for each other that meet at no rank, see ``graph.by_rank.ranks``.
     """
     yield f"num_ranks {graph.devices}\n"
     for rank, here in enumerate(ranks(graph)):

@@ -160,8 +160,7 @@ class Assembly:
                 before = self.of_node.get((rank, identity))
                 if before is None:
                     raise ValueError(f"{where}.data_deps must be ids of nodes of rank {rank}, not {identity}")
-                # The barrier of a receive waits for the message itself; all others that wait for the receive wait for the
-                # barrier.
+                # The barrier of a receive waits for the message; what waits for the receive waits for the barrier.
                 late = self.late.get((rank, identity), before)
                 edges.add((before if late == task else late, task))
         return sorted(edges)

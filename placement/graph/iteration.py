@@ -116,8 +116,7 @@ def _add_passes(builder: Builder, sent: Volume, timed: Cases, plan: Plan, rank: 
     # A stage runs one pass at a time, in the order of the schedule, whatever else may be ready.
     builder.link(end[:, :, :-1], start[:, :, 1:])
     size, all_but_last, all_but_first = sent.transfer_bytes, np.s_[:, :-1], np.s_[:, 1:]
-    # Virtual stages are in a row here, so the way from the last stage to the first one's next chunk needs no case of its
-    # own.
+    # Virtual stages are in a row, so the way from the last stage to the first one's next chunk is no special case.
     for steps, sender, receiver in ((forward, all_but_last, all_but_first), (backward, all_but_first, all_but_last)):
         before, after = end[:, stages[:, None], steps][sender], start[:, stages[:, None], steps][receiver]
         _add_transfers(builder, size, rank[:, stages][sender], rank[:, stages][receiver], before, after)

@@ -282,7 +282,6 @@ def _exchange(builder: Builder, gpu: Ids, size_bytes: NDArray[np.int64], ready: 
     builder.link(ready[source], tasks)
     end = builder.add(Kind.BARRIER, np.full(1, -1, np.int32), 0)
     builder.link(tasks, end)
-    # Also GPUs that send nothing wait for the rows they get, and an exchange without transfers still orders its
-    # computations.
+    # GPUs that send nothing wait for the rows they get, and every GPU for its own last computation.
     builder.link(ready, end)
     done.append(np.broadcast_to(end, gpu.shape))

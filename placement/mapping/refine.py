@@ -48,7 +48,7 @@ def _incident(flows: Traffic, gpus: int) -> tuple[NDArray[np.int64], NDArray[np.
 
 @njit(cache=True)
 def _add(load: Any, one: int, other: int, amount: int, gpus: int) -> None:
-    """Load of a flow from GPU ``one`` to ``other``, as ``mapping.ring_steps`` and ``segment_load`` count it."""
+    """Load of a flow from GPU ``one`` to ``other``, as ``mapping.traffic.ring_steps`` and ``segment_load`` count it."""
     ahead = (other - one) % gpus
     backward = 2 * ahead > gpus or (2 * ahead == gpus and one % 2 == 1 and gpus > 2)
     first, steps, direction = (other, gpus - ahead, 1) if backward else (one, ahead, 0)

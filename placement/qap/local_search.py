@@ -87,7 +87,7 @@ def _add_term(search: Search) -> None:
         delta = search.delta[u]
         for v in range(u + 1, n):
             delta[v] -= (x_u - x[v]) * (y_u - y[v])
-        # Where flow is sparse most rows of r and q agree in zeros, and whole rows of C stay as they are.
+        # Where flow is sparse most of x is 0, and whole rows of C stay as they are.
         if x_u != 0:
             product = search.product[u]
             for v in range(n):
@@ -141,8 +141,7 @@ def _least(search: Search, move: int, aspiration: float, nothing: float) -> tupl
         delta, tabu = search.delta[u], search.tabu[u]
         least_of_row = nothing
         for v in range(u + 1, len(search.permutation)):
-            # The bitwise or instead of a short circuit leaves a loop without branches, which the compiler makes into
-            # vectors.
+            # The bitwise or leaves no branch, so that the compiler can make the loop into vector instructions.
             change = delta[v] if (tabu[v] <= move) | (delta[v] < aspiration) else nothing
             least_of_row = min(least_of_row, change)
         if least_of_row < least:

@@ -92,6 +92,7 @@ class Memetic:
         self._members = [self._improved(self._improvers[0], self.best)]
         move_seconds = (self._budget.used_seconds - start_seconds) / max(1, self._budget.done)
         moves = self._budget.total_moves(move_seconds)
+        # A larger budget makes longer searches from each child rather than more children.
         self._moves = max(self._moves, int(moves / _CHILDREN))
         self._size = int(min(_MEMBERS, max(_LEAST_MEMBERS, moves / self._moves / _GENERATIONS)))
 

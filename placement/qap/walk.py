@@ -56,8 +56,7 @@ class Walk:
         off = 1.0 - np.eye(self.n)
         a, b = flow * off, distance * off
         self.symmetric = bool(np.array_equal(a, a.T) or np.array_equal(b, b.T))
-        # Where one matrix is symmetric only sums of both directions of the other count, and a swap needs one product, not
-        # two.
+        # Where one matrix is symmetric only sums of both directions of the other count, and a swap needs one product.
         if np.array_equal(b, b.T):
             a = both_ways = a + a.T
         elif self.symmetric:

@@ -178,8 +178,7 @@ class Cases:
     def stage_layers(self, stage: Any) -> Any:
         """How many layers a stage has."""
         each, left = np.divmod(self.layers, self.pp * self.virtual_stages)
-        # The first ``left`` chunks have one layer more; the chunks of a stage are ``pp`` apart, so the clip counts those
-        # among them.
+        # The first ``left`` chunks have one layer more, and the clip counts the stage's own, which are pp apart.
         even = self.virtual_stages * each + np.clip(-((stage - left) // self.pp), 0, self.virtual_stages)
         if not np.any(self.first_layers):
             return even
@@ -190,8 +189,7 @@ class Cases:
         if not np.any(self.experts):
             return 0
         layers = where(self.experts > 0, self.stage_layers(stage), 0)
-        # Chunks lie around the pipeline, so leading dense layers may be in several chunks of a stage: each turn takes away
-        # its own.
+        # Chunks lie around the pipeline, so several chunks of a stage may have leading dense layers.
         for turn in range(int(np.max(self.virtual_stages, initial=1)) if np.any(self.dense_layers) else 0):
             chunk = stage + turn * self.pp
             begin, end = self.layers_before(chunk), self.layers_before(chunk + 1)
@@ -206,8 +204,7 @@ class Cases:
         between = np.maximum(self.pp - 2, 1)
         left = (self.layers - self.first_layers - self.last_layers) % between
         uneven = (self.first_layers > 0) & (left > 0)
-        # The remainder is spread as by Bresenham: stages where ``after * left / between`` passes a whole number have one
-        # layer more.
+        # Stages where ``stage * left / between`` passes a whole number have one layer more, as in Bresenham's lines.
         return where(uneven, -(-(after * left // between + 1) * between // np.maximum(left, 1)), after + 1)
 
     def fullest_stages(self) -> Iterator[Any]:

@@ -52,6 +52,7 @@ def _bottlenecks(value_bytes: int) -> Iterator[Layer]:
         width = 64 << stage
         for block in range(blocks):
             name, before = f"stage{stage + 1}.{block}", size
+            # Only the 3 x 3 convolution of a stage's first block halves the image; the product before it has the larger one.
             size = size // 2 if stage > 0 and block == 0 else size
             yield _convolution(f"{name}.reduce", before, (channels, width), 1, 2, value_bytes)
             yield _convolution(f"{name}.conv", size, (width, width), 3, 2, value_bytes)
@@ -115,6 +116,7 @@ def dlrm(
     """
     looked_up = width * value_bytes
     tables = [Layer(f"table.{index}", count * width, 0, looked_up, looked_up) for index, count in enumerate(rows)]
+    # The vector of the bottom perceptron is one more beside those of the tables.
     pairs = (len(rows) + 1) * len(rows) // 2
     interaction = Layer("interaction", 0, 2 * pairs * width, (pairs + width) * value_bytes)
     below = _linears("bottom", (*bottom, width), value_bytes)

@@ -64,6 +64,7 @@ def peak_bytes(c: Cases) -> Any:
 def peak_memory(c: Cases) -> Memory:
     """Memory of the fullest GPU, on the stage that is fullest in all."""
     found = [stage_memory(c, stage) for stage in c.fullest_stages()]
+    # Classes are those of one stage: the most of each class over all stages is what no GPU holds.
     fullest = np.argmax(np.stack(np.broadcast_arrays(*(memory.total for memory in found))), axis=0)
     columns = zip(*(vars(memory).values() for memory in found), strict=True)
     return Memory(*(np.choose(fullest, np.broadcast_arrays(*column)) for column in columns))

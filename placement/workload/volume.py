@@ -63,6 +63,7 @@ class Volume:
         The all-to-all that brings them back moves the transposed.
         """
         size = np.rint(self.exchange_bytes * np.array(self.loads)).astype(np.int64)
+        # Every rank sends alike, so rows are equal, and columns differ with the loads of the experts there.
         return np.broadcast_to(size, (len(size), len(size)))
 
     def reduces(self, layers: Any) -> Any:
