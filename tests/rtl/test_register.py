@@ -20,9 +20,11 @@ from lightfabric.flows.command import synth
 from lightfabric.flows.report import InputError
 from lightfabric.flows.tool import cocotb
 from lightfabric.flows.tool.executable import simulator_environment
+from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.register import OKAY, SLVERR, Registers
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, EVENTS, REGISTERS, Field, Register, verify
 from lightfabric.sim.bench.register import CHANNELS, Access, RegisterBench
+from lightfabric.sim.cocotb.axi import Run
 
 ROOT = Path(__file__).parents[2]
 OFFSETS = {register.name: 4 * number for number, register in enumerate(REGISTERS)}
@@ -547,10 +549,10 @@ def require_as_settled_twin(steps):
 )
 def test_a_foreign_master_finds_what_the_twin_says(simulator, tmp_path, monkeypatch):
     monkeypatch.setattr(cocotb, "_design", lambda *_: Registers())
-    job = {"result": str(tmp_path / "seen.json"), "packets": 400, "seed": 3, "pauses": True, "bound_s": 100}
+    job = Run(ChipletSpec(), str(tmp_path / "seen.json"), packets=400, seed=3, bound_s=100)
     with simulator_environment(simulator):
         runner = cocotb._built("registers", simulator, None, tmp_path, False)
-        cocotb._test(runner, "registers", simulator, tmp_path, {"LIGHTFABRIC_RUN": json.dumps(job)}, 3, False)
+        cocotb._test(runner, "registers", simulator, tmp_path, job.environment(), 3, False)
     steps = json.loads((tmp_path / "seen.json").read_text())["steps"]
     assert {kind: sum(step["kind"] == kind for step in steps) > 100 for kind in ("read", "write", "inputs")} == {
         "read": True, "write": True, "inputs": True,

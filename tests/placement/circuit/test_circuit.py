@@ -128,6 +128,7 @@ def test_ports_are_shared_as_well_as_brute_force_can(case):
     assert least_ratio(circuits, demand) == pytest.approx(best)
 
 
+@settings(deadline=None)
 @given(demands(most_gpus=8, most_pairs=8))
 def test_reuse_on_disjoint_segments_is_never_worse_than_none(case):
     """Without reuse (Mordia) all circuits of a direction share one fibre's wavelengths: the best is total / demand."""
