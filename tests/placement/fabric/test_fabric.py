@@ -5,10 +5,12 @@ from typing import get_args
 import numpy as np
 
 from lightfabric.model.fluid import engine
-from lightfabric.model.spec import ACCELERATORS, ChipletSpec, FabricSpec, JobSpec, ModelSpec
+from lightfabric.model.spec import ACCELERATORS, ChipletSpec, FabricSpec, JobSpec, ModelSpec, SipOcsSpec
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.job.kind import workload
 from lightfabric.placement.place import candidates
+from lightfabric.placement.plan import Plan
+from lightfabric.placement.workload.case import cases
 
 JOB = JobSpec(ModelSpec(layers=4, hidden=512, heads=8, sequence=256, vocabulary=1024), batch=16)
 H100 = ACCELERATORS["h100"]
@@ -46,3 +48,10 @@ def test_traffic_goes_no_faster_than_all_ports_of_a_gpu_send(fabric_spec):
     for placed in candidates(JOB, H100, fabric, GPUS):
         for rates, _ in fabric.rate_options(placed.plan, placed.traffic):
             assert all(rate <= fabric.bytes_per_s * (1 + 1e-9) for rate in (rates.tensor, rates.data) if np.isfinite(rate))
+
+
+def test_the_circuits_of_a_rank_behind_an_ocs_share_all_its_ports():
+    """One tensor, two pipeline and one data circuit, with nothing left over."""
+    fabric = fabric_of(SipOcsSpec("ocs", "sip-ocs"), CHIPLET)
+    rates = fabric.estimated_rates(cases(JOB, [Plan(2, 2, 2, 1), Plan(4, 2, 4, 1)], H100))
+    np.testing.assert_allclose(rates.tensor + 2 * rates.pipeline + rates.data, fabric.bytes_per_s)
