@@ -35,6 +35,7 @@ _FLIT = ClientFlit(b"\1")
 MEASURED_BY = (
     "rtl",
     "sim/bench/bench.py",
+    "sim/bench/simulator.py",
     "sim/bench/link.py",
     "sim/bench/switch.py",
     "sim/bench/client.py",

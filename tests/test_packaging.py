@@ -40,7 +40,8 @@ def test_type_checkers_find_every_folder():
 @pytest.mark.slow
 def test_a_wheel_behaves_as_the_editable_install(tmp_path):
     source = tmp_path / "source"  # a build leaves its traces where it ran
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "lightfabric-out"))
+    traces = shutil.ignore_patterns(".git", ".venv", "*cache*", ".hypothesis", "build", "*.egg-info", "lightfabric-out")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=traces)
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(source)]
     subprocess.run(build, check=True, timeout=300)
     venv.create(tmp_path / "venv", with_pip=True)

@@ -8,6 +8,7 @@ from amaranth import Module
 from amaranth.sim import Simulator
 
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.sim.bench.simulator import simulator
 
 
 class BenchTimeoutError(Exception):
@@ -126,7 +127,7 @@ class Bench:
         """
         self._actors, self._done, self._bound_cycles, self._cycles = actors, done, bound_cycles, 0
         if self._simulator is None:
-            self._simulator = Simulator(self._design)
+            self._simulator = simulator(self._design)
             self._simulator.add_clock(1e-9)
             self._simulator.add_testbench(self._testbench)
         else:
