@@ -13,7 +13,9 @@
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from fractions import Fraction
+from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
 from itertools import pairwise
@@ -57,15 +59,23 @@ def rtl_hash() -> str:
     return digest.hexdigest()[:16]
 
 
-def characterize(spec: ChipletSpec, progress: Callable[[str], None] = lambda _: None) -> Timing:
-    """Simulate link and switch of this spec and return their timing. Takes seconds to a minute by the width of the spec."""
+def characterize(
+    spec: ChipletSpec, progress: Callable[[str], None] = lambda _: None, workers: Executor | None = None
+) -> Timing:
+    """Simulate link, switch and client side of this spec and return their timing. Takes seconds to a minute by its width.
+
+    With ``workers`` switch and client side are measured there while the link is measured here.
+    """
+    switch, client = (
+        workers.submit(each, spec).result if workers else partial(each, spec) for each in (measure_switch, measure_client)
+    )
     progress("link")
     measured_link = measure_link(spec)
     progress("switch")
-    measured_switch = measure_switch(spec)
+    measured_switch = switch()
     progress("client")
     by = f"amaranth.sim {version('amaranth')}"
-    return Timing(measured_link, measured_switch, measure_client(spec), spec_hash(spec), rtl_hash(), by)
+    return Timing(measured_link, measured_switch, client(), spec_hash(spec), rtl_hash(), by)
 
 
 def measure_link(spec: ChipletSpec) -> LinkTiming:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from lightfabric.model.spec import ChipletSpec, StudySpec
     from lightfabric.model.task import Schedule
     from lightfabric.model.timing import Timing
@@ -161,8 +163,13 @@ def study(spec: "StudySpec", *, fidelity: Literal["fluid", "cycle"] = "fluid") -
     (9, 'ideal switch', True)
     """
     from lightfabric.flows.command import study as command
+    from lightfabric.flows.format.timing_store import measured_timing
 
     reasons = command.checked(spec, spec.name, fidelity)
     alone = sum(reasons) * len(spec.fabrics) <= _SMALL_GPUS
-    rows, timing, _ = command.run(spec, reasons, lambda: characterize(spec), fidelity=fidelity, alone=alone)
-    return Study(spec.name, rows, timing)
+
+    def timing(workers: "Executor") -> "Timing":
+        return measured_timing(spec.chiplet, workers=workers)
+
+    rows, measured, _ = command.run(spec, reasons, timing, fidelity=fidelity, alone=alone)
+    return Study(spec.name, rows, measured)

@@ -6,8 +6,8 @@ are cores, and keeps the placement that is fastest there; the rows become a tabl
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, as_completed
-from dataclasses import dataclass
+from concurrent.futures import Executor, Future, as_completed
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,7 +18,7 @@ from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.option import AsJson, Fidelity, SpecFile
 from lightfabric.flows.report import InputError, RunError, print_json
 from lightfabric.flows.tool.pool import ThisProcess, pool
-from lightfabric.model.spec import SpecError, StudySpec
+from lightfabric.model.spec import ChipletSpec, SpecError, StudySpec
 from lightfabric.model.timing import Timing
 from lightfabric.placement.job.kind import workload
 from lightfabric.placement.workload.memory import DoesNotFit
@@ -253,7 +253,7 @@ def ideal(spec: StudySpec) -> str | None:
 def run(
     spec: StudySpec,
     reasons: dict[int, str],
-    timing: Callable[[], Timing],
+    timing: Callable[[Executor], Timing],
     progress: Progress = lambda *_: None,
     fidelity: str = "fluid",
     alone: bool = False,
@@ -267,9 +267,10 @@ def run(
     """
     preload = [*_PRELOAD, *(f"lightfabric.{name}" for name in _FLITS_NEEDED if fidelity == "cycle")]
     with ThisProcess() if alone else pool(len(reasons) * len(spec.fabrics), preload=preload) as workers:
-        loaded = workers.submit(_load)
-        measured = timing()
-        loaded.result()
+        loaded = [workers.submit(load) for load in (_load_fluid, _load_link)]
+        measured = timing(workers)
+        for each in loaded:
+            each.result()
         cells = jobs(spec, reasons, measured, fidelity)
         # The largest, which take longest, first.
         futures = {workers.submit(simulate, job): job for job in reversed(cells) if not job.reason}
@@ -309,7 +310,7 @@ def _compare(rows: list[Row], ideal_name: str | None) -> None:
             row["speed_over_ideal"] = reference / row["iteration_s"]
 
 
-def _load() -> None:
+def _load_fluid() -> None:
     """Compile the fluid model, or load what numba kept of it, on a graph of two devices."""
     from lightfabric.model.fluid import engine as fluid
     from lightfabric.model.fluid.network import star
@@ -319,6 +320,15 @@ def _load() -> None:
     job = JobSpec(ModelSpec(layers=2, hidden=64, heads=2, sequence=64, vocabulary=64), batch=2)
     graph = workload(job, ACCELERATORS["h100"]).task_graph(Plan(dp=1, tp=2, pp=1, micro_batch=1))
     fluid.run(graph, star(2, 1e9, graph.demand_bytes()))
+
+
+def _load_link() -> None:
+    """Compile the cycle model of a link, or load it, with a timing that stands for the one not measured yet."""
+    from lightfabric.model.cycle.sustained import sustained_cycles_per_flit
+    from lightfabric.model.timing import LinkTiming
+
+    one: Any = 1
+    sustained_cycles_per_flit(ChipletSpec(), LinkTiming(*[one] * len(fields(LinkTiming))), 0)
 
 
 def main(
@@ -338,7 +348,10 @@ def main(
     with result.folder(out, names), result.Bar() as bar:
         from lightfabric.flows.format.timing_store import measured_timing
 
-        rows, measured, details = run(spec, reasons, lambda: measured_timing(spec.chiplet, bar.measures), bar.done, fidelity)
+        def timing(workers: Executor) -> Timing:
+            return measured_timing(spec.chiplet, bar.measures, workers)
+
+        rows, measured, details = run(spec, reasons, timing, bar.done, fidelity)
         if fidelity == "cycle":
             from lightfabric.flows.figure.panel import draw
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -17,18 +18,20 @@ MAX_BYTES = 1 << 16
 _TIMING = TypeAdapter(Timing)
 
 
-def measured_timing(chiplet: ChipletSpec, progress: Callable[[str], None] = lambda _: None) -> Timing:
+def measured_timing(
+    chiplet: ChipletSpec, progress: Callable[[str], None] = lambda _: None, workers: Executor | None = None
+) -> Timing:
     """Return the timing of the RTL built from ``chiplet``: from the cache, or simulated now and kept there.
 
-    ``progress`` hears what is being simulated. A cache that cannot be read, used or written is said on stderr and does
-    not matter otherwise.
+    ``progress`` hears what is being simulated, ``workers`` may do a part of it. A cache that cannot be read, used or written
+    is said on stderr and does not matter otherwise.
     """
     from lightfabric.sim.characterize import characterize, rtl_hash
 
     timing = _kept(spec_hash(chiplet), rtl_hash())
     if timing is None:
         try:
-            timing = characterize(chiplet, progress)
+            timing = characterize(chiplet, progress, workers)
         except RuntimeError as error:
             raise RunError(f"the RTL of this chiplet could not be measured: {error}") from None
         _keep(timing)
