@@ -64,13 +64,12 @@ def characterize(
 ) -> Timing:
     """Simulate link, switch and client side of this spec and return their timing. Takes seconds to a minute by its width.
 
-    With ``workers`` switch and client side are measured there while the link is measured here.
+    ``workers`` may take over what does not wait for the rest.
     """
-    switch, client = (
-        workers.submit(each, spec).result if workers else partial(each, spec) for each in (measure_switch, measure_client)
-    )
+    submit = _submit(workers)
+    switch, client = (submit(measure, spec) for measure in (measure_switch, measure_client))
     progress("link")
-    measured_link = measure_link(spec)
+    measured_link = measure_link(spec, workers)
     progress("switch")
     measured_switch = switch()
     progress("client")
@@ -78,7 +77,12 @@ def characterize(
     return Timing(measured_link, measured_switch, client(), spec_hash(spec), rtl_hash(), by)
 
 
-def measure_link(spec: ChipletSpec) -> LinkTiming:
+def _submit(workers: Executor | None) -> Callable[..., Callable[[], Any]]:
+    """Return what gives a call to the workers, or keeps it for now, and returns a function that waits for its result."""
+    return (lambda *call: workers.submit(*call).result) if workers else partial
+
+
+def measure_link(spec: ChipletSpec, workers: Executor | None = None) -> LinkTiming:
     """Measure the timing of the link of this spec, from the slots on both lines and the transfers at both ends."""
     bench = LinkBench(spec)
     slot_cycles = Slots.of(spec).longest_cycles
@@ -95,22 +99,28 @@ def measure_link(spec: ChipletSpec) -> LinkTiming:
         "start_cycles": glance.credits_back[0] - glance.trained[0],
         **glance.training,
     }
-    probes = [_Probes(bench, slots, known, rounds) for rounds in (1, 2, 4)]
-    for experiment in (_Probes.pairs, _Probes.withheld_credits, _Probes.stream, _Probes.lost_answers, _Probes.retraining):
-        known.update(_measured(probes, experiment))
-    return LinkTiming(**known)
+    for experiment in (_Probes.pairs, _Probes.withheld_credits):
+        known = known | _measured(experiment, bench, slots, known)
+    # The longest goes to the workers, who elaborate the link anew.
+    lost_answers = _submit(workers)(_measured, _Probes.lost_answers, spec if workers else bench, slots, known)
+    for experiment in (_Probes.stream, _Probes.retraining):
+        known = known | _measured(experiment, bench, slots, known)
+    return LinkTiming(**known, **lost_answers())
 
 
 class _TooFewPhasesError(RuntimeError):
     pass
 
 
-def _measured(probes: "list[_Probes]", experiment: "Callable[[_Probes], dict[str, Any]]") -> dict[str, Any]:
-    """Repeat the experiment as often as it takes."""
-    for fewer in probes[:-1]:
+def _measured(
+    experiment: "Callable[[_Probes], dict[str, Any]]", on: LinkBench | ChipletSpec, slots: Slots, known: dict[str, Any]
+) -> dict[str, Any]:
+    """Repeat the experiment as often as it takes, on a bench or on one made of a spec."""
+    bench = LinkBench(on) if isinstance(on, ChipletSpec) else on
+    for rounds in (1, 2):
         with contextlib.suppress(_TooFewPhasesError):
-            return experiment(fewer)
-    return experiment(probes[-1])
+            return experiment(_Probes(bench, slots, known, rounds))
+    return experiment(_Probes(bench, slots, known, 4))
 
 
 def stream_window_flits(spec: ChipletSpec) -> int:

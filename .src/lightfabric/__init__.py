@@ -168,7 +168,7 @@ def study(spec: "StudySpec", *, fidelity: Literal["fluid", "cycle"] = "fluid") -
     reasons = command.checked(spec, spec.name, fidelity)
     alone = sum(reasons) * len(spec.fabrics) <= _SMALL_GPUS
 
-    def timing(workers: "Executor") -> "Timing":
+    def timing(workers: "Executor | None") -> "Timing":
         return measured_timing(spec.chiplet, workers=workers)
 
     rows, measured, _ = command.run(spec, reasons, timing, fidelity=fidelity, alone=alone)

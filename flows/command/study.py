@@ -253,7 +253,7 @@ def ideal(spec: StudySpec) -> str | None:
 def run(
     spec: StudySpec,
     reasons: dict[int, str],
-    timing: Callable[[Executor], Timing],
+    timing: Callable[[Executor | None], Timing],
     progress: Progress = lambda *_: None,
     fidelity: str = "fluid",
     alone: bool = False,
@@ -268,7 +268,7 @@ def run(
     preload = [*_PRELOAD, *(f"lightfabric.{name}" for name in _FLITS_NEEDED if fidelity == "cycle")]
     with ThisProcess() if alone else pool(len(reasons) * len(spec.fabrics), preload=preload) as workers:
         loaded = [workers.submit(load) for load in (_load_fluid, _load_link)]
-        measured = timing(workers)
+        measured = timing(None if alone else workers)
         for each in loaded:
             each.result()
         cells = jobs(spec, reasons, measured, fidelity)
@@ -348,7 +348,7 @@ def main(
     with result.folder(out, names), result.Bar() as bar:
         from lightfabric.flows.format.timing_store import measured_timing
 
-        def timing(workers: Executor) -> Timing:
+        def timing(workers: Executor | None) -> Timing:
             return measured_timing(spec.chiplet, bar.measures, workers)
 
         rows, measured, details = run(spec, reasons, timing, bar.done, fidelity)
