@@ -50,7 +50,7 @@ class Link(wiring.Component):
     Every flit that enters ``i`` at one end leaves ``o`` of the other end once, in order within its virtual channel and
     unchanged, whatever the line does to its bits and frames, also over a retraining of the line; flits that the far end
     had not acknowledged when it was reset are lost with it. From reset on the line is trained first. Latency and rate
-    follow from the slots of the line; what they are is measured by ``lightfabric.sim.characterize``.
+    follow from the slots of the line; what they are is measured by ``lightfabric.sim.link_timing``.
 
     Members
     -------

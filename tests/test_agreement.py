@@ -26,7 +26,8 @@ from lightfabric.rtl.training_set import PHASES
 from lightfabric.sim.bench.bench import ClientFlit
 from lightfabric.sim.bench.link import LinkBench, LinkRun
 from lightfabric.sim.bench.switch import SwitchBench
-from lightfabric.sim.characterize import characterize, stream_window_flits
+from lightfabric.sim.characterize import characterize
+from lightfabric.sim.link_timing import stream_window_flits
 
 SPECS = {
     "a beat per flit": ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, buffer_flits=12, reach_m=2.0),

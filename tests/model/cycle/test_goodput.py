@@ -10,7 +10,7 @@ from lightfabric.model.cycle.slot import Losses, Slots
 from lightfabric.model.cycle.sustained import sustained_cycles_per_flit
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
 from lightfabric.model.timing import LinkTiming
-from lightfabric.sim.characterize import measure_link
+from lightfabric.sim.link_timing import measure_link
 from lightfabric.sim.native import link as native
 
 DELAYS_CYCLES = (10, 100, 1000)
