@@ -72,7 +72,7 @@ def measured(monkeypatch):
     """Names of the chiplets whose RTL was simulated."""
     simulated = []
 
-    def measure(chiplet, progress):
+    def measure(chiplet, progress, _):
         progress("link")
         simulated.append(spec_hash(chiplet))
         return timing(chiplet)
