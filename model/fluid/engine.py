@@ -145,10 +145,10 @@ def _end_flows(world: World, path: int, now_ps: int) -> None:
     _note_change(world, path)
     advance(world, path, now_ps)
     # The event's time was rounded to whole picoseconds, so the clock may fall short of the target: it is put there.
-    this.served = max(this.served, world.key[world.item[queue.start]])
+    this.served = max(this.served, world.entrant[queue.start].key)
     # Half a picosecond is what rounding of the event's time can be off: flows that end within it end in this moment.
     until = this.served + 0.5 * this.rate
-    while queue.count > 0 and world.key[world.item[queue.start]] <= until:
+    while queue.count > 0 and world.entrant[queue.start].key <= until:
         task = pop(world, this.queue)
         ended = world.task[task]
         this.flows -= 1
@@ -232,7 +232,7 @@ def _run(world: World) -> bool:
     moment = 0.0
     while True:
         # Everything that happens in a moment is worked off before rates change, so many flows cost one settlement.
-        while world.size[CALENDAR] > 0 and world.occasion[world.calendar[0]].time_ps == now_ps:
+        while world.size[CALENDAR] > 0 and world.calendar[0].time_ps == now_ps:
             item = take_first(world)
             if item < tasks:
                 _finish(world, item, now_ps)
@@ -248,7 +248,7 @@ def _run(world: World) -> bool:
             if not settle(world, now_ps):
                 return False
         elif world.size[CALENDAR] > 0:
-            now_ps = world.occasion[world.calendar[0]].time_ps
+            now_ps = world.calendar[0].time_ps
             moment += 1.0
         else:
             return True

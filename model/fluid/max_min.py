@@ -13,12 +13,15 @@ with the paths held where flows went, the others as it turns out that they chang
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
 from lightfabric.model.fluid.heap import pop, push, schedule
 from lightfabric.model.fluid.world import CHANGED, HORIZON_PS, LIFTED, NOWHERE, RISING, ROUND, World
-from lightfabric.model.kernel.compiled import Records, compiled
+from lightfabric.model.kernel.compiled import compiled
+
+_INFINITE_BITS: Any = np.int64(np.array(np.inf).view(np.int64))
 
 
 @compiled
@@ -33,8 +36,8 @@ def advance(world: World, path: int, now_ps: int) -> None:
 def _call(world: World, path: int) -> bool:
     """Put the end of a path's next flow on the calendar; False if it is beyond the horizon."""
     this = world.path[path]
-    first = world.item[world.queue[this.queue].start]
-    left_ps = max(world.key[first] - this.served, 0.0) / this.rate
+    target = world.entrant[world.queue[this.queue].start].key
+    left_ps = max(target - this.served, 0.0) / this.rate
     if left_ps >= HORIZON_PS - this.since_ps:
         return False
     schedule(world, len(world.task) + path, this.since_ps + np.int64(math.floor(left_ps + 0.5)))
@@ -42,29 +45,33 @@ def _call(world: World, path: int) -> bool:
 
 
 @compiled
-def _give(link: Records, rate: float, rising: int) -> None:
-    """Add to what is free on a link, without error: a sum must not tell in which order flows came and went.
+def _give(world: World, path: int, flows: int, rate: float, rising: int) -> None:
+    """Add the rate of so many flows to what is free on the links of a path, without error, and flows to those that rise.
 
-    Knuth, The Art of Computer Programming, volume 2, 4.2.2, theorem B.
+    A sum must not tell in which order flows came and went: Knuth, The Art of Computer Programming, volume 2, 4.2.2,
+    theorem B.
     """
-    before, free = link.free, link.free + rate
-    part = free - before
-    link.free = free
-    link.free_rest += (before - (free - part)) + (rate - part)
-    link.rising += rising
-
-
-@compiled
-def _share(link: Records) -> float:
-    """Level at which a link fills up."""
-    return (link.free + link.free_rest) / link.rising if link.rising > 0 else math.inf
+    for r in range(world.path[path].run, world.path[path].run_end):
+        run = world.run[r]
+        given, more = flows * run.uses * rate, rising * run.uses
+        for link in range(run.first, run.end):
+            before = world.free[link]
+            free = before + given
+            part = free - before
+            world.free[link] = free
+            rest = world.free_rest[link] + ((before - (free - part)) + (given - part))
+            world.free_rest[link] = rest
+            flows_rising = world.rising[link] + more
+            world.rising[link] = flows_rising
+            share = (free + rest) / flows_rising
+            world.share[link] = share if flows_rising > 0 else math.inf
 
 
 @compiled
 def _lift(world: World, path: int, late: bool) -> None:
     """Let a path rise; ``late`` if others do so already, and may now meet a full link sooner than the queue says."""
     this = world.path[path]
-    this.lifted_round = world.size[ROUND]
+    world.lifted_round[path] = world.size[ROUND]
     this.late = late
     this.next_lifted = world.size[LIFTED]
     world.size[LIFTED] = path
@@ -74,13 +81,10 @@ def _lift(world: World, path: int, late: bool) -> None:
 def _take_back(world: World, path: int) -> None:
     """Give the rate of a lifted path back to its links, through which its flows rise now."""
     this = world.path[path]
-    flows, settled_flows, rate = this.flows, this.settled_flows, this.rate
-    for e in range(this.entry, this.shared_end):
-        entry = world.entry[e]
-        _give(world.link[entry.link], settled_flows * entry.uses * rate, flows * entry.uses)
-    if settled_flows > 0:
-        world.link[this.bottleneck].held -= 1
-    if flows > 0:
+    _give(world, path, this.settled_flows, this.rate, this.flows)
+    if this.settled_flows > 0:
+        world.held[this.bottleneck] -= 1
+    if this.flows > 0:
         this.rising = 1
         world.size[RISING] += 1
     else:
@@ -94,12 +98,22 @@ def _thaw(world: World, link: int, level: float, held: bool, late: bool) -> bool
     e = world.link[link].first
     while e != NOWHERE:
         path = world.entry[e].path
-        this = world.path[path]
-        if this.lifted_round != world.size[ROUND] and this.rate > level and (this.bottleneck == link or not held):
-            _lift(world, path, late)
-            found = True
+        if world.lifted_round[path] != world.size[ROUND]:
+            this = world.path[path]
+            if this.rate > level and (this.bottleneck == link or not held):
+                _lift(world, path, late)
+                found = True
         e = world.entry[e].after
     return found
+
+
+@compiled
+def _thaw_held(world: World, path: int, level: float, late: bool) -> None:
+    """Lift the paths above a level that are held by the links of a path."""
+    for r in range(world.path[path].run, world.path[path].run_end):
+        for link in range(world.run[r].first, world.run[r].end):
+            if world.held[link] > 0:
+                _thaw(world, link, level, True, late)
 
 
 @compiled
@@ -108,18 +122,15 @@ def _fix(world: World, path: int, link: int, level: float, now_ps: int) -> bool:
     this = world.path[path]
     flows = this.flows
     more = flows * level - this.settled_flows * this.rate
-    for e in range(this.entry, this.shared_end):
-        entry = world.entry[e]
-        weight = flows * entry.uses
-        _give(world.link[entry.link], -weight * level, -weight)
-        if world.link[entry.link].held > 0 and more != 0:
-            _thaw(world, entry.link, level, True, True)
+    _give(world, path, flows, -level, -flows)
+    if more != 0:
+        _thaw_held(world, path, level, True)
     world.size[RISING] -= 1
     this.rising = 0
     this.late &= more > 0
     this.settled_flows = flows
     this.bottleneck = link
-    world.link[link].held += 1
+    world.held[link] += 1
     if this.rate == level:
         return True
     advance(world, path, now_ps)
@@ -140,20 +151,32 @@ def _fix_all(world: World, link: int, level: float, now_ps: int) -> bool:
 
 
 @compiled
+def _narrowest(world: World, path: int) -> int:
+    """The first link of a path to fill up, of several the first on its way, NOWHERE if none will."""
+    this = world.path[path]
+    least = _INFINITE_BITS
+    for r in range(this.run, this.run_end):
+        for link in range(world.run[r].first, world.run[r].end):
+            # The bits of numbers from 0 on have their order, and are compared several at a time.
+            least = min(least, world.share_bits[link])
+    if least == _INFINITE_BITS:
+        return NOWHERE
+    for r in range(this.run, this.run_end):
+        for link in range(world.run[r].first, world.run[r].end):
+            if world.share_bits[link] == least:
+                return link
+    return NOWHERE
+
+
+@compiled
 def _enqueue(world: World, path: int) -> None:
     """Queue a path, if it matters, by the first link to fill up of those on its way through which something rises."""
     this = world.path[path]
     if not (this.rising or this.late):
         return
-    narrowest, level = NOWHERE, math.inf
-    for e in range(this.entry, this.shared_end):
-        link = world.entry[e].link
-        share = _share(world.link[link])
-        if share < level:
-            narrowest, level = link, share
-    this.narrowest = narrowest
-    if narrowest != NOWHERE:
-        push(world, len(world.queue) - 1, len(world.task) + path, level)
+    this.narrowest = _narrowest(world, path)
+    if this.narrowest != NOWHERE:
+        push(world, len(world.queue) - 1, len(world.task) + path, world.share[this.narrowest])
 
 
 @compiled
@@ -175,12 +198,12 @@ def _fill(world: World, now_ps: int) -> bool:
             _enqueue(world, path)
         if world.size[RISING] == 0:
             return True
-        item = pop(world, len(world.queue) - 1)
-        path = item - len(world.task)
-        this, share = world.path[path], world.key[item]
+        share = world.entrant[world.queue[len(world.queue) - 1].start].key
+        path = pop(world, len(world.queue) - 1) - len(world.task)
+        this = world.path[path]
         if this.rising or this.late:
             link = this.narrowest
-            if _share(world.link[link]) == share and not _thaw(world, link, share, False, True):
+            if world.share[link] == share and not _thaw(world, link, share, False, True):
                 level = max(level, share)
                 if not _fix_all(world, link, level, now_ps):
                     return False
@@ -193,12 +216,10 @@ def _lift_changed(world: World) -> None:
     path = world.size[CHANGED]
     while path != NOWHERE:
         this = world.path[path]
-        if this.flows != this.settled_flows and this.lifted_round != world.size[ROUND]:
+        if this.flows != this.settled_flows and world.lifted_round[path] != world.size[ROUND]:
             _lift(world, path, False)
         if this.flows < this.settled_flows:
-            for e in range(this.entry, this.shared_end):
-                if world.link[world.entry[e].link].held > 0:
-                    _thaw(world, world.entry[e].link, 0.0, True, False)
+            _thaw_held(world, path, 0.0, False)
         path = this.next_changed
 
 

@@ -22,49 +22,58 @@ _TASK = record(
 form a stack through ``next_ready``."""
 
 _PATH = record(
-    lifted_round="i8", rate="f8", bottleneck="i4", rising="i4", entry="i8", shared_end="i8", flows="i8", settled_flows="i8",
-    late="i4", narrowest="i4", next_lifted="i8", served="f8", since_ps="i8", queue="i8", entry_end="i8", changed="i8",
-    next_changed="i8",
+    rate="f8", bottleneck="i4", rising="i4", run="i8", run_end="i8", flows="i8", settled_flows="i8",
+    late="i4", narrowest="i4", next_lifted="i8", served="f8", since_ps="i8", queue="i8", entry="i8", shared_end="i8",
+    entry_end="i8", changed="i8", next_changed="i8",
 )  # fmt: skip
 """A path. ``flows`` are on it now, ``settled_flows`` when ``rate``, bytes per picosecond to each, was last settled;
-``served`` bytes to each until ``since_ps``. Its entries up to ``shared_end`` are of links that may limit it. Paths whose
-flows have ``changed`` form a stack through ``next_changed``.
+``served`` bytes to each until ``since_ps``. Its entries up to ``shared_end`` are of links that may limit it, and the runs
+from ``run`` to ``run_end`` have the same links. Paths whose flows have ``changed`` form a stack through ``next_changed``.
 
-``lifted_round`` is the last settlement that looked for its rate, and it is ``rising`` until that is found. Then it is
-``late`` if others rose before it; those to be queued form a stack through ``next_lifted``, and ``narrowest`` is the link
-by which it was."""
+It is ``rising`` while its rate is looked for. Then it is ``late`` if others rose before it; those to be queued form a stack
+through ``next_lifted``, and ``narrowest`` is the link by which it was."""
 
 _ENTRY = record(link="i4", uses="i4", path="i4", after="i4", before="i4")
 """A path on a link, which it occupies ``uses`` times; those of active paths form a list through ``after``, ``before``."""
 
-_LINK = record(
-    free="f8", free_rest="f8", rising="i4", held="i4", first="i4", active="i4", busy_since_ps="i8", busy_ps="i8",
-)  # fmt: skip
-"""A link, in bytes per picosecond. Of ``active`` paths on it, ``first`` is an entry, -1 if there is none that it may limit.
-Known rates leave ``free + free_rest`` to its ``rising`` flows; of ``held`` paths it is the bottleneck."""
+_RUN = record(first="i4", end="i4", uses="i4")
+"""The links from ``first`` to before ``end``, each used so many times by one path: a ring's are in a row, for loops that
+the processor takes several links at a time through."""
+
+_LINK = record(first="i4", active="i4", busy_since_ps="i8", busy_ps="i8")
+"""A link. Of ``active`` paths on it, ``first`` is an entry, -1 if there is none that it may limit."""
 
 _DEVICE = record(busy="i8", next_awake="i8")
 """A device; those that are idle and have work form a stack through ``next_awake``."""
 
 _QUEUE = record(start="i8", count="i8")
-"""A binary heap in ``item[start:start + count]``, least (key, item) first."""
+"""A binary heap in ``entrant[start:start + count]``, least (key, item) first."""
 
-_OCCASION = record(time_ps="i8", place="i8")
-"""When a task finishes or the next flow of a path ends, and where in the calendar that stands, -1 if it does not."""
+_ENTRANT = record(key="f8", who="i8")
+"""What is in a queue, and by what it is ordered."""
+
+_OCCASION = record(time_ps="i8", who="i8")
+"""When a task finishes or the next flow of a path ends."""
 
 READY, AWAKE, CHANGED, LIFTED, CALENDAR, ROUND, RISING = range(7)
 """Places in ``World.size``."""
 
 
 class World(NamedTuple):
-    """All that the compiled engine knows: t tasks, p paths, l links, d devices, as arrays of records.
+    """All that the compiled engine knows: t tasks, p paths, l links, d devices, as arrays, most of them of records.
 
     ``waiting`` counts what each task waits for; ``successor[edge[i]:edge[i + 1]]`` are those that wait for task i.
     Queue i below d holds the computations that wait for device i, by the moment they got ready; queue d + i the flows of
     path i, by the bytes served at which they end; the last one paths, items t to t + p, by the level at which the first of
-    their links fills up. ``key`` is by item. The calendar is one more binary heap, of ``occasion``: tasks, and paths from t
-    on. ``size`` holds the heads of the stacks, and the counts of the calendar, of the settlements and of the paths that
-    rise in the one under way.
+    their links fills up. ``calendar`` is one more binary heap, of tasks and of paths from t on; ``place`` says where in it
+    each stands, -1 if it does not.
+
+    By path ``lifted_round`` is the last settlement that looked for its rate. By link known rates leave ``free + free_rest``
+    bytes per picosecond to ``rising`` flows; ``share`` is the level at which that fills the link up, ``share_bits`` the same
+    memory as whole numbers; the link is the bottleneck of ``held`` paths.
+
+    ``size`` holds the heads of the stacks, and the counts of the calendar, of the settlements and of the paths that rise in
+    the one under way.
     """
 
     task: Records
@@ -72,14 +81,21 @@ class World(NamedTuple):
     edge: Records
     successor: Records
     path: Records
+    lifted_round: Records
     entry: Records
+    run: Records
     link: Records
+    free: Records
+    free_rest: Records
+    rising: Records
+    share: Records
+    share_bits: Records
+    held: Records
     device: Records
     queue: Records
-    item: Records
-    key: Records
+    entrant: Records
     calendar: Records
-    occasion: Records
+    place: Records
     size: Records
 
 
@@ -88,8 +104,9 @@ def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> 
     task = _tasks(graph, network, message_latency_ps)
     path, entry = _paths(graph, network, np.unique(graph.peer[(task["path"] >= 0) & (graph.kind == Kind.ALL_REDUCE)]))
     path["queue"] = graph.devices + np.arange(len(path))
-    # Rates are in bytes per picosecond from here on, so that no event has to convert them.
-    link = _records(_LINK, len(network.bytes_per_s), free=network.bytes_per_s * 1e-12, first=NOWHERE)
+    run = _join_runs(path, entry)
+    links = len(network.bytes_per_s)
+    share = np.full(links, np.inf)
     moves = task["path"] >= 0
     queued = np.concatenate([graph.device[graph.kind == Kind.COMPUTE], graph.devices + task["path"][moves]]).astype(np.int64)
     # Each queue has room for all that can ever be in it, since compiled code does not allocate; the last is of paths.
@@ -98,8 +115,11 @@ def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> 
     items = len(task) + len(path)
     world = World(
         task, np.bincount(graph.successors, minlength=len(graph)).astype(np.int32), graph.successor_start, graph.successors,
-        path, entry, link, _records(_DEVICE, graph.devices), queue, np.empty(items, np.int64), np.empty(items),
-        np.empty(items, np.int64), _records(_OCCASION, items, place=NOWHERE), np.zeros(7, np.int64),
+        path, np.zeros(len(path), np.int64), entry, run, _records(_LINK, links, first=NOWHERE),
+        # Rates are in bytes per picosecond from here on, so that no event has to convert them.
+        network.bytes_per_s * 1e-12, np.zeros(links), np.zeros(links), share, share.view(np.int64),
+        np.zeros(links, np.int32), _records(_DEVICE, graph.devices), queue, np.empty(items, _ENTRANT),
+        np.empty(items, _OCCASION), np.full(items, NOWHERE), np.zeros(7, np.int64),
     )  # fmt: skip
     world.size[[READY, AWAKE, CHANGED, LIFTED]] = NOWHERE
     return world
@@ -188,6 +208,20 @@ def _paths(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple
     starts = np.concatenate([[0], ends[:-1]])
     shared = np.bincount(path[~ample[entry["link"]]], minlength=count)
     return _records(_PATH, count, entry=starts, shared_end=starts + shared, entry_end=ends, bottleneck=NOWHERE), entry
+
+
+def _join_runs(path: Records, entry: Records) -> Records:
+    """Runs of the entries that may limit their paths, and where each path has its own."""
+    owner, step = _ragged(path["shared_end"] - path["entry"])
+    shared = entry[path["entry"][owner] + step]
+    link, uses = shared["link"], shared["uses"]
+    begins = np.ones(len(shared), bool)
+    begins[1:] = (np.diff(owner) != 0) | (np.diff(link) != 1) | (np.diff(uses) != 0)
+    first = np.flatnonzero(begins)
+    path["run_end"] = np.cumsum(np.bincount(owner[first], minlength=len(path)))
+    path["run"][1:] = path["run_end"][:-1]
+    size = np.diff(np.append(first, len(shared)))
+    return _records(_RUN, len(first), first=link[first], end=link[first] + size, uses=uses[first])
 
 
 def _ample(network: Network) -> NDArray[np.bool_]:
