@@ -27,8 +27,9 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0) -> S
 
     A TRANSFER occupies its route from its start until its last byte has left; an ALL_REDUCE occupies the routes from each
     member to the next, at one rate, until 2(n-1)/n of ``work`` has left every member. Both finish ``operations`` latencies
-    later: of the route plus ``message_latency_ps``, times 2(n-1) for an ALL_REDUCE, whose slowest route counts. A transfer
-    to its own device, of no bytes, or a ring of one member finishes at once. Times are rounded to the nearest picosecond.
+    later: of the route plus ``message_latency_ps``, times 2(n-1) for an ALL_REDUCE, whose slowest route counts. A TRANSFER
+    of no bytes needs no route and takes ``message_latency_ps`` alone; one to its own device, an ALL_REDUCE of no bytes and
+    one of a single member finish at once. Times are rounded to the nearest picosecond.
 
     ``Schedule.limit`` is the link that set the last rate of a flow, or -1 when its latency took longer than its bytes.
 
@@ -193,7 +194,10 @@ def _start_ready(world: World, moment: float, now_ps: int) -> None:
             if world.queue[device].count == 1 and not world.device[device].busy:
                 _wake(world, device)
         elif this.path == NOWHERE:
-            _release(world, task, now_ps)
+            if this.latency_ps > 0:
+                schedule(world, task, now_ps + this.latency_ps)
+            else:
+                _release(world, task, now_ps)
         else:
             _begin_flow(world, task, now_ps)
 

@@ -138,12 +138,14 @@ def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Recor
     transfer, reduce_ = graph.kind == Kind.TRANSFER, graph.kind == Kind.ALL_REDUCE
     members = np.ones(len(graph), np.int64)
     members[reduce_] = np.diff(graph.member_start)[graph.peer[reduce_]]
-    pairs = transfer & (graph.work > 0) & (graph.device != graph.peer)
+    sent = transfer & (graph.device != graph.peer)
+    pairs = sent & (graph.work > 0)
     rings = reduce_ & (graph.work > 0) & (members > 1)
     path, steps = np.full(len(graph), NOWHERE, np.int64), np.zeros(len(graph))
     path[pairs] = _routes_of(network, graph.device[pairs], graph.peer[pairs])
     path[rings] = routes + graph.peer[rings]
-    steps[pairs], steps[rings] = 1, 2 * (members[rings] - 1)
+    # What has no bytes occupies no route, but is a message and pays for it.
+    steps[sent], steps[rings] = 1, 2 * (members[rings] - 1)
     edge_group, edge_route = _ring_routes(graph, network, np.unique(graph.peer[rings]))
     path_ps = np.concatenate([route_ps, np.zeros(len(graph.member_start) - 1, np.int64), [0]])
     np.maximum.at(path_ps, routes + edge_group, route_ps[edge_route])

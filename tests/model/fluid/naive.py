@@ -52,7 +52,7 @@ class _Run:
                 if self.links[task]:
                     self.left[task] = _bytes(self.graph, task)
                 else:
-                    self.ending[task] = self.now
+                    self.ending[task] = self.now + _empty_ps(self.graph, task, self.message_latency_ps)
 
     def start_devices(self):
         for device in range(self.graph.devices):
@@ -111,6 +111,11 @@ def _bytes(graph, task):
     edges = len(_edges(graph, task))
     whole = Fraction(int(graph.work[task]))
     return whole * 2 * (edges - 1) / edges if graph.kind[task] == Kind.ALL_REDUCE else whole
+
+
+def _empty_ps(graph, task, message_latency_ps):
+    message = graph.kind[task] == Kind.TRANSFER and graph.device[task] != graph.peer[task]
+    return int(graph.operations[task]) * message_latency_ps if message else 0
 
 
 def _latency_ps(graph, network, task, message_latency_ps):

@@ -99,9 +99,15 @@ def test_flows_that_share_a_route_each_get_their_part():
 
 
 def test_what_moves_nothing_takes_no_time_and_needs_no_route():
-    tasks = [(TRANSFER, 0, 9, 0), (TRANSFER, 0, 0, 1), (ALL_REDUCE, 1, 9, 0), (ALL_REDUCE, 0, 0, 1), (BARRIER, -1, 0, -1)]
+    tasks = [(TRANSFER, 0, 9, 0), (ALL_REDUCE, 1, 9, 0), (ALL_REDUCE, 0, 0, 1), (BARRIER, -1, 0, -1)]
     schedule = run(graph_of(2, tasks, [(1,), (0, 1)]), star(2, 1.0, []), message_latency_ps=5)
     assert schedule.makespan_ps == 0
+    assert (schedule.limit == -1).all()
+
+
+def test_a_message_of_no_bytes_takes_its_latency_and_needs_no_route():
+    schedule = run(graph_of(2, [(TRANSFER, 0, 0, 1, (1,)), (COMPUTE, 1, 30, -1)]), star(2, 1.0, []), message_latency_ps=5)
+    assert schedule.finish_ps.tolist() == [5, 35]
     assert (schedule.limit == -1).all()
 
 
