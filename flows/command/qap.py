@@ -2,6 +2,7 @@
 
 import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +39,9 @@ class Instance:
 def read(path: Path) -> Instance:
     """Read a file of QAPLIB (Burkard, Karisch and Rendl, 1997): n, n x n numbers of the first matrix, n x n of the second.
 
-    InputError names the file and what is wrong.
+    A mark of UTF-8 at its begin is skipped. InputError names the file and what is wrong.
     """
-    data = read_bytes(path, _MAX_BYTES, "a QAPLIB file")
+    data = read_bytes(path, _MAX_BYTES, "a QAPLIB file").removeprefix(BOM_UTF8)
     words = data.split(None, 1)
     n = _size(path, words[0] if words else b"")
     numbers = _numbers(path, words[1] if len(words) > 1 else b"", 2 * n * n)

@@ -13,13 +13,16 @@ from lightfabric.flows.experiment.fidelity import FILES, MAX_FLITS, require, run
 from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.option import AsJson, Fidelity
 from lightfabric.flows.report import InputError, RunError, print_json, require_file, require_one_of
-from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.spec import ACCELERATORS, ChipletSpec
+from lightfabric.model.task import Kind
+from lightfabric.placement.graph.collective import ALGORITHMS
 
 if TYPE_CHECKING:
     from lightfabric.model.task import Schedule, TaskGraph
 
 # 2 us for each step of a message: the set-up that reproduces the iteration times published with the TopoOpt files.
 MESSAGE_LATENCY_PS = 2_000_000
+MAX_LATENCY_S = 1.0
 FABRICS = ("ideal-switch",)
 FLIGHT_PS = 1.0
 # At cycle fidelity a beat goes out in each cycle, four make a flit.
@@ -29,6 +32,8 @@ CHIPLET = ChipletSpec(
 
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([MGT])bps")
 _GBPS = {"M": 1e-3, "G": 1.0, "T": 1e3}
+_TIME = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ps|ns|us|ms|s)")
+_PS = {"ps": 1, "ns": 10**3, "us": 10**6, "ms": 10**9, "s": 10**12}
 _MIN_GBPS, _MAX_GBPS = 1e-3, 1e6
 
 
@@ -39,22 +44,26 @@ def replay(
     *,
     out: Path | None = None,
     trace: Path | None = None,
+    latency_ps: int = MESSAGE_LATENCY_PS,
+    algorithm: str | None = None,
+    accelerator: str | None = None,
 ) -> dict[str, Any]:
     """Run one iteration of a task graph on an ideal switch, with ``bandwidth_gbps`` per node and direction.
 
-    ``exchange.read`` says what ``path`` may be; ``trace`` is a file for the schedule, see ``trace.write``.
+    ``exchange.read`` says what ``path`` may be and for which of them ``algorithm`` and ``accelerator`` are; ``latency_ps``
+    is that of each message; ``trace`` is a file for the schedule, see ``trace.write``.
 
     The published bandwidth is payload: nothing is taken off for coding or headers, and at fluid fidelity the links
     themselves have no latency. At cycle fidelity every flit goes over the link, the switch and another link of a chiplet of
     that payload rate, with the timing of its RTL, and the load of the links and the latency of the messages are drawn into
     the folder ``out``. InputError names the file and the field that is wrong.
     """
-    graph, nodes = exchange.read(path)
+    graph, nodes = exchange.read(path, algorithm, ACCELERATORS[accelerator] if accelerator else None)
     try:
         if fidelity == "cycle":
-            schedule = _run_flits(graph, bandwidth_gbps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
+            schedule = _run_flits(graph, bandwidth_gbps, latency_ps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
         else:
-            schedule = _run_fluid(graph, bandwidth_gbps)
+            schedule = _run_fluid(graph, bandwidth_gbps, latency_ps)
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     if trace is not None:
@@ -72,12 +81,12 @@ def replay(
     }
 
 
-def _run_fluid(graph: "TaskGraph", bandwidth_gbps: float) -> "Schedule":
+def _run_fluid(graph: "TaskGraph", bandwidth_gbps: float, latency_ps: int) -> "Schedule":
     from lightfabric.model.fluid import engine as fluid
     from lightfabric.model.fluid.network import star
 
     network = star(graph.devices, bandwidth_gbps * 1e9 / 8, graph.demand_bytes())
-    return fluid.run(graph, network, message_latency_ps=MESSAGE_LATENCY_PS)
+    return fluid.run(graph, network, message_latency_ps=latency_ps)
 
 
 def chiplet_of(payload_gbps: float) -> ChipletSpec:
@@ -88,11 +97,14 @@ def chiplet_of(payload_gbps: float) -> ChipletSpec:
     return replace(CHIPLET, wavelength_gbps=line_gbps, core_clock_mhz=core_clock_mhz, reach_m=CHIPLET.reach_m / faster)
 
 
-def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, name: str, out: Path | None) -> "Schedule":
+def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, latency_ps: int, name: str, out: Path | None) -> "Schedule":
     from lightfabric.flows.format.timing_store import measured_timing
     from lightfabric.model.cycle.cabling import MAX_HUB_GPUS, ElectricalCabling, Hub
 
     spec = chiplet_of(bandwidth_gbps)
+    # On the wire a message without bytes is a flit all the same.
+    empty = (graph.kind == Kind.TRANSFER) & (graph.device != graph.peer) & (graph.work == 0)
+    graph = replace(graph, work=np.where(empty, 1, graph.work))
     demand = graph.demand_bytes()
     talkers, flits = np.unique(np.array(list(demand), np.int32)), sum(demand.values()) // spec.payload_bytes
     if flits > MAX_FLITS or len(talkers) > MAX_HUB_GPUS:
@@ -100,10 +112,10 @@ def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, name: str, out: Path |
         raise InputError(f"--fidelity must be fluid for {most}, not cycle: {flits} flits, {len(talkers)} nodes")
     # Without traffic there is no hub to build, and both fidelities tell the same.
     if not len(talkers):
-        return _run_fluid(graph, bandwidth_gbps)
+        return _run_fluid(graph, bandwidth_gbps, latency_ps)
     timing = measured_timing(CHIPLET)  # in cycles, which a faster clock does not change
     # The latency of a message stands in time, not in cycles: a faster clock needs more of them.
-    latency_cycles = round(MESSAGE_LATENCY_PS / spec.cycle_ps)
+    latency_cycles = round(latency_ps / spec.cycle_ps)
     schedule, detail = run(graph, spec, timing, ElectricalCabling((Hub(talkers, FLIGHT_PS),)), latency_cycles)
     if out is not None:
         from lightfabric.flows.figure.panel import draw
@@ -122,19 +134,33 @@ def main(
     ] = None,
     as_json: AsJson = False,
     trace: Annotated[Path | None, typer.Option(help="JSON file of the schedule, for ui.perfetto.dev.")] = None,
+    latency: Annotated[str, typer.Option(help="Of each message or step of a collective, such as 500ns.")] = "2us",
+    algorithm: Annotated[
+        str | None, typer.Option(help="Of the collectives of a Chakra trace: ring, tree, direct or halving-doubling.")
+    ] = None,
+    accelerator: Annotated[
+        str | None, typer.Option(help="That does the work of a Chakra trace that has no duration: a100 or h100.")
+    ] = None,
 ) -> None:
     """Check the options, replay the graph and print one line or one JSON object."""
     from lightfabric.flows.figure import result as results
 
-    bandwidth_gbps = _gbps(bandwidth)
+    bandwidth_gbps, latency_ps = _gbps(bandwidth), _latency_ps(latency)
     require_one_of("--fabric", FABRICS, fabric)
     require(fidelity)
+    if algorithm is not None:
+        require_one_of("--algorithm", ALGORITHMS, algorithm)
+    if accelerator is not None:
+        require_one_of("--accelerator", ACCELERATORS, accelerator)
     if out is not None and fidelity != "cycle":
         raise InputError(f"--out must be left out unless --fidelity is cycle, not {out}")
     if trace is not None:
         require_file(trace)
     with results.folder(out, FILES) if out else nullcontext():
-        result = replay(file, bandwidth_gbps, fidelity, out=out, trace=trace)
+        result = replay(
+            file, bandwidth_gbps, fidelity,
+            out=out, trace=trace, latency_ps=latency_ps, algorithm=algorithm, accelerator=accelerator,
+        )  # fmt: skip
     if as_json:
         print_json(result)
     else:
@@ -151,3 +177,11 @@ def _gbps(bandwidth: str) -> float:
         must_be = f"a rate with unit such as 100Gbps, from {_MIN_GBPS:g}Gbps to {_MAX_GBPS:.0f}Gbps"
         raise InputError(f"--bandwidth must be {must_be}, not {bandwidth!r}")
     return gbps
+
+
+def _latency_ps(latency: str) -> int:
+    match = _TIME.fullmatch(latency)
+    latency_ps = round(float(match[1]) * _PS[match[2]]) if match else -1
+    if not 0 <= latency_ps <= MAX_LATENCY_S * _PS["s"]:
+        raise InputError(f"--latency must be a time with unit such as 500ns, from 0s to {MAX_LATENCY_S:g}s, not {latency!r}")
+    return latency_ps

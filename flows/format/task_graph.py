@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lightfabric.flows.report import InputError, read_bytes, require_file, written_whole
 
 if TYPE_CHECKING:
+    from lightfabric.model.spec import AcceleratorSpec
     from lightfabric.model.task import TaskGraph
 
 # Of a file, or of all streams of a Chakra folder together.
@@ -21,14 +22,18 @@ PREFIX, GROUPS = "lightfabric", "comm_groups.json"
 _STREAM = re.compile(r"(.*)\.(0|[1-9][0-9]{0,5})\.et")
 
 
-def read(path: Path) -> tuple["TaskGraph", int]:
+def read(path: Path, algorithm: str | None = None, accelerator: "AcceleratorSpec | None" = None) -> tuple["TaskGraph", int]:
     """Return the graph in a file and how many devices of it are nodes.
 
     A folder, or one of its files ``NAME.RANK.et``, is Chakra's; a name that ends in .goal is GOAL; all else is TopoOpt's.
+    Only Chakra leaves the algorithm of collectives open, a ring if None, and the accelerator of work without duration.
     InputError, one line, names the file and the field that is wrong.
     """
     if path.is_dir() or path.suffix == ".et":
-        return _read_chakra(path)
+        return _read_chakra(path, algorithm or "ring", accelerator)
+    for option, value in (("--algorithm", algorithm), ("--accelerator", accelerator and accelerator.name)):
+        if value is not None:
+            raise InputError(f"{option} must be left out unless the file is a Chakra trace, not {value!r} for {path}")
     if path.suffix == ".goal":
         return _read_goal(path)
     from lightfabric.placement.format import topoopt
@@ -52,19 +57,18 @@ def _read_goal(path: Path) -> tuple["TaskGraph", int]:
 
     data = read_bytes(path, MAX_BYTES, "a GOAL program")
     with _explained(path, "a whole GOAL program"):
-        graph = goal.read(data)
-    return graph, graph.devices
+        return goal.read(data), goal.rank_count(data)
 
 
-def _read_chakra(path: Path) -> tuple["TaskGraph", int]:
+def _read_chakra(path: Path, algorithm: str, accelerator: "AcceleratorSpec | None") -> tuple["TaskGraph", int]:
     from lightfabric.placement.format import chakra
 
     folder = path if path.is_dir() else path.parent
     files = _streams(path, folder)
     groups = _read_groups(folder)
     with _explained(path, "whole Chakra traces"):
-        graph = chakra.read(_contents(files), groups)
-    return graph, graph.devices
+        graph = chakra.read(_contents(files), groups, algorithm=algorithm, accelerator=accelerator)
+    return graph, len(files)
 
 
 def _streams(path: Path, folder: Path) -> list[Path]:

@@ -6,6 +6,7 @@ of a computation, ``operations`` how many operations a communication stands for.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import cache
 from typing import Any
@@ -13,22 +14,27 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 
+from lightfabric.model.spec import AcceleratorSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.graph.assembly import Assembly
 from lightfabric.placement.graph.by_rank import Rank, ranks
+from lightfabric.placement.graph.collective import Collective
 
 MAX_PS = 1 << 60
 """Longest computation that is believed: 13 days."""
 MAX_BYTES = 1 << 60
 """Largest message that is believed: 1 EiB."""
 MAX_OPERATIONS = 1 << 30
+_AMOUNTS = {"num_ops": 1 << 80, "tensor_size": MAX_BYTES}
+"""Amounts of work of a node, and the most that is believed."""
 MAX_NODE_BYTES = 1 << 20
 """Largest message that is parsed: it bounds the memory that the parts of one take."""
 
 
 class NodeType(IntEnum):
-    """Types of nodes that have a meaning here."""
+    """Types of nodes; what is INVALID only hands on what it waits for."""
 
+    INVALID = 0
     METADATA = 1
     MEM_LOAD = 2
     MEM_STORE = 3
@@ -38,7 +44,8 @@ class NodeType(IntEnum):
     COLLECTIVE = 7
 
 
-_ALL_REDUCE = 0
+_CPU = 1
+"""Lane of a rank on which its CPU works beside its GPU."""
 _PACKAGE = "lightfabric.chakra"
 _FIELDS = {
     "Attribute": (
@@ -50,10 +57,13 @@ _FIELDS = {
     "GlobalMetadata": (("version", 1, "string"), ("attr", 2, "*Attribute")),
     "Node": (
         ("id", 1, "uint64"), ("name", 2, "string"), ("type", 3, "int32"), ("ctrl_deps", 4, "*uint64"),
-        ("data_deps", 5, "*uint64"), ("duration_micros", 7, "uint64"), ("attr", 10, "*Attribute"),
+        ("data_deps", 5, "*uint64"), ("duration_micros", 7, "?uint64"), ("attr", 10, "*Attribute"),
     ),
 }  # fmt: skip
-"""The part of the schema that is used: name, number and type, ``*`` if repeated. What else a file holds is skipped."""
+"""The part of the schema that is used: name, number and type, ``*`` if repeated, ``?`` if it is told whether it is there.
+
+What else a file holds is skipped.
+"""
 
 
 @cache
@@ -71,9 +81,13 @@ def _message(name: str) -> Any:
             if kind == "*Attribute":
                 added.type, added.type_name = types.TYPE_MESSAGE, f".{_PACKAGE}.Attribute"
             else:
-                added.type = types.Type.Value(f"TYPE_{kind.lstrip('*').upper()}")
+                added.type = types.Type.Value(f"TYPE_{kind.lstrip('*?').upper()}")
             if field.endswith("_val"):
                 added.oneof_index = 0
+            if kind[0] == "?":
+                # In proto3 a field whose presence counts is the only one of a choice that is not shown.
+                added.proto3_optional, added.oneof_index = True, len(described.oneof_decl)
+                described.oneof_decl.add(name=f"_{field}")
     # The pool is not the default one, where another copy of the schema in the process would clash with this one.
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
@@ -124,7 +138,8 @@ def _nodes(graph: TaskGraph, rank: int, here: Rank) -> Iterator[Any]:
             node.duration_micros = round(work / 1e6)
             yield node
         else:
-            attributes = {"is_cpu_op": False, "comm_type": _ALL_REDUCE, "pg_name": str(peer), **_size(graph, task)}
+            reduces = {"comm_type": int(Collective.ALL_REDUCE), "pg_name": str(peer)}
+            attributes = {"is_cpu_op": False, **reduces, **_size(graph, task)}
             yield _node(2 * task, NodeType.COLLECTIVE, waits.get(task, ()), attributes)
 
 
@@ -157,31 +172,35 @@ def _node(identity: int, kind: NodeType, waits: Sequence[int], attributes: Mappi
     return node
 
 
-def read(streams: Iterable[bytes], members: Mapping[str, Sequence[int]]) -> TaskGraph:
+def read(
+    streams: Iterable[bytes],
+    members: Mapping[str, Sequence[int]],
+    *,
+    algorithm: str = "ring",
+    accelerator: AcceleratorSpec | None = None,
+) -> TaskGraph:
     """Task graph of the streams of rank 0, 1, ...; ``members`` are the communicator groups by name.
 
-    A send and a receive of equal ends and tag are one TRANSFER, in their order; the k-th all-reduces of a group at all its
-    members are one ALL_REDUCE. What waits for a send waits until its bytes have arrived. A receive that waits is a BARRIER
-    of that and the TRANSFER, which starts when it is sent. Memory accesses are COMPUTE, metadata is a BARRIER. Tasks are
-    in the order of the ids of their nodes, then of ranks; what ``write`` wrote comes back as it was.
+    A send and a receive of equal ends and tag are one TRANSFER, in their order; the k-th collectives of a group at all its
+    members are one, which starts when all have come to it, and ``algorithm`` is one of ``graph.collective.ALGORITHMS``. A
+    group without members, or without a name, is of all ranks. What waits for a send waits until its bytes have arrived. A
+    receive that waits is a BARRIER of that and the TRANSFER, which starts when it is sent. Tasks are in the order of the
+    ids of their nodes, then of ranks; what ``write`` wrote comes back as it was.
 
-    ValueError, one line that names rank, node and field, if the streams are not as they must be: with other collectives,
-    ends without their other end, or sizes that differ. Memory in proportion to the streams.
+    Computations and memory accesses are COMPUTE. One without duration takes as long as ``num_ops`` at the half-precision
+    peak of the accelerator or ``tensor_size`` bytes at its memory, whichever is longer. Operators of the CPU, among them
+    launches of communication, run on a device of their own, one for each rank that has some; theirs without a duration took
+    less than the microsecond in which traces count. Metadata and invalid nodes are a BARRIER.
+
+    ValueError, one line that names rank, node and field, if the streams are not as they must be: ends without their other
+    end, sizes that differ, work of neither known duration nor known amount. Memory in proportion to the streams, and to the
+    messages of the collectives, which are limited.
     """
-    assembly = Assembly(list(members), list(members.values()))
+    reader = _Reader(Assembly(list(members), list(members.values()), algorithm), accelerator)
     rank = -1
     for rank, stream in enumerate(streams):
-        _read_rank(assembly, rank, stream)
-    return assembly.graph(rank + 1)
-
-
-def _read_rank(assembly: Assembly, rank: int, stream: bytes) -> None:
-    content = _messages(stream, f"rank {rank}")
-    _parsed("GlobalMetadata", next(content, b""), f"rank {rank}: metadata")
-    for number, data in enumerate(content):
-        where = f"rank {rank}: node {number}"
-        node = _parsed("Node", data, where)
-        _read_node(assembly, rank, node, where)
+        reader.read(rank, stream)
+    return reader.assembly.graph(rank + 1)
 
 
 def _parsed(name: str, data: bytes, where: str) -> Any:
@@ -210,39 +229,123 @@ def _messages(stream: bytes, where: str) -> Iterator[bytes]:
         at += size
 
 
-def _read_node(assembly: Assembly, rank: int, node: Any, where: str) -> None:
-    attributes = {attribute.name: _value(attribute) for attribute in node.attr}
-    waits = [*node.data_deps, *node.ctrl_deps]
+@dataclass(frozen=True)
+class _Node:
+    """A node of a stream with its attributes by name, and with ``where`` it stands for messages."""
 
-    def number(name: str, most: int, default: int | None = None) -> int:
-        value = attributes.get(name, default)
+    where: str
+    rank: int
+    message: Any
+    attributes: dict[str, object]
+
+    @classmethod
+    def parsed(cls, where: str, rank: int, data: bytes) -> "_Node":
+        message = _parsed("Node", data, where)
+        return cls(where, rank, message, {attribute.name: _value(attribute) for attribute in message.attr})
+
+    @property
+    def waits(self) -> list[int]:
+        return [*self.message.data_deps, *self.message.ctrl_deps]
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.attributes.get("is_cpu_op") is True
+
+    def has(self, name: str) -> bool:
+        return name in self.attributes
+
+    def number(self, name: str, most: int, default: int | None = None) -> int:
+        value = self.attributes.get(name, default)
+        # Amounts of work are doubles in some traces.
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= most:
-            raise ValueError(f"{where}.{name} must be from 0 to {most}, not {value!r}")
+            raise self.wrong(name, f"from 0 to {most}", repr(value) if self.has(name) else "left out")
         return value
 
-    kind = node.type
-    if kind in (NodeType.SEND, NodeType.RECV):
-        sent = kind == NodeType.SEND
-        ends = number("comm_src", 1 << 30, rank if sent else None), number("comm_dst", 1 << 30, None if sent else rank)
+    def size(self) -> tuple[int, int]:
+        return self.number("comm_size", MAX_BYTES), max(1, self.number("operations", MAX_OPERATIONS, 1))
+
+    def wrong(self, name: str, must_be: str, value: object) -> ValueError:
+        return ValueError(f"{self.where}.{name} must be {must_be}, not {value}")
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Hands the nodes of all ranks to the assembly."""
+
+    assembly: Assembly
+    accelerator: AcceleratorSpec | None
+
+    def read(self, rank: int, stream: bytes) -> None:
+        content = _messages(stream, f"rank {rank}")
+        _parsed("GlobalMetadata", next(content, b""), f"rank {rank}: metadata")
+        for number, data in enumerate(content):
+            self._read_node(_Node.parsed(f"rank {rank}: node {number}", rank, data))
+
+    def _read_node(self, node: _Node) -> None:
+        kind = node.message.type
+        # What a CPU does to start a communication is no communication: that has its type or size, on the GPU.
+        launches = node.on_cpu and not node.has("comm_type") and not node.has("comm_size")
+        if kind in (NodeType.SEND, NodeType.RECV) and not launches:
+            self._read_end(node, sent=kind == NodeType.SEND)
+        elif kind == NodeType.COLLECTIVE and not launches:
+            self._read_collective(node)
+        elif kind in (NodeType.METADATA, NodeType.INVALID):
+            self._add(node, Kind.BARRIER, 0)
+        elif 0 <= kind <= max(NodeType):
+            self._add(node, Kind.COMPUTE, self._work_ps(node))
+        else:
+            raise node.wrong("type", f"from 0 to {max(NodeType)}", kind)
+
+    def _add(self, node: _Node, kind: Kind, work: int) -> None:
+        lane = _CPU if node.on_cpu else 0
+        self.assembly.add_alone(node.where, node.rank, node.message.id, node.waits, kind, work, lane=lane)
+
+    def _read_end(self, node: _Node, *, sent: bool) -> None:
+        rank, most = node.rank, 1 << 30
+        ends = node.number("comm_src", most, rank if sent else None), node.number("comm_dst", most, None if sent else rank)
         if ends[not sent] != rank:
-            raise ValueError(f"{where}.{'comm_src' if sent else 'comm_dst'} must be {rank}, not {ends[not sent]}")
-        key = *ends, number("comm_tag", (1 << 63) - 1, 0)
-        size = number("comm_size", MAX_BYTES), max(1, number("operations", MAX_OPERATIONS, 1))
-        assembly.add_end(where, rank, node.id, waits, key, size, sent=sent)
-    elif kind == NodeType.COLLECTIVE:
-        if number("comm_type", 1 << 30) != _ALL_REDUCE:
-            raise ValueError(f"{where}.comm_type must be 0, ALL_REDUCE, not {attributes['comm_type']}")
-        size = number("comm_size", MAX_BYTES), max(1, number("operations", MAX_OPERATIONS, 1))
-        assembly.add_reduce(where, rank, node.id, waits, str(attributes.get("pg_name", "")), size)
-    elif kind in (NodeType.COMP, NodeType.MEM_LOAD, NodeType.MEM_STORE):
+            raise node.wrong("comm_src" if sent else "comm_dst", str(rank), ends[not sent])
+        key = *ends, node.number("comm_tag", (1 << 63) - 1, 0)
+        self.assembly.add_end(node.where, rank, node.message.id, node.waits, key, node.size(), sent=sent)
+
+    def _read_collective(self, node: _Node) -> None:
+        kind = Collective(node.number("comm_type", max(Collective)))
+        # A barrier moves nothing, whatever size a trace says it has.
+        size = (0, 1) if kind == Collective.BARRIER else node.size()
+        group = str(node.attributes.get("pg_name", ""))
+        self.assembly.add_collective(node.where, node.rank, node.message.id, node.waits, group, kind, size)
+
+    def _work_ps(self, node: _Node) -> int:
+        """How long a computation or a memory access takes."""
+        micros = node.message.duration_micros or node.number("runtime", 1 << 63, 0)
         # A duration that is too long is cut to one above the most, so that it fits an integer and is still refused.
-        believed = min(node.duration_micros * 1_000_000, MAX_PS + 1)
-        work = number("duration_ps", MAX_PS, believed)
-        assembly.add_alone(where, rank, node.id, waits, Kind.COMPUTE, work)
-    elif kind == NodeType.METADATA:
-        assembly.add_alone(where, rank, node.id, waits, Kind.BARRIER, 0)
-    else:
-        raise ValueError(f"{where}.type must be from 1 to {max(NodeType)}, not {kind}")
+        believed = min(micros * 1_000_000, MAX_PS + 1)
+        if micros or node.has("duration_ps"):
+            return node.number("duration_ps", MAX_PS, believed)
+        amounts = {name: node.number(name, most) for name, most in _AMOUNTS.items() if node.has(name)}
+        # A profiler's nodes, which have a thread, and a CPU's lose what is below a microsecond, and zeros are not written.
+        told = node.message.HasField("duration_micros") or any(map(node.has, ("runtime", "tid", *amounts)))
+        if not any(amounts.values()) and (told or node.on_cpu):
+            return 0
+        if not amounts:
+            raise node.wrong("duration_micros", "given, or num_ops or tensor_size", "left out")
+        if node.on_cpu or self.accelerator is None:
+            instead = "" if node.on_cpu else f", or --accelerator for its {' and '.join(amounts)}"
+            raise node.wrong("duration_micros", f"given{instead}", "left out")
+        return self._roofline_ps(node, amounts, self.accelerator)
+
+    def _roofline_ps(self, node: _Node, amounts: dict[str, int], accelerator: AcceleratorSpec) -> int:
+        """Bound of the accelerator [Williams, Waterman and Patterson, "Roofline", CACM 2009]."""
+        if node.message.type != NodeType.COMP and "tensor_size" not in amounts:
+            raise node.wrong("tensor_size", "given for a memory access", "left out")
+        computes_s = amounts.get("num_ops", 0) / accelerator.peak_flops("fp16")
+        moves_s = amounts.get("tensor_size", 0) / (accelerator.memory_gbytes_per_s * 1e9)
+        work_ps = round(max(computes_s, moves_s) * 1e12)
+        if work_ps > MAX_PS:
+            raise node.wrong("num_ops", f"work of at most {MAX_PS} ps", f"{work_ps} ps")
+        return work_ps
 
 
 def _value(attribute: Any) -> object:

@@ -1,11 +1,15 @@
 """GOAL programs, the text that LogGOPSim runs [Hoefler 2010]: a task graph as sends, receives and calculations per rank.
 
-``num_ranks N`` and then ``rank R { ... }`` with a statement per line: ``L: calc NANOSECONDS``, ``L: send SIZEb to R tag T``,
-``L: recv SIZEb from R tag T``, ``L requires M``. A ``cpu`` or ``nic`` at the end of a statement is skipped.
+``num_ranks N`` and then ``rank R { ... }`` with statements ``L: calc NANOSECONDS``, ``L: send SIZEb to R tag T``,
+``L: recv SIZEb from R tag T``, where R and T may be -1 for any, ``L requires M``, which begins when M has ended, and
+``L irequires M``, which begins when M has begun. A label that nothing requires may be left out. Calculations end with
+``cpu N``: those of different CPUs of a rank run at once. A ``nic N`` is skipped. Comments are ``// ...`` and ``/* ... */``.
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +24,17 @@ MAX_STATEMENTS = MAX_PARTS
 _DIGITS = 15
 """Most digits of a number that is believed."""
 
-_HEAD = re.compile(r"num_ranks\s+(\d+)")
-_RANK = re.compile(r"rank\s+(\d+)\s*\{")
+_SKIPPED = re.compile(r"[\s;]+|//[^\n]*|/\*.*?\*/", re.DOTALL)
+_HEAD = re.compile(r"num_ranks\s+(\d+)(?!\w)", re.ASCII)
+_RANK = re.compile(r"rank\s+(\d+)\s*\{", re.ASCII)
+_END = re.compile(r"\}")
 _OPERATION = re.compile(
-    r"(\w+)\s*:\s*(?:calc\s+(\d+)|(send|recv)\s+(\d+)b\s+(to|from)\s+(\d+)(?:\s+tag\s+(\d+))?)(?:\s+(?:cpu|nic)\s+\d+)*"
+    r"(?:(\w+)\s*:\s*)?"
+    r"(?:calc\s+(\d+)|(send|recv)\s+(\d+)b\s+(to|from)\s+(-1|\d+)(?:\s+tag\s+(-1|\d+))?)((?:\s+(?:cpu|nic)\s+\d+)*)(?!\w)",
+    re.ASCII,
 )
-_REQUIRES = re.compile(r"(\w+)\s+requires\s+(\w+)")
+_CPU = re.compile(r"cpu\s+(\d+)", re.ASCII)
+_REQUIRES = re.compile(r"(\w+)\s+(i?)requires\s+(\w+)", re.ASCII)
 
 
 def write(graph: TaskGraph) -> Iterator[str]:
@@ -87,88 +96,144 @@ def _part(work: int, parts: int, index: int) -> int:
 def read(data: bytes) -> TaskGraph:
     """Task graph of a program: calculations are COMPUTE, a send and a receive of equal ends and tag, in order, a TRANSFER.
 
-    What waits for a send waits until its bytes have arrived; a receive that waits is a BARRIER of that and the TRANSFER.
+    Every CPU of a rank but the first is a device after those of all ranks. What waits for a send waits until its bytes have
+    arrived; a receive that waits is a BARRIER of that and the TRANSFER. What a receive from any source or of any tag gets is
+    the first that comes at nominal rates, see ``graph.any_source``. A receive may be larger than its message. What begins
+    with a calculation begins when that may begin, even if its CPU has other work before it.
 
-    ValueError, one line that names the line, if the program is not as it must be: with ``irequires``, messages from any
-    rank, ends without their other end. Memory in proportion to the program.
+    ValueError, one line that names the line, if the program is not as it must be, such as with an end without its other
+    end. Memory in proportion to the program.
     """
-    lines = _lines(data)
-    devices = _head(lines)
-    assembly, seen = Assembly([], []), set[int]()
-    for number, text in lines:
-        match = _RANK.fullmatch(text)
+    program = _Program(data.removeprefix(BOM_UTF8).decode("latin-1"))
+    devices = _head(program)
+    assembly, seen = Assembly([], [], larger=True), set[int]()
+    while not program.at_end():
+        match = program.take(_RANK)
         rank = _number(match[1]) if match else -1
         if not 0 <= rank < devices or rank in seen:
-            raise ValueError(f"line {number} must be a new rank below {devices} and {{, not {text[:40]!r}")
+            raise program.wrong(f"a new rank below {devices} and {{", match)
         seen.add(rank)
-        _read_rank(assembly, rank, lines)
+        _read_rank(assembly, rank, program)
     return assembly.graph(devices)
 
 
-def _lines(data: bytes) -> Iterator[tuple[int, str]]:
-    """Number and text of the lines that say something; ``//`` begins a comment."""
-    for number, raw in enumerate(data.split(b"\n"), 1):
-        text = raw.decode("ascii", "replace").partition("//")[0].strip().rstrip(";")
-        if text:
-            yield number, text
+def rank_count(data: bytes) -> int:
+    """Number of ranks of a program, which are the first devices of its graph; ValueError as for ``read``."""
+    return _head(_Program(data.removeprefix(BOM_UTF8).decode("latin-1")))
 
 
-def _head(lines: Iterator[tuple[int, str]]) -> int:
-    number, text = next(lines, (1, ""))
-    match = _HEAD.fullmatch(text)
+@dataclass
+class _Program:
+    """Text of a program, of which statements are taken from the front."""
+
+    text: str
+    at: int = 0
+    line: int = 1
+
+    def at_end(self) -> bool:
+        """Skip what says nothing, and tell whether that is all there is."""
+        while skipped := _SKIPPED.match(self.text, self.at):
+            self.line += self.text.count("\n", self.at, skipped.end())
+            self.at = skipped.end()
+        return self.at == len(self.text)
+
+    def take(self, pattern: re.Pattern[str]) -> re.Match[str] | None:
+        """Take a statement if it is the next."""
+        self.at_end()
+        match = pattern.match(self.text, self.at)
+        if match:
+            self.line += match[0].count("\n")
+            self.at = match.end()
+        return match
+
+    def wrong(self, must_be: str, match: re.Match[str] | None = None) -> ValueError:
+        start = match.start() if match else self.at
+        line = self.line - (match[0].count("\n") if match else 0)
+        text = self.text[start : start + 40].partition("\n")[0].strip()
+        return ValueError(f"line {line} must be {must_be}, not {text!r}")
+
+
+def _head(program: _Program) -> int:
+    match = program.take(_HEAD)
     devices = _number(match[1]) if match else 0
     if not 1 <= devices <= MAX_RANKS:
-        raise ValueError(f"line {number} must be num_ranks and a number from 1 to {MAX_RANKS}, not {text[:40]!r}")
+        raise program.wrong(f"num_ranks and a number from 1 to {MAX_RANKS}", match)
     return devices
 
 
 def _number(digits: str | None) -> int:
-    """The value of some digits, 0 if there are none, -1 for a number that is not believed."""
+    """The value of some digits, 0 if there are none, -1 for -1, -2 for a number that is not believed."""
     # The length is looked at first, since Python takes quadratic time to convert digits.
-    return int(digits or "0") if len(digits or "") <= _DIGITS else -1
+    return int(digits or "0") if len(digits or "") <= _DIGITS else -2
 
 
-def _read_rank(assembly: Assembly, rank: int, lines: Iterator[tuple[int, str]]) -> None:
+@dataclass
+class _Required:
+    """A statement that ``after`` waits for ``before``, or for its begin."""
+
+    line: int
+    after: str
+    before: str
+    begun: bool
+
+
+def _read_rank(assembly: Assembly, rank: int, program: _Program) -> None:
     operations, labels = list[tuple[int, re.Match[str]]](), dict[str, int]()
-    waits: dict[str, list[int]] = {}
-    required = list[tuple[int, str, str]]()
-    for number, text in lines:
-        if text == "}":
-            break
+    required = list[_Required]()
+    while not program.take(_END):
+        if program.at_end():
+            raise ValueError(f"rank {rank} must end with }}, not with the file")
         if len(operations) + len(required) >= MAX_STATEMENTS:
-            raise ValueError(f"line {number} must be one of at most {MAX_STATEMENTS} of a rank, not one more")
-        if match := _OPERATION.fullmatch(text):
+            raise ValueError(f"line {program.line} must be one of at most {MAX_STATEMENTS} of a rank, not one more")
+        line = program.line
+        if match := program.take(_OPERATION):
             if match[1] in labels:
-                raise ValueError(f"line {number}: label must be one that no other of rank {rank} has, not {match[1]!r}")
-            labels[match[1]] = len(operations)
-            operations.append((number, match))
-        elif match := _REQUIRES.fullmatch(text):
-            required.append((number, match[1], match[2]))
+                raise ValueError(f"line {line}: label must be one that no other of rank {rank} has, not {match[1]!r}")
+            if match[1]:
+                labels[match[1]] = len(operations)
+            operations.append((line, match))
+        elif match := program.take(_REQUIRES):
+            required.append(_Required(line, match[1], match[3], bool(match[2])))
         else:
-            raise ValueError(f"line {number} must be calc, send, recv, requires or }}, not {text[:40]!r}")
-    else:
-        raise ValueError(f"rank {rank} must end with }}, not with the file")
+            raise program.wrong("calc, send, recv, requires, irequires or }")
+    waits = _waits(assembly, rank, labels, required)
+    for identity, (line, match) in enumerate(operations):
+        _read_operation(assembly, rank, identity, match, waits.get(identity, []), f"line {line}")
+
+
+def _waits(assembly: Assembly, rank: int, labels: dict[str, int], required: list[_Required]) -> dict[int, list[int]]:
+    """What each operation waits for; where others begin with it, that is a BARRIER for what it waited for itself."""
     # A requirement may name labels that come after it, so labels are looked up at the end.
-    for number, after, before in required:
-        if after not in labels or before not in labels:
-            raise ValueError(f"line {number} must have labels of rank {rank}, not {after!r} and {before!r}")
-        waits.setdefault(after, []).append(labels[before])
-    for identity, (number, match) in enumerate(operations):
-        _read_operation(assembly, rank, identity, match, waits.get(match[1], []), f"line {number}")
+    for each in required:
+        if each.after not in labels or each.before not in labels:
+            raise ValueError(f"line {each.line} must have labels of rank {rank}, not {each.after!r} and {each.before!r}")
+    # Numbers of operations are from 0 on, and those of their begins from -1 down.
+    begins = {labels[each.before]: (-1 - labels[each.before], each.line) for each in required if each.begun}
+    waits = dict[int, list[int]]()
+    for each in required:
+        before = labels[each.before]
+        waits.setdefault(labels[each.after], []).append(begins[before][0] if each.begun else before)
+    for operation, (begin, line) in begins.items():
+        assembly.add_alone(f"line {line}", rank, begin, waits.get(operation, []), Kind.BARRIER, 0)
+        waits[operation] = [begin]
+    return waits
 
 
 def _read_operation(
     assembly: Assembly, rank: int, identity: int, match: re.Match[str], waits: list[int], where: str
 ) -> None:
-    _, calc, verb, size, direction, other, tag = match.groups()
-    if min(_number(digits) for digits in (calc, size, other, tag)) < 0:
+    _, calc, verb, size, direction, other, tag, places = match.groups()
+    cpu = [_number(each) for each in _CPU.findall(places)]
+    if min(*cpu, *(_number(digits) for digits in (calc, size, other, tag))) < -1:
         raise ValueError(f"{where} must have numbers of at most {_DIGITS} digits, not longer ones")
     if calc is not None:
         # GOAL counts nanoseconds, the task graph picoseconds.
-        assembly.add_alone(where, rank, identity, waits, Kind.COMPUTE, _number(calc) * 1000)
+        assembly.add_alone(where, rank, identity, waits, Kind.COMPUTE, _number(calc) * 1000, lane=cpu[-1] if cpu else 0)
         return
     sent = verb == "send"
     if direction != ("to" if sent else "from"):
         raise ValueError(f"{where} must be send to or recv from, not {verb} {direction}")
+    if sent and "-1" in (other, tag):
+        raise ValueError(f"{where} must be to a rank and with a tag, -1 for any is of recv, not {match[0][:40]!r}")
     ends = (rank, _number(other), _number(tag)) if sent else (_number(other), rank, _number(tag))
     assembly.add_end(where, rank, identity, waits, ends, (_number(size), 1), sent=sent)

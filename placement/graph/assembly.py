@@ -1,22 +1,32 @@
-"""Puts the programs of ranks together into one task graph: matches sends with receives and the ends of collectives."""
+"""Puts the programs of ranks together into one task graph: matches sends with receives and the ends of collectives.
 
-from collections.abc import Sequence
+A *part* is what a task is at one rank: a send, a receive, a member's part of a collective. A *lane* of a rank computes one
+task at a time beside its other lanes: lane 0 is the rank's own device, the others are devices after those of all ranks.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.graph import any_source
+from lightfabric.placement.graph.collective import Collective, Message, rounds
 
 MAX_PARTS = 1 << 22
-"""Most parts of tasks at all ranks together: each takes some 600 bytes."""
+"""Most parts of tasks at all ranks together, and most tasks: each takes some 600 bytes."""
 MAX_WAITS = 1 << 24
 """Most times that a part waits for another."""
 
 Ends = tuple[int, int, int]
-"""Source, destination and tag of a message."""
+"""Source, destination and tag of a message; a receive has -1 for any source and for any tag."""
 
 Size = tuple[int, int]
 """Bytes, and the operations that they are."""
+
+
+Receive = tuple[str, int, int, Size, Sequence[int]]
+"""Where it stands, its rank, its identity, its size and what it waits for."""
 
 
 @dataclass
@@ -31,30 +41,58 @@ class _Task:
 
 
 @dataclass
+class _Collective:
+    """A collective as its first member had it; it is one task from ``first`` to ``last`` where a ring is one."""
+
+    where: str
+    kind: Collective
+    size: Size
+    group: int
+    first: int
+    last: int
+    present: set[int] = field(default_factory=set[int])
+
+
+@dataclass
 class Assembly:
-    """Tasks as they are read, with what their parts at each rank wait for; ``names`` and ``members`` are the groups."""
+    """Tasks as they are read, with what their parts at each rank wait for; ``names`` and ``members`` are the groups.
+
+    A group without members, and the one without a name, is of all ranks. ``algorithm`` is that of all collectives. A
+    receive may be larger than its message if ``larger``.
+    """
 
     names: list[str]
     members: list[Sequence[int]]
+    algorithm: str = "ring"
+    larger: bool = False
     tasks: list[_Task] = field(default_factory=list[_Task])
     of_node: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     waits: list[tuple[str, int, int, Sequence[int]]] = field(default_factory=list[tuple[str, int, int, Sequence[int]]])
     sends: dict[Ends, list[tuple[str, int]]] = field(default_factory=dict[Ends, list[tuple[str, int]]])
-    receives: dict[Ends, list[tuple[str, int, int, Size, Sequence[int]]]] = field(
-        default_factory=dict[Ends, list[tuple[str, int, int, Size, Sequence[int]]]]
-    )
-    reduces: dict[tuple[int, int], tuple[int, set[int]]] = field(default_factory=dict[tuple[int, int], tuple[int, set[int]]])
-    counts: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    receives: dict[Ends, list[Receive]] = field(default_factory=dict[Ends, list[Receive]])
+    collectives: dict[tuple[str, int], _Collective] = field(default_factory=dict[tuple[str, int], _Collective])
+    counts: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
     late: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    lanes: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    joins: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     waiting: int = 0
 
     def __post_init__(self) -> None:
-        self._groups = {name: index for index, name in enumerate(self.names)}
+        listed = [(name, members) for name, members in zip(self.names, self.members, strict=True) if len(members)]
+        self._groups = dict.fromkeys(["", *self.names], len(listed))
+        self._groups |= {name: index for index, (name, _) in enumerate(listed)}
+        # The group of all ranks is the last one, since its members are known only in the end.
+        self.names, self.members = [name for name, _ in listed], [members for _, members in listed]
         self._present = [frozenset(members) for members in self.members]
 
-    def add_alone(self, where: str, rank: int, identity: int, waits: Sequence[int], kind: Kind, work: int) -> None:
-        """A task of one rank: COMPUTE or BARRIER."""
+    def add_alone(
+        self, where: str, rank: int, identity: int, waits: Sequence[int], kind: Kind, work: int, *, lane: int = 0
+    ) -> None:
+        """A task of one rank: COMPUTE on one of its lanes, or BARRIER."""
         device = -1 if kind == Kind.BARRIER else rank
+        if lane and kind != Kind.BARRIER:
+            # Devices after those of the ranks get their numbers when the ranks are counted; until then they are below -1.
+            device = -2 - self.lanes.setdefault((rank, lane), len(self.lanes))
         self._name(where, rank, identity, self._add(_Task(identity, rank, kind, device, work)), waits)
 
     def add_end(
@@ -63,7 +101,7 @@ class Assembly:
         """One end of a message."""
         if not sent:
             self._require_new(where, rank, identity)
-            self._count_waits(where, waits)
+            self._count_waits(where, len(waits))
             self.of_node[rank, identity] = -1  # until it is matched
             self.receives.setdefault(ends, []).append((where, rank, identity, size, waits))
             return
@@ -71,39 +109,96 @@ class Assembly:
         self.sends.setdefault(ends, []).append((where, task))
         self._name(where, rank, identity, task, waits)
 
-    def add_reduce(self, where: str, rank: int, identity: int, waits: Sequence[int], name: str, size: Size) -> None:
-        """One member's part of an all-reduce."""
+    def add_collective(
+        self, where: str, rank: int, identity: int, waits: Sequence[int], name: str, kind: Collective, size: Size
+    ) -> None:
+        """One member's part of a collective."""
         group = self._groups.get(name)
         if group is None:
             raise ValueError(f"{where}.pg_name must be a communicator group, not {name!r}")
-        if rank not in self._present[group]:
+        if group < len(self.members) and rank not in self._present[group]:
             raise ValueError(f"{where}.pg_name must be a group of which rank {rank} is a member, not {name!r}")
         # As in MPI the order of a rank's collectives on a group says which is which, not their ids.
-        turn = self.counts.get((rank, group), 0)
-        self.counts[rank, group] = turn + 1
-        if (group, turn) not in self.reduces:
-            device = self.members[group][0]
+        turn = self.counts.get((rank, name), 0)
+        self.counts[rank, name] = turn + 1
+        if (name, turn) not in self.collectives:
+            self.collectives[name, turn] = self._begin(where, rank, identity, group, kind, size)
+        here = self.collectives[name, turn]
+        here.present.add(rank)
+        if here.kind != kind:
+            raise ValueError(f"{where}.comm_type must be {here.kind.value} as at the other members, not {kind.value}")
+        if here.size != size:
+            raise ValueError(f"{where}.comm_size must be {here.size[0]} as at the other members, not {size[0]}")
+        self._name(where, rank, identity, here.last, waits, here.first)
+
+    def _begin(self, where: str, rank: int, identity: int, group: int, kind: Collective, size: Size) -> _Collective:
+        if kind == Collective.ALL_REDUCE and self.algorithm == "ring":
+            device = self.members[group][0] if group < len(self.members) else 0
             task = self._add(_Task(identity, rank, Kind.ALL_REDUCE, device, size[0], group, size[1]))
-            self.reduces[group, turn] = task, set[int]()
-        task, present = self.reduces[group, turn]
-        present.add(rank)
-        if (self.tasks[task].work, self.tasks[task].operations) != size:
-            raise ValueError(f"{where}.comm_size must be {self.tasks[task].work} as at the other members, not {size[0]}")
-        self._name(where, rank, identity, task, waits)
+            return _Collective(where, kind, size, group, task, task)
+        first, last = (self._add(_Task(identity, rank, Kind.BARRIER, -1, 0)) for _ in range(2))
+        return _Collective(where, kind, size, group, first, last)
 
     def graph(self, devices: int) -> TaskGraph:
         """The whole graph of that many ranks, verified; ValueError if an end is missing."""
         for name, members in zip(self.names, self.members, strict=True):
-            if not members or len(set(members)) < len(members) or not 0 <= min(members) <= max(members) < devices:
+            if len(set(members)) < len(members) or not 0 <= min(members) <= max(members) < devices:
                 raise ValueError(f"group {name!r} must be different ranks below {devices}, not {list(members)[:8]}")
-        for (group, turn), (_, present) in self.reduces.items():
-            absent = set(self.members[group]) - present
-            if absent:
-                raise ValueError(
-                    f"group {self.names[group]!r}: all-reduce {turn} must be at rank {min(absent)}, not missing"
-                )
+        if any(each.group == len(self.members) for each in self.collectives.values()):
+            self.members.append(range(devices))
+        for (name, turn), each in self.collectives.items():
+            if len(each.present) < len(self.members[each.group]):
+                absent = min(set(self.members[each.group]) - each.present)
+                what = each.kind.name.lower().replace("_", "-")
+                raise ValueError(f"group {name!r}: {what} {turn} must be at rank {absent}, not missing")
+            if each.first != each.last:
+                self._expand(each)
         self._match()
         return self._arrays(devices)
+
+    def _expand(self, each: _Collective) -> None:
+        """Add the messages of a collective between its first and its last task."""
+        members, (size, operations) = self.members[each.group], each.size
+        try:
+            found = rounds(each.kind, self.algorithm, len(members), size)
+        except ValueError as error:
+            raise ValueError(f"{each.where}.pg_name {error}") from None
+        # What a member's next message waits for: all its messages of the last round in which it had any.
+        latest = {place: [each.first] for place in range(len(members))}
+        for messages in found:
+            ready, now = dict[int, int](), dict[int, list[int]]()
+            for message in messages:
+                if message.source not in ready:
+                    ready[message.source] = self._joined(each, latest[message.source])
+                task = self._send(each, message, operations)
+                self._join(each, ready[message.source], task)
+                now.setdefault(message.source, []).append(task)
+                now.setdefault(message.destination, []).append(task)
+            latest |= now
+        for task in {task for tasks in latest.values() for task in tasks}:
+            self._join(each, task, each.last)
+
+    def _send(self, each: _Collective, message: Message, operations: int) -> int:
+        if len(self.tasks) >= MAX_PARTS:
+            raise ValueError(f"{each.where} must send one of at most {MAX_PARTS} messages in all, not one more")
+        of, members = self.tasks[each.first], self.members[each.group]
+        source, destination = members[message.source], members[message.destination]
+        count = message.operations * operations
+        return self._add(_Task(of.identity, of.rank, Kind.TRANSFER, source, message.size, destination, count))
+
+    def _joined(self, each: _Collective, tasks: list[int]) -> int:
+        """One task that ends with all of these."""
+        if len(tasks) == 1:
+            return tasks[0]
+        of = self.tasks[each.first]
+        barrier = self._add(_Task(of.identity, of.rank, Kind.BARRIER, -1, 0))
+        for task in tasks:
+            self._join(each, task, barrier)
+        return barrier
+
+    def _join(self, each: _Collective, before: int, after: int) -> None:
+        self._count_waits(each.where, 1)
+        self.joins.append((before, after))
 
     def _require_new(self, where: str, rank: int, identity: int) -> None:
         if len(self.of_node) >= MAX_PARTS:
@@ -115,36 +210,45 @@ class Assembly:
         self.tasks.append(task)
         return len(self.tasks) - 1
 
-    def _name(self, where: str, rank: int, identity: int, task: int, waits: Sequence[int]) -> None:
+    def _name(self, where: str, rank: int, identity: int, task: int, waits: Sequence[int], first: int | None = None) -> None:
+        """What waits for a part waits for its task; the part's own waits are of the ``first`` task, if it has several."""
         self._require_new(where, rank, identity)
-        self._count_waits(where, waits)
+        self._count_waits(where, len(waits))
         self.of_node[rank, identity] = task
         if waits:
-            self.waits.append((where, rank, task, waits))
+            self.waits.append((where, rank, task if first is None else first, waits))
 
-    def _count_waits(self, where: str, waits: Sequence[int]) -> None:
-        self.waiting += len(waits)
+    def _count_waits(self, where: str, count: int) -> None:
+        self.waiting += count
         if self.waiting > MAX_WAITS:
             raise ValueError(f"{where} must wait as one of at most {MAX_WAITS} times in all, not more")
 
     def _match(self) -> None:
         """Join sends and receives; a receive that waits becomes a barrier after the message."""
+        pairs = list(self._in_order() if all(min(ends) >= 0 for ends in self.receives) else any_source.pairs(self))
+        matched = {task for _, task in pairs}
         for ends, sends in self.sends.items():
-            found = len(self.receives.get(ends, ()))
-            if found < len(sends):
-                raise ValueError(
-                    f"{sends[found][0]} must have its receive from {ends[0]} at {ends[1]} tag {ends[2]}, not none"
-                )
+            for where, task in sends:
+                if task not in matched:
+                    raise ValueError(f"{where} must have its receive from {ends[0]} at {ends[1]} tag {ends[2]}, not none")
+        received = {(rank, identity) for (_, rank, identity, _, _), _ in pairs}
         for ends, receives in self.receives.items():
-            sends = self.sends.get(ends, [])
-            # As in MPI messages of equal ends and tag arrive in the order in which they were sent.
-            for turn, (where, rank, identity, size, waits) in enumerate(receives):
-                if turn >= len(sends):
+            for where, rank, identity, _, _ in receives:
+                if (rank, identity) not in received:
                     raise ValueError(f"{where} must have its send from {ends[0]} to {ends[1]} tag {ends[2]}, not none")
-                task = sends[turn][1]
-                if self.tasks[task].work != size[0]:
-                    raise ValueError(f"{where}.comm_size must be {self.tasks[task].work} as sent, not {size[0]}")
-                self._receive(where, rank, identity, task, waits)
+        for (where, rank, identity, (size, _), waits), task in pairs:
+            sent = self.tasks[task].work
+            if self.larger and size < sent:
+                raise ValueError(f"{where} must receive at least the {sent} bytes that are sent to it, not {size}")
+            if not self.larger and size != sent:
+                raise ValueError(f"{where}.comm_size must be {sent} as sent, not {size}")
+            self._receive(where, rank, identity, task, waits)
+
+    def _in_order(self) -> Iterator[tuple[Receive, int]]:
+        # As in MPI messages of equal ends and tag arrive in the order in which they were sent.
+        for ends, receives in self.receives.items():
+            for receive, (_, task) in zip(receives, self.sends.get(ends, ()), strict=False):
+                yield receive, task
 
     def _receive(self, where: str, rank: int, identity: int, task: int, waits: Sequence[int]) -> None:
         self.of_node[rank, identity] = task
@@ -154,7 +258,7 @@ class Assembly:
             self.late[rank, identity] = barrier
 
     def _edges(self) -> list[tuple[int, int]]:
-        edges = set[tuple[int, int]]()
+        edges = set(self.joins)
         for where, rank, task, waits in self.waits:
             for identity in waits:
                 before = self.of_node.get((rank, identity))
@@ -175,9 +279,10 @@ class Assembly:
         edges = edges[np.lexsort((edges[:, 1], edges[:, 0]))]
         columns = [(int(t.kind), t.device, t.work, t.peer, t.operations) for t in (tasks[index] for index in order)]
         kind, device, work, peer, operations = np.array(columns, np.int64).reshape(-1, 5).T
+        device = np.where(device < -1, devices - 2 - device, device)
         lengths = [len(members) for members in self.members]
         graph = TaskGraph(
-            devices, kind.astype(np.int8), device.astype(np.int32), work.copy(), peer.astype(np.int32),
+            devices + len(self.lanes), kind.astype(np.int8), device.astype(np.int32), work.copy(), peer.astype(np.int32),
             operations.astype(np.int32), np.searchsorted(edges[:, 0], np.arange(len(order) + 1)).astype(np.int64),
             edges[:, 1].astype(np.int32), np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             np.array([member for members in self.members for member in members], np.int32),
