@@ -6,131 +6,130 @@ to another do not overtake each other.
 """
 
 from collections import defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from heapq import heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 from lightfabric.model.task import Kind
-
-if TYPE_CHECKING:
-    from lightfabric.placement.graph.assembly import Assembly, Ends, Receive
 
 LATENCY_PS, PS_PER_BYTE = 2_000_000, 80
 """Nominal time of a message, 2 us and 100 Gbps: it only says which of several messages comes first."""
 
-_Fit = tuple[int, int, int]
+Ends = tuple[int, int, int]
+"""Source, destination and tag of a message; a receive has -1 for any source and for any tag."""
+Place = tuple[int, int]
+"""Rank of a part, and its identity there."""
 
 
-def pairs(assembly: "Assembly") -> Iterator[tuple["Receive", int]]:
-    """Give every receive that gets a message, with the task of that message. O(n log n) for n parts and their waits."""
-    run = _Run(assembly)
+class Part(NamedTuple):
+    """Describes what a rank does: a receive, or a task, which sends if it is a TRANSFER, and then has ends too."""
+
+    place: Place
+    waits: Sequence[int]
+    kind: Kind | None
+    device: int = -1
+    work: int = 0
+    ends: Ends = (-1, -1, -1)
+
+
+def pairs(parts: Iterable[Part]) -> list[tuple[Place, Place]]:
+    """Match every receive that gets a message, whose ``kind`` is None, with its send: O(n log n) for n parts and waits."""
+    run = _Run(parts)
     run.to_the_end()
-    yield from run.found
+    return run.found
 
 
 class _Run:
-    """Runs all programs; a *part* is known by its rank and identity, an event is a part that starts or ends."""
+    """Runs all programs; an event is a part that starts or ends."""
 
-    def __init__(self, assembly: "Assembly") -> None:
-        self.found: list[tuple[Receive, int]] = []
-        self._tasks, self._of_node = assembly.tasks, assembly.of_node
-        self._ends = {task: ends for ends, sends in assembly.sends.items() for _, task in sends}
-        self._receives = {
-            (each[1], each[2]): (ends, each) for ends, receives in assembly.receives.items() for each in receives
-        }
-        self._events: list[tuple[int, int, bool, tuple[int, int]]] = []
+    def __init__(self, parts: Iterable[Part]) -> None:
+        self.found: list[tuple[Place, Place]] = []
+        self._parts = {part.place: part for part in parts}
+        self._events: list[tuple[int, int, bool, Place]] = []
         self._order = count()
         self._busy_ps, self._arrived_ps = defaultdict[int, int](int), defaultdict[tuple[int, int], int](int)
-        self._posted = defaultdict[_Fit, deque[tuple[int, "Receive"]]](deque)
-        self._come = defaultdict[_Fit, deque[int]](deque)
-        self._taken, self._started = set[int](), set[tuple[int, int]]()
+        self._posted = defaultdict[Ends, deque[tuple[int, Place]]](deque)
+        self._come = defaultdict[Ends, deque[Place]](deque)
+        self._taken, self._started = set[Place](), set[Place]()
         self._now_ps = 0
-        self._find_waits(assembly)
-
-    def _find_waits(self, assembly: "Assembly") -> None:
-        self._after = defaultdict[tuple[int, int], list[tuple[int, int]]](list)
-        self._waiting = dict.fromkeys(self._of_node, 0)
-        alone = ((rank, self._tasks[task].identity, waits) for _, rank, task, waits in assembly.waits)
-        receives = ((rank, identity, waits) for _, (_, rank, identity, _, waits) in self._receives.values())
-        for rank, identity, waits in (*alone, *receives):
-            self._waiting[rank, identity] += len(waits)
-            for before in waits:
-                self._after[rank, before].append((rank, identity))
+        self._waiting = {part.place: len(part.waits) for part in self._parts.values()}
+        self._after = defaultdict[Place, list[Place]](list)
+        for part in self._parts.values():
+            for before in part.waits:
+                self._after[part.place[0], before].append(part.place)
 
     def to_the_end(self) -> None:
-        for part, waiting in self._waiting.items():
+        for place, waiting in self._waiting.items():
             if not waiting:
-                self._add(0, part, ends=False)
+                self._add(0, place, ends=False)
         while self._events:
-            self._now_ps, _, ends, part = heappop(self._events)
-            self._end(part) if ends else self._start(part)
+            self._now_ps, _, ends, place = heappop(self._events)
+            if ends:
+                self._end(self._parts[place])
+            else:
+                self._start(self._parts[place])
         # What waits in a circle is matched in order, so that it is the circle that is reported.
-        for part in self._of_node:
-            if part not in self._started:
+        for place, part in self._parts.items():
+            if place not in self._started:
                 self._exchange(part)
 
-    def _add(self, time_ps: int, part: tuple[int, int], *, ends: bool) -> None:
-        heappush(self._events, (time_ps, next(self._order), ends, part))
+    def _add(self, time_ps: int, place: Place, *, ends: bool) -> None:
+        heappush(self._events, (time_ps, next(self._order), ends, place))
 
-    def _start(self, part: tuple[int, int]) -> None:
-        self._started.add(part)
-        index = self._of_node[part]
-        if part in self._receives:
+    def _start(self, part: Part) -> None:
+        self._started.add(part.place)
+        if part.kind is None:
             self._exchange(part)
             return
-        task, until_ps = self._tasks[index], self._now_ps
-        if task.kind == Kind.COMPUTE:
-            until_ps = self._busy_ps[task.device] = max(self._busy_ps[task.device], until_ps) + task.work
-        elif task.kind == Kind.TRANSFER:
-            pair = task.device, task.peer
-            arrives_ps = until_ps + LATENCY_PS + PS_PER_BYTE * task.work
-            until_ps = self._arrived_ps[pair] = max(self._arrived_ps[pair], arrives_ps)
-        self._add(until_ps, part, ends=True)
+        until_ps = self._now_ps
+        if part.kind == Kind.COMPUTE:
+            until_ps = self._busy_ps[part.device] = max(self._busy_ps[part.device], until_ps) + part.work
+        elif part.kind == Kind.TRANSFER:
+            arrives_ps = until_ps + LATENCY_PS + PS_PER_BYTE * part.work
+            until_ps = self._arrived_ps[part.ends[:2]] = max(self._arrived_ps[part.ends[:2]], arrives_ps)
+        self._add(until_ps, part.place, ends=True)
 
-    def _end(self, part: tuple[int, int]) -> None:
-        if self._of_node[part] in self._ends:
-            self._exchange(part)
-        self._release(part)
+    def _end(self, part: Part) -> None:
+        self._exchange(part)
+        self._release(part.place)
 
-    def _release(self, part: tuple[int, int]) -> None:
-        for after in self._after[part]:
+    def _release(self, place: Place) -> None:
+        for after in self._after[place]:
             self._waiting[after] -= 1
             if not self._waiting[after]:
                 self._add(self._now_ps, after, ends=False)
 
-    def _exchange(self, part: tuple[int, int]) -> None:
+    def _exchange(self, part: Part) -> None:
         """Post a receive, or let a message arrive."""
-        if part in self._receives:
-            self._post(*self._receives[part])
-        elif self._of_node[part] in self._ends:
-            self._arrive(self._of_node[part])
+        if part.kind is None:
+            self._post(part)
+        elif part.kind == Kind.TRANSFER:
+            self._arrive(part)
 
-    def _post(self, ends: "Ends", receive: "Receive") -> None:
-        source, rank, tag = ends
-        come = self._come[rank, source, tag]
+    def _post(self, receive: Part) -> None:
+        come = self._come[receive.ends]
         while come and come[0] in self._taken:
             come.popleft()
         if come:
-            self._take(receive, come.popleft())
+            self._take(receive.place, come.popleft())
         else:
-            self._posted[rank, source, tag].append((next(self._order), receive))
+            self._posted[receive.ends].append((next(self._order), receive.place))
 
-    def _arrive(self, task: int) -> None:
-        source, rank, tag = self._ends[task]
-        fits = [(rank, source, tag), (rank, source, -1), (rank, -1, tag), (rank, -1, -1)]
+    def _arrive(self, send: Part) -> None:
+        source, rank, tag = send.ends
+        fits = [(source, rank, tag), (source, rank, -1), (-1, rank, tag), (-1, rank, -1)]
         posted = [self._posted[fit] for fit in fits if self._posted.get(fit)]
         if posted:
             first = min(posted, key=lambda queue: queue[0][0])
-            self._take(first.popleft()[1], task)
+            self._take(first.popleft()[1], send.place)
             return
         # A message that nobody takes yet is in all queues in which a receive may look for it.
         for fit in fits:
-            self._come[fit].append(task)
+            self._come[fit].append(send.place)
 
-    def _take(self, receive: "Receive", task: int) -> None:
-        self._taken.add(task)
-        self.found.append((receive, task))
-        part = receive[1], receive[2]
-        if part in self._started:
-            self._release(part)
+    def _take(self, receive: Place, send: Place) -> None:
+        self._taken.add(send)
+        self.found.append((receive, send))
+        if receive in self._started:
+            self._release(receive)

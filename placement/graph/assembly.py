@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.graph import any_source
+from lightfabric.placement.graph.any_source import Ends, Part, pairs
 from lightfabric.placement.graph.collective import Collective, Message, rounds
 
 MAX_PARTS = 1 << 22
-"""Most parts of tasks at all ranks together, and most tasks: each takes some 600 bytes."""
+"""Most parts of tasks at all ranks together: each takes some 600 bytes."""
+MAX_MESSAGES = 1 << 21
+"""Most messages of collectives that are not one task: two all-to-alls of 1024 ranks. Each takes some 700 bytes."""
 MAX_WAITS = 1 << 24
 """Most times that a part waits for another."""
-
-Ends = tuple[int, int, int]
-"""Source, destination and tag of a message; a receive has -1 for any source and for any tag."""
 
 Size = tuple[int, int]
 """Bytes, and the operations that they are."""
@@ -75,6 +74,7 @@ class Assembly:
     late: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     lanes: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     joins: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
+    messages: int = 0
     waiting: int = 0
 
     def __post_init__(self) -> None:
@@ -179,8 +179,9 @@ class Assembly:
             self._join(each, task, each.last)
 
     def _send(self, each: _Collective, message: Message, operations: int) -> int:
-        if len(self.tasks) >= MAX_PARTS:
-            raise ValueError(f"{each.where} must send one of at most {MAX_PARTS} messages in all, not one more")
+        self.messages += 1
+        if self.messages > MAX_MESSAGES:
+            raise ValueError(f"{each.where} must be of collectives of at most {MAX_MESSAGES} messages in all, not more")
         of, members = self.tasks[each.first], self.members[each.group]
         source, destination = members[message.source], members[message.destination]
         count = message.operations * operations
@@ -225,18 +226,18 @@ class Assembly:
 
     def _match(self) -> None:
         """Join sends and receives; a receive that waits becomes a barrier after the message."""
-        pairs = list(self._in_order() if all(min(ends) >= 0 for ends in self.receives) else any_source.pairs(self))
-        matched = {task for _, task in pairs}
+        found = list(self._in_order() if all(min(ends) >= 0 for ends in self.receives) else self._as_they_come())
+        matched = {task for _, task in found}
         for ends, sends in self.sends.items():
             for where, task in sends:
                 if task not in matched:
                     raise ValueError(f"{where} must have its receive from {ends[0]} at {ends[1]} tag {ends[2]}, not none")
-        received = {(rank, identity) for (_, rank, identity, _, _), _ in pairs}
+        received = {(rank, identity) for (_, rank, identity, _, _), _ in found}
         for ends, receives in self.receives.items():
             for where, rank, identity, _, _ in receives:
                 if (rank, identity) not in received:
                     raise ValueError(f"{where} must have its send from {ends[0]} to {ends[1]} tag {ends[2]}, not none")
-        for (where, rank, identity, (size, _), waits), task in pairs:
+        for (where, rank, identity, (size, _), waits), task in found:
             sent = self.tasks[task].work
             if self.larger and size < sent:
                 raise ValueError(f"{where} must receive at least the {sent} bytes that are sent to it, not {size}")
@@ -249,6 +250,23 @@ class Assembly:
         for ends, receives in self.receives.items():
             for receive, (_, task) in zip(receives, self.sends.get(ends, ()), strict=False):
                 yield receive, task
+
+    def _as_they_come(self) -> Iterator[tuple[Receive, int]]:
+        receives = {(each[1], each[2]): each for listed in self.receives.values() for each in listed}
+        for receive, send in pairs(self._parts()):
+            yield receives[receive], self.of_node[send]
+
+    def _parts(self) -> Iterator[Part]:
+        """What all ranks do, in the order in which it was read."""
+        waits = {task: listed for _, _, task, listed in self.waits}
+        ends = {task: ends for ends, sends in self.sends.items() for _, task in sends}
+        wanted = {(each[1], each[2]): (ends, each[4]) for ends, listed in self.receives.items() for each in listed}
+        for place, index in self.of_node.items():
+            if index < 0:
+                yield Part(place, wanted[place][1], None, ends=wanted[place][0])
+            else:
+                task = self.tasks[index]
+                yield Part(place, waits.get(index, ()), task.kind, task.device, task.work, ends.get(index, (-1, -1, -1)))
 
     def _receive(self, where: str, rank: int, identity: int, task: int, waits: Sequence[int]) -> None:
         self.of_node[rank, identity] = task

@@ -81,6 +81,10 @@ def _backwards(forwards: list[Round]) -> list[Round]:
     return [_turned(messages) for messages in reversed(forwards)]
 
 
+def _one(messages: Round) -> list[Round]:
+    return [messages]
+
+
 def _turned(messages: Round) -> Round:
     return (message._replace(source=message.destination, destination=message.source) for message in messages)
 
@@ -93,16 +97,16 @@ def _parts(size: int, members: int, count: int) -> int:
 def _ring_pass(members: int, size: int) -> list[Round]:
     # All members send a part and pass on what they get, n - 1 times, which is one long message cut into n - 1.
     sent = _parts(size, members, members - 1)
-    return [(Message(place, (place + 1) % members, sent, members - 1) for place in range(members))]
+    return _one(Message(place, (place + 1) % members, sent, members - 1) for place in range(members))
 
 
 def _chain(members: int, size: int) -> list[Round]:
     # Chunks follow each other so closely that all members receive at once, the last one n - 1 latencies behind the root.
-    return [(Message(place, place + 1, size, members - 1) for place in range(members - 1))]
+    return _one(Message(place, place + 1, size, members - 1) for place in range(members - 1))
 
 
 def _root_to_all(members: int, size: int) -> list[Round]:
-    return [(Message(0, place, size) for place in range(1, members))]
+    return _one(Message(0, place, size) for place in range(1, members))
 
 
 def _root_to_each(members: int, size: int) -> list[Round]:
@@ -111,7 +115,7 @@ def _root_to_each(members: int, size: int) -> list[Round]:
 
 def _each_to_all(members: int, size: int) -> list[Round]:
     part = _parts(size, members, 1)
-    return [(Message(a, b, part) for a in range(members) for b in range(members) if a != b)]
+    return _one(Message(a, b, part) for a in range(members) for b in range(members) if a != b)
 
 
 def _strides(members: int) -> list[int]:

@@ -22,7 +22,7 @@ PLANS = [Plan(1, 1, 1, 1), Plan(2, 1, 1, 2), Plan(1, 4, 1, 1), Plan(1, 1, 4, 1),
 EXPERTS = JobSpec(
     ModelSpec(layers=8, hidden=256, heads=8, sequence=128, vocabulary=1024, experts=8, experts_per_token=2), batch=16
 )
-SEND, RECV, COMP, COLL = 5, 6, 4, 7
+SEND, RECV, COMP, COLL, MEM_LOAD, INVALID = 5, 6, 4, 7, 2, 0
 
 
 def varint(data, at):
@@ -150,9 +150,11 @@ def field(number, value):
 
 
 def node(identity, kind, waits=(), micros=0, **given):
-    content = field(1, identity) + field(3, kind) + b"".join(field(5, wait) for wait in waits) + field(7, micros)
+    """A node; without a duration if ``micros`` is None."""
+    content = field(1, identity) + field(3, kind) + b"".join(field(5, wait) for wait in waits)
+    content += b"" if micros is None else field(7, micros)
     for name, value in given.items():
-        slot = 29 if isinstance(value, bytes) else 9
+        slot = 29 if isinstance(value, bytes) else 27 if isinstance(value, bool) else 9
         content += field(10, field(1, name.encode()) + field(slot, value))
     return content
 
@@ -190,9 +192,39 @@ def test_an_exchange_in_program_order_is_no_deadlock():
         ([stream(node(1, COMP, [2]))], {}, "rank 0: node 0.data_deps must be ids of nodes of rank 0, not 2"),
         ([stream(node(1, COMP, [1]))], {}, "TaskGraph.successors must form no cycle"),
         ([stream(node(1, COMP), node(1, COMP))], {}, "rank 0: node 1.id must be one that no other has, not 1"),
-        ([stream(node(1, 9))], {}, "rank 0: node 0.type must be from 1 to 7, not 9"),
-        ([stream(node(1, COLL, comm_type=6, comm_size=1))], {}, "rank 0: node 0.comm_type must be 0, ALL_REDUCE, not 6"),
-        ([stream(node(1, COLL, comm_type=0, comm_size=1))], {}, "rank 0: node 0.pg_name must be a communicator group"),
+        ([stream(node(1, 9))], {}, "rank 0: node 0.type must be from 0 to 7, not 9"),
+        ([stream(node(1, COLL, comm_type=10, comm_size=1))], {}, "rank 0: node 0.comm_type must be from 0 to 9, not 10"),
+        ([stream(node(1, COLL, comm_size=1))], {}, "rank 0: node 0.comm_type must be from 0 to 9, not left out"),
+        ([stream(node(1, COLL, comm_type=2))], {}, "rank 0: node 0.comm_size must be from 0 to"),
+        (
+            [stream(node(1, COLL, comm_type=0, comm_size=1, pg_name=b"a"))],
+            {}, "rank 0: node 0.pg_name must be a communicator group, not 'a'",
+        ),
+        (
+            [stream(node(1, COLL, comm_type=5, comm_size=1)), stream()],
+            {}, "group '': broadcast 0 must be at rank 1, not missing",
+        ),
+        (
+            [stream(node(1, COLL, comm_type=kind, comm_size=1)) for kind in (2, 7)],
+            {}, "rank 1: node 0.comm_type must be 2 as at the other members, not 7",
+        ),
+        (
+            [stream(node(1, COLL, comm_type=6, comm_size=size)) for size in (8, 9)],
+            {}, "rank 1: node 0.comm_size must be 8 as at the other members, not 9",
+        ),
+        ([stream(node(1, COMP, micros=None))], {}, "rank 0: node 0.duration_micros must be given, or num_ops"),
+        (
+            [stream(node(1, COMP, num_ops=5))],
+            {}, "rank 0: node 0.duration_micros must be given, or --accelerator for its num_ops, not left out",
+        ),
+        (
+            [stream(node(1, MEM_LOAD, micros=None, tensor_size=5))],
+            {}, "rank 0: node 0.duration_micros must be given, or --accelerator for its tensor_size, not left out",
+        ),
+        (
+            [stream(node(1, COMP, micros=None, num_ops=5, is_cpu_op=True))],
+            {}, "rank 0: node 0.duration_micros must be given, not left out",
+        ),
         (
             [stream(node(1, COLL, comm_type=0, comm_size=1, pg_name=b"a")), stream()],
             {"a": [0, 1]}, "group 'a': all-reduce 0 must be at rank 1, not missing",
@@ -207,6 +239,123 @@ def test_what_is_wrong_is_named_in_one_line(streams, groups, says):
     with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
         chakra.read(streams, groups)
     assert str(error.value).startswith(says)
+
+
+S, RATE = 1 << 20, 12.5e9
+
+
+def microseconds(streams, groups=None, **given):
+    """Time of an iteration at 100 Gbps and 2 us for each message."""
+    graph = chakra.read(streams, groups or {}, **given)
+    network = star(graph.devices, RATE, graph.demand_bytes())
+    return fluid.run(graph, network, message_latency_ps=2_000_000).makespan_ps / 1e6
+
+
+def collective(identity, kind, waits=(), **given):
+    return node(identity, COLL, waits, None, **({"comm_type": kind, "comm_size": S} | given))
+
+
+def whole(members):
+    """Time of S bytes on a link."""
+    return S / RATE * 1e6 * members
+
+
+@pytest.mark.parametrize("groups", [{"0": [0, 1, 2, 3]}, {"0": []}, {}])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        (0, 12 + whole(6 / 4)), (1, 6 + whole(1)), (2, 6 + whole(3 / 4)), (3, 2 + whole(3 / 4)), (4, 2 + whole(3 / 4)),
+        (5, 6 + whole(1)), (6, 2 + whole(3 / 4)), (7, 6 + whole(3 / 4)), (8, 6 + whole(3 / 4)), (9, 12),
+    ],
+)  # fmt: skip
+def test_a_collective_takes_as_long_as_its_closed_form(kind, expected, groups):
+    """Of all ranks in each way in which that is said; rings, and directly where a ring does not help."""
+    name = {"pg_name": b"0"} if groups else {}
+    assert microseconds([stream(collective(0, kind, **name))] * 4, groups) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_barrier_needs_no_size_and_no_collective_of_no_bytes_takes_time():
+    barrier = node(0, COLL, comm_type=9)
+    assert microseconds([stream(barrier)] * 2) == 4
+    assert microseconds([stream(*(collective(kind, kind, comm_size=0) for kind in range(9)))] * 3) == 0
+    assert microseconds([stream(*(collective(kind, kind) for kind in range(10)))]) == 0
+
+
+def test_collectives_of_groups_wait_for_their_last_member_and_hold_up_what_waits_for_them():
+    """Ranks 0 and 1 come late to an all-gather of 8 us + 2 us, and compute after it; the other group is not held up."""
+    late = [node(0, COMP, micros=micros) for micros in (7, 30, 1, 1)]
+    groups = {"a": [1, 0], "b": [2, 3]}
+
+    def rank(number):
+        name = b"a" if number < 2 else b"b"
+        return stream(late[number], collective(1, 2, [0], comm_size=200_000, pg_name=name), node(2, COMP, [1], 5))
+
+    graph = chakra.read(map(rank, range(4)), groups)
+    schedule = fluid.run(graph, star(4, RATE, graph.demand_bytes()), message_latency_ps=2_000_000)
+    last = [schedule.finish_ps[(graph.kind == 0) & (graph.device == number)].max() for number in range(4)]
+    assert last == [45_000_000, 45_000_000, 16_000_000, 16_000_000]
+
+
+def test_every_algorithm_is_exact_where_nothing_but_the_links_limits():
+    """Thakur, Rabenseifner and Gropp 2005, sections 4 and 5, on 8 ranks; a link moves one message or several at a time."""
+    forms = {
+        ("tree", 0): 6 * 2 + whole(6), ("tree", 5): 3 * 2 + whole(3), ("tree", 4): 3 * 2 + whole(7 / 8),
+        ("tree", 3): 3 * 2 + whole(7 / 8), ("tree", 2): 6 * 2 + whole(7 / 8 + 3), ("tree", 9): 6 * 2,
+        ("direct", 0): 2 * 2 + whole(14 / 8), ("direct", 2): 2 + whole(7 / 8), ("direct", 5): 2 + whole(7),
+        ("direct", 1): 2 + whole(7), ("direct", 9): 2 * 2,
+        ("halving-doubling", 0): 6 * 2 + whole(14 / 8), ("halving-doubling", 7): 3 * 2 + whole(7 / 8),
+        ("halving-doubling", 5): 6 * 2 + whole(14 / 8), ("halving-doubling", 1): 6 * 2 + whole(14 / 8),
+        ("halving-doubling", 6): 2 + whole(7 / 8), ("ring", 0): 14 * 2 + whole(14 / 8),
+    }  # fmt: skip
+    for (algorithm, kind), expected in forms.items():
+        found = microseconds([stream(collective(0, kind))] * 8, algorithm=algorithm)
+        assert found == pytest.approx(expected, rel=1e-9), (algorithm, kind)
+
+
+def test_halving_doubling_needs_a_power_of_two_of_members():
+    with pytest.raises(ValueError, match=r"^rank 0: node 0.pg_name must have a power of two of members for .*, not 3$"):
+        microseconds([stream(collective(0, 2))] * 3, algorithm="halving-doubling")
+
+
+def test_a_launch_on_the_cpu_is_no_collective_and_runs_beside_the_gpu():
+    launch = node(0, COLL, micros=10, is_cpu_op=True)
+    assert microseconds([stream(launch, collective(1, 0, [0], is_cpu_op=False))] * 4) == pytest.approx(22 + whole(6 / 4))
+    sends = node(5, SEND, micros=3, is_cpu_op=True)
+    assert microseconds([stream(launch, sends, node(1, COMP, micros=12, is_cpu_op=False))]) == 13
+    assert microseconds([stream(node(0, COMP, micros=None, is_cpu_op=True), node(1, COMP, [0], 4))]) == 4
+
+
+def test_an_operator_of_the_cpu_runs_at_once_with_one_of_the_gpu_of_its_rank():
+    operators = [node(0, COMP, micros=10, is_cpu_op=True), node(1, COMP, micros=8, is_cpu_op=False), node(2, COMP, micros=8)]
+    graph = chakra.read([stream(*operators), stream(*operators)], {})
+    schedule = fluid.run(graph, star(graph.devices, RATE, {}))
+    assert schedule.makespan_ps == 16_000_000
+    assert graph.devices == 4
+    assert schedule.finish_ps[graph.device >= 2].tolist() == [10_000_000] * 2
+
+
+def test_an_invalid_node_hands_on_what_it_waits_for():
+    assert microseconds([stream(node(0, COMP, micros=6), node(1, INVALID, [0], None), node(2, COMP, [1], 5))]) == 11
+
+
+def test_work_without_a_duration_is_on_the_roofline_of_the_accelerator():
+    h100 = ACCELERATORS["h100"]
+    for given, expected in (
+        ({"num_ops": 10**12, "tensor_size": 10**9}, 10**12 / 989.4e6), ({"tensor_size": 10**9}, 10**9 / 3350e3),
+        ({"num_ops": 10**12, "tensor_size": 10**10}, 10**10 / 3350e3), ({"num_ops": 0}, 0),
+    ):  # fmt: skip
+        found = microseconds([stream(node(0, COMP, micros=None, **given))], accelerator=h100)
+        assert found == pytest.approx(expected, abs=1e-6)
+        assert microseconds([stream(node(0, COMP, micros=9, **given))], accelerator=h100) == 9
+    assert microseconds([stream(node(0, MEM_LOAD, micros=0, tensor_size=10**9))], accelerator=h100) == pytest.approx(
+        10**9 / 3350e3, abs=1e-6
+    )
+    with pytest.raises(ValueError, match=r"^rank 0: node 0.tensor_size must be given for a memory access, not left out$"):
+        microseconds([stream(node(0, MEM_LOAD, micros=None, num_ops=5))], accelerator=h100)
+
+
+def test_durations_below_the_microsecond_of_a_profiler_are_zero():
+    assert microseconds([stream(node(0, COMP, micros=None, tid=7), node(1, COMP, [0], None, runtime=4))]) == 4
 
 
 def test_only_value_errors_escape_from_damaged_streams():
@@ -235,6 +384,10 @@ def test_what_would_take_too_much_memory_is_refused(monkeypatch):
         chakra.read([stream(*nodes)], {})
     with pytest.raises(ValueError, match=r"^rank 0: node 1 must wait as one of at most 4 times in all, not more$"):
         chakra.read([stream(node(0, COMP), node(1, COMP, [0] * 5))], {})
+    monkeypatch.setattr(assembly, "MAX_WAITS", 400)
+    monkeypatch.setattr(assembly, "MAX_MESSAGES", 5)
+    with pytest.raises(ValueError, match=r"^rank 0: node 0 must be of collectives of at most 5 messages in all, not more$"):
+        chakra.read([stream(collective(0, 6))] * 3, {})
     with pytest.raises(ValueError, match=r"^rank 0: length must be at most 1048576, not 1048577$"):
         chakra.read([stream(bytes(chakra.MAX_NODE_BYTES + 1))], {})
 

@@ -88,7 +88,22 @@ rank 1 {
         ("num_ranks 1\nrank 0 {\nl1: calc 5\nl1: calc 6\n}", "line 4: label must be one that no other of rank 0 has"),
         ("num_ranks 1\nrank 0 {\nl1: calc 5\nl1 requires l2\n}", "line 4 must have labels of rank 0"),
         ("num_ranks 1\nrank 0 {\nl1: calc 5\nl1 requires l1\n}", "TaskGraph.successors must form no cycle"),
-        ("num_ranks 1\nrank 0 {\nl1: calc 5\nl1 irequires l1\n}", "line 4 must be calc, send, recv, requires"),
+        ("num_ranks 1\nrank 0 {\nl1: calc 5\nl1 irequires l1\n}", "TaskGraph.successors must form no cycle"),
+        (
+            "num_ranks 1\nrank 0 {\nl1: calc 5\nl1 xrequires l1\n}",
+            "line 4 must be calc, send, recv, requires, irequires or }",
+        ),
+        ("num_ranks 1\nrank 0 {\nl1: calc 5x\n}", "line 3 must be calc, send, recv, requires, irequires or }"),
+        ("num_ranks 1\n/* two\nlines */ rank 0 {\nno\n}", "line 4 must be calc, send, recv, requires"),
+        ("num_ranks 1\nrank 0 {\n/* calc 5\n}", "line 3 must be calc, send, recv, requires"),
+        ("num_ranks 2\nrank 0 {\nsend 5b to -1 tag 1\n}", "line 3 must be to a rank and with a tag, -1 for any is of recv"),
+        ("num_ranks 2\nrank 0 {\nsend 5b to 1 tag -1\n}", "line 3 must be to a rank and with a tag, -1 for any is of recv"),
+        ("num_ranks 2\nrank 0 {\nl1: recv 5b from -1 tag 1\n}", "line 3 must have its send from -1 to 0 tag 1, not none"),
+        (
+            "num_ranks 2\nrank 0 {\nsend 5b to 1\n}\nrank 1 {\nrecv 4b from 0\n}",
+            "line 6 must receive at least the 5 bytes that are sent to it, not 4",
+        ),
+        ("num_ranks 1\nrank 0 {\nl1: calc 5 cpu 9999999999999999\n}", "line 3 must have numbers of at most 15 digits"),
         ("num_ranks 1\nrank 0 {\nl1: send 5b from 0 tag 1\n}", "line 3 must be send to or recv from"),
         ("num_ranks 2\nrank 0 {\nl1: send 5b to 1 tag 1\n}", "line 3 must have its receive from 0 at 1 tag 1"),
         ("num_ranks 2\nrank 0 {\nl1: recv 5b from 1 tag 1\n}", "line 3 must have its send from 1 to 0 tag 1"),
@@ -104,3 +119,100 @@ def test_a_rank_of_too_many_statements_is_refused(monkeypatch):
     monkeypatch.setattr(goal, "MAX_STATEMENTS", 1)
     with pytest.raises(ValueError, match=r"^line 4 must be one of at most 1 of a rank, not one more$"):
         goal.read(b"num_ranks 1\nrank 0 {\nl1: calc 5\nl2: calc 5\n}")
+
+
+def microseconds(*ranks):
+    """Time of a program at 100 Gbps and 2 us for each message, with these ranks."""
+    text = f"num_ranks {len(ranks)}\n" + "".join(f"rank {rank} {{\n{text}\n}}\n" for rank, text in enumerate(ranks))
+    graph = goal.read(text.encode())
+    network = star(graph.devices, 12.5e9, graph.demand_bytes())
+    return fluid.run(graph, network, message_latency_ps=2_000_000).makespan_ps / 1e6
+
+
+RECEIVE = "recv 125000b from 0 tag 7"
+"""Of a message of 10 us and its latency."""
+
+
+@pytest.mark.parametrize(
+    ("ranks", "expected"),
+    [
+        (["send 125000b to 1 tag 7\ncalc 1000", RECEIVE], 12),
+        (["/* one\nmessage */ send 125000b to 1 tag 7 // and no more", RECEIVE + ";"], 12),
+        (["l1: send 100b to 1 tag 7 nic 1", "recv 4096b from 0 tag 7"], 2.008),
+        (["send 0b to 1 tag 7", "l1: recv 0b from 0 tag 7\nl2: calc 1000\nl2 requires l1"], 3),
+        (["l1: calc 1000000 cpu 0\nl2: calc 1000000 cpu 1\nl3: calc 400000", "calc 5"], 1400),
+        (["calc 1000 cpu 3\ncalc 1000 cpu 3", "calc 1500 nic 1 cpu 3"], 2),
+    ],
+)
+def test_what_logopsim_and_atlahs_write_is_read(ranks, expected):
+    assert microseconds(*ranks) == pytest.approx(expected)
+
+
+def test_a_program_may_stand_in_one_line_and_begin_with_the_mark_of_utf8():
+    text = b"\xef\xbb\xbfnum_ranks 2; rank 0 { l1: calc 10; l2: calc 20; l2 requires l1 } rank 1 { calc 5 }"
+    assert fluid.run(goal.read(text), star(2, 1.0, {})).makespan_ps == 30_000
+    assert goal.rank_count(text) == 2
+
+
+def test_cpus_are_devices_after_those_of_all_ranks():
+    text = b"num_ranks 2\nrank 0 {\ncalc 5 cpu 2\n}\nrank 1 {\ncalc 6 cpu 0\ncalc 7 cpu 2\n}"
+    graph = goal.read(text)
+    assert (graph.devices, goal.rank_count(text)) == (4, 2)
+    assert dict(zip(graph.work.tolist(), graph.device.tolist(), strict=True)) == {5000: 2, 6000: 1, 7000: 3}
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("l1: send 125000b to 1 tag 7\nl2: calc 50000\nl2 irequires l1", 50),
+        ("l0: calc 9000\nl1: send 125000b to 1 tag 7\nl2: calc 50000\nl2 irequires l1\nl1 requires l0", 59),
+        ("l0: calc 9000\nl1: calc 5000 cpu 1\nl2: calc 30000 cpu 2\nl3: calc 40000 cpu 3\nsend 125000b to 1 tag 7\n"
+         "l1 requires l0\nl2 irequires l1\nl3 irequires l2", 49),
+    ],
+)  # fmt: skip
+def test_what_irequires_another_begins_with_it(program, expected):
+    assert microseconds(program, RECEIVE) == pytest.approx(expected)
+
+
+def test_a_receive_from_any_source_gets_what_comes_first():
+    """Rank 0 serves the two others one after the other; the one that comes later is served later."""
+    serves = (
+        "r1: recv 8b from -1\nc1: calc 5000\nr2: recv 8b from -1 tag -1\nc2: calc 9000\nc1 requires r1\nc2 requires r2\n"
+    )
+    client = "c: calc {}\ns: send 8b to 0\ns requires c"
+    expected = 30 + 2 + 8 / 12.5e3 + 9
+    assert microseconds(serves, client.format(3000), client.format(30000)) == pytest.approx(expected)
+    assert microseconds(serves, client.format(30000), client.format(3000)) == pytest.approx(expected)
+
+
+def test_a_message_goes_to_the_receive_that_was_posted_first():
+    """The receive of any tag comes first in the program but waits, so the other one gets the only message of tag 7."""
+    late = "w: calc 90000\nany: recv 8b from 0 tag -1\nany requires w\nseven: recv 8b from -1 tag 7"
+    assert microseconds("send 8b to 1 tag 7\nl: calc 20000\ns: send 8b to 1 tag 8\ns requires l", late) == pytest.approx(90)
+
+
+def test_a_circle_through_receives_from_any_source_is_reported_as_one():
+    with pytest.raises(ValueError, match=r"^TaskGraph.successors must form no cycle"):
+        microseconds(*(f"r: recv 8b from -1\ns: send 8b to {other}\ns requires r" for other in (1, 0)))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_messages_of_unique_tags_are_matched_alike_from_any_source(seed):
+    """Random programs, of which each receive can get one message only, however much of that is left open."""
+    random = np.random.default_rng(seed)
+    ranks = int(random.integers(2, 6))
+    exact, opened = [[] for _ in range(ranks)], [[] for _ in range(ranks)]
+    for tag in range(40):
+        source, destination = random.choice(ranks, 2, replace=False).tolist()
+        size = int(random.integers(0, 10**6))
+        lines = {source: f"s{tag}: send {size}b to {destination} tag {tag}"}
+        for program, other in ((exact, source), (opened, -1 if random.random() < 0.5 else source)):
+            lines[destination] = f"r{tag}: recv {size + 3}b from {other} tag {tag}"
+            for rank, line in lines.items():
+                label = line.partition(":")[0]
+                program[rank] += [line, f"c{tag}: calc {tag * 997}", f"c{tag} requires {label}"]
+                # Messages are numbered in an order in which they can come, so there is no circle.
+                program[rank] += [
+                    f"{label} requires c{before}" for before in range(tag) if f"c{before}: " in str(program[rank])
+                ][-1:]
+    assert microseconds(*map("\n".join, exact)) == microseconds(*map("\n".join, opened)), f"seed {seed}"
