@@ -320,6 +320,7 @@ def test_halving_doubling_needs_a_power_of_two_of_members():
 def test_a_launch_on_the_cpu_is_no_collective_and_runs_beside_the_gpu():
     launch = node(0, COLL, micros=10, is_cpu_op=True)
     assert microseconds([stream(launch, collective(1, 0, [0], is_cpu_op=False))] * 4) == pytest.approx(22 + whole(6 / 4))
+    assert microseconds([stream(launch, node(1, COLL, [0], comm_type=9, is_cpu_op=True))] * 2) == 10 + 4
     sends = node(5, SEND, micros=3, is_cpu_op=True)
     assert microseconds([stream(launch, sends, node(1, COMP, micros=12, is_cpu_op=False))]) == 13
     assert microseconds([stream(node(0, COMP, micros=None, is_cpu_op=True), node(1, COMP, [0], 4))]) == 4

@@ -191,6 +191,13 @@ def test_a_message_goes_to_the_receive_that_was_posted_first():
     assert microseconds("send 8b to 1 tag 7\nl: calc 20000\ns: send 8b to 1 tag 8\ns requires l", late) == pytest.approx(90)
 
 
+def test_a_message_that_fits_two_posted_receives_goes_to_the_first():
+    """Rank 1 computes after the receive of anything: that gets the earlier message, though the other one names the source."""
+    sends = "a: send 0b to 1 tag 7\nw: calc 30000\nb: send 0b to 1 tag 8\nb requires w"
+    assert microseconds(sends, "x: recv 0b from -1 tag -1\ny: recv 0b from 0 tag -1\nc: calc 50000\nc requires x") == 2 + 50
+    assert microseconds(sends, "y: recv 0b from 0 tag -1\nx: recv 0b from -1 tag -1\nc: calc 50000\nc requires x") == 32 + 50
+
+
 def test_a_circle_through_receives_from_any_source_is_reported_as_one():
     with pytest.raises(ValueError, match=r"^TaskGraph.successors must form no cycle"):
         microseconds(*(f"r: recv 8b from -1\ns: send 8b to {other}\ns requires r" for other in (1, 0)))
