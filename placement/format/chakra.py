@@ -249,7 +249,7 @@ class _Node:
 
     @property
     def on_cpu(self) -> bool:
-        return self.attributes.get("is_cpu_op") is True
+        return bool(self.attributes.get("is_cpu_op"))
 
     def has(self, name: str) -> bool:
         return name in self.attributes
@@ -285,8 +285,8 @@ class _Reader:
 
     def _read_node(self, node: _Node) -> None:
         kind = node.message.type
-        # What a CPU does to start a communication is no communication: that has its type or size, on the GPU.
-        launches = node.on_cpu and not node.has("comm_type") and not node.has("comm_size")
+        # What a CPU does to start a communication is none: the communication is a node of the GPU, with its type or size.
+        launches = node.on_cpu and not node.has("comm_type" if kind == NodeType.COLLECTIVE else "comm_size")
         if kind in (NodeType.SEND, NodeType.RECV) and not launches:
             self._read_end(node, sent=kind == NodeType.SEND)
         elif kind == NodeType.COLLECTIVE and not launches:

@@ -115,6 +115,28 @@ def test_what_is_wrong_is_named_in_one_line(text, says):
         goal.read(text.encode())
 
 
+def test_only_value_errors_escape_from_damaged_programs():
+    random = np.random.default_rng(2026)
+    text = b"""num_ranks 3
+rank 0 { l1: send 8b to 2 tag 7; l2: calc 5 cpu 1; l2 irequires l1 }
+rank 1 { send 8b to 2 } /* nothing else */
+rank 2 { l1: recv 8b from -1 tag 7 // any
+l2: recv 9b from 1 tag -1
+l2 requires l1 }
+"""
+    said = []
+    for _ in range(600):
+        damaged = bytearray(text)
+        for _ in range(random.integers(1, 4)):
+            damaged[random.integers(len(damaged))] = random.choice(list(b"0129 -:;{}/*lrb\n\xff"))
+        try:
+            goal.read(bytes(damaged)).verify()
+        except ValueError as error:
+            said.append(str(error))
+    assert len(said) > 300
+    assert not [line for line in said if "\n" in line], "seed 2026"
+
+
 def test_a_rank_of_too_many_statements_is_refused(monkeypatch):
     monkeypatch.setattr(goal, "MAX_STATEMENTS", 1)
     with pytest.raises(ValueError, match=r"^line 4 must be one of at most 1 of a rank, not one more$"):
@@ -192,7 +214,7 @@ def test_a_message_goes_to_the_receive_that_was_posted_first():
 
 
 def test_a_message_that_fits_two_posted_receives_goes_to_the_first():
-    """Rank 1 computes after the receive of anything: that gets the earlier message, though the other one names the source."""
+    """Rank 1 computes after the receive of anything: that gets the first message, though the other one names its source."""
     sends = "a: send 0b to 1 tag 7\nw: calc 30000\nb: send 0b to 1 tag 8\nb requires w"
     assert microseconds(sends, "x: recv 0b from -1 tag -1\ny: recv 0b from 0 tag -1\nc: calc 50000\nc requires x") == 2 + 50
     assert microseconds(sends, "y: recv 0b from 0 tag -1\nx: recv 0b from -1 tag -1\nc: calc 50000\nc requires x") == 32 + 50
