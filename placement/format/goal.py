@@ -30,7 +30,7 @@ _RANK = re.compile(r"rank\s+(\d+)\s*\{", re.ASCII)
 _END = re.compile(r"\}")
 _OPERATION = re.compile(
     r"(?:(\w+)\s*:\s*)?"
-    r"(?:calc\s+(\d+)|(send|recv)\s+(\d+)b\s+(to|from)\s+(-1|\d+)(?:\s+tag\s+(-1|\d+))?)((?:\s+(?:cpu|nic)\s+\d+)*)(?!\w)",
+    r"(?:calc\s+(\d+)|(send|recv)\s+(\d+)b\s+(to|from)\s+(-1|\d+)(?:\s+tag\s+(-1|\d+))?)((?:\s+(?:cpu|nic)\s+\d+){0,2})(?!\w)",
     re.ASCII,
 )
 _CPU = re.compile(r"cpu\s+(\d+)", re.ASCII)
@@ -98,8 +98,7 @@ def read(data: bytes) -> TaskGraph:
 
     Every CPU of a rank but the first is a device after those of all ranks. What waits for a send waits until its bytes have
     arrived; a receive that waits is a BARRIER of that and the TRANSFER. What a receive from any source or of any tag gets is
-    the first that comes at nominal rates, see ``graph.any_source``. A receive may be larger than its message. What begins
-    with a calculation begins when that may begin, even if its CPU has other work before it.
+    the first that comes at nominal rates, see ``graph.any_source``. A receive may be larger than its message.
 
     ValueError, one line that names the line, if the program is not as it must be, such as with an end without its other
     end. Memory in proportion to the program.
@@ -196,39 +195,54 @@ def _read_rank(assembly: Assembly, rank: int, program: _Program) -> None:
             required.append(_Required(line, match[1], match[3], bool(match[2])))
         else:
             raise program.wrong("calc, send, recv, requires, irequires or }")
-    waits = _waits(assembly, rank, labels, required)
-    for identity, (line, match) in enumerate(operations):
-        _read_operation(assembly, rank, identity, match, waits.get(identity, []), f"line {line}")
-
-
-def _waits(assembly: Assembly, rank: int, labels: dict[str, int], required: list[_Required]) -> dict[int, list[int]]:
-    """What each operation waits for; where others begin with it, that is a BARRIER for what it waited for itself."""
     # A requirement may name labels that come after it, so labels are looked up at the end.
     for each in required:
         if each.after not in labels or each.before not in labels:
             raise ValueError(f"line {each.line} must have labels of rank {rank}, not {each.after!r} and {each.before!r}")
-    # Numbers of operations are from 0 on, and those of their begins from -1 down.
-    begins = {labels[each.before]: (-1 - labels[each.before], each.line) for each in required if each.begun}
-    waits = dict[int, list[int]]()
+    waits, begun = _waits([match for _, match in operations], labels, required)
+    for number, (line, match) in enumerate(operations):
+        _read_operation(assembly, rank, number, match, waits.get(number, []), f"line {line}")
+        if number in begun:
+            # Of two tasks that get ready in one moment a CPU does the lower number first, and then at once the other one.
+            kind, lane = (Kind.BARRIER, 0) if match[2] is None else (Kind.COMPUTE, _lane(match))
+            assembly.add_alone(f"line {line}", rank, _begin(number), waits.get(number, []), kind, 0, lane=lane)
+
+
+def _begin(number: int) -> int:
+    """Identity of the task that ends when an operation begins; the operation itself has the identity after it."""
+    return 2 * number
+
+
+def _lane(match: re.Match[str]) -> int:
+    """CPU of a calculation, the last one that is given."""
+    return ([0] + [_number(each) for each in _CPU.findall(match[8])])[-1]
+
+
+def _waits(
+    operations: list[re.Match[str]], labels: dict[str, int], required: list[_Required]
+) -> tuple[dict[int, list[int]], set[int]]:
+    """What each operation waits for, and those with which others begin."""
+    waits, begun = dict[int, list[int]](), set[int]()
     for each in required:
-        before = labels[each.before]
-        waits.setdefault(labels[each.after], []).append(begins[before][0] if each.begun else before)
-    for operation, (begin, line) in begins.items():
-        assembly.add_alone(f"line {line}", rank, begin, waits.get(operation, []), Kind.BARRIER, 0)
-        waits[operation] = [begin]
-    return waits
+        after, before = labels[each.after], labels[each.before]
+        both = operations[after], operations[before]
+        # A CPU does one calculation after the other, so what begins with another one of its own begins when that ends.
+        of_one_cpu = None not in (both[0][2], both[1][2]) and _lane(both[0]) == _lane(both[1])
+        begins = each.begun and not of_one_cpu
+        waits.setdefault(after, []).append(_begin(before) + (not begins))
+        if begins:
+            begun.add(before)
+    return waits, begun
 
 
-def _read_operation(
-    assembly: Assembly, rank: int, identity: int, match: re.Match[str], waits: list[int], where: str
-) -> None:
-    _, calc, verb, size, direction, other, tag, places = match.groups()
-    cpu = [_number(each) for each in _CPU.findall(places)]
-    if min(*cpu, *(_number(digits) for digits in (calc, size, other, tag))) < -1:
+def _read_operation(assembly: Assembly, rank: int, number: int, match: re.Match[str], waits: list[int], where: str) -> None:
+    _, calc, verb, size, direction, other, tag, _ = match.groups()
+    identity, lane = _begin(number) + 1, _lane(match)
+    if min(lane, *(_number(digits) for digits in (calc, size, other, tag))) < -1:
         raise ValueError(f"{where} must have numbers of at most {_DIGITS} digits, not longer ones")
     if calc is not None:
         # GOAL counts nanoseconds, the task graph picoseconds.
-        assembly.add_alone(where, rank, identity, waits, Kind.COMPUTE, _number(calc) * 1000, lane=cpu[-1] if cpu else 0)
+        assembly.add_alone(where, rank, identity, waits, Kind.COMPUTE, _number(calc) * 1000, lane=lane)
         return
     sent = verb == "send"
     if direction != ("to" if sent else "from"):

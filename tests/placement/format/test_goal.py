@@ -190,6 +190,13 @@ def test_cpus_are_devices_after_those_of_all_ranks():
         ("l0: calc 9000\nl1: send 125000b to 1 tag 7\nl2: calc 50000\nl2 irequires l1\nl1 requires l0", 59),
         ("l0: calc 9000\nl1: calc 5000 cpu 1\nl2: calc 30000 cpu 2\nl3: calc 40000 cpu 3\nsend 125000b to 1 tag 7\n"
          "l1 requires l0\nl2 irequires l1\nl3 irequires l2", 49),
+        # A calculation begins when its CPU is free, and what begins with it begins no sooner.
+        ("calc 100000\nl2: calc 50000\nl3: calc 90000 cpu 1\nl3 irequires l2\nsend 125000b to 1 tag 7", 190),
+        ("calc 100000\nl2: calc 50000\ncalc 5000\ns: send 125000b to 1 tag 7\nc: calc 200000 cpu 2\n"
+         "s irequires l2\nc requires s", 312),
+        ("l2: calc 50000\nl1: calc 40000\nl2 irequires l1\nsend 125000b to 1 tag 7", 90),
+        ("l1: calc 7000\nl2: calc 50000\nl3: calc 30000 cpu 1\nl3 irequires l2\nl2 requires l1\n"
+         "send 125000b to 1 tag 7", 57),
     ],
 )  # fmt: skip
 def test_what_irequires_another_begins_with_it(program, expected):
