@@ -100,7 +100,8 @@ def run(settings: Settings, sweep: bool, out: Path | None, as_json: bool) -> Non
 def measure(settings: Settings) -> dict[str, Any]:
     """Run an experiment and return its row.
 
-    ``latency_cycles`` is None and ``saturated`` True where packets did not arrive in time.
+    ``saturated`` is True where the network accepts less than it is offered, and ``latency_cycles`` None as well where
+    packets did not arrive in time.
     """
     _, result, cpu_s = _run(settings)
     return _row(settings, result, cpu_s)
@@ -138,7 +139,7 @@ def _row(settings: Settings, result: "Result", cpu_s: float) -> dict[str, Any]:
         "accepted_load": result.accepted_load,
         "hops": result.hops,
         "highest_link_load": float(result.link_load.max(initial=0.0)),
-        "saturated": not result.drained,
+        "saturated": result.saturated,
         "cycles": result.cycles,
         # The clock of the processor can stand still over a short run.
         "flit_hops_per_cpu_s": result.flit_hops / max(cpu_s, 1e-9),
@@ -196,8 +197,8 @@ def saturation_load(settings: Settings, rows: Sequence[dict[str, Any]]) -> float
 
 
 def _is_saturated(row: dict[str, Any], at_no_load: dict[str, Any]) -> bool:
-    # A load at which packets did not arrive in time has no latency, and is past saturation.
-    return row["latency_cycles"] is None or row["latency_cycles"] > SATURATED * (at_no_load["latency_cycles"] or 0)
+    # Where less is accepted than offered the latency is that of the time measured, or missing.
+    return row["saturated"] or row["latency_cycles"] > SATURATED * (at_no_load["latency_cycles"] or 0)
 
 
 def _require(settings: Settings) -> None:
@@ -237,7 +238,8 @@ def _latency(row: dict[str, Any]) -> str:
     if row["latency_cycles"] is None:
         return "saturated"
     interval = row["latency_interval_cycles"]
-    return f"{row['latency_cycles']:.2f} cycles" + ("" if interval is None else f" (within {interval:.2f})")
+    within = "" if interval is None else f" (within {interval:.2f})"
+    return f"{row['latency_cycles']:.2f} cycles{within}" + (", saturated" if row["saturated"] else "")
 
 
 def _print(row: dict[str, Any], as_json: bool) -> None:

@@ -50,3 +50,9 @@ def next_in_turn(bits: int, turn: int) -> int:
     """Find the lowest bit from ``turn`` on that is 1, or the lowest of all: a round robin. ``bits`` must not be 0."""
     later = bits >> turn << turn
     return lowest(later if later != 0 else bits)
+
+
+@compiled
+def is_sooner(one: int, other: int, turn: int) -> bool:
+    """Tell whether a round robin from ``turn`` on comes to a number before it comes to another one."""
+    return one < other if (one >= turn) == (other >= turn) else one >= turn

@@ -5,9 +5,11 @@ choose among requests in turn, then those that asked choose among what they got,
 allocator as well. The words are those of :mod:`lightfabric.model.router.router`.
 """
 
+from typing import Any
+
 import numpy as np
 
-from lightfabric.model.kernel.bitset import lowest, next_in_turn, one_bit
+from lightfabric.model.kernel.bitset import is_sooner, lowest, next_in_turn, one_bit
 from lightfabric.model.kernel.channel import Channels, forward
 from lightfabric.model.kernel.compiled import Records, compiled
 from lightfabric.model.router.route import CROSSES
@@ -27,49 +29,59 @@ def give_channels(me: Records, index: int, o: Records, memory: Records) -> int:
             if ports[queue.output].free & queue.allowed != 0:
                 requests[count] = number
                 count += 1
-                shared |= outputs & one_bit(queue.output)
-                outputs |= one_bit(queue.output)
-    # A queue that is alone at its output gets what it asks for without the two rounds of choice: the common case.
+                bit = one_bit(queue.output & 63)
+                shared |= outputs & bit
+                outputs |= bit
+    # A queue that is alone at its output gets what it asks for without the two rounds of choice: the common case. Where
+    # ports are more than a word has bits, some share a bit, and the two rounds give them the same.
     for request in range(count):
         number = requests[request]
         queue = queues[number]
-        if shared >> queue.output & 1 == 0:
-            _accept(me, number, ports[queue.output].free & queue.allowed, index, o, memory)
-    while shared != 0:
-        _give_channels_of(me, lowest(shared), count, index, o, memory)
-        shared &= shared - 1
+        free = np.int64(ports[queue.output].free & queue.allowed)
+        if shared >> (queue.output & 63) & 1 == 0:
+            _accept(me, number, free, index, o, memory)
+        else:
+            _choose_queues(me, number, free, memory)
+    if shared != 0:
+        for request in range(count):
+            number = requests[request]
+            granted = _granted(me, number, shared, memory)
+            if granted != 0:
+                _accept(me, number, granted, index, o, memory)
     return count
 
 
 @compiled
-def _give_channels_of(me: Records, output: int, count: int, index: int, o: Records, memory: Records) -> None:
-    """Let each free virtual channel of an output choose an input queue in turn, then each queue a virtual channel."""
-    queues, ports, _, requests, _, _ = memory
-    all_queues = me.ports * me.channels
-    left = ports[output].free
-    while left != 0:
-        channel = lowest(left)
-        left &= left - 1
-        turn = queues[output * me.channels + channel].giver_turn
-        chosen, least_wait = -1, all_queues
-        for request in range(count):
-            number = requests[request]
-            queue = queues[number]
-            wait = number - turn + (all_queues if number < turn else 0)
-            if queue.output == output and queue.allowed >> channel & 1 and wait < least_wait:
-                chosen, least_wait = number, wait
-        if chosen >= 0:
-            queues[chosen].granted |= np.uint32(1 << channel)
-    for request in range(count):
-        number = requests[request]
-        granted = queues[number].granted
-        if granted != 0:
-            queues[number].granted = 0
-            _accept(me, number, granted, index, o, memory)
+def _choose_queues(me: Records, number: int, free: Any, memory: Records) -> None:
+    """Let free virtual channels of an output choose this input queue if its turn is before that of their choice."""
+    queues = memory[0]
+    first = queues[number].output * me.channels
+    while free != 0:
+        giver = queues[first + lowest(free)]
+        free &= free - 1
+        if giver.chosen < 0 or is_sooner(number, giver.chosen, giver.giver_turn):
+            giver.chosen = number
 
 
 @compiled
-def _accept(me: Records, number: int, granted: int, index: int, o: Records, memory: Records) -> None:
+def _granted(me: Records, number: int, shared: int, memory: Records) -> int:
+    """Find the virtual channels that have chosen an input queue, which are free to choose again."""
+    queues, ports = memory[0], memory[1]
+    queue, granted = queues[number], 0
+    if shared >> (queue.output & 63) & 1:
+        left = np.int64(ports[queue.output].free & queue.allowed)
+        while left != 0:
+            channel = lowest(left)
+            left &= left - 1
+            giver = queues[queue.output * me.channels + channel]
+            if giver.chosen == number:
+                giver.chosen = -1
+                granted |= one_bit(channel)
+    return granted
+
+
+@compiled
+def _accept(me: Records, number: int, granted: Any, index: int, o: Records, memory: Records) -> None:
     """Let an input queue take the next in turn of the virtual channels of its output that are granted to it."""
     queues, ports, _, _, _, sets = memory
     queue = queues[number]
@@ -93,84 +105,89 @@ def give_switch(now: int, me: Records, count: int, memory: Records, channels: Ch
     inputs, outputs, shared = 0, 0, 0
     for n in range(count):
         queue = queues[requesting[n]]
-        shared |= inputs & one_bit(queue.port) | outputs & one_bit(queue.output)
-        inputs |= one_bit(queue.port)
-        outputs |= one_bit(queue.output)
+        # Ports that share a bit, where they are more than a word has, are chosen among as if they shared a port.
+        input_bit, output_bit = one_bit(queue.port & 63), one_bit(queue.output & 63)
+        shared |= inputs & input_bit | outputs & output_bit
+        inputs |= input_bit
+        outputs |= output_bit
     if shared != 0:
-        _request_switch(me, count, memory)
         if me.is_wavefront:
-            return _pass_wave(now, me, outputs, memory, channels)
-        return _pass_chosen(now, me, outputs, memory, channels)
+            return _pass_wave(now, me, count, memory, channels)
+        return _pass_chosen(now, me, count, memory, channels)
     for n in range(count):
         _pass(now, me, requesting[n], memory, channels)
     return count
 
 
 @compiled
-def _request_switch(me: Records, count: int, memory: Records) -> None:
-    """Note for each input port and output the queue that wants to pass, by the turns of the port's queues."""
-    queues, ports, _, requests, requesting, _ = memory
+def _pass_chosen(now: int, me: Records, count: int, memory: Records, channels: Channels) -> int:
+    """Let each output choose an input queue in turn, then each input port an output; returns how many flits pass."""
+    queues, ports, _, _, requesting, _ = memory
     for n in range(count):
-        queue = queues[requesting[n]]
+        number = requesting[n]
+        queue = queues[number]
         output = ports[queue.output]
-        request = queue.port * me.ports + queue.output
-        if output.wanted >> queue.port & 1 == 0:
-            output.wanted |= one_bit(queue.port)
-            requests[request] = queue.channel
-        else:
-            turn = ports[queue.port].queue_turn
-            if requests[request] < turn <= queue.channel:  # those before it come later, in their order
-                requests[request] = queue.channel
+        if output.chosen < 0 or _asks_sooner(queue, queues[output.chosen], output, ports[queue.port]):
+            output.chosen = number
+    for n in range(count):
+        number = requesting[n]
+        queue = queues[number]
+        port, output = ports[queue.port], ports[queue.output]
+        if output.chosen == number:
+            output.chosen = -1
+            if port.accepted < 0 or is_sooner(queue.output, queues[port.accepted].output, port.input_turn):
+                port.accepted = number
+    passed = 0
+    for n in range(count):
+        number = requesting[n]
+        port = ports[queues[number].port]
+        if port.accepted == number:
+            port.accepted = -1
+            _pass(now, me, number, memory, channels)
+            passed += 1
+    return passed
 
 
 @compiled
-def _pass_chosen(now: int, me: Records, outputs: int, memory: Records, channels: Channels) -> int:
-    """Let each output choose an input port in turn, then each input port an output; returns how many flits pass."""
-    _, ports, _, requests, _, _ = memory
-    inputs, count = 0, 0
-    while outputs != 0:
-        output = lowest(outputs)
-        outputs &= outputs - 1
-        port = ports[output]
-        chosen = next_in_turn(port.wanted, port.output_turn)
-        port.wanted = 0
-        ports[chosen].granted |= one_bit(output)
-        inputs |= one_bit(chosen)
-    while inputs != 0:
-        chosen = lowest(inputs)
-        inputs &= inputs - 1
-        port = ports[chosen]
-        output = next_in_turn(port.granted, port.input_turn)
-        port.granted = 0
-        _pass(now, me, chosen * me.channels + requests[chosen * me.ports + output], memory, channels)
-        count += 1
-    return count
+def _asks_sooner(queue: Records, other: Records, output: Records, port: Records) -> bool:
+    """Tell whether the output prefers a queue to another one: the ports go by its turn, the queues of one by theirs."""
+    if queue.port == other.port:
+        return is_sooner(queue.channel, other.channel, port.queue_turn)
+    return is_sooner(queue.port, other.port, output.output_turn)
 
 
 @compiled
-def _pass_wave(now: int, me: Records, outputs: int, memory: Records, channels: Channels) -> int:
+def _pass_wave(now: int, me: Records, count: int, memory: Records, channels: Channels) -> int:
     """Let all flits pass that still can, diagonal by diagonal, and each cycle from the next one on; returns how many."""
     # No two crossings of a diagonal share a row or a column, so all of a diagonal can pass at once.
-    _, ports, _, requests, _, _ = memory
-    inputs, count, diagonal = one_bit(me.ports) - 1, 0, now % me.ports
-    for _ in range(me.ports):
-        left = inputs
-        while left != 0:
-            number = lowest(left)
-            left &= left - 1
-            output = diagonal - number if diagonal >= number else diagonal - number + me.ports
-            if outputs >> output & 1 and ports[output].wanted >> number & 1:
-                inputs ^= one_bit(number)
-                outputs ^= one_bit(output)
-                ports[output].wanted = 0
-                _pass(now, me, number * me.channels + requests[number * me.ports + output], memory, channels)
-                count += 1
-        diagonal = diagonal + 1 if diagonal + 1 < me.ports else 0
-    # Outputs that gave nothing keep no requests: next cycle others may ask, and these anew.
-    while outputs != 0:
-        ports[lowest(outputs)].wanted = 0
-        outputs &= outputs - 1
-    return count
+    queues, ports, _, later, requesting, _ = memory
+    for n in range(count):
+        number = requesting[n]
+        queue = queues[number]
+        diagonal = ports[(queue.port + queue.output + me.ports - now % me.ports) % me.ports]
+        first = diagonal.first
+        # Queues come port by port, and a port has one crossing in a diagonal: another queue there can only be the last one.
+        if first >= 0 and queues[requesting[first]].port == queue.port:
+            if is_sooner(queue.channel, queues[requesting[first]].channel, ports[queue.port].queue_turn):
+                requesting[first] = number
+        else:
+            later[n], diagonal.first = first, n
+    passed = 0
+    for diagonal in range(me.ports):
+        n = ports[diagonal].first
+        ports[diagonal].first = -1
+        while n >= 0:
+            number = requesting[n]
+            port, output = ports[queues[number].port], ports[queues[number].output]
+            if port.accepted < 0 and output.chosen < 0:
+                port.accepted = output.chosen = number
+                _pass(now, me, number, memory, channels)
+                passed += 1
+            n = later[n]
+    for n in range(count):
+        queue = queues[requesting[n]]
+        ports[queue.port].accepted = ports[queue.output].chosen = -1
+    return passed
 
 
 @compiled

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from math import sqrt
 
 import numpy as np
@@ -15,13 +16,17 @@ from lightfabric.model.router.topology import End, Topology, port_table
 
 CONFIDENT = 1.96
 """A 95 % interval has so many standard deviations to each side; batches are many enough for it."""
+CERTAIN = 0.99
+"""Packets that pile up by chance alone are taken for saturation in less than one of a hundred experiments."""
 
 
 @dataclass(frozen=True)
 class Result:
     """Holds what an experiment measured. Latencies are in cycles, from the creation of a packet to its last flit.
 
-    ``latency_cycles`` is None, and ``drained`` False, if packets had not arrived in time: the network is saturated.
+    ``latency_cycles`` is None, and ``drained`` False, if packets had not arrived in time. ``saturated`` says that the
+    network accepts less than it is offered [Dally, Towles 2004, 23.1]: packets pile up at its entries, and their latency
+    grows with the time measured. It is told from what piles up in each batch, by Student's t over the batches.
     ``link_load`` is in flits per cycle for each edge of the topology, both ways.
     """
 
@@ -32,6 +37,7 @@ class Result:
     cycles: int
     flit_hops: int
     drained: bool
+    saturated: bool
     histogram: NDArray[np.int64]
     link_load: NDArray[np.float64]
 
@@ -41,6 +47,16 @@ class Result:
         if not self.drained or total[-1] == 0:
             return None
         return {str(percent): int(np.count_nonzero(total < total[-1] * percent / 100)) for percent in wanted}
+
+
+def _grows(piled_up: NDArray[np.float64]) -> bool:
+    """Tell whether what piled up in each batch is on average above 0 for sure."""
+    # What one batch leaves the next one carries off, so that the batches of a stable network differ more than their mean.
+    count = len(piled_up)
+    if count < 2:
+        return False
+    critical = float(import_module("scipy.special").stdtrit(count - 1, CERTAIN))
+    return float(np.mean(piled_up)) > critical * float(np.std(piled_up, ddof=1)) / sqrt(count)
 
 
 class Network:
@@ -116,16 +132,17 @@ class Network:
         means = latency[packets > 0] / some
         interval = CONFIDENT * float(np.std(means, ddof=1)) / sqrt(len(means)) if len(means) > 1 else None
         measured_cycles = traffic.end_cycle - traffic.warm_up_cycles
-        accepted = sum(int(client.state.accepted) for client in self.clients)
+        accepted = batches["accepted"].sum(axis=0).astype(float)
         usable = drained and len(some) > 0
         return Result(
             latency_cycles=latency.sum() / packets.sum() if usable else None,
             latency_interval_cycles=interval if usable else None,
-            accepted_load=accepted / measured_cycles / len(self.clients),
+            accepted_load=float(accepted.sum()) / measured_cycles / len(self.clients),
             hops=hops.sum() / packets.sum() if usable else None,
             cycles=self.system.now,
             flit_hops=self.flit_hops,
             drained=drained,
+            saturated=not drained or _grows(packets * traffic.packet_flits - accepted),
             histogram=np.array([client.bins for client in self.clients], np.int64).sum(axis=0),
             link_load=self._link_load(),
         )

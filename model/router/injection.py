@@ -23,8 +23,8 @@ INJECTION_CYCLES = 2
 BINS = 2048
 """The histogram of latencies has so many bins, a cycle each; the last one has all that took longer."""
 
-_BATCH = record(packets="i8", latency="i8", hops="i8")
-"""Packets created in a part of the measurement that have arrived, and their sums."""
+_BATCH = record(packets="i8", latency="i8", hops="i8", accepted="i8")
+"""Packets created in a part of the measurement that have arrived, and their sums; flits that arrived in that part."""
 
 
 def destinations(pattern: Pattern, k: int, n: int, nodes: int) -> NDArray[np.int64] | None:
@@ -120,7 +120,8 @@ def _take(now: int, me: Records, index: int, i: Records, memory: Records, channe
         left &= left - 1
         # Accepted flits are counted by their arrival, latencies by their creation: saturation must show in both.
         flit = channels.flit[pop(now, channels, i[index, channel])]
-        me.accepted += me.first_cycle <= now < me.end_cycle
+        if me.first_cycle <= now < me.end_cycle:
+            batches[me.batches_start + (now - me.first_cycle) // me.batch_cycles].accepted += 1
         if flit.last and me.first_cycle <= flit.injected_cycle < me.end_cycle:
             batch = batches[me.batches_start + (flit.injected_cycle - me.first_cycle) // me.batch_cycles]
             batch.packets += 1
@@ -161,7 +162,7 @@ class Traffic:
 
 _COUNTS = (
     "number nodes channels packet_flits first_cycle end_cycle batch_cycles created_cycle left channel destination sent "
-    "measured accepted random"
+    "measured random"
 )
 _STATE = {**dict.fromkeys(_COUNTS.split(), "i8"), "log_miss": "f8", "hot_share": "f8"}
 
@@ -170,7 +171,7 @@ class Client(Block, step=_step_client, sees_arrivals=True, state=_STATE):
     """Sends packets, made by Bernoulli trials, from an endless queue, a flit per cycle at most; takes all that comes.
 
     Latency is from the creation of a packet to its last flit. ``i`` and ``o`` have one Fifo per virtual channel, which
-    packets take in turn. ``accepted`` counts the flits that came while it was measured, ``measured`` the packets created.
+    packets take in turn. ``measured`` counts the packets created while it was measured.
     """
 
     i = Inputs(Fifo)

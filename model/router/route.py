@@ -5,19 +5,19 @@ from lightfabric.model.kernel.compiled import Records, compiled, look_up
 CROSSES = 1 << 32
 """Bit of a flit's payload: its packet uses the upper half of the virtual channels. The bits below count routers visited."""
 
-PORT_BITS, WAY_BITS = 6, 8
-ANY_PORT, ANY_WAY = (1 << PORT_BITS) - 1, (1 << WAY_BITS) - 1
+WAY_BITS = 7
+"""So many has each of two ways in a negative entry, of ports below 64; one way alone has all bits but the sign."""
+ANY_WAY = (1 << WAY_BITS) - 1
 
 
 def way(port: int, crosses: bool = False) -> int:
     """Make the entry of a route: the output port, and whether the packet crosses a dateline in its group."""
-    return either_way((port, crosses), (port, crosses))
+    return port << 1 | crosses
 
 
 def either_way(one: tuple[int, bool], other: tuple[int, bool]) -> int:
     """Make the entry of a route with two ways that are equally likely."""
-    first, second = (port | crosses << PORT_BITS for port, crosses in (one, other))
-    return first | second << WAY_BITS
+    return way(*one) | way(*other) << WAY_BITS | -1 << 2 * WAY_BITS
 
 
 @compiled
@@ -27,15 +27,15 @@ def find_route(me: Records, queue: Records, flit: Records, memory: Records) -> N
     port = ports[queue.port]
     # The random number is drawn only where there is a choice: a network without choices is the same for every seed.
     entry = look_up(route, flit.destination)
-    if entry >> WAY_BITS != entry & ANY_WAY and _random(me) & 1:
-        entry >>= WAY_BITS
-    queue.output = entry & ANY_PORT
+    if entry < 0:
+        entry = (entry >> WAY_BITS if _random(me) & 1 else entry) & ANY_WAY
+    queue.output = entry >> 1
     output = ports[queue.output]
     goes_on = port.group >= 0 and port.group == output.group
-    queue.crosses = (flit.payload & CROSSES if goes_on else (entry >> PORT_BITS & 1) | port.raises) != 0
+    queue.crosses = (flit.payload & CROSSES if goes_on else (entry & 1) | port.raises) != 0
     queue.allowed = me.all_channels
     if output.split:
-        queue.allowed = me.upper_channels if queue.crosses else me.all_channels ^ me.upper_channels
+        queue.allowed = me.upper_channels if queue.crosses else me.lower_channels
 
 
 @compiled

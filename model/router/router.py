@@ -40,8 +40,8 @@ from lightfabric.model.router.route import find_route
 Allocator = Literal["islip", "wavefront"]
 Switching = Literal["cut-through", "store-and-forward"]
 MAX_VIRTUAL_CHANNELS = 32
-MAX_PORTS = 62
-"""Sets of ports are the bits of a signed word."""
+MAX_PORTS = 1 << 10
+"""Of so many ports and virtual channels queues are still counted in 16 bits."""
 
 LATENCY_CYCLES = 3
 """From the cycle in which a flit gets the switch to its arrival: the switch itself, the sender's and the channel's cycle."""
@@ -49,18 +49,19 @@ CREDIT_CYCLES = 3
 """From the cycle in which a flit gets the switch until its place can be used by the router before."""
 
 _QUEUE = record(
-    allowed="u4", granted="u4", taken="i4", given="i4", output="i2", next_queue="i2", turn="i2", giver_turn="i2",
+    allowed="u4", taken="i4", given="i4", output="i2", next_queue="i2", turn="u2", giver_turn="u2", chosen="i2",
     port="i2", channel="i2", crosses="?",
 )  # fmt: skip
-"""An input queue: the virtual channels that its packet may have and those granted to it, the Fifos from and to which its
-flits go, its output and the queue that it has there, and its turn among these. ``giver_turn`` is that of the virtual channel
-of the same number on the output side, among input queues."""
+"""An input queue: the virtual channels that its packet may have, the Fifos from and to which its flits go, its output and
+the queue that it has there, and its turn among these. ``giver_turn`` is that of the virtual channel of the same number on
+the output side, among input queues, and ``chosen`` the one that it has chosen, -1 between cycles."""
 _PORT = record(
-    wanted="i8", granted="i8", free="u4", group="i2", output_turn="i1", input_turn="i1", queue_turn="i1",
+    free="u4", chosen="i2", accepted="i2", first="i2", group="i2", output_turn="i2", input_turn="i2", queue_turn="i1",
     raises="i1", split="i1",
 )  # fmt: skip
-"""Both sides of a port, and the turns of both. In: the outputs granted to it. Out: the virtual channels that are free, the
-inputs that want it. See :class:`Router` for the last three."""
+"""Both sides of a port, and the turns of both. In: the queue that it has accepted a grant for. Out: the virtual channels
+that are free, the queue that it has chosen. ``first`` begins the list of the diagonal of this number. All three are -1
+between cycles. See :class:`Router` for the last three fields."""
 _SETS = record(inputs="i8", filled="i8", heads="i8", routed="i8", active="i8")
 """Of 64 queues: those that there are, with a flit, with a head that has just come, with a packet that waits for a virtual
 channel, with one that has it."""
@@ -148,7 +149,7 @@ def _step_router(now: int, awake: Records, state: Records, memories: Records, po
             wake_at(now, channels, me.block, now + 1)
 
 
-_STATE = "ports channels words all_channels upper_channels is_wavefront waits_for_tail random flit_hops"
+_STATE = "ports channels words all_channels lower_channels upper_channels is_wavefront waits_for_tail random flit_hops"
 
 
 class Router(
@@ -164,7 +165,9 @@ class Router(
     ``either_way``; its flits
     follow its head, one per cycle at most, and no other packet has its virtual channel in between.
 
-    Where a port is ``split``, packets that cross use the upper half of its virtual channels, others the lower. A packet
+    Where a port is ``split``, packets that cross use the upper half of its virtual channels, others the lower. Of an odd
+    number both halves have the middle one: each still has another of its own, on which no packet of the other half ever
+    waits, so no circle of waiting closes [Duato, IEEE TPDS 4 (12), 1993]. A packet
     keeps whether it crosses when it goes on in the same ``group`` of ports, as between the two ports of a dimension;
     otherwise its way says so, or the port by which it came, if that ``raises``. All three are by port; group -1 is none.
 
@@ -204,6 +207,7 @@ class Router(
         queues["port"], queues["channel"] = np.divmod(np.arange(ports * channels), channels)
         port = np.zeros(ports, _PORT)
         port["free"], port["group"], port["raises"], port["split"] = everything, group, raises, split
+        queues["chosen"] = port["chosen"] = port["accepted"] = port["first"] = -1
         sets = np.zeros(words, _SETS)
         sets["inputs"] = -1
         if ports * channels % 64:
@@ -214,6 +218,7 @@ class Router(
                 "channels": channels,
                 "words": words,
                 "all_channels": everything,
+                "lower_channels": everything >> channels // 2,
                 "upper_channels": everything >> channels // 2 << channels // 2,
                 "is_wavefront": allocator == "wavefront",
                 "waits_for_tail": switching == "store-and-forward",
@@ -223,7 +228,7 @@ class Router(
                 "queues": queues,
                 "sides": port,
                 "route": route,
-                "requests": np.zeros(max(ports * ports, ports * channels)),
+                "requests": np.zeros(ports * channels),
                 "requesting": np.zeros(ports * channels),
                 "sets": sets,
                 "glimpses": np.zeros(1, GLIMPSE),

@@ -71,7 +71,7 @@ def topology(name: Name, k: int, n: int) -> Topology:
     * dragonfly: ``k`` nodes and ``k`` global edges at each router, 2 k routers in a group, all groups that can be joined
       [Kim et al., ISCA 2008]
 
-    ValueError if it would have a router of more than 62 ports, or more than 16384 nodes.
+    ValueError if it would have a router of more than 1024 ports, or more than 16384 nodes.
     """
     least_k = {"mesh": 2, "torus": 3, "ring": 3, "crossbar": 2, "fat-tree": 2, "dragonfly": 1}[name]
     if k < least_k:

@@ -16,7 +16,7 @@ from lightfabric.flows.report import InputError
 from lightfabric.model.kernel.system import DeadlockError
 from lightfabric.model.router.experiment import Network
 from lightfabric.model.router.injection import PATTERNS, Traffic, destinations
-from lightfabric.model.router.route import ANY_PORT, WAY_BITS
+from lightfabric.model.router.route import ANY_WAY, WAY_BITS, way
 from lightfabric.model.router.topology import NAMES, End, Topology, topology
 
 # Mean packet latency in cycles of BookSim2, commit 28f43299, iq router with 8 virtual channels of 8 flits and iSLIP, its
@@ -54,6 +54,15 @@ BOOKSIM = {
 }
 NEAR_SATURATION = {("mesh", 8, 2, 1, "uniform", 0.35): 39.27, ("mesh", 8, 2, 4, "uniform", 0.35): 53.50}
 SATURATION = {("mesh", 8, 2): 0.427, ("torus", 8, 2): 0.668, ("ring", 16, 1): 0.40}
+KNEES = {
+    ("mesh", 8, 2): (0.41, 0.44),
+    ("torus", 8, 2): (0.65, 0.70),
+    ("ring", 16, 1): (0.38, 0.42),
+    ("crossbar", 8, 1): (0.65, 0.69),
+    ("fat-tree", 3, 3): (0.76, 0.82),
+    ("dragonfly", 2, 1): (0.70, 0.76),
+}
+"""Loads below and above saturation: by SATURATION, and elsewhere 5 % around the load that is accepted of a higher one."""
 SIZES = {"mesh": (4, 2), "torus": (5, 2), "ring": (6, 1), "crossbar": (6, 1), "fat-tree": (3, 3), "dragonfly": (2, 1)}
 
 
@@ -83,6 +92,72 @@ def test_the_latency_near_saturation_is_that_of_booksim(case):
 def test_it_saturates_where_booksim_does(case):
     settings = flow.Settings(*case)
     assert flow.saturation_load(settings, flow.sweep_loads(settings)) == pytest.approx(SATURATION[case], rel=0.05)
+
+
+@pytest.mark.parametrize("case", KNEES, ids=str)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_network_is_saturated_above_its_knee_and_not_below(case, seed):
+    seen = [flow.measure(flow.Settings(*case, load=load, seed=seed)) for load in KNEES[case]]
+    assert [row["saturated"] for row in seen] == [False, True]
+    assert seen[0]["accepted_load"] == pytest.approx(seen[0]["load"], rel=0.01)
+
+
+def test_a_crossbar_that_accepts_less_than_it_is_offered_is_saturated_though_all_has_arrived(capsys):
+    flow.run(flow.Settings("crossbar", 8, load=1.0), False, None, False)
+    assert ", saturated, accepted 0.67" in capsys.readouterr().out
+    full = flow.measure(flow.Settings("crossbar", 8, load=1.0, traffic="neighbour"))
+    assert (full["saturated"], full["accepted_load"], full["latency_cycles"]) == (False, 1.0, 7.0)
+
+
+def test_with_three_virtual_channels_both_classes_of_a_torus_have_two_as_in_booksim():
+    result = network("torus", 8, 2, Traffic(0.3), channels=3).run(60_000)
+    assert result.latency_cycles == pytest.approx(29.39, rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "k", "n"), [("torus", 4, 2), ("ring", 9, 1), ("dragonfly", 2, 1)])
+@pytest.mark.parametrize("channels", [2, 3, 5])
+def test_no_number_of_virtual_channels_deadlocks_at_full_load(name, k, n, channels):
+    """Long packets in short buffers close every circle of waiting that there is; each node still gets its share."""
+    made = network(name, k, n, Traffic(1.0, 9, batch_cycles=500), channels=channels, depth=2)
+    made.run(7_000)
+    accepted = np.array([client.batches["accepted"] for client in made.clients])
+    assert accepted.min() > 0
+
+
+@pytest.mark.parametrize("allocator", ["islip", "wavefront"])
+@pytest.mark.parametrize("ports", [64, 65, 150])
+def test_a_wide_crossbar_carries_what_a_narrow_one_does(allocator, ports):
+    """Without a conflict every flit passes at once; with them none is lost and more ports pass about the same."""
+    seen = {}
+    for pattern, load in (("neighbour", 1.0), ("uniform", 1.0)):
+        traffic = Traffic(load, 1, pattern, warm_up_cycles=200, batch_cycles=100, batches=4)
+        made = Network(topology("crossbar", ports, 1), traffic, 8, 8, 1, allocator)
+        seen[pattern] = made.run(600).accepted_load
+        fifo = made.system.channels.fifo
+        sent = sum(int(client.state.sent) for client in made.clients)
+        taken = sum(int(fifo["head"][port.bound[0].index]) for client in made.clients for port in client.i)
+        assert sent - taken == in_flight(made)
+    assert seen["neighbour"] == 1
+    assert (0.58 if allocator == "islip" else 0.8) < seen["uniform"] < 0.9
+
+
+@pytest.mark.parametrize("at", [[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 63, 64, 65, 127, 128, 129]])
+def test_a_router_goes_by_the_order_of_its_ports_however_many_they_are(at):
+    """Eight clients at some ports of a wide router see what they see at a router of eight: turns go by the order alone."""
+    wide = topology("crossbar", 130, 1)
+    others = [port for port in range(130) if port not in at]
+    wide.node_ends = [wide.node_ends[port] for port in (*at, *others)]
+    wide.route = np.array([[way(end.port) for end in wide.node_ends]], np.int16)
+    seen = []
+    for made in (network("crossbar", 8, 1, Traffic(0.9, 2)), Network(wide, Traffic(0.9, 2), 8, 8, 1)):
+        for client in made.clients:
+            client.state.nodes = 8
+        for client in made.clients[8:]:
+            client.state.created_cycle = 1 << 40
+        made.system.run(4_000)
+        seen.append([client.batches[name].tolist() for client in made.clients[:8] for name in ("packets", "latency")])
+    assert seen[0] == seen[1]
+    assert sum(seen[0][0]) > 0
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,7 +206,8 @@ def routers_visited(made: Topology, source: int, destination: int, choice: int) 
     next_router = {(a.router, a.port): b.router for one, other in made.edges for a, b in ((one, other), (other, one))}
     home, router = made.node_ends[destination], made.node_ends[source].router
     for visited in range(1, 100):
-        port = int(made.route[router, destination]) >> choice * WAY_BITS & ANY_PORT
+        entry = int(made.route[router, destination])
+        port = (entry if entry >= 0 else entry >> choice * WAY_BITS & ANY_WAY) >> 1
         if (router, port) == (home.router, home.port):
             return visited
         router = next_router[router, port]
@@ -279,7 +355,7 @@ def test_looking_ahead_changes_nothing_and_looks_at_what_there_is():
         ({"k": 64, "buffer": 4096}, "--buffer must be such that there are at most 33554432 places for flits, not 805306368"),
         (
             {"topology": "ring", "k": 1 << 15},
-            "--k must be such that a ring has at most 16384 nodes and 62 ports, not 32768: 32768 nodes and 3 ports",
+            "--k must be such that a ring has at most 16384 nodes and 1024 ports, not 32768: 32768 nodes and 3 ports",
         ),
     ],
 )
