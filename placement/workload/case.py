@@ -31,7 +31,7 @@ where: Callable[[Any, Any, Any], Any] = np.where
 class Cases:
     """Model, plan, software and accelerator of each configuration; a field is an array ``[case]``, or one value of all.
 
-    Where ``kv_rank`` is 0 attention is not latent. ``flash`` says whether attention is one kernel or several, ``sharded``
+    Where ``kv_rank`` is 0 attention is not latent. A size counts parameters of small tensors, as in ``ModelSpec``. ``flash`` says whether attention is one kernel or several, ``sharded``
     whether norms and dropout are cut by sequence, ``overlaps`` whether gradients are reduced behind the backward pass,
     ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline, ``deepspeed`` whether
     Megatron-DeepSpeed of 2022 ran it. ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``.
@@ -58,9 +58,18 @@ class Cases:
     sequence: Any
     vocabulary: Any
     tied: Any
-    learned_positions: Any
     qkv_biases: Any
-    all_biases: Any
+    attention_output_biases: Any
+    ffn_biases: Any
+    output_biases: Any
+    norm_size: Any
+    layer_norms: Any
+    head_norm_size: Any
+    heads_norm: Any
+    sinks: Any
+    router_size: Any
+    first_size: Any
+    last_size: Any
     dropout: Any
     experts: Any
     experts_per_token: Any
@@ -292,15 +301,14 @@ def plan_of(cases: Cases, index: int) -> Plan:
 OF_MODEL = (
     "layers", "hidden", "heads", "kv_head_count", "head_size", "query_rank", "kv_rank", "rope_width", "value_size",
     "ffn_width", "gated", "sequence", "vocabulary", "tied", "dropout", "experts", "experts_per_token", "expert_width",
-    "shared_experts", "dense_layers",
+    "shared_experts", "dense_layers", "qkv_biases", "attention_output_biases", "ffn_biases", "output_biases", "norm_size",
+    "layer_norms", "head_norm_size", "sinks", "router_size", "first_size", "last_size",
 )  # fmt: skip
 
 
 def model_values(model: ModelSpec) -> dict[str, Any]:
     """The columns that a model decides; 0 stands for None."""
-    biases = {"qkv_biases": model.biases != "none", "all_biases": model.biases == "all"}
-    learned = {"learned_positions": model.positions == "learned"}
-    return {name: getattr(model, name) or 0 for name in OF_MODEL} | biases | learned
+    return {name: getattr(model, name) or 0 for name in OF_MODEL} | {"heads_norm": model.qk_norm == "heads"}
 
 
 def value_bytes(precision: Precision) -> int:

@@ -1,8 +1,8 @@
 """Parameters on one rank of a transformer's stage: formulas over columns, whole models by the plan of one rank.
 
 Tensor parallelism cuts heads and feed-forward widths ``tp`` ways, expert parallelism deals the experts out to ``ep``
-ranks. Whole on each rank: norms, the biases of what is summed over ranks, the router, the down-projections of latent
-attention; so are heads of keys and values that are fewer than ranks.
+ranks. Whole on each rank: norms but those over all heads, the biases of what is summed over ranks, the router, the
+down-projections of latent attention; so are heads of keys and values that are fewer than ranks.
 """
 
 from typing import Any
@@ -17,7 +17,11 @@ from lightfabric.placement.workload.case import Cases, case, where
 def kv_values(c: Cases) -> Any:
     """Keys and values of a token on one rank; a head that is shared by several ranks is on each of them."""
     width = c.key_width + c.value_size
-    return -(-c.kv_head_count // c.tp) * width if c.exact else c.kv_head_count * width // c.tp
+    return _kv_heads(c) * width if c.exact else c.kv_head_count * width // c.tp
+
+
+def _kv_heads(c: Cases) -> Any:
+    return -(-c.kv_head_count // c.tp)
 
 
 def _attention(c: Cases) -> Any:
@@ -32,17 +36,17 @@ def _attention(c: Cases) -> Any:
         found = where(c.kv_rank > 0, down + (up + outputs * c.hidden) // c.tp, found)
     if not c.exact:
         return found
-    return found + c.qkv_biases * (queries // c.tp + kv_values(c)) + c.all_biases * c.hidden + c.query_rank + c.kv_rank
+    biases = (
+        c.qkv_biases * (queries // c.tp + kv_values(c)) + c.attention_output_biases * c.hidden + c.sinks * c.heads // c.tp
+    )
+    norms = c.head_norm_size + c.heads_norm * (queries // c.tp + _kv_heads(c) * c.key_width) + c.query_rank + c.kv_rank
+    return found + biases + norms
 
 
 def _feed_forward(c: Cases, width: Any) -> Any:
     """Weights and biases of a block of ``width``, or of one expert."""
     found = c.matrices * c.hidden * width // c.tp
-    return found + c.all_biases * ((c.matrices - 1) * width // c.tp + c.hidden) if c.exact else found
-
-
-def _norm(c: Cases) -> Any:
-    return c.hidden * (1 + c.all_biases) if c.exact else 0
+    return found + c.ffn_biases * ((c.matrices - 1) * width // c.tp + c.hidden) if c.exact else found
 
 
 def stage_parameters(c: Cases, stage: Any) -> tuple[Any, Any]:
@@ -51,18 +55,20 @@ def stage_parameters(c: Cases, stage: Any) -> tuple[Any, Any]:
     With more than one stage both ends keep a word embedding, shared or not.
     """
     layers, routed = c.stage_layers(stage), c.routed_layers(stage)
-    shared = layers * (_attention(c) + 2 * _norm(c)) + (layers - routed) * _feed_forward(c, c.ffn_width)
+    norms = c.layer_norms * c.norm_size if c.exact else 0
+    shared = layers * (_attention(c) + norms) + (layers - routed) * _feed_forward(c, c.ffn_width)
     experts: Any = 0
     if np.any(c.experts):
         expert = _feed_forward(c, c.expert_width)
-        shared = shared + routed * (c.shared_experts * expert + c.hidden * c.experts)
+        router = c.router_size if c.exact else c.hidden * c.experts
+        shared = shared + routed * (c.shared_experts * expert + router)
         experts = routed * np.maximum(c.experts // c.ep, 1) * expert
     first, last = stage == 0, stage == c.pp - 1
     # On one stage a shared embedding is there once, while an embedding and an output layer of their own are two.
     embeddings = where(c.tied, first | last, first * 1 + last)
     ends = embeddings * c.vocabulary_shard * c.hidden
     if c.exact:
-        ends = ends + first * c.learned_positions * c.sequence * c.hidden + last * _norm(c)
+        ends = ends + first * c.first_size + last * (c.last_size + c.output_biases * c.vocabulary_shard)
     return shared + ends, experts
 
 

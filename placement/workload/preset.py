@@ -22,8 +22,15 @@ _DEEPSEEK_V3 = ModelSpec(
     layers=61, hidden=7168, heads=128, sequence=4096, vocabulary=129280, ffn=18432, head_width=128,
     gated=True, tied=False, positions="rotary", biases="none", dropout=False,
     experts=256, experts_per_token=8, expert_ffn=2048, shared_experts=1, dense_layers=3,
-    query_rank=1536, kv_rank=512, rope_width=64, value_width=128,
+    query_rank=1536, kv_rank=512, rope_width=64, value_width=128, router_biases=True,
 )  # fmt: skip
+
+
+def _bert(layers: int, hidden: int, heads: int) -> ModelSpec:
+    return ModelSpec(
+        layers, hidden, heads, sequence=512, vocabulary=30522, embedding_norm=True, final_norm=False, token_types=2, pooler=True,
+    )  # fmt: skip
+
 
 MODELS = {
     # A. Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), table 2; the paper's counts are
@@ -39,7 +46,7 @@ MODELS = {
     # S. Smith et al., "Using DeepSpeed and Megatron to Train Megatron-Turing NLG 530B" (2022), section 2.3.
     "turing-530b": ModelSpec(105, 20480, 128, 2048, 51200),
     # BigScience, "BLOOM: A 176B-Parameter Open-Access Multilingual Language Model" (2022), table 3; ALiBi has no parameters.
-    "bloom-176b": ModelSpec(70, 14336, 112, 2048, 250880, positions="alibi", dropout=False),
+    "bloom-176b": ModelSpec(70, 14336, 112, 2048, 250880, positions="alibi", dropout=False, embedding_norm=True),
     "llama3-8b": _llama3(32, 4096, 32, 14336),
     "llama3-70b": _llama3(80, 8192, 64, 28672),
     "llama3-405b": _llama3(126, 16384, 128, 53248),
@@ -48,7 +55,7 @@ MODELS = {
     "mixtral-8x22b": _mixtral(56, 6144, 48, 16384, sequence=65536),
     # DeepSeek-AI, "DeepSeek-V3 Technical Report" (2024), section 4.2; without the module that predicts a second token.
     "deepseek-v3": _DEEPSEEK_V3,
-    # J. Devlin et al., "BERT" (2018), section 3: encoders have a decoder's shape. Without pooler and token types.
-    "bert-base": ModelSpec(12, 768, 12, 512, 30522),
-    "bert-large": ModelSpec(24, 1024, 16, 512, 30522),
+    # J. Devlin et al., "BERT" (2018), section 3: encoders have a decoder's shape. Without the heads of pre-training.
+    "bert-base": _bert(12, 768, 12),
+    "bert-large": _bert(24, 1024, 16),
 }  # fmt: skip

@@ -1,12 +1,14 @@
 """The config.json of published models, written here from their pages on Hugging Face, and of none."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightfabric.flows.format.huggingface import MAX_BYTES, load_model
+from lightfabric.flows.format.huggingface_family import FAMILIES
 from lightfabric.flows.report import InputError
 from lightfabric.placement.workload.parameter import parameters
 from lightfabric.placement.workload.preset import MODELS
@@ -63,7 +65,71 @@ MISTRAL_7B = {
     "tie_word_embeddings": False, "vocab_size": 32000,
 }  # fmt: skip
 MISTRAL_NEMO = MISTRAL_7B | {"hidden_size": 5120, "head_dim": 128, "num_hidden_layers": 40, "vocab_size": 131072}
-FAMILIES = "llama, mistral, mixtral, qwen2, gpt2, gpt_neox, bloom, deepseek_v3, bert"
+OPT_6_7B = {
+    "model_type": "opt", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32, "ffn_dim": 16384,
+    "vocab_size": 50272, "max_position_embeddings": 2048, "word_embed_proj_dim": 4096, "do_layer_norm_before": True,
+}  # fmt: skip
+FALCON_7B = {
+    "model_type": "falcon", "hidden_size": 4544, "num_hidden_layers": 32, "num_attention_heads": 71, "vocab_size": 65024,
+    "multi_query": True, "parallel_attn": True, "bias": False, "alibi": False, "new_decoder_architecture": False,
+    "max_position_embeddings": 2048,
+}  # fmt: skip
+GPTJ_6B = {"model_type": "gptj", "n_embd": 4096, "n_layer": 28, "n_head": 16, "n_positions": 2048, "vocab_size": 50400}
+ROBERTA = BERT_LARGE | {
+    "model_type": "roberta", "hidden_size": 768, "intermediate_size": 3072, "max_position_embeddings": 514,
+    "num_attention_heads": 12, "num_hidden_layers": 12, "type_vocab_size": 1, "vocab_size": 50265,
+}  # fmt: skip
+DEEPSEEK_V2 = DEEPSEEK_V3 | {
+    "model_type": "deepseek_v2", "first_k_dense_replace": 1, "hidden_size": 5120, "intermediate_size": 12288,
+    "moe_intermediate_size": 1536, "n_routed_experts": 160, "n_shared_experts": 2, "num_experts_per_tok": 6,
+    "num_hidden_layers": 60, "vocab_size": 102400,
+}  # fmt: skip
+DEEPSEEK_MOE = {
+    "model_type": "deepseek", "first_k_dense_replace": 1, "hidden_size": 2048, "intermediate_size": 10944,
+    "max_position_embeddings": 4096, "moe_intermediate_size": 1408, "moe_layer_freq": 1, "n_routed_experts": 64,
+    "n_shared_experts": 2, "num_attention_heads": 16, "num_experts_per_tok": 6, "num_hidden_layers": 28,
+    "num_key_value_heads": 16, "vocab_size": 102400,
+}  # fmt: skip
+QWEN_MOE = {
+    "model_type": "qwen2_moe", "decoder_sparse_step": 1, "hidden_size": 2048, "intermediate_size": 5632,
+    "max_position_embeddings": 8192, "mlp_only_layers": [], "moe_intermediate_size": 1408, "num_attention_heads": 16,
+    "num_experts": 60, "num_experts_per_tok": 4, "num_hidden_layers": 24, "num_key_value_heads": 16,
+    "shared_expert_intermediate_size": 5632, "vocab_size": 151936,
+}  # fmt: skip
+DBRX = {
+    "model_type": "dbrx", "d_model": 6144, "n_heads": 48, "n_layers": 40, "max_seq_len": 32768, "vocab_size": 100352,
+    "attn_config": {"kv_n_heads": 8}, "ffn_config": {"ffn_hidden_size": 10752, "moe_num_experts": 16, "moe_top_k": 4},
+}  # fmt: skip
+QWEN_7B = {
+    "model_type": "qwen", "hidden_size": 4096, "intermediate_size": 22016, "kv_channels": 128, "no_bias": True,
+    "num_attention_heads": 32, "num_hidden_layers": 32, "seq_length": 8192, "vocab_size": 151936,
+}  # fmt: skip
+CHATGLM3_6B = {
+    "model_type": "chatglm", "add_bias_linear": False, "add_qkv_bias": True, "ffn_hidden_size": 13696, "hidden_size": 4096,
+    "kv_channels": 128, "multi_query_attention": True, "multi_query_group_num": 2, "num_attention_heads": 32,
+    "num_layers": 28, "padded_vocab_size": 65024, "seq_length": 8192,
+}  # fmt: skip
+INTERNLM2_7B = {
+    "model_type": "internlm2", "bias": False, "hidden_size": 4096, "intermediate_size": 14336,
+    "max_position_embeddings": 32768, "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8,
+    "vocab_size": 92544,
+}  # fmt: skip
+MINICPM_2B = {
+    "model_type": "minicpm", "hidden_size": 2304, "intermediate_size": 5760, "max_position_embeddings": 2048,
+    "num_attention_heads": 36, "num_hidden_layers": 40, "vocab_size": 122753,
+}  # fmt: skip
+BAICHUAN_7B = {
+    "model_type": "baichuan", "hidden_size": 4096, "intermediate_size": 11008, "max_position_embeddings": 4096,
+    "num_attention_heads": 32, "num_hidden_layers": 32, "vocab_size": 64000,
+}  # fmt: skip
+HYBRID = {"model_type": "jamba", "hidden_size": 4096, "num_hidden_layers": 32, "attn_layer_period": 8}
+COUNTED = json.loads((Path(__file__).parent / "huggingface_counts.json").read_text())
+"""Small configs with values at random, and the parameters of what Transformers 5.24 builds from them, counted on its meta
+device: causal language models, and encoders with their pooler; with the corrections of routers."""
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "cases" / "hf"
+shared = pytest.mark.skipif(not SHARED.exists(), reason="the configs of released models are in ../shared/data/cases")
+CONTRADICTION = {"glm-4-9b-0414": 40 * (4096 + 2 * 2 * 128)}
+"""Biases of queries, keys and values that the released weights have, while the config there says ``attention_bias: false``."""
 
 
 @pytest.fixture
@@ -112,11 +178,37 @@ def test_a_config_has_the_parameters_of_its_preset(path, config, preset):
         (GPT_NEOX_20B, 20_554_567_680),  # Black 2022, section 3
         (MISTRAL_7B, 7_241_732_096),  # of mistralai/Mistral-7B-v0.1
         (MISTRAL_NEMO, 12_247_782_400),  # of mistralai/Mistral-Nemo-Base-2407
+        (OPT_6_7B, 6_658_473_984),  # of facebook/opt-6.7b, as all below of the files of the model of that name
+        (FALCON_7B, 6_921_720_704),
+        (GPTJ_6B, 6_050_882_784),
+        (ROBERTA, 124_645_632),
+        (DEEPSEEK_V2, 235_741_434_880),
+        (DEEPSEEK_MOE, 16_375_728_128),
+        (QWEN_MOE, 14_315_784_192),
+        (DBRX, 131_596_523_520),
+        (QWEN_7B, 7_721_324_544),
+        (CHATGLM3_6B, 6_243_584_000),
+        (INTERNLM2_7B, 7_737_708_544),
+        (MINICPM_2B, 2_724_880_896),
+        (BAICHUAN_7B, 7_000_559_616),
     ],
-    ids=["qwen2", "gpt_neox", "mistral", "wide heads"],
+    ids=lambda value: value["model_type"] if isinstance(value, dict) else "",
 )
 def test_parameters_are_those_of_the_released_weights(path, config, count):
     assert parameters(imported(path, config)) == count
+
+
+@pytest.mark.parametrize("counted", COUNTED, ids=lambda counted: counted["model_type"])
+def test_parameters_are_those_of_what_transformers_builds(path, counted):
+    config = {key: counted[key] for key in counted if key != "parameters"}
+    assert parameters(imported(path, config)) == counted["parameters"]
+
+
+@shared
+def test_parameters_are_those_of_the_released_models_of_the_shared_cases():
+    counts = {name: count for name, count in json.loads((SHARED / "parameters.json").read_text()).items() if count}
+    found = {name: parameters(load_model(SHARED / f"{name}.json")) + CONTRADICTION.get(name, 0) for name in counts}
+    assert found == counts
 
 
 def test_keys_that_may_be_left_out_have_the_value_of_the_family(path):
@@ -132,6 +224,9 @@ def test_keys_that_may_be_left_out_have_the_value_of_the_family(path):
     assert not imported(path, GPT2 | {"resid_pdrop": 0}).dropout
     assert imported(path, {key: BLOOM[key] for key in BLOOM if key != "seq_length"}).sequence == 2048
     assert imported(path, DEEPSEEK_V3 | {"q_lora_rank": None}).query_rank is None
+    mistral = {key: MISTRAL_7B[key] for key in MISTRAL_7B if key != "num_key_value_heads"}
+    assert imported(path, mistral).kv_head_count == 8
+    assert imported(path, mistral | {"num_key_value_heads": None}).kv_head_count == 32
 
 
 @pytest.mark.parametrize(
@@ -146,7 +241,16 @@ def test_keys_that_may_be_left_out_have_the_value_of_the_family(path):
         (LLAMA3_8B | {"num_attention_heads": 33}, "num_attention_heads must be a divisor of hidden (4096), not 33"),
         (LLAMA3_8B | {"num_key_value_heads": 7}, "num_key_value_heads must be a divisor of heads (32), not 7"),
         (LLAMA3_8B | {"tie_word_embeddings": 0}, "tie_word_embeddings must be true or false, not 0"),
-        (LLAMA3_8B | {"attention_bias": True}, "attention_bias must be false, not true"),
+        (LLAMA3_8B | {"attention_bias": 1}, "attention_bias must be true or false, not 1"),
+        (DEEPSEEK_V3 | {"attention_bias": True}, "attention_bias must be false, not true"),
+        (QWEN_MOE | {"shared_expert_intermediate_size": 5000},
+         "shared_expert_intermediate_size must be a multiple of moe_intermediate_size (1408), not 5000"),
+        (QWEN_MOE | {"mlp_only_layers": [1]}, "mlp_only_layers must be the first layers, [0, 1, ...], not an array"),
+        (DBRX | {"ffn_config": {}},
+         "ffn_config.ffn_hidden_size must be a whole number from 1 to 4194304, not left out"),
+        (DBRX | {"ffn_config": 3}, "ffn_config must be a table, not 3"),
+        (QWEN_7B | {"intermediate_size": 22015}, "intermediate_size must be a multiple of 2, not 22015"),
+        (OPT_6_7B | {"word_embed_proj_dim": 512}, "word_embed_proj_dim must be 4096, not 512"),
         (
             {"model_type": "gpt2"},
             "n_layer must be a whole number from 1 to 4194304, not left out",
@@ -156,9 +260,9 @@ def test_keys_that_may_be_left_out_have_the_value_of_the_family(path):
         (MIXTRAL_8X7B | {"num_experts_per_tok": 9}, "num_experts_per_tok must be from 1 to 8, not 9"),
         (DEEPSEEK_V3 | {"first_k_dense_replace": 61}, "first_k_dense_replace must be from 0 to 60, not 61"),
         (DEEPSEEK_V3 | {"moe_layer_freq": 2}, "moe_layer_freq must be 1, not 2"),
-        ({"model_type": "mamba"}, f"model_type must be one of {FAMILIES}, not 'mamba'"),
-        ({"model_type": ["llama"]}, f"model_type must be one of {FAMILIES}, not an array"),
-        ({}, f"model_type must be one of {FAMILIES}, not left out"),
+        (HYBRID, f"model_type must be one of {', '.join(FAMILIES)}, not 'jamba'"),
+        ({"model_type": ["llama"]}, f"model_type must be one of {', '.join(FAMILIES)}, not an array"),
+        ({}, f"model_type must be one of {', '.join(FAMILIES)}, not left out"),
         ([], "must be a JSON object, not an array"),
         (b"", "must be JSON, not: Expecting value: line 1 column 1 (char 0)"),
         (b"[" * 100_000, "must be JSON of a few levels, not deeply nested"),
@@ -194,7 +298,7 @@ VALUES = st.none() | st.booleans() | st.integers(-2, 200) | st.integers() | st.f
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.sampled_from([LLAMA3_8B, MIXTRAL_8X7B, DEEPSEEK_V3, GPT2, BLOOM]), st.data())
+@given(st.sampled_from([LLAMA3_8B, MIXTRAL_8X7B, DEEPSEEK_V3, GPT2, BLOOM, QWEN_MOE, DBRX, FALCON_7B, OPT_6_7B]), st.data())
 def test_only_input_errors_escape_when_values_are_exchanged(tmp_path_factory, config, data):
     changed = data.draw(st.dictionaries(st.sampled_from(sorted(config)), VALUES, min_size=1, max_size=3))
     path = tmp_path_factory.getbasetemp() / "exchanged.json"
