@@ -69,6 +69,9 @@ def _model(config: Config) -> ModelSpec:
 
 def _fields(config: Config, family: Family) -> dict[str, Any]:
     read = {name: value(source, config, 0 if name in _MAY_BE_ZERO else 1) for name, source in family.items() if name != ONLY}
+    # A null stands for what a ModelSpec takes if a field is left out, and the length of sequences must be given.
+    if read["sequence"] is None:
+        raise wrong(family["sequence"].key(config), "a whole number", config)
     read["biases"] = _BIASES[read.pop("qkv"), read.pop("output"), read.pop("ffn_biases")]
     # The norm that goes with the biases is left out, so that a shape has one way to be told.
     if read["norm"] == ("layer" if read["biases"] == "all" else "rms"):

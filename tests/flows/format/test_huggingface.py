@@ -257,6 +257,7 @@ def test_keys_that_may_be_left_out_have_the_value_of_the_family(path):
         ),
         (GPT2 | {"resid_pdrop": "no"}, "resid_pdrop must be a number from 0 to 1, not 'no'"),
         (BLOOM | {"n_embed": 14337}, "num_attention_heads must be a divisor of hidden (14337), not 112"),
+        (BLOOM | {"seq_length": None}, "seq_length must be a whole number, not null"),
         (MIXTRAL_8X7B | {"num_experts_per_tok": 9}, "num_experts_per_tok must be from 1 to 8, not 9"),
         (DEEPSEEK_V3 | {"first_k_dense_replace": 61}, "first_k_dense_replace must be from 0 to 60, not 61"),
         (DEEPSEEK_V3 | {"moe_layer_freq": 2}, "moe_layer_freq must be 1, not 2"),
