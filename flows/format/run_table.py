@@ -246,17 +246,19 @@ def network(runs: Runs, fitted: Calibration) -> Network:
     fast = runs.island_bytes_per_s * fitted.island_efficiency
     inner = cases.tp * cases.cp
     stage = inner * cases.dp
-    members = np.clip(NODE_GPUS // inner, 1, cases.dp)
+
+    def members(stride: Any, degree: Any) -> Any:
+        return np.clip(NODE_GPUS // stride, 1, degree)
 
     def rate(span: Any, nics: Any = 1) -> Any:
         return np.where(span <= NODE_GPUS, fast, np.minimum(fast, slow * nics))
 
     return Network(
-        tensor=rate(cases.tp),
-        context=rate(inner),
+        tensor=rate(cases.tp, members(1, cases.tp)),
+        context=rate(inner, members(cases.tp, cases.cp)),
         expert=rate(inner * cases.ep),
-        data=rate(stage, members),
-        gather=rate(stage, np.where(cases.overlaps, members, 1)),
+        data=rate(stage, members(inner, cases.dp)),
+        gather=rate(stage, np.where(cases.overlaps, members(inner, cases.dp), 1)),
         pipeline=rate(stage * cases.pp),
         start_seconds=fitted.collective_seconds,
         member_seconds=fitted.member_seconds,
