@@ -47,10 +47,12 @@ class AcceleratorSpec:
 
 
 ACCELERATORS = {
-    # NVIDIA A100 80GB SXM and H100 SXM data sheets, dense rates. Of these 271.2 and 794.5 Tflop/s were reached in bf16
-    # [Bekman, Machine Learning Engineering Open Book, "Maximum Achievable Matmul FLOPS Comparison Table", 2024].
+    # NVIDIA A100 80GB SXM and H100 SXM data sheets, dense rates. Of these an A100 reached 271.2 Tflop/s in bf16 [Bekman,
+    # Machine Learning Engineering Open Book, "Maximum Achievable Matmul FLOPS comparison table"]. The H100's 794.5 there are
+    # of one shape and a cool chip; under load, on normal values in the shapes of language models, its power limit leaves 720
+    # [Patel et al., "MI300X vs H100 vs H200 Benchmark Part 1: Training", SemiAnalysis 2024].
     "a100": AcceleratorSpec("a100", 80.0, 2039.0, 312.0, 312.0, 19.5, 156.0, matmul_fraction=0.869, multiprocessors=108),
     "h100": AcceleratorSpec(
-        "h100", 80.0, 3350.0, 989.4, 989.4, 66.9, 494.7, 1978.9, matmul_fraction=0.803, multiprocessors=132
+        "h100", 80.0, 3350.0, 989.4, 989.4, 66.9, 494.7, 1978.9, matmul_fraction=0.728, multiprocessors=132
     ),
 }
