@@ -60,8 +60,10 @@ def _data_seconds(
 ) -> Seconds:
     """Gradients, and the weights if they are sharded, as far as no pass hides them.
 
-    What overlaps is hidden behind the last backward pass but for a layer's. ZeRO 3 gathers the weights for both passes of
-    every micro-batch, each behind the pass before, and scatters the gradients, which are hidden too if they overlap.
+    What overlaps is hidden but for a layer's: gradients behind the last backward pass, gathered weights behind the first
+    forward pass. Interleaved, a chunk's gradients are whole, and its weights needed, while pp micro-batches pass each of the
+    others [Narayanan 2021, figure 4], so both hide behind as many passes. ZeRO 3 gathers the weights for both passes of every
+    micro-batch, each behind the pass before, and scatters the gradients, which are hidden too if they overlap.
     """
     dense, experts = parameters
 
@@ -71,11 +73,16 @@ def _data_seconds(
             return shared
         return shared + network.pass_seconds(rate, experts * each, cases.expert_replicas, passes)
 
+    behind = where(cases.virtual_stages > 1, np.minimum(cases.micro_batches, cases.pp), 1)
+
+    def exposed(whole: Seconds, once: Seconds) -> Seconds:
+        # The layer that ends the backward pass, or begins the forward pass, has no pass left to hide behind.
+        return where(cases.overlaps, np.maximum(whole - behind * once, whole / cases.fullest_layers), whole)
+
     reduced = seconds(network.data, cases.gradient_bytes, 2)
     # A reduce-scatter is half an all-reduce; the weights are gathered afterwards, in their own precision.
-    once = where(cases.zero > 0, reduced / 2 + seconds(network.data, cases.value_bytes), reduced)
-    # The gradients of the layer that ends the backward pass have no pass left to hide behind.
-    once = where(cases.overlaps, np.maximum(once - backward, once / cases.fullest_layers), once)
+    sharded = exposed(reduced / 2, backward) + exposed(seconds(network.data, cases.value_bytes), forward)
+    once = where(cases.zero > 0, sharded, exposed(reduced, backward))
     if not np.any(cases.zero == 3):
         return once
     gathered, scattered = (seconds(network.gather, cases.value_bytes) for _ in range(2))

@@ -210,7 +210,7 @@ def test_gathered_weights_stop_paying_with_little_work_per_gpu():
 def test_llama_3_on_h100_is_predicted_from_constants_of_the_a100():
     """A. Grattafiori et al., "The Llama 3 Herd of Models" (2024), table 4: 430, 400 and 380 Tflop/s, interleaved.
 
-    Of 16 stages for 126 layers 14 have 8, as there. What is left, 9 % too fast, is of one sign: rates of an H100 under load.
+    Of 16 stages for 126 layers 14 have 8, as there.
     """
     table = {"ffn": 53248, "vocab": 128256, "accel": "H100", "precision": "bf16", "recompute": "none", "zero": 1}
     shapes = [(8192, 1, 64, 2048, 430), (8192, 1, 128, 2048, 400), (131072, 16, 8, 128, 380)]

@@ -37,3 +37,29 @@ def test_a_ring_over_nodes_has_the_nics_of_all_its_members_in_a_node(name, plan,
 def test_no_ring_over_nodes_is_faster_than_the_switch_inside():
     inside, over = run_table.network(of({}, {"tp": 16, "notes": "12800 Gb/s per node"}), FITTED).tensor
     assert inside == over
+
+
+def overlapped(**plan):
+    """Seconds in which gradients and weights are on the wire of a slow network, and those of a micro-batch's passes."""
+    h100 = {"accel": "H100", "precision": "bf16", "recompute": "none", "pp": 8, "zero": 1, "vocab": 128}
+    both = of(*(h100 | {"notes": "200 Gb/s per node"} | plan | each for each in ({}, {"dp": 1, "gbs": 8})))
+    # A single replica only sums both copies of the embedding.
+    found = run_table.predicted(both, FITTED)
+    return found.data[0] - found.data[1], found.compute[1] / 8
+
+
+def test_interleaved_gradients_and_weights_hide_behind_a_pass_of_each_stage():
+    (plain, passes), (interleaved, _) = (overlapped(dp=64, gbs=64 * 16, vp=vp) for vp in (1, 3))
+    wire = 12 * 12 * 12288**2 / 8 * (4 + 2) / (200e9 / 8 / 8 * FITTED.network_efficiency) * 63 / 64
+    assert plain == pytest.approx(wire - passes, rel=0.01)
+    assert interleaved == pytest.approx(wire - 8 * passes, rel=0.01)
+
+
+def test_of_hidden_gradients_and_weights_a_layer_is_left():
+    (many, _), (few, _) = (overlapped(dp=64, gbs=64 * 16, vp=3, notes=f"{rate} Gb/s per node") for rate in (6400, 3200))
+    assert few == pytest.approx(2 * many, rel=0.05)
+
+
+def test_few_micro_batches_hide_less():
+    few, more, many = (overlapped(dp=64, vp=3, gbs=64 * count)[0] for count in (4, 8, 16))
+    assert few > more == many
