@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.flows.format import run_table as measurement
+from lightfabric.flows.format.run_system import SYSTEMS
 from lightfabric.flows.report import say, written_whole
 from lightfabric.placement.cost.calibration import Calibration
 from lightfabric.placement.workload.memory import peak_memory
@@ -62,7 +63,7 @@ def collectives(path: Path) -> dict[str, float]:
     with path.open(newline="") as file:
         rows = [(int(row["n"]), int(row["bytes"]), float(row["time_us"]) * 1e-6) for row in csv.DictReader(file)]
     members, size_bytes, seconds = np.array(rows).T
-    peak = measurement.ISLAND_BYTES_PER_S["a100"]
+    peak = SYSTEMS["a100"].island_bytes_per_s
 
     def modelled(logs: Values) -> Values:
         start, member, efficiency, root = np.exp(logs)

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from lightfabric.flows.format.run_system import SYSTEMS, accelerator, letters
 from lightfabric.flows.report import InputError, read_bytes
-from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, ModelSpec, Precision
+from lightfabric.model.spec import AcceleratorSpec, ModelSpec, Precision
 from lightfabric.placement.cost.calibration import Calibration
 from lightfabric.placement.cost.prediction import Network, Prediction
 from lightfabric.placement.cost.step import step
@@ -38,11 +39,6 @@ GIB = 1 << 30
 NODE_GPUS = 8
 HEAD_WIDTH = 128
 """Of a model whose heads are not stated."""
-ISLAND_BYTES_PER_S = {"a100": 300e9, "h100": 450e9}
-"""NVLink to each GPU each way [NVIDIA, A100 and H100 data sheets]."""
-NIC_BYTES_PER_S = {"a100": 25e9, "h100": 50e9}
-"""Per GPU [NVIDIA, DGX A100 and DGX H100 data sheets], if the notes do not say ``N Gb/s per node``."""
-
 Row = dict[str, str]
 
 
@@ -54,12 +50,13 @@ class Runs:
     cases: Cases
     island_bytes_per_s: NDArray[np.float64]
     nic_bytes_per_s: NDArray[np.float64]
+    island_gpus: NDArray[np.float64]
     step_seconds: NDArray[np.float64]
     memory_gib: NDArray[np.float64]
 
     def __getitem__(self, chosen: NDArray[np.bool_]) -> "Runs":
         rows = [row for row, take in zip(self.rows, chosen, strict=True) if take]
-        columns = (self.island_bytes_per_s, self.nic_bytes_per_s, self.step_seconds, self.memory_gib)
+        columns = (self.island_bytes_per_s, self.nic_bytes_per_s, self.island_gpus, self.step_seconds, self.memory_gib)
         return Runs(rows, self.cases[chosen], *(column[chosen] for column in columns))
 
 
@@ -107,7 +104,7 @@ class _Line(BaseModel):
     recompute: Annotated[Recompute, _LOWER] = "none"
     zero: Annotated[int, BeforeValidator(float), Field(ge=0, le=3)] = 0
     schedule: Annotated[Schedule, _LOWER] = "1f1b"
-    precision: Annotated[Literal[Precision, "bf16/fp16"] | None, _LOWER] = None
+    precision: Annotated[Literal[Precision, "bf16/fp16", "fp8-cs", "fp8-mx"] | None, _LOWER] = None
     n_acc: _Count = 0
     step_s: _Number = math.nan
     mem_gib: _Number = math.nan
@@ -135,13 +132,6 @@ def _line(row: Row) -> _Line:
         raise ValueError(f"{name} must be {must_be}, not {cells.get(name, '')[:60]!r}") from None
 
 
-def _accelerator(line: _Line) -> AcceleratorSpec:
-    for name, accelerator in ACCELERATORS.items():
-        if name in line.accel.lower():
-            return accelerator
-    raise ValueError(f"accel must have {' or '.join(ACCELERATORS)} in its name, not {line.accel[:60]!r}")
-
-
 def _layers(line: _Line) -> int:
     """As stated, or as many multiples of the stages as come nearest to ``params_b``: 12 h^2 a layer and the embedding."""
     if line.layers:
@@ -158,17 +148,13 @@ def _heads(line: _Line) -> int:
     return min(fitting, key=lambda heads: abs(heads - line.hidden / HEAD_WIDTH))
 
 
-def _letters(text: str) -> str:
-    return "".join(letter for letter in text.lower() if letter.isalnum())
-
-
 @cache
 def _published(layers: int, hidden: int, ffn: int, name: str, routed: bool) -> ModelSpec | None:
     """The published model of a shape; of several that of this name, else one with experts or without."""
     alike = {
         key: model for key, model in MODELS.items() if (model.layers, model.hidden, model.ffn_width) == (layers, hidden, ffn)
     }
-    named = [model for key, model in alike.items() if _letters(key) in _letters(name)]
+    named = [model for key, model in alike.items() if letters(key) in letters(name)]
     return next(iter(named or [model for model in alike.values() if (model.experts > 0) == routed]), None)
 
 
@@ -198,7 +184,7 @@ def _plan(line: _Line, heads: int) -> dict[str, int]:
 
 def _software(line: _Line, accelerator: AcceleratorSpec, tied: bool) -> dict[str, bool]:
     """What kernels a run had, which no table states: on an A100 in fp16 attention was plain until nothing was recomputed."""
-    recent = accelerator.name != "a100" or line.precision in ("bf16", "fp8")
+    recent = not accelerator.name.startswith("a100") or line.precision in ("bf16", "fp8")
     kept, both = line.recompute == "none", line.precision == "bf16/fp16"
     sharded = recent or line.recompute != "full"
     return {"flash": recent or kept, "sharded": sharded, "overlaps": sharded, "sums_embedding": tied, "deepspeed": both}
@@ -207,19 +193,25 @@ def _software(line: _Line, accelerator: AcceleratorSpec, tied: bool) -> dict[str
 _NODE_GBPS = re.compile(r"(\d+(?:\.\d+)?) Gb/s per node")
 
 
+_SPELT: dict[str, Precision] = {name: name for name in get_args(Precision)}
+_SPELT |= {"bf16/fp16": "fp16", "fp8-cs": "fp8", "fp8-mx": "mxfp8"}
+"""Precisions as sources write them: FP8 by the scale of its current values, or of blocks."""
+
+
 def _columns(row: Row) -> tuple[dict[str, Any], tuple[float, ...]]:
     """What ``Cases`` and ``Runs`` have of a row."""
     line = _line(row)
-    accelerator, model = _accelerator(line), _model(line)
-    precision = "fp16" if line.precision == "bf16/fp16" else line.precision or "bf16"
-    values = accelerator_values(accelerator, precision) | precision_values(precision)
+    chip, model = accelerator(line.accel), _model(line)
+    precision = _SPELT[line.precision or "bf16"]
+    values = accelerator_values(chip, precision) | precision_values(precision)
     if precision == "fp16":
         values["gradient_bytes"] = 2  # sums are in fp32 unless all is in fp16, as Megatron and DeepSpeed do by default
     case = model_values(model) | values | _plan(line, model.heads)
     stated = _NODE_GBPS.search(line.notes)
-    nic = float(stated[1]) * 1e9 / 8 / NODE_GPUS if stated else NIC_BYTES_PER_S[accelerator.name]
-    links = (ISLAND_BYTES_PER_S[accelerator.name], nic)
-    return case | _software(line, accelerator, model.tied), (*links, line.step_s, line.mem_gib)
+    system = SYSTEMS[chip.name]
+    nic = float(stated[1]) * 1e9 / 8 / NODE_GPUS if stated else system.nic_bytes_per_s
+    links = (system.island_bytes_per_s, nic, system.island_gpus)
+    return case | _software(line, chip, model.tied), (*links, line.step_s, line.mem_gib)
 
 
 def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
@@ -237,9 +229,9 @@ def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
 
 
 def network(runs: Runs, fitted: Calibration) -> Network:
-    """Nodes of 8 behind a fast switch, a NIC per GPU; dimensions nested as tp, cp, dp, pp from the innermost, as Megatron's.
+    """Islands behind a fast switch, a NIC per GPU; dimensions nested as tp, cp, dp, pp from the innermost, as Megatron's.
 
-    A ring over several members in each node uses the NICs of all of them. Software that does not overlap gathered sharded
+    A ring over several members in each island uses the NICs of all of them. Software that does not overlap gathered sharded
     weights one after the other, through one NIC.
     """
     cases, slow = runs.cases, runs.nic_bytes_per_s * fitted.network_efficiency
@@ -248,10 +240,10 @@ def network(runs: Runs, fitted: Calibration) -> Network:
     stage = inner * cases.dp
 
     def members(stride: Any, degree: Any) -> Any:
-        return np.clip(NODE_GPUS // stride, 1, degree)
+        return np.clip(runs.island_gpus // stride, 1, degree)
 
     def rate(span: Any, nics: Any = 1) -> Any:
-        return np.where(span <= NODE_GPUS, fast, np.minimum(fast, slow * nics))
+        return np.where(span <= runs.island_gpus, fast, np.minimum(fast, slow * nics))
 
     return Network(
         tensor=rate(cases.tp, members(1, cases.tp)),

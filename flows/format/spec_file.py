@@ -132,7 +132,7 @@ def _expand_preset(tables: dict[str, Any]) -> None:
         return
     preset = table.pop("preset")
     if not isinstance(preset, str) or preset not in ACCELERATORS:
-        raise WrongError(f"accelerator.preset must be {' or '.join(ACCELERATORS)}, not {shown(preset)}")
+        raise WrongError(f"accelerator.preset must be one of {', '.join(ACCELERATORS)}, not {shown(preset)}")
     tables["accelerator"] = asdict(ACCELERATORS[preset]) | table
 
 

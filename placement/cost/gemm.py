@@ -15,11 +15,12 @@ TILES = ((256, 128, 1.0), (128, 256, 1.0), (128, 128, 0.92), (256, 64, 0.9), (12
 [NVIDIA, Matrix Multiplication Background User's Guide, "Tile Quantization"]."""
 
 
-def gemm_seconds(cases: Cases, fitted: Calibration, m: Any, n: Any, k: Any, count: Any = 1) -> Seconds:
+def gemm_seconds(cases: Cases, fitted: Calibration, m: Any, n: Any, k: Any, count: Any = 1, half: bool = False) -> Seconds:
     """Seconds of ``count`` products of an (m, k) and a (k, n) matrix, in one kernel.
 
     The best tile decides. Its tiles run in waves of one per multiprocessor, and the last wave takes as long as a full one.
     Rows that are no multiple of 64 values, a cache line, cost part of the rate. No kernel is faster than its memory.
+    Operands are of the case's precision, or of 16 bits at least if ``half``.
     """
     busy = np.maximum(cases.multiprocessors, 1)
     area = np.inf
@@ -28,10 +29,11 @@ def gemm_seconds(cases: Cases, fitted: Calibration, m: Any, n: Any, k: Any, coun
         area = np.minimum(area, np.ceil(tiles / busy) * (rows * columns / rate))
     # Where the number of multiprocessors is not known no waves can be counted.
     area = where(cases.multiprocessors > 0, area * busy, m * n * count)
-    rate = cases.peak_flops * fitted.gemm_efficiency * alignment(fitted, n, k)
+    peak_flops, operand_bytes = (cases.half_flops, cases.value_bytes) if half else (cases.peak_flops, cases.operand_bytes)
+    rate = peak_flops * fitted.gemm_efficiency * alignment(fitted, n, k)
     return np.maximum(
         2 * area * (k + fitted.fill_depth) / rate,
-        memory_seconds(cases, fitted, (m * k + k * n + m * n) * count * cases.value_bytes),
+        memory_seconds(cases, fitted, ((m * k + k * n) * operand_bytes + m * n * cases.value_bytes) * count),
     ) + where(m * n * k > 0, fitted.kernel_seconds, 0.0)
 
 

@@ -60,11 +60,17 @@ def expert_shapes(cases: Cases) -> Shapes:
     return [*routed, *dense_shapes(cases, cases.shared_experts * cases.expert_width), router]
 
 
-def _products(cases: Cases, fitted: Calibration, shapes: Shapes) -> Passes:
-    forward = sum(gemm_seconds(cases, fitted, m, n, k, count) for m, n, k, count in shapes)
+def _products(cases: Cases, fitted: Calibration, shapes: Shapes, half: bool = False) -> Passes:
+    forward = sum(gemm_seconds(cases, fitted, m, n, k, count, half) for m, n, k, count in shapes)
     # A backward product has as many operations as the forward one, but its other shape fills tiles and waves otherwise.
-    by_inputs = sum(gemm_seconds(cases, fitted, m, k, n, count) for m, n, k, count in shapes)
-    by_weights = sum(gemm_seconds(cases, fitted, k, n, m, count) for m, n, k, count in shapes)
+    by_inputs = sum(gemm_seconds(cases, fitted, m, k, n, count, half) for m, n, k, count in shapes)
+    by_weights = sum(gemm_seconds(cases, fitted, k, n, m, count, half) for m, n, k, count in shapes)
+    narrow = not half and bool(np.any(cases.operand_bytes < cases.value_bytes))
+    if narrow:
+        # Operands are cast from 16 bits as they are and transposed, for the two backward products: read once, written twice.
+        each = where(cases.operand_bytes < cases.value_bytes, cases.value_bytes + 2 * cases.operand_bytes, 0)
+        forward = forward + memory_seconds(cases, fitted, each * sum(m * k * count for m, _, k, count in shapes))
+        by_inputs = by_inputs + memory_seconds(cases, fitted, each * sum(m * n * count for m, n, _, count in shapes))
     return np.asarray(forward), np.asarray(by_inputs), np.asarray(by_weights)
 
 
@@ -78,13 +84,13 @@ def _core(cases: Cases, fitted: Calibration) -> Passes:
     heads, s, d = cases.micro_batch * cases.heads / cases.tp, cases.sequence // cases.cp, cases.head_size
     pairs = heads * s * cases.sequence
     # Scores and values take four operations per pair and width, half of them masked; positions widen scores only.
-    half = 2 * pairs * (d + cases.rope_width / 2) / (cases.peak_flops * fitted.gemm_efficiency)
+    half = 2 * pairs * (d + cases.rope_width / 2) / (cases.half_flops * fitted.gemm_efficiency)
     # The backward pass of flash attention has five products to the forward pass's two, for it computes the scores again.
     flash = (half / FLASH_FORWARD + fitted.kernel_seconds, 2.5 * half / FLASH_BACKWARD + fitted.kernel_seconds)
     if np.all(cases.flash):
         return *flash, 0.0
-    products = gemm_seconds(cases, fitted, s, cases.sequence, d, heads) + gemm_seconds(
-        cases, fitted, s, d, cases.sequence, heads
+    products = gemm_seconds(cases, fitted, s, cases.sequence, d, heads, half=True) + gemm_seconds(
+        cases, fitted, s, d, cases.sequence, heads, half=True
     )
     accesses = (memory_seconds(cases, fitted, pairs * (count * cases.value_bytes + 1)) for count in (4, 6))
     plain = (scale * products + softmax for scale, softmax in zip((1, 2), accesses, strict=True))
@@ -153,7 +159,7 @@ def logit_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
     """Output layer and loss of a micro-batch, forward and backward."""
     shape = (cases.tokens, cases.vocabulary_shard, cases.hidden, 1)
     loss = memory_seconds(cases, fitted, 2 * fitted.loss_accesses * cases.tokens * cases.vocabulary_shard)
-    forward, by_inputs, by_weights = _products(cases, fitted, [shape])
+    forward, by_inputs, by_weights = _products(cases, fitted, [shape], half=True)
     return forward + loss, by_inputs + by_weights + loss
 
 

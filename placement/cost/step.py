@@ -61,9 +61,9 @@ def _data_seconds(
     """Gradients, and the weights if they are sharded, as far as no pass hides them.
 
     What overlaps is hidden but for a layer's: gradients behind the last backward pass, gathered weights behind the first
-    forward pass. Interleaved, a chunk's gradients are whole, and its weights needed, while pp micro-batches pass each of the
-    others [Narayanan 2021, figure 4], so both hide behind as many passes. ZeRO 3 gathers the weights for both passes of every
-    micro-batch, each behind the pass before, and scatters the gradients, which are hidden too if they overlap.
+    forward pass. Interleaved, a chunk's gradients are whole, and its weights needed, while pp micro-batches pass each of
+    the others [Narayanan 2021, figure 4], so both hide behind as many passes. ZeRO 3 gathers the weights for both passes of
+    every micro-batch, each behind the pass before, and scatters the gradients, which are hidden too if they overlap.
     """
     dense, experts = parameters
 

@@ -156,9 +156,7 @@ class DataParallel:
     def _times(self, plan: Plan) -> _Times:
         fitted, layers = calibration(), self.replicated
         bytes_per_s = self.accelerator.memory_gbytes_per_s * 1e9 * fitted.memory_efficiency
-        flops_per_s = (
-            self.accelerator.peak_flops(self.job.precision) * self.accelerator.matmul_fraction * fitted.gemm_efficiency
-        )
+        flops_per_s = self.accelerator.matmul_flops(self.job.precision) * fitted.gemm_efficiency
 
         def product(layer: Layer) -> float:
             """Input and output are about as large, read and written once."""

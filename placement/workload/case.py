@@ -36,7 +36,8 @@ class Cases:
     ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline, ``deepspeed`` whether
     Megatron-DeepSpeed of 2022 ran it. ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``.
     ``expert_load`` are the tokens of the busiest rank's experts over those of even routing. ``peak_flops`` is what large
-    products were seen to reach.
+    products were seen to reach, whose operands are of ``operand_bytes``, and ``half_flops`` those that stay in 16 bits: of
+    attention, the router and the output layer.
 
     ``exact`` is the convention of counts, one for all: what a rank of the task graph holds, in whole bytes. Otherwise, as
     kernels see it and for runs in tables: norms, biases and positions, second copies of heads that ranks share, and what
@@ -99,6 +100,8 @@ class Cases:
     deepspeed: Any = False
     schedule: Any = ONE_F_ONE_B
     peak_flops: Any = 0.0
+    half_flops: Any = 0.0
+    operand_bytes: Any = 2
     memory_bytes_per_s: Any = 0.0
     multiprocessors: Any = 0
     exact: bool = False
@@ -316,6 +319,11 @@ def value_bytes(precision: Precision) -> int:
     return 4 if precision in ("fp32", "tf32") else 2
 
 
+def operand_bytes(precision: Precision) -> float:
+    """Bytes of a value that goes into a matrix product; of blocks of 32 or 16 the scale of a byte is left out."""
+    return {"fp8": 1.0, "mxfp8": 1.0, "nvfp4": 0.5}.get(precision, float(value_bytes(precision)))
+
+
 def state_bytes(precision: Precision) -> tuple[int, int, int]:
     """Bytes per parameter of weight, gradient and Adam state.
 
@@ -333,7 +341,9 @@ def precision_values(precision: Precision) -> dict[str, Any]:
 def accelerator_values(accelerator: AcceleratorSpec, precision: Precision) -> dict[str, Any]:
     """The columns that an accelerator decides; ValueError if it does not have that precision."""
     return {
-        "peak_flops": accelerator.peak_flops(precision) * accelerator.matmul_fraction,
+        "peak_flops": accelerator.matmul_flops(precision),
+        "half_flops": accelerator.matmul_flops("bf16" if operand_bytes(precision) < value_bytes(precision) else precision),
+        "operand_bytes": operand_bytes(precision),
         "memory_bytes_per_s": accelerator.memory_gbytes_per_s * 1e9,
         "multiprocessors": accelerator.multiprocessors,
     }

@@ -59,7 +59,7 @@ def test_a_table_is_printed_for_people(tmp_path, capsys):
         ("hidden", "", "hidden must be a number, not ''"),
         ("hidden", "nan", "hidden must be a number, not 'nan'"),
         ("heads", "15", "ModelSpec.heads must be a divisor of hidden (1024), not 15"),
-        ("accel", "V100", "accel must have a100 or h100 in its name, not 'V100'"),
+        ("accel", "V100", f"accel must have one of {', '.join(ACCELERATORS)} in its name, not 'V100'"),
         ("recompute", "some", "recompute must be 'none', 'selective' or 'full', not 'some'"),
         ("zero", "4", "zero must be less than or equal to 3, not '4'"),
         ("gbs", "4", "gbs must be at least dp * mbs (8), not 4"),

@@ -73,9 +73,9 @@ WRONG = [
     ("[8, 16, 32]", '[8, "16"]', "gpus[1] must be a whole number, not '16'"),
     ("[8, 16, 32]", "8", "gpus must be an array, not 8"),
     ('"small"', "1979-05-27", "name must be text, not datetime.date(1979, 5, 27)"),
-    ('"bf16"', '"bf17"', "job.precision must be 'fp32', 'tf32', 'fp16', 'bf16' or 'fp8', not 'bf17'"),
+    ('"bf16"', '"bf17"', "job.precision must be 'fp32', 'tf32', 'fp16', 'bf16', 'fp8', 'mxfp8' or 'nvfp4', not 'bf17'"),
     ('"bf16"', '"fp8"', "accelerator.fp8_tflops must be given for a job in fp8, not left out"),
-    ('name = "mine"', 'preset = "b200"', "accelerator.preset must be a100 or h100, not 'b200'"),
+    ('name = "mine"', 'preset = "v100"', f"accelerator.preset must be one of {', '.join(ACCELERATORS)}, not 'v100'"),
     ("heads = 16", "heads = 16\nkv_heads = 3", "job.model.kv_heads must be a divisor of heads (16), not 3"),
     (
         "heads = 16",

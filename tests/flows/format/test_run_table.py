@@ -3,6 +3,8 @@
 import pytest
 
 from lightfabric.flows.format import run_table
+from lightfabric.flows.format.run_system import SYSTEMS, accelerator
+from lightfabric.model.spec import ACCELERATORS
 from lightfabric.placement.cost.calibration import calibration
 
 FITTED = calibration()
@@ -63,3 +65,37 @@ def test_of_hidden_gradients_and_weights_a_layer_is_left():
 def test_few_micro_batches_hide_less():
     few, more, many = (overlapped(dp=64, vp=3, gbs=64 * count)[0] for count in (4, 8, 16))
     assert few > more == many
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("DGX A100-80GB", "a100"),
+        ("A100-40GB", "a100-40gb"),
+        ("DGX-GB200", "gb200"),
+        ("DGX-B200", "b200"),
+        ("TPU v5p-2048", "tpu-v5p"),
+    ],
+)
+def test_an_accelerator_is_the_longest_that_a_name_has_in_it(name, found):
+    assert accelerator(name).name == found
+
+
+@pytest.mark.parametrize("precision", ["FP8", "FP8-CS", "FP8-MX", "MXFP8", "NVFP4"])
+def test_narrow_products_are_faster_and_the_rest_is_not(precision):
+    """Attention, logits and all that memory binds take as long as in 16 bits, so passes are less than 2 or 4 times as fast."""
+    chip = {"accel": "GB200", "recompute": "none", "tp": 1}
+    narrow, half = run_table.predicted(of(chip | {"precision": precision}, chip | {"precision": "bf16"}), FITTED).compute
+    assert 1.3 < half / narrow < (4 if precision == "NVFP4" else 2)
+
+
+def test_every_accelerator_has_a_system():
+    assert SYSTEMS.keys() == ACCELERATORS.keys()
+    assert all(chip.matmul_flops("bf16") <= chip.peak_flops("bf16") for chip in ACCELERATORS.values())
+
+
+def test_an_island_is_as_large_as_the_system_has_it():
+    """Tensor parallelism over 16 GPUs stays in a rack of GB200, and leaves a node of B200."""
+    rack, node = run_table.network(of({"tp": 16, "accel": "GB200"}, {"tp": 16, "accel": "B200"}), FITTED).tensor
+    assert rack == pytest.approx(900e9 * FITTED.island_efficiency)
+    assert node == pytest.approx(8 * 50e9 * FITTED.network_efficiency)
