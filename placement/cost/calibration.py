@@ -18,6 +18,8 @@ class Calibration:
     """Share of that rate when a matrix's rows are multiples of 32 values but not of 64, a cache line."""
     align_16: float
     align_8: float
+    odd_heads: float
+    """Share of what is left of it in products of attention whose heads are no multiple of 8 wide."""
     memory_efficiency: float
     kernel_seconds: float
     """Time that a kernel takes however small."""
@@ -25,7 +27,7 @@ class Calibration:
     """Time of the host to launch a layer's forward pass: it is no faster, however small."""
     backward_launch_seconds: float
     collective_launch_seconds: float
-    """What tensor parallelism adds to the two."""
+    """What each other member of tensor parallelism adds to the two: their hosts wait for each other."""
     loss_accesses: float
     """Reads and writes of an fp32 logit from the output layer to its gradient."""
     optimiser_seconds: float
@@ -45,8 +47,10 @@ class Calibration:
     """Payload rate between islands."""
     sharded_slowdown: float
     """Of passes whose weights are gathered (ZeRO 3): the gathering kernels take multiprocessors, and nothing is fused."""
-    deepspeed_slowdown: float
-    """Of passes in BigScience's Megatron-DeepSpeed of 2022 against Megatron-LM: another optimiser, biases in the scores."""
+    deepspeed_accesses: float
+    """How often kernels that memory binds read and write in Megatron-DeepSpeed of 2022 for once in Megatron-LM's."""
+    deepspeed_sum_bytes: float
+    """Read and written there per weight and micro-batch to sum gradients: no kernel of products does it on the way."""
     reserved_gib: float
     """What a run takes beside the classes of ``memory``: context, buffers of collectives, fragments."""
 

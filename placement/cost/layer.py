@@ -92,7 +92,9 @@ def _core(cases: Cases, fitted: Calibration) -> Passes:
     products = gemm_seconds(cases, fitted, s, cases.sequence, d, heads, half=True) + gemm_seconds(
         cases, fitted, s, d, cases.sequence, heads, half=True
     )
-    accesses = (memory_seconds(cases, fitted, pairs * (count * cases.value_bytes + 1)) for count in (4, 6))
+    products = products / where(d % 8 > 0, fitted.odd_heads, 1.0)
+    apart = where(cases.deepspeed, fitted.deepspeed_accesses, 1.0)
+    accesses = (memory_seconds(cases, fitted, pairs * (apart * count * cases.value_bytes + 1)) for count in (4, 6))
     plain = (scale * products + softmax for scale, softmax in zip((1, 2), accesses, strict=True))
     forward, backward = (where(cases.flash, fused, several) for fused, several in zip(flash, plain, strict=True))
     return forward, backward, 0.0
@@ -108,8 +110,9 @@ def _elementwise(cases: Cases, fitted: Calibration) -> Passes:
     moved = cases.sparse_share * 4 * cases.routed_per_token * cases.tokens * cases.hidden / cases.tp
     forward = 10 * whole + 2 * heads + (2 + cases.gated) * wide + moved
     backward = 14 * whole + 2 * heads + (3 + 2 * cases.gated) * wide + moved
+    apart = where(cases.deepspeed, fitted.deepspeed_accesses, 1.0)
     first, second = (
-        memory_seconds(cases, fitted, values * cases.value_bytes) + kernels * fitted.kernel_seconds
+        memory_seconds(cases, fitted, apart * values * cases.value_bytes) + kernels * fitted.kernel_seconds
         for values, kernels in ((forward, FORWARD_KERNELS), (backward, BACKWARD_KERNELS))
     )
     return first, second, 0.0
@@ -144,8 +147,9 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
         _elementwise(cases, fitted),
     )
     forward, by_inputs, by_weights = (sum(part[side] for part in parts) for side in range(3))
-    by_weights = by_weights + memory_seconds(cases, fitted, 3 * cases.value_bytes * layer_weights(cases))
-    launch = where(cases.tp > 1, fitted.collective_launch_seconds, 0.0)
+    summed = where(cases.deepspeed, fitted.deepspeed_sum_bytes, 3 * cases.value_bytes)
+    by_weights = by_weights + memory_seconds(cases, fitted, summed * layer_weights(cases))
+    launch = fitted.collective_launch_seconds * (cases.tp - 1)
     forward = np.maximum(forward, fitted.forward_launch_seconds + launch)
     # The limit is that of the whole backward pass, of which the part by weights is counted apart.
     by_inputs = np.maximum(by_inputs, fitted.backward_launch_seconds + launch - by_weights)

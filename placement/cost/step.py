@@ -20,9 +20,8 @@ def step(cases: Cases, fitted: Calibration, network: Network) -> Prediction:
     With W both passes of a micro-batch through all stages, w through the slowest, and c one transfer, m micro-batches on p
     stages of v parts take m w + (W - w) / v + 2 (p - 1) c and m - 1 times ``wait_seconds``.
     """
-    slower = where(cases.zero == 3, fitted.sharded_slowdown, 1.0)
-    slower = slower * where(cases.deepspeed, fitted.deepspeed_slowdown, 1.0)
-    layer = [seconds * slower for seconds in layer_seconds(cases, fitted)]
+    kernels = layer_seconds(cases, fitted)
+    layer = [seconds * where(cases.zero == 3, fitted.sharded_slowdown, 1.0) for seconds in kernels]
     forward, by_inputs, by_weights = (seconds * cases.fullest_layers for seconds in layer)
     passes = np.sum(layer, axis=0)
     through = stages(cases, fitted, passes, tensor_seconds(cases, network, passes))
@@ -52,7 +51,8 @@ def tensor_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
     context = (2 + volume.backward_passes) * network.pass_seconds(network.context, keys, cases.cp)
     routed = size_bytes * cases.routed_per_token / cases.tp
     expert = cases.sparse_share * reduces * network.pass_seconds(network.expert, routed, cases.ep)
-    return tensor + context + where(cases.schedule == DUALPIPE, np.maximum(expert - passes, 0), expert)
+    expert = where(cases.schedule == DUALPIPE, np.maximum(expert - passes, 0), expert)
+    return tensor + context + expert
 
 
 def _data_seconds(

@@ -99,3 +99,20 @@ def test_an_island_is_as_large_as_the_system_has_it():
     rack, node = run_table.network(of({"tp": 16, "accel": "GB200"}, {"tp": 16, "accel": "B200"}), FITTED).tensor
     assert rack == pytest.approx(900e9 * FITTED.island_efficiency)
     assert node == pytest.approx(8 * 50e9 * FITTED.network_efficiency)
+
+
+def test_heads_of_a_width_that_8_does_not_divide_slow_attention_down():
+    """14400 wide: 96 heads of 150 against 90 of 160."""
+    odd, even = run_table.predicted(
+        of(*({"hidden": 14400, "heads": heads, "tp": 2, "precision": "bf16/fp16"} for heads in (96, 90))), FITTED
+    ).compute
+    assert 1.01 < odd / even < 1.2
+
+
+def test_megatron_deepspeed_pays_for_each_micro_batch_and_each_access():
+    """Smaller micro-batches sum gradients more often, by kernels of their own."""
+    rows = [{"precision": precision, "mbs": mbs} for precision in ("bf16/fp16", "fp16") for mbs in (1, 8)]
+    often, seldom, plain_often, plain_seldom = run_table.predicted(of(*rows), FITTED).compute
+    sums = 96 * 12 * 12288**2 / 8 * (FITTED.deepspeed_sum_bytes - 6) / (2039e9 * FITTED.memory_efficiency)
+    assert often - plain_often == pytest.approx(seldom - plain_seldom + (64 - 8) * sums, rel=1e-3)
+    assert seldom > plain_seldom
