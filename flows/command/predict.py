@@ -23,7 +23,7 @@ def main(file: Annotated[Path, typer.Argument(help="CSV, a training plan per row
 
 
 def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
-    """Return for each run ``id``, ``step_s`` and the parts that it is the sum of, ``memory_gib``, and what was measured."""
+    """Return for each run ``id``, ``mbs``, ``step_s``, the parts that it is the sum of, ``memory_gib``, and the measured."""
     fitted = calibration()
     found = measurement.predicted(runs, fitted)
     columns = {"step_s": found.total, "memory_gib": measurement.memory_gib(found, fitted)}
@@ -32,8 +32,8 @@ def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
     table = np.stack([np.broadcast_to(column, len(runs.rows)) for column in columns.values()], axis=1)
     values = [[None if np.isnan(value) else value for value in row] for row in table.tolist()]
     return [
-        {"id": row.get("id") or str(number)} | dict(zip(columns, entry, strict=True))
-        for number, (row, entry) in enumerate(zip(runs.rows, values, strict=True), 1)
+        {"id": row.get("id") or str(number), "mbs": mbs} | dict(zip(columns, entry, strict=True))
+        for number, (row, mbs, entry) in enumerate(zip(runs.rows, runs.cases.micro_batch.tolist(), values, strict=True), 1)
     ]
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from lightfabric.flows.format.run_software import SOFTWARE, Software, guessed, overlapping
 from lightfabric.flows.format.run_system import SYSTEMS, accelerator, letters
 from lightfabric.flows.report import InputError, read_bytes
 from lightfabric.model.spec import AcceleratorSpec, ModelSpec, Precision
-from lightfabric.placement.cost.calibration import Calibration
+from lightfabric.placement.cost.calibration import Calibration, calibration
 from lightfabric.placement.cost.prediction import Network, Prediction
 from lightfabric.placement.cost.step import step
 from lightfabric.placement.plan import Recompute
@@ -37,6 +38,10 @@ MAX_BYTES, MAX_ROWS = 1 << 26, 1 << 17
 MOST = 1 << 40
 GIB = 1 << 30
 NODE_GPUS = 8
+MAX_POWERS = 7
+"""Micro-batches of 1 to 64 sequences are tried where none is stated."""
+MAX_NODES = 4
+"""To which DeepSeek's routing sends a token, if a row does not say [DeepSeek-V3, 2.1.2]."""
 HEAD_WIDTH = 128
 """Of a model whose heads are not stated."""
 Row = dict[str, str]
@@ -88,7 +93,7 @@ class _Line(BaseModel):
     seq: _Count
     vocab: _Count
     gbs: _Count
-    mbs: _Count
+    mbs: _Count = 0
     accel: str = ""
     layers: _Count = 0
     params_b: Annotated[_Number, Field(ge=1e-6)] = 0.0
@@ -102,7 +107,12 @@ class _Line(BaseModel):
     cp: _Count = 1
     ep: _Count = 1
     recompute: Annotated[Recompute, _LOWER] = "none"
-    zero: Annotated[int, BeforeValidator(float), Field(ge=0, le=3)] = 0
+    zero: Annotated[int, BeforeValidator(float), Field(ge=0, le=3)] | None = None
+    fsdp: Annotated[int, BeforeValidator(float), Field(ge=0, le=MOST)] = 0
+    software: Annotated[Literal[tuple(SOFTWARE)] | None, _LOWER] = None  # type: ignore[valid-type]
+    overlap: Annotated[str, _LOWER] = ""
+    max_nodes: Annotated[int, BeforeValidator(float), Field(ge=0, le=MOST)] | None = None
+    gradient_precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, _LOWER] = None
     schedule: Annotated[Schedule, _LOWER] = "1f1b"
     precision: Annotated[Literal[Precision, "bf16/fp16", "fp8-cs", "fp8-mx"] | None, _LOWER] = None
     n_acc: _Count = 0
@@ -177,17 +187,30 @@ def _plan(line: _Line, heads: int) -> dict[str, int]:
     gpus = line.dp * line.tp * line.pp * line.cp
     if line.n_acc not in (0, gpus):
         raise ValueError(f"n_acc must be dp * tp * pp * cp ({gpus}), not {line.n_acc}")
-    plan = line.model_dump(include={"dp", "tp", "pp", "cp", "ep", "zero"})
+    plan = line.model_dump(include={"dp", "tp", "pp", "cp", "ep"})
     plan |= {"virtual_stages": line.vp, "batch": line.gbs, "micro_batch": line.mbs}
     return plan | {"schedule": SCHEDULES.index(line.schedule), "recompute": RECOMPUTATIONS.index(line.recompute)}
 
 
-def _software(line: _Line, accelerator: AcceleratorSpec, tied: bool) -> dict[str, bool]:
-    """What kernels a run had, which no table states: on an A100 in fp16 attention was plain until nothing was recomputed."""
-    recent = not accelerator.name.startswith("a100") or line.precision in ("bf16", "fp8")
-    kept, both = line.recompute == "none", line.precision == "bf16/fp16"
-    sharded = recent or line.recompute != "full"
-    return {"flash": recent or kept, "sharded": sharded, "overlaps": sharded, "sums_embedding": tied, "deepspeed": both}
+def _software(line: _Line, chip: AcceleratorSpec) -> Software:
+    if line.schedule == "dualpipe" and not line.software:
+        return overlapping(SOFTWARE["hai-llm"], line.overlap)
+    known = SOFTWARE[line.software] if line.software else guessed(chip.name, line.precision, line.recompute)
+    return overlapping(known, line.overlap)
+
+
+def _run_by(software: Software, line: _Line, model: ModelSpec, operand_bytes: float) -> dict[str, Any]:
+    """Columns that the software decides."""
+    shards, replicas = line.fsdp, line.dp * line.cp
+    if shards and replicas % shards:
+        raise ValueError(f"fsdp must be 0 or a divisor of dp * cp ({replicas}), not {shards}")
+    zero = 3 if shards else software.zero if line.zero is None else line.zero
+    hides = {f"hides_{name}": name in software.hides for name in ("tensor", "experts")}
+    kernels = {"flash": software.flash, "sharded": software.sharded, "fused": software.fused, "deepspeed": software.apart}
+    ends = {"overlaps": "data" in software.hides, "sums_embedding": model.tied}
+    limit = MAX_NODES if line.max_nodes is None and model.experts and model.kv_rank else line.max_nodes or 0
+    experts = {"max_nodes": limit, "dispatch_bytes": operand_bytes if software.narrow_dispatch else 2}
+    return kernels | hides | ends | experts | {"zero": zero, "shards": shards or replicas}
 
 
 _NODE_GBPS = re.compile(r"(\d+(?:\.\d+)?) Gb/s per node")
@@ -206,24 +229,43 @@ def _columns(row: Row) -> tuple[dict[str, Any], tuple[float, ...]]:
     values = accelerator_values(chip, precision) | precision_values(precision)
     if precision == "fp16":
         values["gradient_bytes"] = 2  # sums are in fp32 unless all is in fp16, as Megatron and DeepSpeed do by default
+    if line.gradient_precision:
+        values["gradient_bytes"] = 4 if line.gradient_precision == "fp32" else 2
     case = model_values(model) | values | _plan(line, model.heads)
     stated = _NODE_GBPS.search(line.notes)
     system = SYSTEMS[chip.name]
     nic = float(stated[1]) * 1e9 / 8 / NODE_GPUS if stated else system.nic_bytes_per_s
     links = (system.island_bytes_per_s, nic, system.island_gpus)
-    return case | _software(line, chip, model.tied), (*links, line.step_s, line.mem_gib)
+    return case | _run_by(_software(line, chip), line, model, values["operand_bytes"]), (*links, line.step_s, line.mem_gib)
 
 
 def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
-    """The runs in rows, each with the place that its errors name."""
-    cases, others = list[dict[str, Any]](), list[tuple[float, ...]]()
-    for place, row in lines:
-        try:
-            case, other = _columns(row)
-        except ValueError as error:
-            raise InputError(f"{place}: {error}") from None
-        cases.append(case)
-        others.append(other)
+    """The runs in rows, each with the place that its errors name; an empty ``mbs`` is the fastest that fits."""
+    return _read([(place, row if (row.get("mbs") or "").strip() else _fastest(place, row)) for place, row in lines])
+
+
+def _fastest(place: str, row: Row) -> Row:
+    """The row with that power of two as ``mbs`` that divides a replica's batch and is fastest of those that fit."""
+    line = _checked(place, lambda: _line(row))
+    each = line.gbs // line.dp
+    sizes = [size for size in (1 << power for power in range(MAX_POWERS)) if each % size == 0] if each else [1]
+    tried = _read([(place, row | {"mbs": str(size)}) for size in sizes])
+    found = predicted(tried, calibration())
+    needed = memory_gib(found, calibration())
+    # If none fits the smallest is the answer that is least wrong.
+    fits = needed <= accelerator(line.accel).memory_gib
+    return tried.rows[int(np.argmin(np.where(fits, found.total, np.inf))) if fits.any() else 0]
+
+
+def _checked(place: str, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except ValueError as error:
+        raise InputError(f"{place}: {error}") from None
+
+
+def _read(lines: Sequence[tuple[str, Row]]) -> Runs:
+    cases, others = zip(*(_checked(place, lambda row=row: _columns(row)) for place, row in lines), strict=True)
     table: dict[str, Any] = {name: np.array([case[name] for case in cases]) for name in cases[0]}
     return Runs([row for _, row in lines], Cases(**table), *np.array(others).T)
 
@@ -249,6 +291,9 @@ def network(runs: Runs, fitted: Calibration) -> Network:
         tensor=rate(cases.tp, members(1, cases.tp)),
         context=rate(inner, members(cases.tp, cases.cp)),
         expert=rate(inner * cases.ep),
+        island=fast,
+        islands=np.maximum(np.ceil(inner * cases.ep / runs.island_gpus), 1),
+        exchange_seconds=fitted.exchange_seconds,
         data=rate(stage, members(inner, cases.dp)),
         gather=rate(stage, np.where(cases.overlaps, members(inner, cases.dp), 1)),
         pipeline=rate(stage * cases.pp),

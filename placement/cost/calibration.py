@@ -43,6 +43,8 @@ class Calibration:
     """A transfer of t seconds takes this times sqrt(t) more: it is cut into chunks of a size that balances the two."""
     transfer_seconds: float
     """What a transfer between stages takes, however small."""
+    exchange_seconds: float
+    """What an exchange of tokens with experts takes besides: the host waits to learn how many come."""
     network_efficiency: float
     """Payload rate between islands."""
     sharded_slowdown: float

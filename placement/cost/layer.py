@@ -17,6 +17,9 @@ FLASH_FORWARD, FLASH_BACKWARD = 0.85, 0.72
 """Rate of flash attention against large matrix products: 230 and 195 Tflop/s on an A100 [Dao 2023, figures 4 and 5]."""
 FORWARD_KERNELS, BACKWARD_KERNELS = 12, 20
 """Launches of a layer that are no matrix products."""
+FUSED_LOSS_ACCESSES = 8
+"""Of a logit, as ``loss_accesses``: cast to fp32, read for the maximum, for the sum, and read and written as the gradient
+[NVIDIA, Megatron-Core, ``fused_cross_entropy.py``; half of it each way]."""
 EXPERT_ROWS = 64
 """Tokens of an expert are padded to a multiple of this, as in MegaBlocks [Gale 2022, 5.1], where it is 128."""
 
@@ -162,7 +165,8 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
 def logit_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
     """Output layer and loss of a micro-batch, forward and backward."""
     shape = (cases.tokens, cases.vocabulary_shard, cases.hidden, 1)
-    loss = memory_seconds(cases, fitted, 2 * fitted.loss_accesses * cases.tokens * cases.vocabulary_shard)
+    accesses = where(cases.fused, FUSED_LOSS_ACCESSES, fitted.loss_accesses)
+    loss = memory_seconds(cases, fitted, 2 * accesses * cases.tokens * cases.vocabulary_shard)
     forward, by_inputs, by_weights = _products(cases, fitted, [shape], half=True)
     return forward + loss, by_inputs + by_weights + loss
 

@@ -73,9 +73,10 @@ class Rates:
 class Network:
     """Payload bytes/s at which a rank sends to its next neighbour of each dimension, ``[case]``, and what starting costs.
 
-    A collective takes ``start_seconds`` and ``member_seconds`` for each member but one, and ``chunk_root_seconds`` times the
-    root of its time on the wire; a transfer between stages ``transfer_seconds``: 0 where a fabric's own model has them.
-    ``gather`` is the rate at which sharded weights are collected.
+    A collective takes ``start_seconds`` and ``member_seconds`` for each member but one, and ``chunk_root_seconds`` times
+    the root of its time on the wire; a transfer between stages ``transfer_seconds``: 0 where a fabric's own model has them.
+    ``gather`` is the rate at which sharded weights are collected. Experts are on ``islands`` of ranks, inside of which
+    tokens go at ``island``, and an exchange of tokens takes ``exchange_seconds`` more to begin.
     """
 
     tensor: Rate
@@ -88,6 +89,9 @@ class Network:
     member_seconds: float = 0.0
     chunk_root_seconds: float = 0.0
     transfer_seconds: float = 0.0
+    islands: Any = 1
+    island: Any = np.inf
+    exchange_seconds: float = 0.0
 
     def pass_seconds(self, rate: Any, size_bytes: Any, members: Any, passes: int = 1) -> Seconds:
         """A collective of ``size_bytes`` per member: reduce-scatter or all-gather is a pass round a ring, all-reduce two."""

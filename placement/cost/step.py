@@ -9,9 +9,12 @@ from lightfabric.placement.cost.gemm import Seconds
 from lightfabric.placement.cost.layer import adam_seconds, layer_seconds
 from lightfabric.placement.cost.pipeline import bubble_seconds, stages, wait_seconds
 from lightfabric.placement.cost.prediction import Network, Prediction
-from lightfabric.placement.workload.case import DUALPIPE, Cases, where
+from lightfabric.placement.workload.case import Cases, where
 from lightfabric.placement.workload.parameter import fullest_parameters
 from lightfabric.placement.workload.volume import Volume
+
+EXCHANGE_MULTIPROCESSORS = 20
+"""Kept for the exchange of tokens while passes run [DeepSeek-V3, 3.2.2]."""
 
 
 def step(cases: Cases, fitted: Calibration, network: Network) -> Prediction:
@@ -21,7 +24,8 @@ def step(cases: Cases, fitted: Calibration, network: Network) -> Prediction:
     stages of v parts take m w + (W - w) / v + 2 (p - 1) c and m - 1 times ``wait_seconds``.
     """
     kernels = layer_seconds(cases, fitted)
-    layer = [seconds * where(cases.zero == 3, fitted.sharded_slowdown, 1.0) for seconds in kernels]
+    slower = where(cases.zero == 3, fitted.sharded_slowdown, 1.0) * _exchanging(cases)
+    layer = [seconds * slower for seconds in kernels]
     forward, by_inputs, by_weights = (seconds * cases.fullest_layers for seconds in layer)
     passes = np.sum(layer, axis=0)
     through = stages(cases, fitted, passes, tensor_seconds(cases, network, passes))
@@ -41,18 +45,44 @@ def tensor_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
     """Communication inside a layer's passes.
 
     Two all-reduces of activations per pass, again when it is computed again [Shoeybi 2019]; keys and values gathered over
-    cp forward and backward, their gradients scattered; tokens to their experts and back, twice, in the time of the busiest
-    rank. DualPipe hides the latter behind the ``passes`` of a layer in the other direction [DeepSeek-V3, 3.2.1].
+    cp forward and backward, their gradients scattered; tokens to their experts and back. What software overlaps hides behind
+    the ``passes`` of a layer: DualPipe behind those in the other direction [DeepSeek-V3, 3.2.1].
     """
     volume = Volume(cases)
     size_bytes, reduces = volume.reduce_bytes, volume.reduces(1) * (1 + volume.backward_passes)
     tensor = reduces * network.pass_seconds(network.tensor, size_bytes, cases.tp, passes=2)
+    # The ring's first piece has no product yet to hide behind [NVIDIA, Transformer Engine, user buffers].
+    tensor = where(cases.hides_tensor, np.maximum(tensor / cases.tp, tensor - passes), tensor)
     keys = 2 * cases.kv_head_count * cases.head_size * cases.micro_batch * cases.sequence * cases.value_bytes / cases.tp
     context = (2 + volume.backward_passes) * network.pass_seconds(network.context, keys, cases.cp)
-    routed = size_bytes * cases.routed_per_token / cases.tp
-    expert = cases.sparse_share * reduces * network.pass_seconds(network.expert, routed, cases.ep)
-    expert = where(cases.schedule == DUALPIPE, np.maximum(expert - passes, 0), expert)
-    return tensor + context + expert
+    expert = cases.sparse_share * reduces / 2 * _exchange_seconds(cases, network)
+    return tensor + context + where(cases.hidden_experts, np.maximum(expert - passes, 0), expert)
+
+
+def _exchanging(cases: Cases) -> Any:
+    """How much longer passes take on the multiprocessors that hidden exchanges of tokens leave them."""
+    left = np.maximum(cases.multiprocessors - EXCHANGE_MULTIPROCESSORS, 1)
+    busy = cases.hidden_experts & (cases.ep > 1) & (cases.multiprocessors > EXCHANGE_MULTIPROCESSORS)
+    return where(busy, cases.multiprocessors / left, 1.0)
+
+
+def _exchange_seconds(cases: Cases, network: Network) -> Seconds:
+    """Tokens of a micro-batch to the experts of a layer and back, in the time of the busiest rank.
+
+    A token goes once to each island that has experts of its own, at most ``max_nodes``, and is copied there while others
+    still arrive [DeepSeek-V3, 2.1.2 and 3.2.2; DeepEP]. The results come back in 16 bits.
+    """
+    islands, ways = network.islands, cases.routed_per_token
+    most = where(cases.max_nodes > 0, np.minimum(cases.max_nodes, islands), islands)
+    # Experts of a token are drawn from ``most`` islands: the mean of how many different ones they are on.
+    visited = most * (1 - (1 - 1 / most) ** ways)
+    beside = np.maximum(cases.ep / islands, 1)
+    over = where(islands > 1, visited * (islands - 1) / islands / network.expert, 0.0)
+    inside = ways * (beside - 1) / beside / where(islands > 1, network.island, network.expert)
+    sent_bytes = where(cases.dispatch_bytes > 0, cases.dispatch_bytes, cases.value_bytes) + cases.value_bytes
+    size = cases.tokens * cases.hidden / cases.tp * sent_bytes
+    start = 2 * (network.start_seconds + network.exchange_seconds)
+    return where(cases.ep > 1, start + size * np.maximum(over, inside), 0.0)
 
 
 def _data_seconds(
@@ -67,8 +97,8 @@ def _data_seconds(
     """
     dense, experts = parameters
 
-    def seconds(rate: Any, each: Any, passes: int = 1) -> Seconds:
-        shared = network.pass_seconds(rate, dense * each, cases.replicas, passes)
+    def seconds(rate: Any, each: Any, passes: int = 1, members: Any = cases.replicas) -> Seconds:
+        shared = network.pass_seconds(rate, dense * each, members, passes)
         if not np.any(cases.experts):
             return shared
         return shared + network.pass_seconds(rate, experts * each, cases.expert_replicas, passes)
@@ -85,7 +115,7 @@ def _data_seconds(
     once = where(cases.zero > 0, sharded, exposed(reduced, backward))
     if not np.any(cases.zero == 3):
         return once
-    gathered, scattered = (seconds(network.gather, cases.value_bytes) for _ in range(2))
+    gathered, scattered = (seconds(network.gather, cases.value_bytes, members=cases.sharing) for _ in range(2))
     hides = where(cases.overlaps, scattered, 0)
     each = np.maximum(gathered - forward, 0) + np.maximum(gathered + hides - backward, 0) + scattered - hides
     return where(cases.zero == 3, cases.micro_batches * each + gathered / cases.fullest_layers, once)

@@ -34,7 +34,10 @@ class Cases:
     Where ``kv_rank`` is 0 attention is not latent. A size counts parameters of small tensors, as in ``ModelSpec``. ``flash`` says whether attention is one kernel or several, ``sharded``
     whether norms and dropout are cut by sequence, ``overlaps`` whether gradients are reduced behind the backward pass,
     ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline, ``deepspeed`` whether
-    Megatron-DeepSpeed of 2022 ran it. ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``.
+    Megatron-DeepSpeed of 2022 ran it, ``fused`` whether the loss is one kernel, ``hides_tensor`` and ``hides_experts``
+    whether their communication is overlapped. ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0.
+    A token goes to experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``,
+    those of activations if 0. ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``.
     ``expert_load`` are the tokens of the busiest rank's experts over those of even routing. ``peak_flops`` is what large
     products were seen to reach, whose operands are of ``operand_bytes``, and ``half_flops`` those that stay in 16 bits: of
     attention, the router and the output layer.
@@ -98,6 +101,12 @@ class Cases:
     overlaps: Any = False
     sums_embedding: Any = False
     deepspeed: Any = False
+    fused: Any = False
+    hides_tensor: Any = False
+    hides_experts: Any = False
+    shards: Any = 0
+    max_nodes: Any = 0
+    dispatch_bytes: Any = 0
     schedule: Any = ONE_F_ONE_B
     peak_flops: Any = 0.0
     half_flops: Any = 0.0
@@ -138,6 +147,16 @@ class Cases:
     def replicas(self) -> Any:
         """Ranks that hold the same matrices, experts apart, and sum their gradients."""
         return self.dp * self.cp
+
+    @property
+    def hidden_experts(self) -> Any:
+        """Whether tokens go to their experts while others are computed."""
+        return self.hides_experts | (self.schedule == DUALPIPE)
+
+    @property
+    def sharing(self) -> Any:
+        """Replicas over which ZeRO cuts."""
+        return where((self.shards > 0) & (self.zero == 3), self.shards, self.replicas)
 
     @property
     def expert_replicas(self) -> Any:

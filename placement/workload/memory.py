@@ -77,7 +77,7 @@ def stage_memory(c: Cases, stage: Any) -> Memory:
     hold the same ones. The weights that its stage 3 gathers, a layer at a time, are left out.
     """
     shared, experts = rank_parameters(c, stage)
-    whole, part = shared + experts, _part(c, shared, c.replicas) + _part(c, experts, c.expert_replicas)
+    whole, part = shared + experts, _part(c, shared, c.sharing) + _part(c, experts, c.expert_replicas)
     # ZeRO cuts first what is needed least often: the optimiser's state from stage 1 on, gradients from 2, weights from 3.
     per_parameter = (c.value_bytes, 3), (c.gradient_bytes, 2), (c.optimiser_bytes, 1)
     weights, gradients, optimiser = (each * where(c.zero >= from_stage, part, whole) for each, from_stage in per_parameter)

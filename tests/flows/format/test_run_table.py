@@ -1,9 +1,11 @@
 """What joins the ranks of a run in a table: rates of rings by how many NICs of a node they pass."""
 
+import numpy as np
 import pytest
 
 from lightfabric.flows.format import run_table
 from lightfabric.flows.format.run_system import SYSTEMS, accelerator
+from lightfabric.flows.report import InputError
 from lightfabric.model.spec import ACCELERATORS
 from lightfabric.placement.cost.calibration import calibration
 
@@ -83,7 +85,7 @@ def test_an_accelerator_is_the_longest_that_a_name_has_in_it(name, found):
 
 @pytest.mark.parametrize("precision", ["FP8", "FP8-CS", "FP8-MX", "MXFP8", "NVFP4"])
 def test_narrow_products_are_faster_and_the_rest_is_not(precision):
-    """Attention, logits and all that memory binds take as long as in 16 bits, so passes are less than 2 or 4 times as fast."""
+    """Attention, logits and what memory binds take as long as in 16 bits: passes are less than 2 or 4 times as fast."""
     chip = {"accel": "GB200", "recompute": "none", "tp": 1}
     narrow, half = run_table.predicted(of(chip | {"precision": precision}, chip | {"precision": "bf16"}), FITTED).compute
     assert 1.3 < half / narrow < (4 if precision == "NVFP4" else 2)
@@ -116,3 +118,95 @@ def test_megatron_deepspeed_pays_for_each_micro_batch_and_each_access():
     sums = 96 * 12 * 12288**2 / 8 * (FITTED.deepspeed_sum_bytes - 6) / (2039e9 * FITTED.memory_efficiency)
     assert often - plain_often == pytest.approx(seldom - plain_seldom + (64 - 8) * sums, rel=1e-3)
     assert seldom > plain_seldom
+
+
+def predicted(*changes):
+    return run_table.predicted(of(*changes), FITTED)
+
+
+def test_software_decides_kernels_cuts_and_what_is_hidden():
+    names = ("megatron-2021", "megatron-lm", "megatron-core", "deepspeed", "fsdp", "maxtext")
+    cases = of(*({"software": name, "dp": 8} for name in names)).cases
+    assert cases.flash.tolist() == [False, True, True, False, True, True]
+    assert cases.overlaps.tolist() == [False, False, True, False, True, True]
+    assert cases.zero.tolist() == [0, 1, 1, 1, 3, 3]
+    assert cases.deepspeed.tolist() == [name == "deepspeed" for name in names]
+
+
+def test_what_is_hidden_is_what_the_column_says():
+    rows = [{"accel": "H100", "precision": "bf16", "dp": 8, "overlap": how} for how in ("none", "data", "tensor", "all")]
+    found = predicted(*rows)
+    none, data, tensor, both = found.total
+    assert none > data > both
+    assert none > tensor > both
+    assert found.tensor[2] == pytest.approx(found.tensor[0] / 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("software", "excel", "software must be 'megatron-2021', 'megatron-lm', "),
+        ("overlap", "data+luck", "overlap must be none, all, or of data, tensor, experts some joined by +, not 'data+luck'"),
+        ("fsdp", "3", "fsdp must be 0 or a divisor of dp * cp (8), not 3"),
+        ("gradient_precision", "int8", "gradient_precision must be 'fp32', 'bf16' or 'fp16', not 'int8'"),
+        ("max_nodes", "many", "max_nodes must be a number, not 'many'"),
+        ("precision", "fp4", "precision must be 'fp32', 'tf32', "),
+    ],
+)
+def test_a_wrong_word_is_one_line(name, value, said):
+    with pytest.raises(InputError) as caught:
+        of({"dp": 8, name: value})
+    assert str(caught.value).startswith(f"row 0: {said}")
+    assert "\n" not in str(caught.value)
+
+
+def test_gradients_in_16_bits_are_half_as_long_on_the_wire():
+    rows = [{"dp": 8, "vocab": 128, "overlap": "none", "gradient_precision": each} for each in ("fp32", "bf16")]
+    whole, half = predicted(*rows).data
+    assert half / whole == pytest.approx(0.5, rel=0.05)
+
+
+def test_fully_sharded_weights_are_cut_over_the_group_that_the_column_names():
+    rows = [{"accel": "H100", "precision": "bf16", "tp": 1, "dp": 64, "fsdp": fsdp, "gbs": 128} for fsdp in (0, 8, 64)]
+    runs = of(*rows)
+    assert runs.cases.zero.tolist() == [0, 3, 3]
+    weights = run_table.predicted(runs, FITTED).memory.weights
+    assert weights[0] == pytest.approx(8 * weights[1]) == pytest.approx(64 * weights[2])
+
+
+def test_an_empty_micro_batch_is_the_fastest_that_fits():
+    row = {"accel": "H100", "precision": "bf16", "recompute": "none", "pp": 16, "gbs": 512, "vocab": 512}
+    each = of(*(row | {"mbs": 1 << power} for power in range(7)))
+    found = run_table.predicted(each, FITTED)
+    fits = run_table.memory_gib(found, FITTED) <= 80
+    chosen = of(row | {"mbs": ""})
+    assert fits[0]
+    assert not fits.all()
+    assert run_table.predicted(chosen, FITTED).total[0] == found.total[fits].min()
+
+
+def test_a_token_goes_once_to_each_island_of_its_experts():
+    """The mean of how many islands are visited, counted on random tokens."""
+    seed = 7
+    draw = np.random.default_rng(seed)
+    moe = {"model": "deepseek-v3", "layers": 61, "hidden": 7168, "heads": 128, "ffn": 18432, "seq": 4096, "vocab": 129280}
+    moe |= {"accel": "H800", "precision": "bf16", "tp": 1, "dp": 64, "ep": 64, "recompute": "none", "overlap": "none"}
+    islands, ways = 8, 8
+    for limit in (0, 4):
+        runs = of(moe | {"max_nodes": limit})
+        chosen = [draw.integers(0, limit or islands, ways) for _ in range(20_000)]
+        visited = np.mean([len(set(token)) for token in chosen]) * (islands - 1) / islands
+        wire = visited * 4096 * 7168 * 4 / (50e9 * FITTED.network_efficiency)
+        inside = ways * 7 / 8 * 4096 * 7168 * 4 / (200e9 * FITTED.island_efficiency)
+        waits = 2 * (FITTED.collective_seconds + FITTED.exchange_seconds)
+        expected = 2 * 58 * (max(wire, inside) + waits)
+        assert run_table.predicted(runs, FITTED).tensor[0] == pytest.approx(expected, rel=0.01), f"seed {seed}"
+
+
+def test_hidden_exchanges_cost_multiprocessors_instead():
+    """20 of an H800's 132 [DeepSeek-V3, 3.2.2]."""
+    moe = {"model": "deepseek-v3", "layers": 61, "hidden": 7168, "heads": 128, "ffn": 18432, "seq": 4096, "vocab": 129280}
+    moe |= {"accel": "H800", "precision": "bf16", "tp": 1, "dp": 64, "ep": 64, "recompute": "none"}
+    found = predicted(moe | {"overlap": "none"}, moe | {"overlap": "experts"})
+    assert found.tensor[1] < found.tensor[0] / 10
+    assert found.compute[1] / found.compute[0] == pytest.approx(132 / 112, rel=0.05)

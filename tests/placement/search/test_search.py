@@ -137,7 +137,7 @@ def test_slower_links_never_help():
 
 def test_the_bubble_without_communication_is_the_closed_form():
     """(p - 1) / m of the computation when all stages are alike [Narayanan 2021, 2.2.1]."""
-    job = JobSpec(ModelSpec(layers=8, hidden=1024, heads=8, sequence=1024, vocabulary=1), batch=32)
+    job = JobSpec(ModelSpec(layers=16, hidden=1024, heads=8, sequence=1024, vocabulary=1), batch=32)
     for pp, micro_batch in product((1, 2, 4, 8), (1, 2)):
         plan = Plan(1, 1, pp, micro_batch)
         seconds = prediction(job, H100, plan, Rates(1e30, 1e30, 1e30))

@@ -1,0 +1,60 @@
+"""Software that training runs in tables ran: what it fuses, cuts, hides behind computation and sums in."""
+
+from dataclasses import dataclass, replace
+
+HIDDEN = ("data", "tensor", "experts")
+"""Communication that software may hide: of gradients and weights, of tensor parallelism, of tokens to their experts."""
+
+
+@dataclass(frozen=True)
+class Software:
+    """Describes software by what it does: ``hides`` names communication that it overlaps with computation.
+
+    Attention is one ``flash`` kernel or several, norms and dropout are ``sharded`` by sequence or not, the loss is ``fused``
+    or kernel by kernel; ``apart`` stands for kernels and sums of gradients as in Megatron-DeepSpeed of 2022. ``zero`` is the
+    stage where a row states none. ``narrow_dispatch`` sends tokens to experts in the precision of their products.
+    """
+
+    flash: bool = True
+    sharded: bool = True
+    fused: bool = True
+    apart: bool = False
+    hides: frozenset[str] = frozenset()
+    zero: int = 0
+    narrow_dispatch: bool = False
+
+
+_DATA, _ALL = frozenset(("data",)), frozenset(HIDDEN)
+SOFTWARE = {
+    # Narayanan 2021; Korthikanti 2022 with flash attention; Megatron-Core; that in NVIDIA's recipes, with user buffers.
+    "megatron-2021": Software(flash=False, sharded=False, fused=False),
+    "megatron-lm": Software(fused=False, zero=1),
+    "megatron-core": Software(hides=_DATA, zero=1),
+    "megatron-bridge": Software(hides=frozenset(("data", "tensor")), zero=1),
+    "nemo": Software(hides=frozenset(("data", "tensor")), zero=1),
+    "deepspeed": Software(flash=False, sharded=False, fused=False, apart=True, zero=1),
+    # PyTorch's fully sharded data parallelism, as in torchtitan, and XLA's, which overlaps what it can.
+    "fsdp": Software(hides=_DATA, zero=3),
+    "maxtext": Software(hides=_ALL, zero=3),
+    # DeepSeek's own, whose pipeline hides experts [DeepSeek-V3, 3.2].
+    "hai-llm": Software(hides=frozenset(("data", "experts")), zero=1, narrow_dispatch=True),
+}
+"""By name; a column of ``overlap`` beside replaces what it hides."""
+
+
+def guessed(accelerator: str, precision: str | None, recompute: str) -> Software:
+    """Guess the software of a row that names none: on an A100 in fp16 attention was plain until nothing was recomputed."""
+    recent = not accelerator.startswith("a100") or precision in ("bf16", "fp8")
+    sharded = recent or recompute != "full"
+    apart, hides = precision == "bf16/fp16", _DATA if sharded else frozenset[str]()
+    return Software(recent or recompute == "none", sharded, recent, apart, hides)
+
+
+def overlapping(software: Software, overlap: str) -> Software:
+    """The software with what a cell of ``overlap`` says it hides: ``none``, ``all``, or names joined by +."""
+    if not overlap:
+        return software
+    named = {"none": frozenset[str](), "all": _ALL}.get(overlap, frozenset(overlap.split("+")))
+    if not named <= _ALL:
+        raise ValueError(f"overlap must be none, all, or of {', '.join(HIDDEN)} some joined by +, not {overlap[:60]!r}")
+    return replace(software, hides=named)
