@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 
 from lightfabric.model.spec import AcceleratorSpec
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.graph.assembly import Assembly
+from lightfabric.placement.graph.assembly import MAX_OPERATIONS, Assembly
 from lightfabric.placement.graph.by_rank import Rank, ranks
 from lightfabric.placement.graph.collective import Collective
 
@@ -24,7 +24,6 @@ MAX_PS = 1 << 60
 """Longest computation that is believed: 13 days."""
 MAX_BYTES = 1 << 60
 """Largest message that is believed: 1 EiB."""
-MAX_OPERATIONS = 1 << 30
 _AMOUNTS = {"num_ops": 1 << 80, "tensor_size": MAX_BYTES}
 """Amounts of work of a node, and the most that is believed."""
 MAX_NODE_BYTES = 1 << 20

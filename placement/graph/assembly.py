@@ -17,6 +17,8 @@ MAX_PARTS = 1 << 22
 """Most parts of tasks at all ranks together: each takes some 600 bytes."""
 MAX_MESSAGES = 1 << 21
 """Most messages of collectives that are not one task: two all-to-alls of 1024 ranks. Each takes some 700 bytes."""
+MAX_OPERATIONS = 1 << 30
+"""Most operations that a task stands for."""
 MAX_WAITS = 1 << 24
 """Most times that a part waits for another."""
 
@@ -150,7 +152,8 @@ class Assembly:
             if len(each.present) < len(self.members[each.group]):
                 absent = min(set(self.members[each.group]) - each.present)
                 what = each.kind.name.lower().replace("_", "-")
-                raise ValueError(f"group {name!r}: {what} {turn} must be at rank {absent}, not missing")
+                group = f"group {name!r}" if name else "group of all ranks"
+                raise ValueError(f"{group}: {what} {turn} must be at rank {absent}, not missing")
             if each.first != each.last:
                 self._expand(each)
         self._match()
@@ -185,6 +188,8 @@ class Assembly:
         of, members = self.tasks[each.first], self.members[each.group]
         source, destination = members[message.source], members[message.destination]
         count = message.operations * operations
+        if count > MAX_OPERATIONS:
+            raise ValueError(f"{each.where}.operations must be at most {MAX_OPERATIONS} in all its steps, not {count}")
         return self._add(_Task(of.identity, of.rank, Kind.TRANSFER, source, message.size, destination, count))
 
     def _joined(self, each: _Collective, tasks: list[int]) -> int:

@@ -202,7 +202,7 @@ def test_an_exchange_in_program_order_is_no_deadlock():
         ),
         (
             [stream(node(1, COLL, comm_type=5, comm_size=1)), stream()],
-            {}, "group '': broadcast 0 must be at rank 1, not missing",
+            {}, "group of all ranks: broadcast 0 must be at rank 1, not missing",
         ),
         (
             [stream(node(1, COLL, comm_type=kind, comm_size=1)) for kind in (2, 7)],
@@ -211,6 +211,10 @@ def test_an_exchange_in_program_order_is_no_deadlock():
         (
             [stream(node(1, COLL, comm_type=6, comm_size=size)) for size in (8, 9)],
             {}, "rank 1: node 0.comm_size must be 8 as at the other members, not 9",
+        ),
+        (
+            [stream(node(1, COLL, comm_type=2, comm_size=1, operations=1 << 30))] * 3,
+            {}, "rank 0: node 0.operations must be at most 1073741824 in all its steps, not 2147483648",
         ),
         ([stream(node(1, COMP, micros=None))], {}, "rank 0: node 0.duration_micros must be given, or num_ops"),
         (
