@@ -43,6 +43,7 @@ def test_verilator_finds_nothing_but_what_is_waived(written):
     assert lint(written, list(WAIVERS)) == ""
 
 
+@pytest.mark.slow
 def test_every_waiver_is_needed(tmp_path):
     path = tmp_path / "chiplet.v"
     path.write_text(verilog.text("chiplet", replace(PROTOTYPE.chiplet, ports=1)))
@@ -63,6 +64,7 @@ def test_streams_have_axi_names(written):
     assert ports(written) == expected
 
 
+@pytest.mark.slow
 def test_the_verilog_does_not_depend_on_the_run_or_the_place():
     code = (
         "import sys; from lightfabric.flows.format import spec_file as load; from lightfabric.flows.command import verilog; "
@@ -73,7 +75,7 @@ def test_the_verilog_does_not_depend_on_the_run_or_the_place():
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True, timeout=120
     )
     assert again.stdout == verilog.text("link", PROTOTYPE.chiplet)
-    assert "/work" not in again.stdout
+    assert str(Path(__file__).parents[3]) not in again.stdout
 
 
 def test_an_unknown_block_is_refused_and_nothing_written(tmp_path):

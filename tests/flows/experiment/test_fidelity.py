@@ -62,6 +62,7 @@ def test_an_iteration_takes_about_as_long_flit_by_flit_as_in_the_fluid_model(tin
         assert rows[1] == pytest.approx(rows[0], rel=0.1 if fabric.kind == "sip-ocs" else 0.02), fabric.name
 
 
+@pytest.mark.slow
 def test_bit_errors_take_about_as_long_flit_by_flit_as_in_the_fluid_model(tiny, timing):
     """Each link loses other slots; a job of so few flits sees few losses, and a ring waits for the slowest of its links."""
     fabric = next(fabric for fabric in tiny.fabrics if fabric.kind == "sip-ocs")
