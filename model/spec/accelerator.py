@@ -76,6 +76,9 @@ def _nvidia(name: str, sheet: tuple[float, ...], reached: tuple[float, float], m
 # Machine Learning Engineering Open Book], of GB300 that of GB200. The H100's 794.5 in bf16 there are of one shape and a cool
 # chip; under load, on normal values in the shapes of language models, its power limit leaves 720; an MI300X reaches 620, and
 # 990 in fp8 [Patel et al., "MI300X vs H100 vs H200 Benchmark Part 1: Training", SemiAnalysis 2024].
+# Of a B200 and a GB200 0.8 of the best shape's rate is left under load, of 0.7 to 1 that power limits leave: what Llama 3 8B
+# and 70B in fp8 and mxfp8 reach on them [NVIDIA, Megatron-Bridge at 067f987]; a GB300, of more power, reaches all of it.
+_LOADED = 0.8
 _HOPPER = (989.4, 66.9, 1978.9), (720.0, 1402.6), 132
 _NAMED = (
     _nvidia("a100", (80.0, 2039.0, 312.0, 19.5), (271.2, 0.0), 108),
@@ -83,8 +86,8 @@ _NAMED = (
     _nvidia("h100", (80.0, 3350.0, *_HOPPER[0]), *_HOPPER[1:]),
     _nvidia("h800", (80.0, 3350.0, *_HOPPER[0]), *_HOPPER[1:]),
     _nvidia("h200", (141.0, 4800.0, *_HOPPER[0]), *_HOPPER[1:]),
-    _nvidia("b200", (180.0, 8000.0, 2250.0, 80.0, 4500.0, 9000.0), (1745.0, 3432.5), 148),
-    _nvidia("gb200", (186.0, 8000.0, 2500.0, 80.0, 5000.0, 10000.0), (1822.0, 3615.6), 152),
+    _nvidia("b200", (180.0, 8000.0, 2250.0, 80.0, 4500.0, 9000.0), (_LOADED * 1745.0, _LOADED * 3432.5), 148),
+    _nvidia("gb200", (186.0, 8000.0, 2500.0, 80.0, 5000.0, 10000.0), (_LOADED * 1822.0, _LOADED * 3615.6), 152),
     _nvidia("b300", (270.0, 8000.0, 2250.0, 80.0, 4500.0, 13500.0), (1769.0, 3353.3), 148),
     _nvidia("gb300", (279.0, 8000.0, 2500.0, 80.0, 5000.0, 15000.0), (1822.0, 3615.6), 152),
     AcceleratorSpec("mi300x", 192.0, 5300.0, 1307.4, 1307.4, 163.4, 653.7, 2614.9, 0.474, 304, fp8_matmul_fraction=0.379),
