@@ -12,7 +12,8 @@ class Software:
 
     Attention is one ``flash`` kernel or several, norms and dropout are ``sharded`` by sequence or not, the loss is ``fused``
     or kernel by kernel; ``apart`` stands for kernels and sums of gradients as in Megatron-DeepSpeed of 2022. ``zero`` is the
-    stage where a row states none. ``narrow_dispatch`` sends tokens to experts in the precision of their products.
+    stage where a row states none. ``narrow_dispatch`` sends tokens to experts in the precision of their products,
+    ``lean`` computes norms and what latent attention makes of its latents again.
     """
 
     flash: bool = True
@@ -22,6 +23,7 @@ class Software:
     hides: frozenset[str] = frozenset()
     zero: int = 0
     narrow_dispatch: bool = False
+    lean: bool = False
 
 
 _DATA, _ALL = frozenset(("data",)), frozenset(HIDDEN)
@@ -37,7 +39,7 @@ SOFTWARE = {
     "fsdp": Software(hides=_DATA, zero=3),
     "maxtext": Software(hides=_ALL, zero=3),
     # DeepSeek's own, whose pipeline hides experts [DeepSeek-V3, 3.2].
-    "hai-llm": Software(hides=frozenset(("data", "experts")), zero=1, narrow_dispatch=True),
+    "hai-llm": Software(hides=frozenset(("data", "experts")), zero=1, narrow_dispatch=True, lean=True),
 }
 """By name; a column of ``overlap`` beside replaces what it hides."""
 

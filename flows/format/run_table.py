@@ -207,8 +207,9 @@ def _run_by(software: Software, line: _Line, model: ModelSpec, operand_bytes: fl
     zero = 3 if shards else software.zero if line.zero is None else line.zero
     hides = {f"hides_{name}": name in software.hides for name in ("tensor", "experts")}
     kernels = {"flash": software.flash, "sharded": software.sharded, "fused": software.fused, "deepspeed": software.apart}
-    ends = {"overlaps": "data" in software.hides, "sums_embedding": model.tied}
-    limit = MAX_NODES if line.max_nodes is None and model.experts and model.kv_rank else line.max_nodes or 0
+    latent = model.kv_rank is not None
+    ends = {"overlaps": "data" in software.hides, "lean": software.lean and latent, "sums_embedding": model.tied}
+    limit = MAX_NODES if line.max_nodes is None and model.experts and latent else line.max_nodes or 0
     experts = {"max_nodes": limit, "dispatch_bytes": operand_bytes if software.narrow_dispatch else 2}
     return kernels | hides | ends | experts | {"zero": zero, "shards": shards or replicas}
 

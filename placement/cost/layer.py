@@ -159,6 +159,10 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
     # Flash attention keeps no core, so selective recomputation adds nothing to it.
     selective = (cases.recompute == SELECTIVE) & ~cases.flash
     again = where(cases.recompute == FULL, forward, where(selective, core[0], 0.0))
+    if np.any(cases.lean):
+        # Norms and the products from latents up are cheap to compute again for what they would keep [DeepSeek-V3, 3.2.3].
+        latents = _products(cases, fitted, attention_shapes(cases)[1:3])[0] + parts[3][0]
+        again = again + where(cases.lean & (cases.recompute != FULL), latents, 0.0)
     return forward, by_inputs + again, by_weights
 
 

@@ -9,7 +9,7 @@ from lightfabric.placement.cost.gemm import Seconds
 from lightfabric.placement.cost.layer import adam_seconds, layer_seconds
 from lightfabric.placement.cost.pipeline import bubble_seconds, stages, wait_seconds
 from lightfabric.placement.cost.prediction import Network, Prediction
-from lightfabric.placement.workload.case import Cases, where
+from lightfabric.placement.workload.case import DUALPIPE, Cases, where
 from lightfabric.placement.workload.parameter import fullest_parameters
 from lightfabric.placement.workload.volume import Volume
 
@@ -33,7 +33,7 @@ def step(cases: Cases, fitted: Calibration, network: Network) -> Prediction:
     m, parameters = cases.micro_batches, fullest_parameters(cases)
     return Prediction(
         compute=m * through.compute,
-        tensor=m * through.tensor,
+        tensor=m * through.tensor + unpaired_seconds(cases, network, passes),
         pipeline=2 * (cases.pp - 1) * transfer + (m - 1) * wait_seconds(cases, through, transfer),
         bubble=bubble_seconds(cases, through, by_weights),
         data=_data_seconds(cases, network, parameters, forward, by_inputs + by_weights) + _tie_seconds(cases, network),
@@ -55,8 +55,25 @@ def tensor_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
     tensor = where(cases.hides_tensor, np.maximum(tensor / cases.tp, tensor - passes), tensor)
     keys = 2 * cases.kv_head_count * cases.head_size * cases.micro_batch * cases.sequence * cases.value_bytes / cases.tp
     context = (2 + volume.backward_passes) * network.pass_seconds(network.context, keys, cases.cp)
-    expert = cases.sparse_share * reduces / 2 * _exchange_seconds(cases, network)
+    expert = _expert_seconds(cases, network)
     return tensor + context + where(cases.hidden_experts, np.maximum(expert - passes, 0), expert)
+
+
+def unpaired_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
+    """Exchanges of the passes of DualPipe that have no pass in the other direction to hide behind, at both ends of a step.
+
+    They are about as many as stages: 1.13 s forward and 1.99 s backward of 16 stages [DeepSeek-AI, "Insights into
+    DeepSeek-V3" (ISCA 2025), table 4].
+    """
+    hidden = np.minimum(_expert_seconds(cases, network), passes)
+    return where(cases.schedule == DUALPIPE, cases.pp * cases.fullest_layers * hidden, 0.0)
+
+
+def _expert_seconds(cases: Cases, network: Network) -> Seconds:
+    """All exchanges of a layer and micro-batch, the mean over layers with experts and without."""
+    if not np.any(cases.experts):
+        return np.float64(0)
+    return cases.sparse_share * (1 + Volume(cases).backward_passes) * _exchange_seconds(cases, network)
 
 
 def _exchanging(cases: Cases) -> Any:

@@ -34,7 +34,8 @@ class Cases:
     Where ``kv_rank`` is 0 attention is not latent. A size counts parameters of small tensors, as in ``ModelSpec``. ``flash`` says whether attention is one kernel or several, ``sharded``
     whether norms and dropout are cut by sequence, ``overlaps`` whether gradients are reduced behind the backward pass,
     ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline, ``deepspeed`` whether
-    Megatron-DeepSpeed of 2022 ran it, ``fused`` whether the loss is one kernel, ``hides_tensor`` and ``hides_experts``
+    Megatron-DeepSpeed of 2022 ran it, ``fused`` whether the loss is one kernel, ``lean``
+    whether norms and what comes from latents are computed again, ``hides_tensor`` and ``hides_experts``
     whether their communication is overlapped. ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0.
     A token goes to experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``,
     those of activations if 0. ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``.
@@ -102,6 +103,7 @@ class Cases:
     sums_embedding: Any = False
     deepspeed: Any = False
     fused: Any = False
+    lean: Any = False
     hides_tensor: Any = False
     hides_experts: Any = False
     shards: Any = 0

@@ -147,8 +147,9 @@ def layer_activation_bytes(c: Cases, routed: bool = False) -> tuple[Any, Any]:
     """
     e, t, shard = c.value_bytes, c.tp, where(c.sharded, c.tp, 1)
     dropout, scores = (c.dropout, True) if c.exact else (True, np.logical_not(c.flash))
-    heads = c.heads * (c.key_width + c.value_size) + 2 * (c.query_rank + c.kv_rank)
-    inputs, inner = 4 * c.hidden, heads + _between(c, routed)
+    whole = np.logical_not(c.lean)
+    heads = whole * c.heads * (c.key_width + c.value_size) + 2 * (c.query_rank + c.kv_rank)
+    inputs, inner = (2 + 2 * whole) * c.hidden, heads + _between(c, routed)
     cut = where(c.sharded, _floor(c, inputs + inner, t), inputs + _floor(c, inner, t))
     outside = c.tokens * e * (cut + kv_values(c)) + c.tokens * 2 * c.hidden * dropout // shard
     core = scores * (c.tokens * c.sequence * c.heads * (e + dropout * (e + 1)) // t)

@@ -210,3 +210,31 @@ def test_hidden_exchanges_cost_multiprocessors_instead():
     found = predicted(moe | {"overlap": "none"}, moe | {"overlap": "experts"})
     assert found.tensor[1] < found.tensor[0] / 10
     assert found.compute[1] / found.compute[0] == pytest.approx(132 / 112, rel=0.05)
+
+
+DEEPSEEK = {
+    "model": "deepseek-v3", "layers": 61, "hidden": 7168, "heads": 128, "ffn": 18432, "seq": 4096, "vocab": 129280, "tp": 1,
+    "accel": "H800", "precision": "fp8", "ep": 64, "recompute": "none", "pp": 16, "dp": 128, "gbs": 15360, "zero": 1,
+}  # fmt: skip
+
+
+def test_the_training_step_of_deepseek_v3_is_predicted_without_its_second_token():
+    """19.93 s on 2048 H800 [DeepSeek-AI, "Insights into DeepSeek-V3" (ISCA 2025), table 4].
+
+    The module that predicts a second token, another layer and another output layer of the slowest stage, is no part of it.
+    """
+    found = predicted(DEEPSEEK | {"schedule": "dualpipe"}).total[0]
+    assert 0.83 < found / 19.93 < 1
+
+
+def test_dualpipe_hides_exchanges_but_of_as_many_passes_as_there_are_stages():
+    rows = [DEEPSEEK | {"schedule": each, "software": "hai-llm", "overlap": "none"} for each in ("1f1b", "dualpipe")]
+    plain, hidden = predicted(*rows).tensor
+    # The slowest stage is the last, with 3 layers and the output layer; others have 4.
+    assert hidden / plain == pytest.approx(16 / 120 * 4 / 3)
+
+
+def test_lean_software_computes_norms_and_latents_again_and_keeps_less():
+    found = predicted(*(DEEPSEEK | {"software": each, "overlap": "data"} for each in ("hai-llm", "megatron-core")))
+    assert found.compute[0] > 1.03 * found.compute[1]
+    assert found.memory.activations[0] < 0.8 * found.memory.activations[1]
