@@ -72,7 +72,7 @@ def unpaired_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds
 def _expert_seconds(cases: Cases, network: Network) -> Seconds:
     """All exchanges of a layer and micro-batch, the mean over layers with experts and without."""
     if not np.any(cases.experts):
-        return np.float64(0)
+        return np.zeros(())
     return cases.sparse_share * (1 + Volume(cases).backward_passes) * _exchange_seconds(cases, network)
 
 
