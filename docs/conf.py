@@ -102,6 +102,8 @@ def _type(hint: Any) -> str:
     parts = [part for part in get_args(hint) if part not in (NoneType, ...)]
     if get_origin(hint) is tuple:
         return f"array of {_type(parts[0])}"
+    if len(parts) == 1 and get_args(parts[0]):
+        return _type(parts[0])
     if any(isinstance(part, str) for part in parts):
         return " or ".join(f'`"{part}"`' for part in parts)
     names = {int: "whole number", float: "number", str: "text", bool: "`true` or `false`"}

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lightfabric.model.spec import SpecError
+
 Recompute = Literal["none", "selective", "full"]
 """What the backward pass computes again instead of keeping: nothing, the attention core, or whole layers."""
 
@@ -32,10 +34,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         if not 0 <= self.zero <= 3:
-            raise ValueError(f"Plan.zero must be from 0 to 3, not {self.zero!r}")
+            raise SpecError("Plan", "zero", "from 0 to 3", repr(self.zero))
         # Experts are dealt out among ranks that hold the same matrices, in groups of equal size.
         if self.dp * self.cp % self.ep:
-            raise ValueError(f"Plan.ep must be a divisor of dp * cp ({self.dp * self.cp}), not {self.ep!r}")
+            raise SpecError("Plan", "ep", f"a divisor of dp * cp ({self.dp * self.cp})", repr(self.ep))
         given = self.first_layers > 0, self.last_layers > 0
         if any(given) and not (all(given) and self.pp > 1 and self.virtual_stages == 1):
             must_be = "both 0, or both above 0 with pp above 1 and virtual_stages 1"

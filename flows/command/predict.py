@@ -8,22 +8,29 @@ import typer
 
 from lightfabric.flows.format import run_table as measurement
 from lightfabric.flows.option import AsJson
-from lightfabric.flows.report import print_json, print_table
+from lightfabric.flows.report import InputError, print_json, print_table, say
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.prediction import PARTS
+from lightfabric.placement.workload.parameter import whole_parameters
 
 
 def main(file: Annotated[Path, typer.Argument(help="CSV, a training plan per row.")], as_json: AsJson = False) -> None:
-    """Print one entry for each row of the file, in their order."""
-    entries = predictions(measurement.read(file))
-    if as_json:
-        print_json(entries)
-    else:
-        _print_table(str(file), entries)
+    """Print one entry for each row of the file that can run, in their order, and to stderr a line for each that cannot."""
+    runs, refused = measurement.read_apart(file)
+    if runs is not None:
+        entries = predictions(runs)
+        if as_json:
+            print_json(entries)
+        else:
+            _print_table(str(file), entries)
+    for line in refused[:-1]:
+        say(f"lightfabric: {line}")
+    if refused:
+        raise InputError(refused[-1])
 
 
 def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
-    """Return for each run ``id``, ``mbs``, ``step_s``, the parts that it is the sum of, ``memory_gib``, and the measured."""
+    """Return for each run ``id``, ``parameters``, ``mbs``, ``step_s`` and its parts, ``memory_gib``, and what was measured."""
     fitted = calibration()
     found = measurement.predicted(runs, fitted)
     columns = {"step_s": found.total, "memory_gib": measurement.memory_gib(found, fitted)}
@@ -31,9 +38,12 @@ def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
     columns |= {"measured_step_s": runs.step_seconds, "measured_memory_gib": runs.memory_gib}
     table = np.stack([np.broadcast_to(column, len(runs.rows)) for column in columns.values()], axis=1)
     values = [[None if np.isnan(value) else value for value in row] for row in table.tolist()]
+    parameters = np.broadcast_to(whole_parameters(runs.cases), len(runs.rows)).tolist()
     return [
-        {"id": row.get("id") or str(number), "mbs": mbs} | dict(zip(columns, entry, strict=True))
-        for number, (row, mbs, entry) in enumerate(zip(runs.rows, runs.cases.micro_batch.tolist(), values, strict=True), 1)
+        {"id": row.get("id") or str(number), "parameters": count, "mbs": mbs} | dict(zip(columns, entry, strict=True))
+        for number, (row, count, mbs, entry) in enumerate(
+            zip(runs.rows, parameters, runs.cases.micro_batch.tolist(), values, strict=True), 1
+        )
     ]
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightfabric.flows.format.huggingface_family import FAMILIES, ONLY, Family
-from lightfabric.flows.format.huggingface_key import SOURCES, Config, value, wrong
+from lightfabric.flows.format.huggingface_key import Config, key_of, value, wrong
 from lightfabric.flows.report import InputError, WrongError, read_bytes, shown
 from lightfabric.model.spec import ModelSpec, SpecError
 
@@ -62,8 +62,7 @@ def _model(config: Config) -> ModelSpec:
     try:
         return ModelSpec(**_fields(config, family))
     except SpecError as error:
-        source = family.get(error.field)
-        key = source.key(config) if isinstance(source, SOURCES) else error.field
+        key = key_of(family.get(error.field), config) or error.field
         raise WrongError(f"{key} must be {error.must_be}, not {error.value}") from None
 
 
@@ -71,7 +70,7 @@ def _fields(config: Config, family: Family) -> dict[str, Any]:
     read = {name: value(source, config, 0 if name in _MAY_BE_ZERO else 1) for name, source in family.items() if name != ONLY}
     # A null stands for what a ModelSpec takes if a field is left out, and the length of sequences must be given.
     if read["sequence"] is None:
-        raise wrong(family["sequence"].key(config), "a whole number", config)
+        raise wrong(key_of(family["sequence"], config), "a whole number", config)
     read["biases"] = _BIASES[read.pop("qkv"), read.pop("output"), read.pop("ffn_biases")]
     # The norm that goes with the biases is left out, so that a shape has one way to be told.
     if read["norm"] == ("layer" if read["biases"] == "all" else "rms"):

@@ -14,14 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
+from lightfabric.flows.format.huggingface import load_model
+from lightfabric.flows.format.run_shape import Row, differing, of_config, stated
 from lightfabric.flows.format.run_software import SOFTWARE, Software, guessed, overlapping
 from lightfabric.flows.format.run_system import SYSTEMS, accelerator, letters
 from lightfabric.flows.report import InputError, read_bytes
-from lightfabric.model.spec import AcceleratorSpec, ModelSpec, Precision
+from lightfabric.model.spec import AcceleratorSpec, ModelSpec, Precision, SpecError
 from lightfabric.placement.cost.calibration import Calibration, calibration
 from lightfabric.placement.cost.prediction import Network, Prediction
 from lightfabric.placement.cost.step import step
-from lightfabric.placement.plan import Recompute
+from lightfabric.placement.plan import Plan, Recompute
 from lightfabric.placement.workload.case import (
     RECOMPUTATIONS,
     SCHEDULES,
@@ -31,6 +33,7 @@ from lightfabric.placement.workload.case import (
     model_values,
     precision_values,
 )
+from lightfabric.placement.workload.feasible import require_feasible
 from lightfabric.placement.workload.memory import peak_memory
 from lightfabric.placement.workload.preset import MODELS
 
@@ -44,7 +47,6 @@ MAX_NODES = 4
 """To which DeepSeek's routing sends a token, if a row does not say [DeepSeek-V3, 2.1.2]."""
 HEAD_WIDTH = 128
 """Of a model whose heads are not stated."""
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,29 @@ class Runs:
 
 def read(path: Path) -> Runs:
     """The runs in a CSV file; InputError names the line and the column of what is wrong."""
+    found, refused = read_apart(path)
+    if refused or found is None:
+        raise InputError(refused[0])
+    return found
+
+
+def read_apart(path: Path) -> tuple[Runs | None, list[str]]:
+    """The runs in a CSV file that can be, None if none can, and a line for each other row; InputError if it is no table."""
     text = read_bytes(path, MAX_BYTES, "a CSV file")
     try:
         table = csv.DictReader(io.StringIO(text.decode("utf-8-sig")), strict=True)
         rows = [row for row, _ in zip(table, range(MAX_ROWS + 1), strict=False)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: must be CSV in UTF-8, not: {error}") from None
-    missing = [name for name in NEEDED if name not in (table.fieldnames or ())]
+    columns = table.fieldnames or ()
+    needed = [name for name in NEEDED if not ("config" in columns and name in OF_CONFIG)]
+    missing = [name for name in needed if name not in columns]
     if missing:
-        raise InputError(f"{path}: must have the columns {', '.join(NEEDED)}, not be without {', '.join(missing)}")
+        raise InputError(f"{path}: must have the columns {', '.join(needed)}, not be without {', '.join(missing)}")
     if not 1 <= len(rows) <= MAX_ROWS:
         raise InputError(f"{path}: must have from 1 to {MAX_ROWS} rows, not {len(rows) or 'none'}")
-    return runs([(f"{path}: row {number}", row) for number, row in enumerate(rows, 1)])
+    numbered = [(f"{path}: row {number}", row | {"id": row.get("id") or str(number)}) for number, row in enumerate(rows, 1)]
+    return _apart(numbered, path.parent)
 
 
 _Count = Annotated[int, BeforeValidator(float), Field(ge=1, le=MOST)]
@@ -89,11 +102,12 @@ _Number = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 class _Line(BaseModel):
     """The cells of a row that are read; an empty one is as left out."""
 
-    hidden: _Count
+    hidden: _Count = 0
+    vocab: _Count = 0
     seq: _Count
-    vocab: _Count
     gbs: _Count
     mbs: _Count = 0
+    config: str = ""
     accel: str = ""
     layers: _Count = 0
     params_b: Annotated[_Number, Field(ge=1e-6)] = 0.0
@@ -123,6 +137,13 @@ class _Line(BaseModel):
 
 
 NEEDED = ("hidden", "seq", "vocab", "accel", "tp", "pp", "dp", "gbs", "mbs")
+NEEDED_OF_SHAPE = ("layers", "heads", "ffn")
+"""Columns that must be filled where a column tells more of the shape, such as ``gated``."""
+LLAMA: dict[str, Any] = {"tied": False, "positions": "rotary", "biases": "none", "dropout": False}
+OF_CONFIG = ("hidden", "vocab")
+"""Columns that are not needed where a config.json tells the shape."""
+_COLUMNS = {"virtual_stages": "vp", "micro_batch": "mbs", "batch": "gbs"}
+"""Names of a plan's fields in tables, where they are others."""
 _NO_NUMBER = ("value_error", "float_parsing", "finite_number", "missing")
 _MUST_BE: dict[str, str] = dict.fromkeys(_NO_NUMBER, "a number") | {"int_from_float": "a whole number"}
 
@@ -132,8 +153,9 @@ def _line(row: Row) -> _Line:
     cells = {name: text for name in _Line.model_fields if (text := (row.get(name) or "").strip())}
     if "layers" in cells:
         cells.pop("params_b", None)
-    else:
-        cells.setdefault("params_b", "")
+    if "config" not in cells:
+        for name in OF_CONFIG if "layers" in cells else (*OF_CONFIG, "params_b"):
+            cells.setdefault(name, "")
     try:
         return _Line.model_validate(cells)
     except ValidationError as error:
@@ -168,28 +190,44 @@ def _published(layers: int, hidden: int, ffn: int, name: str, routed: bool) -> M
     return next(iter(named or [model for model in alike.values() if (model.experts > 0) == routed]), None)
 
 
-def _model(line: _Line) -> ModelSpec:
-    """Of the published models the one of this shape; else a GPT, its feed-forward layer gated if it is not 4 h wide."""
+def _model(line: _Line, row: Row, config: Callable[[str], ModelSpec]) -> ModelSpec:
+    """That of the config or, with what the row says beside, of the published models the one of this shape.
+
+    Else a GPT, its feed-forward layer gated if it is not 4 h wide, or a Llama if the row says that it is gated.
+    """
+    shape = stated(row)
+    if line.config:
+        told = shape | _told(line, "layers", "hidden", "heads", "kv_heads", "ffn")
+        return of_config(config(line.config), told, line.seq, line.vocab)
     layers, wide = _layers(line), 4 * line.hidden
     ffn = line.ffn or wide
-    published = _published(layers, line.hidden, ffn, line.model, line.ep > 1)
-    if published is not None and line.heads in (0, published.heads):
+    published = _published(layers, line.hidden, ffn, line.model, line.ep > 1 or shape.get("experts", 0) > 0)
+    if published is not None and differing(published, shape | _told(line, "heads", "kv_heads")) is None:
         return replace(published, sequence=line.seq, vocabulary=line.vocab)
+    for name in NEEDED_OF_SHAPE if shape else ():
+        # All layers but the leading dense ones have experts, and then the width of theirs is enough.
+        if not getattr(line, name) and not (name == "ffn" and shape.get("expert_ffn") and not shape.get("dense_layers")):
+            raise ValueError(f"{name} must be given beside {next(iter(shape))}, not left out")
     heads = line.heads or _heads(line)
-    return ModelSpec(layers, line.hidden, heads, line.seq, line.vocab, ffn, line.kv_heads or heads, gated=ffn != wide)
+    usual: dict[str, Any] = LLAMA if shape.get("gated") else {"gated": ffn != wide}
+    return ModelSpec(layers, line.hidden, heads, line.seq, line.vocab, ffn, line.kv_heads or None, **usual | shape)
 
 
-def _plan(line: _Line, heads: int) -> dict[str, int]:
-    if heads % line.tp:
-        raise ValueError(f"tp must be a divisor of the heads ({heads}), not {line.tp}")
-    if line.gbs < line.dp * line.mbs:
-        raise ValueError(f"gbs must be at least dp * mbs ({line.dp * line.mbs}), not {line.gbs}")
-    gpus = line.dp * line.tp * line.pp * line.cp
-    if line.n_acc not in (0, gpus):
-        raise ValueError(f"n_acc must be dp * tp * pp * cp ({gpus}), not {line.n_acc}")
-    plan = line.model_dump(include={"dp", "tp", "pp", "cp", "ep"})
-    plan |= {"virtual_stages": line.vp, "batch": line.gbs, "micro_batch": line.mbs}
-    return plan | {"schedule": SCHEDULES.index(line.schedule), "recompute": RECOMPUTATIONS.index(line.recompute)}
+def _told(line: _Line, *names: str) -> dict[str, int]:
+    return {name: value for name in names if (value := getattr(line, name))}
+
+
+def _plan(line: _Line, model: ModelSpec, zero: int) -> dict[str, int]:
+    try:
+        plan = Plan(line.dp, line.tp, line.pp, line.mbs, line.recompute, line.ep, line.cp, line.vp, zero)
+        require_feasible(model, line.gbs, plan, line.schedule)
+    except SpecError as error:
+        raise ValueError(f"{_COLUMNS.get(error.field, error.field)} must be {error.must_be}, not {error.value}") from None
+    if line.n_acc not in (0, plan.gpus):
+        raise ValueError(f"n_acc must be dp * tp * pp * cp ({plan.gpus}), not {line.n_acc}")
+    columns = {name: getattr(plan, name) for name in ("dp", "tp", "pp", "cp", "ep", "virtual_stages", "micro_batch")}
+    columns |= {"batch": line.gbs, "schedule": SCHEDULES.index(line.schedule)}
+    return columns | {"recompute": RECOMPUTATIONS.index(line.recompute)}
 
 
 def _software(line: _Line, chip: AcceleratorSpec) -> Software:
@@ -222,53 +260,79 @@ _SPELT |= {"bf16/fp16": "fp16", "fp8-cs": "fp8", "fp8-mx": "mxfp8"}
 """Precisions as sources write them: FP8 by the scale of its current values, or of blocks."""
 
 
-def _columns(row: Row) -> tuple[dict[str, Any], tuple[float, ...]]:
+def _columns(row: Row, config: Callable[[str], ModelSpec]) -> tuple[dict[str, Any], tuple[float, ...]]:
     """What ``Cases`` and ``Runs`` have of a row."""
     line = _line(row)
-    chip, model = accelerator(line.accel), _model(line)
+    chip, model = accelerator(line.accel), _model(line, row, config)
     precision = _SPELT[line.precision or "bf16"]
     values = accelerator_values(chip, precision) | precision_values(precision)
     if precision == "fp16":
         values["gradient_bytes"] = 2  # sums are in fp32 unless all is in fp16, as Megatron and DeepSpeed do by default
     if line.gradient_precision:
         values["gradient_bytes"] = 4 if line.gradient_precision == "fp32" else 2
-    case = model_values(model) | values | _plan(line, model.heads)
+    run_by = _run_by(_software(line, chip), line, model, values["operand_bytes"])
+    case = model_values(model) | values | run_by | _plan(line, model, run_by["zero"])
     stated = _NODE_GBPS.search(line.notes)
     system = SYSTEMS[chip.name]
     nic = float(stated[1]) * 1e9 / 8 / NODE_GPUS if stated else system.nic_bytes_per_s
     links = (system.island_bytes_per_s, nic, system.island_gpus)
-    return case | _run_by(_software(line, chip), line, model, values["operand_bytes"]), (*links, line.step_s, line.mem_gib)
+    return case, (*links, line.step_s, line.mem_gib)
 
 
 def runs(lines: Sequence[tuple[str, Row]]) -> Runs:
     """The runs in rows, each with the place that its errors name; an empty ``mbs`` is the fastest that fits."""
-    return _read([(place, row if (row.get("mbs") or "").strip() else _fastest(place, row)) for place, row in lines])
+    found, refused = _apart(lines, Path())
+    if refused or found is None:
+        raise InputError(refused[0])
+    return found
 
 
-def _fastest(place: str, row: Row) -> Row:
+def _apart(lines: Sequence[tuple[str, Row]], folder: Path) -> tuple[Runs | None, list[str]]:
+    found, refused = list[_Columns](), list[str]()
+
+    @cache
+    def config(path: str) -> ModelSpec:
+        if not path.isprintable():
+            raise ValueError(f"config must be the path of a config.json, not {path[:60]!r}")
+        return load_model(folder / path)
+
+    for place, row in lines:
+        try:
+            known = row if (row.get("mbs") or "").strip() else _fastest(row, config)
+            found.append((known, *_columns(known, config)))
+        except (ValueError, InputError) as error:
+            refused.append(f"{place}: {error}")
+    return _joined(found) if found else None, refused
+
+
+def _fastest(row: Row, config: Callable[[str], ModelSpec]) -> Row:
     """The row with that power of two as ``mbs`` that divides a replica's batch and is fastest of those that fit."""
-    line = _checked(place, lambda: _line(row))
-    each = line.gbs // line.dp
-    sizes = [size for size in (1 << power for power in range(MAX_POWERS)) if each % size == 0] if each else [1]
-    tried = _read([(place, row | {"mbs": str(size)}) for size in sizes])
-    found = predicted(tried, calibration())
-    needed = memory_gib(found, calibration())
+    line = _line(row)
+    found, refused = list[_Columns](), list[ValueError | InputError]()
+    for size in (1 << power for power in range(MAX_POWERS)):
+        if size == 1 or line.gbs // line.dp % size == 0:
+            known = row | {"mbs": str(size)}
+            try:
+                found.append((known, *_columns(known, config)))
+            except (ValueError, InputError) as error:
+                refused.append(error)
+    if not found:
+        raise refused[0]
+    fitted, tried = calibration(), _joined(found)
+    predictions = predicted(tried, fitted)
     # If none fits the smallest is the answer that is least wrong.
-    fits = needed <= accelerator(line.accel).memory_gib
-    return tried.rows[int(np.argmin(np.where(fits, found.total, np.inf))) if fits.any() else 0]
+    fits = memory_gib(predictions, fitted) <= accelerator(line.accel).memory_gib
+    return tried.rows[int(np.argmin(np.where(fits, predictions.total, np.inf))) if fits.any() else 0]
 
 
-def _checked(place: str, read: Callable[[], Any]) -> Any:
-    try:
-        return read()
-    except ValueError as error:
-        raise InputError(f"{place}: {error}") from None
+_Columns = tuple[Row, dict[str, Any], tuple[float, ...]]
+"""A row, and what ``Cases`` and ``Runs`` have of it."""
 
 
-def _read(lines: Sequence[tuple[str, Row]]) -> Runs:
-    cases, others = zip(*(_checked(place, lambda row=row: _columns(row)) for place, row in lines), strict=True)
+def _joined(found: Sequence[_Columns]) -> Runs:
+    rows, cases, others = zip(*found, strict=True)
     table: dict[str, Any] = {name: np.array([case[name] for case in cases]) for name in cases[0]}
-    return Runs([row for _, row in lines], Cases(**table), *np.array(others).T)
+    return Runs(list(rows), Cases(**table), *np.array(others).T)
 
 
 def network(runs: Runs, fitted: Calibration) -> Network:

@@ -20,8 +20,8 @@ class ModelSpec:
     ``shared_experts``, each ``expert_ffn`` wide (ffn).
 
     ``tied``: the output layer shares the word embedding. Positions that are rotary or alibi have no parameters, learned ones
-    a table of ``position_rows`` (sequence). ``biases`` of "all" matrices, of "none", of those of attention, of its queries, keys and
-    values ("qkv", Qwen) or its "output", of the feed-forward block ("ffn", GPT-J), or of two ("output-ffn", GPT-Neo).
+    a table of ``position_rows`` (sequence). All matrices have ``biases``, or those of attention, of its queries, keys and
+    values ("qkv", Qwen), of its "output", of the feed-forward block ("ffn", GPT-J), of two ("output-ffn", GPT-Neo), or none.
 
     A ``norm`` has a scale and a shift ("layer", as goes with biases of "all"), a scale alone ("rms", as goes with others, or
     layer norm without biases) or no parameters ("none"). A layer has ``layer_norms`` of the hidden width, and ``qk_norm``

@@ -31,17 +31,17 @@ where: Callable[[Any, Any, Any], Any] = np.where
 class Cases:
     """Model, plan, software and accelerator of each configuration; a field is an array ``[case]``, or one value of all.
 
-    Where ``kv_rank`` is 0 attention is not latent. A size counts parameters of small tensors, as in ``ModelSpec``. ``flash`` says whether attention is one kernel or several, ``sharded``
-    whether norms and dropout are cut by sequence, ``overlaps`` whether gradients are reduced behind the backward pass,
-    ``sums_embedding`` whether those of a shared embedding are summed over both ends of the pipeline, ``deepspeed`` whether
-    Megatron-DeepSpeed of 2022 ran it, ``fused`` whether the loss is one kernel, ``lean``
-    whether norms and what comes from latents are computed again, ``hides_tensor`` and ``hides_experts``
-    whether their communication is overlapped. ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0.
-    A token goes to experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``,
-    those of activations if 0. ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``.
-    ``expert_load`` are the tokens of the busiest rank's experts over those of even routing. ``peak_flops`` is what large
-    products were seen to reach, whose operands are of ``operand_bytes``, and ``half_flops`` those that stay in 16 bits: of
-    attention, the router and the output layer.
+    Where ``kv_rank`` is 0 attention is not latent. A size counts parameters of small tensors, as in ``ModelSpec``. ``flash``
+    says whether attention is one kernel or several, ``sharded`` whether norms and dropout are cut by sequence, ``overlaps``
+    whether gradients are reduced behind the backward pass, ``sums_embedding`` whether those of a shared embedding are summed
+    over both ends of the pipeline, ``deepspeed`` whether Megatron-DeepSpeed of 2022 ran it, ``fused`` whether the loss is
+    one kernel, ``lean`` whether norms and what comes from latents are computed again, ``hides_tensor`` and ``hides_experts``
+    whether their communication is overlapped. ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0. A token goes to
+    experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``, those of activations if 0.
+    ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``. ``expert_load`` are the tokens of
+    the busiest rank's experts over those of even routing. ``peak_flops`` is what large products were seen to reach, whose
+    operands are of ``operand_bytes``, and ``half_flops`` those that stay in 16 bits: of attention, the router and the output
+    layer.
 
     ``exact`` is the convention of counts, one for all: what a rank of the task graph holds, in whole bytes. Otherwise, as
     kernels see it and for runs in tables: norms, biases and positions, second copies of heads that ranks share, and what

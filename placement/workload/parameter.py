@@ -5,6 +5,7 @@ ranks. Whole on each rank: norms but those over all heads, the biases of what is
 down-projections of latent attention; so are heads of keys and values that are fewer than ranks.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -93,4 +94,9 @@ def parameters(model: ModelSpec) -> int:
         8030261248
 
     """
-    return int(sum(stage_parameters(case(JobSpec(model, 1), Plan(1, 1, 1, 1)).exactly, 0)))
+    return int(whole_parameters(case(JobSpec(model, 1), Plan(1, 1, 1, 1))))
+
+
+def whole_parameters(c: Cases) -> Any:
+    """Parameters of the models, however they are cut."""
+    return sum(stage_parameters(replace(c.exactly, tp=1, pp=1, ep=1, virtual_stages=1, first_layers=0, last_layers=0), 0))

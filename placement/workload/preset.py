@@ -28,7 +28,8 @@ _DEEPSEEK_V3 = ModelSpec(
 
 def _bert(layers: int, hidden: int, heads: int) -> ModelSpec:
     return ModelSpec(
-        layers, hidden, heads, sequence=512, vocabulary=30522, embedding_norm=True, final_norm=False, token_types=2, pooler=True,
+        layers, hidden, heads, sequence=512, vocabulary=30522,
+        embedding_norm=True, final_norm=False, token_types=2, pooler=True,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,9 @@ def test_a_table_is_printed_for_people(tmp_path, capsys):
         ("n_acc", "16", "n_acc must be dp * tp * pp * cp (8), not 16"),
         ("step_s", "fast", "step_s must be a number, not 'fast'"),
         ("layers", "", "params_b must be a number, not ''"),
+        ("pp", "25", "pp must be at most the layers (24), not 25"),
+        ("gbs", "36", "gbs must be a multiple of dp * mbs (8), not 36"),
+        ("zero", "0.5", "zero must be a whole number, not '0.5'"),
     ],
 )
 def test_what_is_wrong_is_one_line_with_row_and_column(tmp_path, name, value, said):
@@ -93,11 +97,120 @@ def test_what_is_no_table_is_refused(tmp_path, content, said):
     assert said in str(caught.value)
 
 
-@given(st.text(st.characters(codec="utf-8"), max_size=60), st.sampled_from(HEADER.split(",")))
+SHAPE_COLUMNS = ["config", "gated", "experts", "experts_per_token", "expert_ffn", "qk_norm", "biases", "kv_rank", "kv_heads"]
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=60), st.sampled_from(HEADER.split(",") + SHAPE_COLUMNS))
 def test_no_text_in_a_cell_is_more_than_an_input_error(text, name):
     row = dict(zip(HEADER.split(","), GOOD.split(","), strict=True)) | {name: text}
     with contextlib.suppress(InputError):
         assert len(measurement.runs([("row", row)]).cases) == 1
+
+
+def test_rows_that_cannot_run_have_a_line_each_and_the_others_a_time(tmp_path, capsys):
+    path = table(tmp_path, GOOD, changed("pp", "25"), changed("gbs", "64"), changed("gbs", "36"))
+    with pytest.raises(InputError) as caught:
+        predict.main(path, as_json=True)
+    shown = capsys.readouterr()
+    assert [entry["id"] for entry in json.loads(shown.out)] == ["1", "3"]
+    assert shown.err == f"lightfabric: {path}: row 2: pp must be at most the layers (24), not 25\n"
+    assert str(caught.value) == f"{path}: row 4: gbs must be a multiple of dp * mbs (8), not 36"
+
+
+SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "cases"
+shared = pytest.mark.skipif(not SHARED.exists(), reason="the cases are in ../shared/data/cases")
+
+
+@shared
+def test_the_rows_of_the_shared_cases_that_cannot_run_have_no_time():
+    runs, refused = measurement.read_apart(SHARED / "predict-infeasible.csv")
+    fine = ["b64v1", "b64v2", "b64v4", "g99", "g102", "l28", "l30", "l32", "z3", "z2", "z1", "z0", "kv8tp16", "kv8tp8"]
+    assert [row["id"] for row in runs.rows] == fine
+    assert [line.split(": ")[1] for line in refused] == [f"row {number}" for number in (4, 5, 6, 8, 13, 14, 15, 16)]
+
+
+LLAMA = {
+    "model_type": "llama", "hidden_size": 2048, "intermediate_size": 8192, "max_position_embeddings": 131072,
+    "num_attention_heads": 32, "num_hidden_layers": 16, "num_key_value_heads": 8, "tie_word_embeddings": True,
+    "vocab_size": 128256,
+}  # fmt: skip
+ROW = {"config": "llama.json", "seq": "8192", "accel": "H100", "tp": "2", "pp": "2", "dp": "2", "gbs": "32", "mbs": "1"}
+SHAPE = {
+    "layers": "16", "hidden": "2048", "heads": "32", "kv_heads": "8", "ffn": "8192", "vocab": "128256", "gated": "1",
+    "tied": "true",
+}  # fmt: skip
+
+
+def predicted(tmp_path, *rows):
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    (tmp_path / "llama.json").write_text(json.dumps(LLAMA))
+    path = table(tmp_path, *(",".join(row.get(name, "") for name in names) for row in rows), header=",".join(names))
+    return predict.predictions(measurement.read(path))
+
+
+def test_a_shape_by_config_is_that_by_columns(tmp_path):
+    """With the parameters of meta-llama/Llama-3.2-1B."""
+    by_config, by_columns = predicted(tmp_path, ROW | {"id": "x"}, ROW | SHAPE | {"config": "", "id": "x"})
+    assert by_config == by_columns
+    assert by_config["parameters"] == 1_235_814_400
+
+
+def test_a_shorter_sequence_keeps_the_learned_positions(tmp_path):
+    gpt2 = {"model_type": "gpt2", "n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024, "vocab_size": 50257}
+    (tmp_path / "gpt2.json").write_text(json.dumps(gpt2))
+    [short] = predicted(tmp_path, ROW | {"config": "gpt2.json", "seq": "512"})
+    assert short["parameters"] == 124_439_808
+    with pytest.raises(InputError, match=r"row 1: seq must be at most 1024, the positions of the model, not 2048$"):
+        predicted(tmp_path, ROW | {"config": "gpt2.json", "seq": "2048"})
+
+
+def test_experts_and_norms_by_columns_are_a_model(tmp_path):
+    """Qwen/Qwen3-235B-A22B and mistralai/Mixtral-8x7B-v0.1 by their shapes."""
+    qwen = {
+        "layers": "94", "hidden": "4096", "heads": "64", "kv_heads": "4", "ffn": "", "vocab": "151936", "head_width": "128",
+        "gated": "True", "experts": "128", "experts_per_token": "8", "expert_ffn": "1536", "shared_experts": "0",
+        "qk_norm": "True",
+    }  # fmt: skip
+    mixtral = {
+        "layers": "32", "hidden": "4096", "heads": "32", "kv_heads": "8", "ffn": "14336", "vocab": "32000", "gated": "yes",
+        "experts": "8", "experts_per_token": "2", "qk_norm": "0",
+    }  # fmt: skip
+    found = predicted(tmp_path, *(ROW | {"config": ""} | shape for shape in (qwen, mixtral)))
+    assert [entry["parameters"] for entry in found] == [235_093_634_560, 46_702_792_704]
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"hidden": "4096"}, "hidden must be 2048, as in the config, not 4096"),
+        ({"kv_heads": "4"}, "kv_heads must be 8, as in the config, not 4"),
+        ({"qk_norm": "1"}, "qk_norm must be 'none', as in the config, not 'head'"),
+        ({"vocab": "1000"}, "vocab must be at least 128256, as in the config, not 1000"),
+        ({"seq": ""}, "seq must be a number, not ''"),
+        ({"config": ""}, "hidden must be a number, not ''"),
+        ({"config": "a\0b"}, "config must be the path of a config.json, not 'a\\x00b'"),
+        ({"config": ""} | SHAPE | {"heads": ""}, "heads must be given beside gated, not left out"),
+        ({"config": ""} | SHAPE | {"experts": "8"}, "experts_per_token must be given beside experts, not left out"),
+        ({"config": ""} | SHAPE | {"experts": "8", "experts_per_token": "9"},
+         "ModelSpec.experts_per_token must be from 1 to 8, not 9"),
+        ({"config": ""} | SHAPE | {"gated": "perhaps"}, "gated must be true or false, not 'perhaps'"),
+        ({"config": ""} | SHAPE | {"qk_norm": "2"}, "qk_norm must be 'none' or 'head' or 'heads', not '2'"),
+        ({"config": ""} | SHAPE | {"experts": "8.5"}, "experts must be a whole number, not '8.5'"),
+        ({"config": ""} | SHAPE | {"kv_heads": "7"}, "ModelSpec.kv_heads must be a divisor of heads (32), not 7"),
+    ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
+)  # fmt: skip
+def test_a_shape_that_contradicts_or_lacks_is_one_line(tmp_path, cells, said):
+    with pytest.raises(InputError) as caught:
+        predicted(tmp_path, ROW | cells)
+    assert str(caught.value) == f"{tmp_path / 'runs.csv'}: row 1: {said}"
+
+
+def test_a_wrong_config_is_one_line_with_row_file_and_key(tmp_path):
+    with pytest.raises(InputError) as caught:
+        predicted(tmp_path, ROW, ROW | {"config": "none.json"})
+    says = "must be a config.json that can be read, not: No such file or directory"
+    assert str(caught.value) == f"{tmp_path / 'runs.csv'}: row 2: {tmp_path / 'none.json'}: {says}"
 
 
 def test_a_precision_that_the_accelerator_lacks_is_one_line():

@@ -129,7 +129,7 @@ device: causal language models, and encoders with their pooler; with the correct
 SHARED = Path(__file__).resolve().parents[4] / "shared" / "data" / "cases" / "hf"
 shared = pytest.mark.skipif(not SHARED.exists(), reason="the configs of released models are in ../shared/data/cases")
 CONTRADICTION = {"glm-4-9b-0414": 40 * (4096 + 2 * 2 * 128)}
-"""Biases of queries, keys and values that the released weights have, while the config there says ``attention_bias: false``."""
+"""Biases of queries, keys and values that the released weights have, while the config there says that there are none."""
 
 
 @pytest.fixture
