@@ -66,9 +66,9 @@ def test_of_hidden_gradients_and_weights_a_layer_is_left():
     assert few == pytest.approx(2 * many, rel=0.05)
 
 
-def test_few_micro_batches_hide_less():
-    few, more, many = (overlapped(dp=64, vp=3, gbs=64 * count)[0] for count in (4, 8, 16))
-    assert few > more == many
+def test_more_micro_batches_than_stages_hide_no_more():
+    few, many = (overlapped(dp=64, vp=3, gbs=64 * count)[0] for count in (8, 16))
+    assert few == many
 
 
 @pytest.mark.parametrize(
