@@ -14,7 +14,7 @@ from lightfabric.placement.workload.feasible import require_feasible
 from lightfabric.placement.workload.preset import MODELS
 
 GPT = ModelSpec(layers=32, hidden=4096, heads=32, sequence=2048, vocabulary=51200)
-ALIKE = "such that pp * it divides the layers (32), or the layers and both ends (34)"
+ALIKE = "such that pp * it divides the layers (32) or is two more"
 MIXTRAL = MODELS["mixtral-8x7b"]
 
 
@@ -66,6 +66,8 @@ def test_plans_that_were_run_can_run(model, batch, cut):
          f"virtual_stages must be {ALIKE}, not 3"),
         (GPT, 64, plan(pp=8, virtual_stages=8), "1f1b",
          f"virtual_stages must be {ALIKE}, not 8"),
+        (replace(GPT, layers=30), 64, plan(pp=4, virtual_stages=2), "1f1b",
+         f"virtual_stages must be {ALIKE.replace('32', '30')}, not 2"),
         (GPT, 60, plan(pp=8, virtual_stages=2), "1f1b",
          "batch must be a multiple of dp * mbs * pp (8) with virtual stages, not 60"),
         (GPT, 64, plan(virtual_stages=2), "1f1b", "virtual_stages must be 1 without a pipeline, not 2"),
