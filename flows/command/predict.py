@@ -30,7 +30,7 @@ def main(file: Annotated[Path, typer.Argument(help="CSV, a training plan per row
 
 
 def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
-    """Return for each run ``id``, ``parameters``, ``mbs``, ``step_s`` and its parts, ``memory_gib``, and what was measured."""
+    """Return ``id``, ``parameters``, ``mbs``, ``step_s``, its parts, ``memory_gib`` and what was measured of each run."""
     fitted = calibration()
     found = measurement.predicted(runs, fitted)
     columns = {"step_s": found.total, "memory_gib": measurement.memory_gib(found, fitted)}
