@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lightfabric.flows.command import qap, replay
+from lightfabric.flows.command import replay
+from lightfabric.flows.format import qaplib
 from lightfabric.flows.report import InputError
 
 CASES = Path(__file__).resolve().parents[4] / "shared" / "data" / "cases"
@@ -107,6 +108,6 @@ def test_an_option_that_does_not_fit_is_refused_in_one_line(tmp_path, given, say
 def test_a_solved_problem_may_begin_with_the_mark_of_utf8(tmp_path):
     for name, mark in (("plain.dat", b""), ("marked.dat", b"\xef\xbb\xbf")):
         (tmp_path / name).write_bytes(mark + b"2\n0 1\n2 0\n0 3\n4 0\n")
-    plain, marked = (qap.read(tmp_path / name) for name in ("plain.dat", "marked.dat"))
+    plain, marked = (qaplib.read(tmp_path / name) for name in ("plain.dat", "marked.dat"))
     assert plain.flow.tolist() == marked.flow.tolist() == [[0, 1], [2, 0]]
     assert marked.distance.tolist() == [[0, 3], [4, 0]]

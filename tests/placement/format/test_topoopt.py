@@ -18,13 +18,6 @@ from lightfabric.placement.format.topoopt import TaskType, read
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "topoopt"
 published = pytest.mark.skipif(not DATA.is_dir(), reason="the published task graphs are in ../shared/data/topoopt")
 
-# Iteration times in ms on an ideal switch: README.md beside the files, from the authors' packet-level simulator.
-PUBLISHED_MS = {
-    "vgg": {100: 210.404, 200: 131.985, 400: 100.481, 800: 100.481},
-    "transformer": {100: 63.969, 200: 63.240, 400: 61.434, 800: 60.266},
-}
-CASES = [(job, gbps, ms) for job, times in PUBLISHED_MS.items() for gbps, ms in times.items()]
-
 
 def table(builder, slots, fields):
     """``fields``: slot -> (kind of scalar, value); returns the offset of the table."""
@@ -83,21 +76,12 @@ def good(task=None, **changes):
 
 
 @published
-@pytest.mark.parametrize(("job", "gbps", "published_ms"), CASES)
-def test_published_iteration_times_come_out(job, gbps, published_ms):
-    result = replay.replay(DATA / f"{gbps}{job}_16.fbuf", gbps)
-    bound = 0.03 if (job, gbps) == ("transformer", 800) else 0.01
-    assert result["iteration_ms"] == pytest.approx(published_ms, rel=bound)
-    assert result["devices"] == 16
-
-
-@published
 @pytest.mark.slow
 def test_flit_by_flit_the_published_time_comes_out_too():
-    """28 million flits over two links each, with the timing of the RTL."""
+    """28 million flits over two links each, with the timing of the RTL; 63.969 ms by the authors' simulator of packets."""
     file = DATA / "100transformer_16.fbuf"
     seen = replay.replay(file, 100.0, "cycle")["iteration_ms"]
-    assert seen == pytest.approx(PUBLISHED_MS["transformer"][100], rel=0.01)
+    assert seen == pytest.approx(63.969, rel=0.01)
     assert seen == pytest.approx(replay.replay(file, 100.0)["iteration_ms"], rel=0.002)
 
 

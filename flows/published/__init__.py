@@ -1,0 +1,1 @@
+"""Published results are run again with their set-ups, for ``lightfabric bench published``."""

@@ -1,0 +1,17 @@
+"""All published figures in one table, in the order in which the README quotes it."""
+
+from typing import Any
+
+from lightfabric.flows.published import count, network, training
+
+HEAD = "| what | published | lightfabric | ratio | set-up |\n|---|---|---|---|---|"
+
+
+def rows() -> list[dict[str, Any]]:
+    """Run every figure again, see ``Figure.row``."""
+    return [figure.row() for figure in (*network.figures(), *training.figures(), *count.figures())]
+
+
+def text(row: dict[str, Any]) -> str:
+    """A row of the table in Markdown."""
+    return f"| {row['line']} | `{row['set_up']}` |"
