@@ -3,11 +3,13 @@
 CODE FLOW: ``check`` finds what cannot work before anything slow; the RTL is measured, or its timing taken from the cache,
 while a worker loads the model; ``simulate`` then runs once per GPU count and fabric, in as many processes as there
 are cores, and keeps the placement that is fastest there; the rows become a table, results.csv, a figure and manifest.json.
+Rows are kept in a journal as they finish, so that an interrupted study goes on where it was.
 """
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, as_completed
-from dataclasses import dataclass, fields
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +19,8 @@ from lightfabric.flows.experiment import fidelity as fidelities
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.option import AsJson, Fidelity, SpecFile
 from lightfabric.flows.report import InputError, RunError, print_json
-from lightfabric.flows.tool.pool import ThisProcess, pool
+from lightfabric.flows.tool.journal import Journal, key_of
+from lightfabric.flows.tool.pool import ThisProcess, memory_bytes, pool
 from lightfabric.model.spec import ChipletSpec, SpecError, StudySpec
 from lightfabric.model.timing import Timing
 from lightfabric.placement.job.kind import workload
@@ -39,6 +42,8 @@ Progress = Callable[[str, int, int], None]
 """Hears what was done, and how many of how many jobs are done now."""
 
 GIB = 1 << 30
+JOURNAL = "unfinished.jsonl"
+"""Beside the results, until all of them are there."""
 
 _NEEDED = (
     "flows.cli", "flows.command.study", "model.fluid.engine", "model.cycle.sustained", "placement.graph.iteration",
@@ -57,6 +62,11 @@ class Job:
     fabric: "Fabric"
     fidelity: str
     reason: str
+
+    @property
+    def name(self) -> str:
+        """How progress and errors call it."""
+        return _cell_name(self.gpus, self.fabric)
 
 
 def check(spec: StudySpec, source: str, at: Callable[[list[int]], int] = min) -> dict[int, str]:
@@ -124,11 +134,14 @@ def _cell_name(gpus: int, fabric: "Fabric") -> str:
 
 
 def simulate(job: Job) -> Cell:
-    """The row of one cell; one that cannot be served gives a row without times."""
+    """The row of one cell; one that cannot be served, or simulated for want of memory, gives a row without times."""
     try:
         row, _, _, detail = simulated(job)
     except ValueError as error:
         return _row(job) | {"fits": False, "reason": str(error)}, None
+    except MemoryError:
+        reason = f"to simulate it takes more than the {memory_bytes() / GIB:.3g} GiB of memory that a process may have here"
+        return _row(job) | {"fits": False, "reason": reason}, None
     return row, detail
 
 
@@ -231,7 +244,7 @@ _SECONDS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser", "tot
 
 COLUMNS = (
     "gpus", "fabric", "fabric_kind", "fits", "reason", "iteration_s", "compute_bound_s", "samples_per_s", "tokens_per_s",
-    "speed_over_ideal",
+    "speed_over_baseline",
     "dp", "tp", "pp", "virtual_stages", "first_layers", "last_layers", "ep", "zero", "micro_batch_sequences", "recompute",
     "order", "limit",
     *(f"memory_{name}_gib" for name in _MEMORY), *(f"predicted_{name}_s" for name in _SECONDS),
@@ -243,11 +256,12 @@ COLUMNS = (
 payload rate over ``reach_m`` of fibre."""
 
 
-def ideal(spec: StudySpec) -> str | None:
-    """Name of the fabric that others are compared with, the first of an ideal kind."""
+def baseline(spec: StudySpec) -> str | None:
+    """Name of the fabric that others are compared with: that of the spec, else the first of an ideal kind."""
     from lightfabric.model.fabric.fabric import fabric_of
 
-    return next((fabric.name for fabric in spec.fabrics if fabric_of(fabric, spec.chiplet).is_reference), None)
+    ideal = (fabric.name for fabric in spec.fabrics if fabric_of(fabric, spec.chiplet).is_reference)
+    return spec.baseline or next(ideal, None)
 
 
 def run(
@@ -257,10 +271,11 @@ def run(
     progress: Progress = lambda *_: None,
     fidelity: str = "fluid",
     alone: bool = False,
+    journal: Journal | None = None,
 ) -> tuple[list[Row], Timing, dict[str, fidelities.Detail]]:
     """Rows by GPU count, then in the order of the spec's fabrics, whatever the number of processes and their speed.
 
-    At cycle fidelity also what that shows of each, by name.
+    At cycle fidelity also what that shows of each, by name. What ``journal`` has of an earlier run is not run again.
 
     Unless ``alone`` a process per core does it. They start by forkserver: a script that calls this then needs
     ``if __name__ == "__main__":``.
@@ -272,14 +287,23 @@ def run(
         for each in loaded:
             each.result()
         cells = jobs(spec, reasons, measured, fidelity)
+        found = _kept(journal, cells) if journal else {}
         # The largest, which take longest, first.
-        futures = {workers.submit(simulate, job): job for job in reversed(cells) if not job.reason}
-        found = dict(_finished(futures, progress))
+        futures = {workers.submit(simulate, job): job for job in reversed(cells) if not job.reason and job not in found}
+        total = len(futures) + len(found)
+        if found:
+            progress("kept of an earlier run", len(found), total)
+        for job, cell in _finished(futures):
+            found[job] = cell
+            # Another run may have more memory.
+            if journal and cell[0]["fits"]:
+                journal.keep(_key(job), _plain(cell))
+            progress(job.name, len(found), total)
         hopeless = [job for job in cells if job.reason]
         found |= zip(hopeless, workers.map(simulate, hopeless), strict=True)
     rows = [found[job][0] for job in cells]
-    _compare(rows, ideal(spec))
-    details = {_cell_name(job.gpus, job.fabric): found[job][1] for job in cells}
+    _compare(rows, baseline(spec))
+    details = {job.name: found[job][1] for job in cells}
     return rows, measured, {name: detail for name, detail in details.items() if detail}
 
 
@@ -291,23 +315,47 @@ def jobs(spec: StudySpec, reasons: dict[int, str], timing: Timing, fidelity: str
     return [Job(spec, gpus, fabric, fidelity, reason) for gpus, reason in reasons.items() for fabric in fabrics]
 
 
-def _finished(futures: dict["Future[Cell]", Job], progress: Progress) -> Iterator[tuple[Job, Cell]]:
-    for done, future in enumerate(as_completed(futures), 1):
-        job = futures[future]
-        name = _cell_name(job.gpus, job.fabric)
+def _finished(futures: dict["Future[Cell]", Job]) -> Iterator[tuple[Job, Cell]]:
+    for future in as_completed(futures):
         try:
-            yield job, future.result()
-        except (ValueError, MemoryError) as error:
-            raise RunError(f"{name}: {error or 'not enough memory'}") from None
-        progress(name, done, len(futures))
+            yield futures[future], future.result()
+        except ValueError as error:
+            raise RunError(f"{futures[future].name}: {error}") from None
+        except BrokenProcessPool:
+            # Processes take one cell more than they work on.
+            begun = "; ".join(job.name for each, job in futures.items() if each.running()) or "none"
+            raise RunError(f"a worker process ended early, perhaps for want of memory; of these cells: {begun}") from None
 
 
-def _compare(rows: list[Row], ideal_name: str | None) -> None:
-    best = {row["gpus"]: row["iteration_s"] for row in rows if row["fabric"] == ideal_name}
+def _key(job: Job) -> str:
+    spec = job.spec
+    parts = (spec.accelerator, spec.job, spec.chiplet, job.fabric.spec)
+    return key_of([*map(asdict, parts), job.fabric.measured.to_dict(), job.gpus, job.fidelity])
+
+
+def _plain(cell: Cell) -> Row:
+    row, detail = cell
+    return {"row": row, "detail": detail and [detail.nodes, detail.load.tolist(), detail.messages.tolist()]}
+
+
+def _kept(journal: Journal, cells: list[Job]) -> dict[Job, Cell]:
+    import numpy as np
+
+    found = dict[Job, Cell]()
+    for job in cells:
+        if known := journal.found.get(_key(job)):
+            nodes, load, messages = known["detail"] or [None] * 3
+            detail = fidelities.Detail(nodes, np.array(load), np.array(messages, np.int64)) if nodes else None
+            found[job] = known["row"], detail
+    return found
+
+
+def _compare(rows: list[Row], name: str | None) -> None:
+    best = {row["gpus"]: row["iteration_s"] for row in rows if row["fabric"] == name}
     for row in rows:
         reference = best.get(row["gpus"])
         if reference and row["iteration_s"]:
-            row["speed_over_ideal"] = reference / row["iteration_s"]
+            row["speed_over_baseline"] = reference / row["iteration_s"]
 
 
 def _load_fluid() -> None:
@@ -351,12 +399,14 @@ def main(
         def timing(workers: Executor | None) -> Timing:
             return measured_timing(spec.chiplet, bar.measures, workers)
 
-        rows, measured, details = run(spec, reasons, timing, bar.done, fidelity)
+        journal = Journal(out / JOURNAL)
+        rows, measured, details = run(spec, reasons, timing, bar.done, fidelity, journal=journal)
         if fidelity == "cycle":
             from lightfabric.flows.figure.panel import draw
 
             draw(out, spec.name, details)
         result.write(out, spec, source, rows, measured, COLUMNS, fidelity)
+        journal.end()
     if as_json:
         print_json({"spec": spec.name, "rows": rows, "files": names})
     else:

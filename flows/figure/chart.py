@@ -37,10 +37,10 @@ Row = dict[str, Any]
 def draw(name: str, rows: Sequence[Row], paths: Iterable[Path]) -> None:
     """Draw the rows that have a time into files whose suffixes give the format; equal rows give equal bytes.
 
-    Below the times a second panel compares the speeds, where there is an ideal fabric: on log axes lines run close.
+    Below the times a second panel compares the speeds, where there is a baseline: on log axes lines run close.
     """
     timed = [row for row in rows if row["fits"]]
-    compared = any(row["speed_over_ideal"] for row in timed)
+    compared = any(row["speed_over_baseline"] for row in timed)
     with rc_context(STYLE):
         figure = Figure(INCHES, layout="constrained")
         panels = figure.subplots(1 + compared, sharex=True, squeeze=False, height_ratios=[5, 3][: 1 + compared])[:, 0]
@@ -195,8 +195,8 @@ def _times(axes: Axes, name: str, rows: Sequence[Row]) -> None:
 
 
 def _speeds(axes: Axes, rows: Sequence[Row]) -> None:
-    _lines(axes, [row for row in rows if row["speed_over_ideal"]], "speed_over_ideal", 100)
-    axes.set_ylabel("speed (% of ideal)")
+    _lines(axes, [row for row in rows if row["speed_over_baseline"]], "speed_over_baseline", 100)
+    axes.set_ylabel("speed (% of baseline)")
 
 
 def _lines(axes: Axes, rows: Sequence[Row], column: str, scale: float) -> None:

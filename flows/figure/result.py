@@ -133,15 +133,15 @@ def print_table(spec: StudySpec, rows: Sequence[Row]) -> None:
         sections.append([(str(gpus), *_cells(row)) for row in section])
     console = Console(file=sys.stdout)
     console.width = console.width if console.is_terminal else PLAIN_WIDTH
-    header = ("GPUs", "fabric", "iteration", "of ideal speed", "dp x tp x pp", "order", "where the time goes")
+    header = ("GPUs", "fabric", "iteration", "of baseline speed", "dp x tp x pp", "order", "where the time goes")
     title = Text(f"{spec.name}: one training iteration")
-    report.print_table(header, sections, title, ("GPUs", "iteration", "of ideal speed"), console)
+    report.print_table(header, sections, title, ("GPUs", "iteration", "of baseline speed"), console)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     if not row["fits"]:
         return row["fabric"], "-", "", "", "", row["reason"]
-    speed = row["speed_over_ideal"]
+    speed = row["speed_over_baseline"]
     return (
         row["fabric"],
         duration(row["iteration_s"]),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from lightfabric.flows.report import RunError
@@ -32,13 +33,14 @@ class ThisProcess(Executor):
 def pool(most: int, preload: list[str]) -> Iterator[ProcessPoolExecutor]:
     """Start a process per core, at most ``most``, that hears no Ctrl-C and is gone after the block, at once if that fails.
 
-    ``preload`` names modules that are imported once for all. RunError when a process is killed.
+    ``preload`` names modules that are imported once for all. A process that asks for more memory than the machine has gets
+    a MemoryError. RunError when a process is killed.
     """
     count = min(_cores(), most)
     # A fork of this process would take the threads of its numeric libraries along in an unknown state.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(preload)
-    workers = ProcessPoolExecutor(count, context, initializer=_end_with_parent)
+    workers = ProcessPoolExecutor(count, context, initializer=_prepare)
     try:
         with interrupts_blocked():
             # A worker inherits the mask of signals at its start, so all are started while Ctrl-C is blocked.
@@ -75,12 +77,21 @@ def interrupts_blocked() -> Iterator[None]:
         signal.raise_signal(signal.SIGINT)
 
 
-def _end_with_parent() -> None:
-    """Make a worker end when its parent does, even if that was killed."""
+def _prepare() -> None:
+    """Make a worker end when its parent does, even if that was killed, and fail by itself before the machine is full."""
+    resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes(), resource.RLIM_INFINITY))
     parent = multiprocessing.parent_process()
     if parent:
         # os._exit, because a worker may be deep in a compiled kernel that never looks for exceptions.
         threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
+def memory_bytes() -> int:
+    """Return how much memory one process may take: nine tenths of what the machine, or its container, has."""
+    total_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):
+        total_bytes = min(total_bytes, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return total_bytes * 9 // 10
 
 
 def peak_bytes() -> int:

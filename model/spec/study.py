@@ -12,7 +12,10 @@ from lightfabric.model.spec.require import FORBID, require, require_name
 
 @dataclass(frozen=True)
 class StudySpec:
-    """Describes a study: a job and an accelerator, the fabrics to compare, and the numbers of GPUs."""
+    """Describes a study: a job and an accelerator, the fabrics to compare, and the numbers of GPUs.
+
+    ``baseline`` names the fabric whose speed is 100 %, the first ideal switch if empty.
+    """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
 
@@ -22,6 +25,7 @@ class StudySpec:
     fabrics: tuple[FabricSpec, ...]
     gpus: tuple[int, ...]
     chiplet: ChipletSpec = field(default_factory=ChipletSpec)
+    baseline: str = ""
 
     def __post_init__(self) -> None:
         require_name(self)
@@ -29,3 +33,4 @@ class StudySpec:
         require(self, "gpus", in_range, "one or more counts from 2 to 131072")
         names = [fabric.name for fabric in self.fabrics]
         require(self, "fabrics", 0 < len(names) == len(set(names)), "one or more fabrics of different names")
+        require(self, "baseline", self.baseline in ("", *names), f"the name of a fabric, one of {', '.join(names)}")

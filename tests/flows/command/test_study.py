@@ -137,7 +137,14 @@ def test_speeds_are_relative_to_the_ideal_switch(rows):
     ideal = {row["gpus"]: float(row["iteration_s"]) for row in rows if row["fabric"] == "ideal switch"}
     for row in rows:
         expected = ideal[row["gpus"]] / float(row["iteration_s"])
-        assert float(row["speed_over_ideal"]) == pytest.approx(expected, rel=1e-6)
+        assert float(row["speed_over_baseline"]) == pytest.approx(expected, rel=1e-6)
+
+
+def test_speeds_are_relative_to_the_baseline_that_the_spec_names(environment, tmp_path):
+    path = changed(tmp_path, ('name = "small"', 'name = "small"\nbaseline = "islands"'))
+    result = json.loads(run(environment, path, "--out", tmp_path / "out", "--json").stdout)
+    known = {row["gpus"]: row["iteration_s"] for row in result["rows"] if row["fabric"] == "islands"}
+    assert all(row["speed_over_baseline"] == known[row["gpus"]] / row["iteration_s"] for row in result["rows"])
 
 
 def test_the_times_are_those_of_the_fluid_model_on_the_measured_timing(rows, invented):
@@ -193,6 +200,7 @@ def test_counts_that_do_not_fit_are_rows_with_a_reason(environment, tmp_path):
     [
         ([("memory_gib = 16.0", "memory_gib = 0.05")], "gpus must be counts that hold the job, not 32: memory on 32 GPUs"),
         ([("[8, 16, 32]", "[29]")], "gpus must be counts that hold the job, not 29: no dp * tp * pp = 29 divides"),
+        ([('name = "small"', 'name = "small"\nbaseline = "none"')], "baseline must be the name of a fabric, one of ideal"),
         ([("ports = 4", "ports = 1")], "chiplet.ports must be at least 2 on a sip-ring, not 1"),
     ],
 )
@@ -224,7 +232,7 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(environment, tmp_pat
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("said", ["simulating the RTL", "1/20"])
-def test_an_interrupted_study_leaves_no_file_and_no_process(environment, tmp_path, number, code, said):
+def test_an_interrupted_study_leaves_what_is_finished_and_no_process(environment, tmp_path, number, code, said):
     command = [*COMMAND, "study", "--out", str(tmp_path / "a" / "out")]
     cache = {} if said == "1/20" else {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     with subprocess.Popen(
@@ -239,8 +247,55 @@ def test_an_interrupted_study_leaves_no_file_and_no_process(environment, tmp_pat
         output, messages = process.communicate(timeout=30)
     assert process.returncode == code
     assert (output, "Traceback" in messages) == ("", False)
-    assert list(tmp_path.iterdir()) == []
+    left = [path.name for path in tmp_path.glob("a/out/*")]
+    assert left == (["unfinished.jsonl"] if said == "1/20" else [])
+    assert [path.name for path in tmp_path.iterdir()] == (["a"] if left else [])
     assert_gone(process.pid)
+
+
+def test_a_study_goes_on_where_a_killed_one_was(finished, environment, tmp_path):
+    """What the journal has is not run again; lines that a kill has cut off are passed over."""
+    with subprocess.Popen(
+        [*COMMAND, "study", SMALL, "--out", tmp_path], stderr=subprocess.PIPE, text=True, env=environment
+    ) as killed:
+        assert killed.stderr is not None
+        while "5/12" not in killed.stderr.readline():
+            pass
+        killed.kill()
+    journal = tmp_path / "unfinished.jsonl"
+    lines = [line for line in journal.read_text().splitlines() if line]
+    assert 5 <= len(lines) < 12
+    journal.write_text("\n".join([*lines, lines[0][:50], "no JSON", "[]", ""]))
+    done = run(environment, SMALL, "--out", tmp_path)
+    assert done.stderr.splitlines()[0] == f"{len(lines)}/12 kept of an earlier run"
+    assert len(done.stderr.splitlines()) == 1 + 12 - len(lines)
+    for name in NAMES:
+        assert (tmp_path / name).read_bytes() == (finished[0] / name).read_bytes(), name
+    assert {path.name for path in tmp_path.iterdir()} == NAMES
+
+
+def test_cells_of_other_jobs_have_other_keys(invented):
+    spec = load_spec(None, "small")
+    one, other = (
+        study.jobs(each, {8: ""}, invented(spec.chiplet), "fluid")[0]
+        for each in (spec, replace(spec, job=replace(spec.job, batch=2 * spec.job.batch)))
+    )
+    keys = [study._key(job) for job in (one, other, replace(one, gpus=16), replace(one, fidelity="cycle"))]
+    assert len(set(keys)) == 4
+    assert study._key(replace(one)) == keys[0]
+
+
+def test_a_cell_that_needs_more_memory_than_there_is_is_a_row_that_says_so(monkeypatch, invented):
+    spec = load_spec(None, "small")
+    (job, *_) = study.jobs(spec, {8: ""}, invented(spec.chiplet), "fluid")
+
+    def full(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(study, "simulated", full)
+    row, _ = study.simulate(job)
+    assert not row["fits"]
+    assert row["reason"].startswith("to simulate it takes more than the ")
 
 
 def assert_gone(group):
