@@ -20,6 +20,9 @@ from lightfabric.placement.mapping.traffic import Traffic, ring_load
 # Told apart by all common kinds of colour vision (Okabe and Ito, Color Universal Design, 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
+DASHES = ("-", "--", "-.", ":")
+# More lines than this leave a legend no room between them.
+MAX_INSIDE = 6
 INCHES = (7.2, 6.4)
 DPI = 160
 STYLE: Any = {
@@ -42,9 +45,12 @@ def draw(name: str, rows: Sequence[Row], paths: Iterable[Path]) -> None:
     timed = [row for row in rows if row["fits"]]
     compared = any(row["speed_over_baseline"] for row in timed)
     with rc_context(STYLE):
-        figure = Figure(INCHES, layout="constrained")
+        beside = len({row["fabric"] for row in timed}) > MAX_INSIDE
+        figure = Figure((INCHES[0] + 2.8 * beside, INCHES[1]), layout="constrained")
         panels = figure.subplots(1 + compared, sharex=True, squeeze=False, height_ratios=[5, 3][: 1 + compared])[:, 0]
         _times(panels[0], name, timed)
+        # In the constrained layout a legend outside takes its room from the panels.
+        figure.legend(loc="outside right upper", frameon=False) if beside else panels[0].legend(frameon=False)
         if compared:
             _speeds(panels[1], timed)
         _count_axis(panels[-1], sorted({row["gpus"] for row in timed}))
@@ -191,7 +197,6 @@ def _times(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
-    axes.legend(frameon=False)
 
 
 def _speeds(axes: Axes, rows: Sequence[Row]) -> None:
@@ -202,11 +207,13 @@ def _speeds(axes: Axes, rows: Sequence[Row]) -> None:
 def _lines(axes: Axes, rows: Sequence[Row], column: str, scale: float) -> None:
     for index, fabric in enumerate(dict.fromkeys(row["fabric"] for row in rows)):
         chosen = [row for row in rows if row["fabric"] == fabric]
+        turn, colour = divmod(index, len(COLOURS))
         axes.plot(
             [row["gpus"] for row in chosen],
             [scale * row[column] for row in chosen],
-            color=COLOURS[index % len(COLOURS)],
-            marker=MARKERS[index % len(MARKERS)],
+            DASHES[turn % len(DASHES)],
+            color=COLOURS[colour],
+            marker=MARKERS[(colour + turn) % len(MARKERS)],
             markersize=5,
             linewidth=1.6,
             label=plain(fabric),
