@@ -163,13 +163,14 @@ def study(spec: "StudySpec", *, fidelity: Literal["fluid", "cycle"] = "fluid") -
     (9, 'ideal switch', True)
     """
     from lightfabric.flows.command import study as command
+    from lightfabric.flows.format.spec_file import Variant
     from lightfabric.flows.format.timing_store import measured_timing
 
     reasons = command.checked(spec, spec.name, fidelity)
     alone = sum(reasons) * len(spec.fabrics) <= _SMALL_GPUS
 
-    def timing(workers: "Executor | None") -> "Timing":
-        return measured_timing(spec.chiplet, workers=workers)
+    def timing(chiplet: "ChipletSpec", workers: "Executor | None") -> "Timing":
+        return measured_timing(chiplet, workers=workers)
 
-    rows, measured, _ = command.run(spec, reasons, timing, fidelity=fidelity, alone=alone)
+    rows, (measured,), _ = command.run([(Variant({}, spec), reasons)], timing, fidelity=fidelity, alone=alone)
     return Study(spec.name, rows, measured)

@@ -6,17 +6,18 @@ are cores, and keeps the placement that is fastest there; the rows become a tabl
 Rows are kept in a journal as they finish, so that an interrupted study goes on where it was.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lightfabric.flows.experiment import fidelity as fidelities
-from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.flows.experiment.loading import load_fluid, load_link
+from lightfabric.flows.format.spec_file import Variant, load_variants
 from lightfabric.flows.option import AsJson, Fidelity, SpecFile
 from lightfabric.flows.report import InputError, RunError, print_json
 from lightfabric.flows.tool.journal import Journal, key_of
@@ -62,11 +63,12 @@ class Job:
     fabric: "Fabric"
     fidelity: str
     reason: str
+    variant: str = ""
 
     @property
     def name(self) -> str:
         """How progress and errors call it."""
-        return _cell_name(self.gpus, self.fabric)
+        return ", ".join(filter(None, (_cell_name(self.gpus, self.fabric), self.variant)))
 
 
 def check(spec: StudySpec, source: str, at: Callable[[list[int]], int] = min) -> dict[int, str]:
@@ -265,54 +267,66 @@ def baseline(spec: StudySpec) -> str | None:
 
 
 def run(
-    spec: StudySpec,
-    reasons: dict[int, str],
-    timing: Callable[[Executor | None], Timing],
+    variants: Sequence[tuple[Variant, dict[int, str]]],
+    timing: Callable[[ChipletSpec, Executor | None], Timing],
     progress: Progress = lambda *_: None,
     fidelity: str = "fluid",
     alone: bool = False,
     journal: Journal | None = None,
-) -> tuple[list[Row], Timing, dict[str, fidelities.Detail]]:
-    """Rows by GPU count, then in the order of the spec's fabrics, whatever the number of processes and their speed.
+) -> tuple[list[Row], list[Timing], dict[str, fidelities.Detail]]:
+    """Rows by variant, GPU count and the order of the spec's fabrics, whatever the number of processes and their speed.
 
-    At cycle fidelity also what that shows of each, by name. What ``journal`` has of an earlier run is not run again.
+    A variant comes with what ``check`` said of its counts. Beside the rows are the timing of each variant and, at cycle
+    fidelity, what that shows of each cell, by name. What ``journal`` has of an earlier run is not run again.
 
     Unless ``alone`` a process per core does it. They start by forkserver: a script that calls this then needs
     ``if __name__ == "__main__":``.
     """
     preload = [*_PRELOAD, *(f"lightfabric.{name}" for name in _FLITS_NEEDED if fidelity == "cycle")]
-    with ThisProcess() if alone else pool(len(reasons) * len(spec.fabrics), preload=preload) as workers:
-        loaded = [workers.submit(load) for load in (_load_fluid, _load_link)]
-        measured = timing(None if alone else workers)
+    most = sum(len(reasons) * len(variant.spec.fabrics) for variant, reasons in variants)
+    with ThisProcess() if alone else pool(most, preload=preload) as workers:
+        loaded = [workers.submit(load) for load in (load_fluid, load_link)]
+        measured = [timing(variant.spec.chiplet, None if alone else workers) for variant, _ in variants]
         for each in loaded:
             each.result()
-        cells = jobs(spec, reasons, measured, fidelity)
-        found = _kept(journal, cells) if journal else {}
-        # The largest, which take longest, first.
-        futures = {workers.submit(simulate, job): job for job in reversed(cells) if not job.reason and job not in found}
-        total = len(futures) + len(found)
-        if found:
-            progress("kept of an earlier run", len(found), total)
-        for job, cell in _finished(futures):
-            found[job] = cell
-            # Another run may have more memory.
-            if journal and cell[0]["fits"]:
-                journal.keep(_key(job), _plain(cell))
-            progress(job.name, len(found), total)
-        hopeless = [job for job in cells if job.reason]
-        found |= zip(hopeless, workers.map(simulate, hopeless), strict=True)
-    rows = [found[job][0] for job in cells]
-    _compare(rows, baseline(spec))
-    details = {job.name: found[job][1] for job in cells}
+        cells = [
+            jobs(variant.spec, reasons, known, fidelity, variant.name)
+            for (variant, reasons), known in zip(variants, measured, strict=True)
+        ]
+        found = _simulated(workers, [job for part in cells for job in part], progress, journal)
+    rows = list[Row]()
+    for (variant, _), part in zip(variants, cells, strict=True):
+        of_variant = [{**variant.values, **found[job][0]} for job in part]
+        _compare(of_variant, baseline(variant.spec))
+        rows += of_variant
+    details = {job.name: found[job][1] for part in cells for job in part}
     return rows, measured, {name: detail for name, detail in details.items() if detail}
 
 
-def jobs(spec: StudySpec, reasons: dict[int, str], timing: Timing, fidelity: str) -> list[Job]:
-    """The cells of a study, by GPU count and then in the order of the fabrics."""
+def _simulated(workers: Executor, cells: list[Job], progress: Progress, journal: Journal | None) -> dict[Job, Cell]:
+    found = _kept(journal, cells) if journal else {}
+    # The largest, which take longest, first.
+    waiting = sorted((job for job in cells if not job.reason and job not in found), key=lambda job: -job.gpus)
+    futures = {workers.submit(simulate, job): job for job in waiting}
+    total = len(futures) + len(found)
+    if found:
+        progress("kept of an earlier run", len(found), total)
+    for job, cell in _finished(futures):
+        found[job] = cell
+        # Another run may have more memory.
+        if journal and cell[0]["fits"]:
+            journal.keep(_key(job), _plain(cell))
+        progress(job.name, len(found), total)
+    hopeless = [job for job in cells if job.reason]
+    return found | dict(zip(hopeless, workers.map(simulate, hopeless), strict=True))
+
+
+def jobs(spec: StudySpec, reasons: dict[int, str], timing: Timing, fidelity: str, variant: str = "") -> list[Job]:
+    """The cells of a study, or of a variant, by GPU count and then in the order of the fabrics."""
     from lightfabric.placement.fabric.fabric import fabric_of
 
     fabrics = [fabric_of(fabric, spec.chiplet, timing) for fabric in spec.fabrics]
-    return [Job(spec, gpus, fabric, fidelity, reason) for gpus, reason in reasons.items() for fabric in fabrics]
+    return [Job(spec, gpus, fabric, fidelity, reason, variant) for gpus, reason in reasons.items() for fabric in fabrics]
 
 
 def _finished(futures: dict["Future[Cell]", Job]) -> Iterator[tuple[Job, Cell]]:
@@ -358,27 +372,6 @@ def _compare(rows: list[Row], name: str | None) -> None:
             row["speed_over_baseline"] = reference / row["iteration_s"]
 
 
-def _load_fluid() -> None:
-    """Compile the fluid model, or load what numba kept of it, on a graph of two devices."""
-    from lightfabric.model.fluid import engine as fluid
-    from lightfabric.model.fluid.network import star
-    from lightfabric.model.spec import ACCELERATORS, JobSpec, ModelSpec
-    from lightfabric.placement.plan import Plan
-
-    job = JobSpec(ModelSpec(layers=2, hidden=64, heads=2, sequence=64, vocabulary=64), batch=2)
-    graph = workload(job, ACCELERATORS["h100"]).task_graph(Plan(dp=1, tp=2, pp=1, micro_batch=1))
-    fluid.run(graph, star(2, 1e9, graph.demand_bytes()))
-
-
-def _load_link() -> None:
-    """Compile the cycle model of a link, or load it, with a timing that stands for the one not measured yet."""
-    from lightfabric.model.cycle.sustained import sustained_cycles_per_flit
-    from lightfabric.model.timing import LinkTiming
-
-    one: Any = 1
-    sustained_cycles_per_flit(ChipletSpec(), LinkTiming(*[one] * len(fields(LinkTiming))), 0)
-
-
 def main(
     path: SpecFile = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lightfabric-out"),
@@ -387,28 +380,31 @@ def main(
 ) -> None:
     """The command: reads, checks, runs, writes the results into ``out`` and prints them."""
     fidelities.require(fidelity)
-    spec = load_spec(path)
-    source = str(path or spec.name)
-    reasons = checked(spec, source, fidelity)
+    variants = load_variants(path)
+    source = str(path or variants[0].spec.name)
+    known = [
+        (variant, checked(variant.spec, ", ".join(filter(None, (source, variant.name))), fidelity)) for variant in variants
+    ]
     from lightfabric.flows.figure import result
 
     names = [*result.FILES, *(fidelities.FILES if fidelity == "cycle" else ())]
     with result.folder(out, names), result.Bar() as bar:
         from lightfabric.flows.format.timing_store import measured_timing
 
-        def timing(workers: Executor | None) -> Timing:
-            return measured_timing(spec.chiplet, bar.measures, workers)
+        def timing(chiplet: ChipletSpec, workers: Executor | None) -> Timing:
+            return measured_timing(chiplet, bar.measures, workers)
 
         journal = Journal(out / JOURNAL)
-        rows, measured, details = run(spec, reasons, timing, bar.done, fidelity, journal=journal)
+        rows, measured, details = run(known, timing, bar.done, fidelity, journal=journal)
+        name = variants[0].spec.name
         if fidelity == "cycle":
             from lightfabric.flows.figure.panel import draw
 
-            draw(out, spec.name, details)
-        result.write(out, spec, source, rows, measured, COLUMNS, fidelity)
+            draw(out, name, details)
+        result.write(out, variants, source, rows, measured, COLUMNS, fidelity)
         journal.end()
     if as_json:
-        print_json({"spec": spec.name, "rows": rows, "files": names})
+        print_json({"spec": name, "rows": rows, "files": names})
     else:
-        result.print_table(spec, rows)
+        result.print_table(variants, rows)
         print(f"{', '.join(names)} are in {out}")

@@ -35,17 +35,25 @@ STYLE: Any = {
 }
 
 Row = dict[str, Any]
+LINE, ACROSS = "line", "across"
+"""What a row is drawn as, and where."""
 
 
-def draw(name: str, rows: Sequence[Row], paths: Iterable[Path]) -> None:
+def draw(name: str, rows: Sequence[Row], paths: Iterable[Path], swept: Sequence[str] = ()) -> None:
     """Draw the rows that have a time into files whose suffixes give the format; equal rows give equal bytes.
 
-    Below the times a second panel compares the speeds, where there is a baseline: on log axes lines run close.
+    Below the times a second panel compares the speeds, where there is a baseline: on log axes lines run close. A fabric has
+    a line for each combination of the fields ``swept``; but if one number alone is swept, and all have as many GPUs, it is
+    the horizontal axis.
     """
-    timed = [row for row in rows if row["fits"]]
+    timed = [row | {LINE: _line_name(row, swept), ACROSS: row["gpus"]} for row in rows if row["fits"]]
+    across = "GPUs"
+    if len(swept) == 1 and len({row["gpus"] for row in rows}) == 1 and all(_positive(row[swept[0]]) for row in rows):
+        timed = [row | {LINE: row["fabric"], ACROSS: row[swept[0]]} for row in timed]
+        across = f"{swept[0]}, on {rows[0]['gpus']} GPUs"
     compared = any(row["speed_over_baseline"] for row in timed)
     with rc_context(STYLE):
-        beside = len({row["fabric"] for row in timed}) > MAX_INSIDE
+        beside = len({row[LINE] for row in timed}) > MAX_INSIDE
         figure = Figure((INCHES[0] + 2.8 * beside, INCHES[1]), layout="constrained")
         panels = figure.subplots(1 + compared, sharex=True, squeeze=False, height_ratios=[5, 3][: 1 + compared])[:, 0]
         _times(panels[0], name, timed)
@@ -53,11 +61,19 @@ def draw(name: str, rows: Sequence[Row], paths: Iterable[Path]) -> None:
         figure.legend(loc="outside right upper", frameon=False) if beside else panels[0].legend(frameon=False)
         if compared:
             _speeds(panels[1], timed)
-        _count_axis(panels[-1], sorted({row["gpus"] for row in timed}))
+        _count_axis(panels[-1], across, sorted({row[ACROSS] for row in timed}))
         for path in paths:
             # Neither the date nor the version of matplotlib may be in a file whose bytes are compared.
             metadata = {"Date": None} if path.suffix == ".svg" else {"Software": None}
             figure.savefig(path, dpi=DPI, metadata=metadata)
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
+def _line_name(row: Row, swept: Sequence[str]) -> str:
+    return ", ".join([row["fabric"], *(f"{path.rpartition('.')[2]} {row[path]}" for path in swept)])
 
 
 @contextmanager
@@ -188,9 +204,9 @@ def _line(source: int, destination: int, columns: int) -> list[tuple[float, floa
 
 def _times(axes: Axes, name: str, rows: Sequence[Row]) -> None:
     _lines(axes, rows, "iteration_s", 1)
-    gpus = sorted({row["gpus"] for row in rows})
-    bound = [min(row["compute_bound_s"] for row in rows if row["gpus"] == count) for count in gpus]
-    axes.plot(gpus, bound, color="#555555", linestyle="--", linewidth=1.2, label="computation alone")
+    places = sorted({row[ACROSS] for row in rows})
+    bound = [min(row["compute_bound_s"] for row in rows if row[ACROSS] == place) for place in places]
+    axes.plot(places, bound, color="#555555", linestyle="--", linewidth=1.2, label="computation alone")
     axes.set_yscale("log")
     axes.set_ylabel("training iteration (s)")
     axes.set_title(plain(name), loc="left", fontweight="bold")
@@ -205,28 +221,28 @@ def _speeds(axes: Axes, rows: Sequence[Row]) -> None:
 
 
 def _lines(axes: Axes, rows: Sequence[Row], column: str, scale: float) -> None:
-    for index, fabric in enumerate(dict.fromkeys(row["fabric"] for row in rows)):
-        chosen = [row for row in rows if row["fabric"] == fabric]
+    for index, line in enumerate(dict.fromkeys(row[LINE] for row in rows)):
+        chosen = [row for row in rows if row[LINE] == line]
         turn, colour = divmod(index, len(COLOURS))
         axes.plot(
-            [row["gpus"] for row in chosen],
+            [row[ACROSS] for row in chosen],
             [scale * row[column] for row in chosen],
             DASHES[turn % len(DASHES)],
             color=COLOURS[colour],
             marker=MARKERS[(colour + turn) % len(MARKERS)],
             markersize=5,
             linewidth=1.6,
-            label=plain(fabric),
+            label=plain(line),
         )
     axes.grid(True, color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
 
 
-def _count_axis(axes: Axes, gpus: Sequence[int]) -> None:
+def _count_axis(axes: Axes, name: str, places: Sequence[float]) -> None:
     axes.set_xscale("log", base=2)
-    axes.set_xlabel("GPUs")
-    axes.xaxis.set_major_locator(FixedLocator(gpus))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0f}"))
+    axes.set_xlabel(plain(name))
+    axes.xaxis.set_major_locator(FixedLocator(places))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
 
 

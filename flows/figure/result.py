@@ -20,8 +20,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from lightfabric.flows import report
+from lightfabric.flows.format.spec_file import Variant
 from lightfabric.flows.report import InputError, require_file, say, write_csv, written_whole
-from lightfabric.model.spec import StudySpec
 from lightfabric.model.timing import Timing
 
 FILES = ("results.csv", "iteration-time.png", "iteration-time.svg", "manifest.json")
@@ -86,16 +86,27 @@ def folder(path: Path, names: Sequence[str] = FILES) -> Iterator[None]:
 
 
 def write(
-    out: Path, spec: StudySpec, source: str, rows: Sequence[Row], timing: Timing, columns: Sequence[str], fidelity: str
+    out: Path,
+    variants: Sequence[Variant],
+    source: str,
+    rows: Sequence[Row],
+    timings: Sequence[Timing],
+    columns: Sequence[str],
+    fidelity: str,
 ) -> list[str]:
-    """Write all files or, if one fails, none, and return their names. Equal studies give equal bytes."""
+    """Write all files or, if one fails, none, and return their names. Equal studies give equal bytes.
+
+    Fields that are swept are columns before ``columns``.
+    """
     from lightfabric.flows.figure import chart as figure
 
+    swept, spec = list(variants[0].values), variants[0].spec
+    columns = [*swept, *columns]
     with ExitStack() as stack:
         table, png, svg, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
         write_csv(table, columns, ([_cell(row.get(name)) for name in columns] for row in rows))
-        figure.draw(spec.name, rows, (png, svg))
-        content = _manifest(spec, source, timing, fidelity, table.read_bytes())
+        figure.draw(spec.name, rows, (png, svg), swept)
+        content = _manifest(variants, source, timings, fidelity, table.read_bytes())
         manifest.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return list(FILES)
 
@@ -106,36 +117,47 @@ def _cell(value: object) -> object:
     return f"{value:.9g}" if isinstance(value, float) else value
 
 
-def _manifest(spec: StudySpec, source: str, timing: Timing, fidelity: str, results: bytes) -> dict[str, Any]:
-    description = asdict(spec)
+def _manifest(
+    variants: Sequence[Variant], source: str, timings: Sequence[Timing], fidelity: str, results: bytes
+) -> dict[str, Any]:
+    told = [_described(*each) for each in zip(variants, timings, strict=True)]
     return {
         "command": "study",
         "fidelity": fidelity,
         "source": source,
-        "spec": description,
-        "spec_sha256": hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest(),
+        **(told[0] if not variants[0].values else {"variants": told}),
         "results_sha256": hashlib.sha256(results).hexdigest(),
-        "timing": timing.to_dict(),
         "seeds": [],
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
         "platform": platform.platform(),
     }
 
 
-def print_table(spec: StudySpec, rows: Sequence[Row]) -> None:
-    """Print the rows to stdout, one section per GPU count; one row for a count that no fabric can help."""
+def _described(variant: Variant, timing: Timing) -> dict[str, Any]:
+    description = asdict(variant.spec)
+    return {
+        "spec": description,
+        "spec_sha256": hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest(),
+        "timing": timing.to_dict(),
+    }
+
+
+def print_table(variants: Sequence[Variant], rows: Sequence[Row]) -> None:
+    """Print the rows to stdout, one section per variant and GPU count; one row for a count that no fabric can help."""
+    swept = list(variants[0].values)
     sections = list[list[tuple[str, ...]]]()
-    for gpus, group in groupby(rows, lambda row: row["gpus"]):
+    for (gpus, *values), group in groupby(rows, lambda row: (row["gpus"], *(row[path] for path in swept))):
         section = list(group)
         reasons = {row["reason"] for row in section}
         if None not in reasons and len(reasons) == 1:
             section = [section[0] | {"fabric": "all"}]
-        sections.append([(str(gpus), *_cells(row)) for row in section])
+        sections.append([(*map(str, values), str(gpus), *_cells(row)) for row in section])
     console = Console(file=sys.stdout)
-    console.width = console.width if console.is_terminal else PLAIN_WIDTH
-    header = ("GPUs", "fabric", "iteration", "of baseline speed", "dp x tp x pp", "order", "where the time goes")
-    title = Text(f"{spec.name}: one training iteration")
-    report.print_table(header, sections, title, ("GPUs", "iteration", "of baseline speed"), console)
+    console.width = console.width if console.is_terminal else PLAIN_WIDTH + 12 * len(swept)
+    fields = [path.rpartition(".")[2] for path in swept]
+    header = (*fields, "GPUs", "fabric", "iteration", "of baseline speed", "dp x tp x pp", "order", "where the time goes")
+    title = Text(f"{variants[0].spec.name}: one training iteration")
+    report.print_table(header, sections, title, (*fields, "GPUs", "iteration", "of baseline speed"), console)
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -2,9 +2,13 @@
 
 import json
 import tomllib
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from importlib.resources import as_file, files
+from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -62,23 +66,81 @@ Location = tuple[int | str, ...]
 EXAMPLES = ("gpt3-175b", "dlrm", "small", "prototype")
 """Built in, as files of ``examples/``."""
 
+MAX_VARIANTS = 256
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Holds a spec and the value that each swept field has in it, by its path; none without a sweep."""
+
+    values: Mapping[str, Any]
+    spec: StudySpec
+
+    @property
+    def name(self) -> str:
+        """Name the swept fields without the tables they are in, and their values."""
+        return ", ".join(f"{path.rpartition('.')[2]} {value}" for path, value in self.values.items())
+
 
 def load_spec(path: Path | None, default: str = "gpt3-175b") -> StudySpec:
-    """Return the spec in a TOML file, or a built-in example if ``path`` is None.
+    """Return the spec in a TOML file without a sweep, or a built-in example if ``path`` is None.
 
     ``[accelerator] preset = "h100"`` stands for the fields of that accelerator, ``[job.model] preset = "llama3-70b"`` for
     those of that model and ``config = "config.json"`` for those of a Hugging Face model, its path relative to the TOML
     file's folder; other keys beside them override them.
     Anything wrong is an InputError: ``my.toml: chiplet.ports must be from 1 to 32, not -3``.
     """
+    first, *_ = variants = load_variants(path, default)
+    if first.values:
+        raise InputError(f"{path}: sweep must be left out but for study, not {len(variants)} variants")
+    return first.spec
+
+
+def load_variants(path: Path | None, default: str = "gpt3-175b") -> list[Variant]:
+    """Return the specs that a file stands for, one for each combination of the values in its ``[sweep]``, the last fastest.
+
+    ``"chiplet.wavelengths_per_port" = [8, 16]`` sweeps that field, ``"fabrics.SiP-Ring.max_hops"`` one of the fabric of that
+    name. Errors are those of ``load_spec``.
+    """
     if path is None:
         with as_file(files("lightfabric.examples") / f"{default}.toml") as example:
-            return load_spec(example)
+            return load_variants(example)
     content = read_bytes(path, MAX_BYTES, "a TOML file")
     try:
-        return _spec(_tables(content), path.parent)
+        tables = _tables(content)
+        sweep = _sweep(tables.pop("sweep", {}))
+        return [_variant(tables, dict(zip(sweep, values, strict=True)), path.parent) for values in product(*sweep.values())]
     except WrongError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def _sweep(sweep: object) -> dict[str, list[Any]]:
+    if not isinstance(sweep, dict):
+        raise WrongError(f"sweep must be a table, not {shown(sweep)}")
+    for path, values in sweep.items():
+        if not isinstance(values, list) or not values or any(isinstance(value, dict | list) for value in values):
+            raise WrongError(f"sweep.{_key(path)} must be an array of values, not {shown(values)}")
+    if (count := prod(map(len, sweep.values()))) > MAX_VARIANTS:
+        raise WrongError(f"sweep must be of at most {MAX_VARIANTS} variants, not {count}")
+    return sweep
+
+
+def _variant(tables: dict[str, Any], values: dict[str, Any], folder: Path) -> Variant:
+    tables = deepcopy(tables)
+    for path, value in values.items():
+        *owners, field = path.split(".")
+        table: Any = tables
+        for owner in owners:
+            if isinstance(table, list):
+                table = next((each for each in table if isinstance(each, dict) and each.get("name") == owner), None)
+            else:
+                table = table.setdefault(owner, {})
+            if not isinstance(table, dict | list):
+                raise WrongError(f"sweep.{_key(path)} must be the path of a field, not one through {owner!r}")
+        if not isinstance(table, dict):
+            raise WrongError(f"sweep.{_key(path)} must be the path of a field, not of a list of tables")
+        table[field] = value
+    return Variant(values, _spec(tables, folder))
 
 
 def _tables(content: bytes) -> dict[str, Any]:

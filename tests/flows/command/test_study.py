@@ -14,6 +14,7 @@ import pytest
 from lightfabric.flows.command import study
 from lightfabric.flows.format import timing_store
 from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.flows.report import InputError
 from lightfabric.model.cycle.slot import Losses
 from lightfabric.model.fabric.fabric import port_bytes_per_s
 from lightfabric.model.fluid import engine as fluid
@@ -145,6 +146,58 @@ def test_speeds_are_relative_to_the_baseline_that_the_spec_names(environment, tm
     result = json.loads(run(environment, path, "--out", tmp_path / "out", "--json").stdout)
     known = {row["gpus"]: row["iteration_s"] for row in result["rows"] if row["fabric"] == "islands"}
     assert all(row["speed_over_baseline"] == known[row["gpus"]] / row["iteration_s"] for row in result["rows"])
+
+
+SWEEP = '[sweep]\n"fabrics.SiP-Ring.max_hops" = [2, 4]\n"job.batch" = [64, 128]\n\n[[fabrics]]\nname = "ideal'
+
+
+def test_a_sweep_has_the_rows_of_each_of_its_specs(finished, environment, tmp_path):
+    path = changed(tmp_path, ('[[fabrics]]\nname = "ideal', SWEEP), ("[8, 16, 32]", "[8]"))
+    rows = json.loads(run(environment, path, "--out", tmp_path / "out", "--json").stdout)["rows"]
+    swept = [(row["fabrics.SiP-Ring.max_hops"], row["job.batch"]) for row in rows]
+    assert swept == [(hops, batch) for hops in (2, 4) for batch in (64, 128) for _ in range(4)]
+    alone = json.loads(finished[1].stdout)["rows"][:4]
+    for at in (0, 8):
+        assert [row["iteration_s"] for row in rows[at : at + 2]] == [row["iteration_s"] for row in alone[:2]]
+        assert rows[at + 5]["tokens_per_s"] == pytest.approx(128 * 1024 / rows[at + 5]["iteration_s"])
+    with (tmp_path / "out" / "results.csv").open(newline="") as file:
+        assert next(csv.reader(file)) == ["fabrics.SiP-Ring.max_hops", "job.batch", *study.COLUMNS]
+    variants = json.loads((tmp_path / "out" / "manifest.json").read_text())["variants"]
+    assert [each["spec"]["job"]["batch"] for each in variants] == [64, 128, 64, 128]
+    table = run(environment, path, "--out", tmp_path / "out").stdout
+    assert all(text in table for text in ("max_hops", "batch", "128"))
+
+
+@pytest.mark.parametrize(
+    ("sweep", "says"),
+    [
+        ("[sweep]\n'chiplet.ports' = [2, 99]", "chiplet.ports must be from 1 to 32, not 99"),
+        ("[sweep]\n'chiplet.port' = [2]", "chiplet.port must be a known field (did you mean ports?)"),
+        ("[sweep]\n'chiplet.ports' = 4", "sweep.'chiplet.ports' must be an array of values, not 4"),
+        ("[sweep]\n'chiplet.ports' = []", "sweep.'chiplet.ports' must be an array of values, not an array"),
+        (
+            "[sweep]\n'fabrics.none.max_hops' = [2]",
+            "sweep.'fabrics.none.max_hops' must be the path of a",
+        ),
+        ("[sweep]\n'fabrics.kind' = [2]", "sweep.'fabrics.kind' must be the path of a field, not of a list of tables"),
+        ("[sweep]\n'name.x' = [2]", "sweep.'name.x' must be the path of a field, not one through 'name'"),
+        (f"[sweep]\n'job.batch' = {[1] * 30}\n'job.x' = {[1] * 10}", "sweep must be of at most 256 variants, not 300"),
+        ("sweep = 3", "sweep must be a table, not 3"),
+    ],
+)
+def test_a_wrong_sweep_is_one_line(environment, tmp_path, sweep, says):
+    at = 'name = "small"' if sweep.startswith("sweep") else "[[fabrics]]"
+    text = SMALL.read_text().replace(at, f"{sweep}\n\n{at}", 1)
+    (tmp_path / "my.toml").write_text(text)
+    done = run(environment, tmp_path / "my.toml", "--out", tmp_path / "out", code=2)
+    assert done.stderr.startswith(f"lightfabric: {tmp_path / 'my.toml'}: {says}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_sweep_is_for_studies_only(tmp_path):
+    path = changed(tmp_path, ('[[fabrics]]\nname = "ideal', SWEEP))
+    with pytest.raises(InputError, match=r": sweep must be left out but for study, not 4 variants$"):
+        load_spec(path)
 
 
 def test_the_times_are_those_of_the_fluid_model_on_the_measured_timing(rows, invented):
