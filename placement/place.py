@@ -77,7 +77,8 @@ def candidates(
     asked, reason = workload(job, accelerator), ""
     for plan in asked.plans(gpus, fabric.estimated_rates):
         try:
-            found.append(_placed(asked, plan, fabric, objective))
+            tried = [_placed(asked, grouped, fabric, objective) for grouped in plan.grouped]
+            found.append(min(tried, key=lambda placement: placement.prediction.total))
         except ValueError as error:
             # Plans come best first, so the first reason is that of the plan one would have wanted.
             reason = reason or str(error)

@@ -220,7 +220,7 @@ def plan_columns(placed: Any) -> Row:
     return {
         "dp": plan.dp, "tp": plan.tp, "pp": plan.pp,
         "virtual_stages": plan.virtual_stages, "first_layers": plan.first_layers, "last_layers": plan.last_layers,
-        "ep": plan.ep, "zero": plan.zero,
+        "ep": plan.ep, "expert_group": plan.expert_group, "zero": plan.zero,
         "micro_batch_sequences": plan.micro_batch, "recompute": plan.recompute, "order": placed.order.name,
         **{f"memory_{name}_gib": getattr(seconds.memory, name) / GIB for name in _MEMORY},
         **{f"predicted_{name}_s": getattr(seconds, name) for name in _SECONDS},
@@ -247,8 +247,8 @@ _SECONDS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser", "tot
 COLUMNS = (
     "gpus", "fabric", "fabric_kind", "fits", "reason", "iteration_s", "compute_bound_s", "samples_per_s", "tokens_per_s",
     "speed_over_baseline",
-    "dp", "tp", "pp", "virtual_stages", "first_layers", "last_layers", "ep", "zero", "micro_batch_sequences", "recompute",
-    "order", "limit",
+    "dp", "tp", "pp", "virtual_stages", "first_layers", "last_layers", "ep", "expert_group", "zero",
+    "micro_batch_sequences", "recompute", "order", "limit",
     *(f"memory_{name}_gib" for name in _MEMORY), *(f"predicted_{name}_s" for name in _SECONDS),
     "tensor_gbps", "pipeline_gbps", "data_gbps", "port_payload_gbps", "link_latency_ns", "switch_latency_ns",
     "max_degree", "tasks", "links", "busiest_link_share", "slot_loss_rate", "goodput_share",

@@ -12,8 +12,13 @@ from lightfabric.model.spec.transformer import ModelSpec
 class JobSpec:
     """Describes the training of a transformer. ``batch`` is the global batch in sequences.
 
-    The k-th most popular expert gets tokens in proportion to 1 / k ** ``expert_skew``; 0 is even.
+    The k-th most popular expert gets tokens in proportion to 1 / k ** ``expert_skew``; 0 is even. Experts are in
+    ``expert_groups`` equal groups, and those of a token in at most ``max_groups`` of them, 4 of 8 in DeepSeek-V3 [section
+    2.1.2]. Tokens go to their experts in values of ``dispatch_bytes``, those of activations if 0, and results come back in
+    those of activations.
     """
+
+    MAX_SKEWED: ClassVar[int] = 1 << 20
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
 
@@ -21,11 +26,29 @@ class JobSpec:
     batch: int
     precision: Precision = "bf16"
     expert_skew: float = 0.0
+    expert_groups: int = 1
+    max_groups: int = 1
+    dispatch_bytes: int = 0
 
     def __post_init__(self) -> None:
         require_between(self, 1, 1 << 20, "batch")
         require_between(self, 0, 4, "expert_skew")
         require(self, "expert_skew", not self.expert_skew or self.model.experts > 0, "0 for a model without experts")
+        self._require_groups()
+
+    def _require_groups(self) -> None:
+        experts, chosen = self.model.experts, self.model.experts_per_token
+        require_between(self, 1, 256, "expert_groups")
+        require_between(self, 1, self.expert_groups, "max_groups")
+        require_between(self, 0, 4, "dispatch_bytes")
+        require(self, "expert_groups", experts % self.expert_groups == 0, f"a divisor of experts ({experts})")
+        for name, default in (("expert_groups", 1), ("dispatch_bytes", 0)):
+            require(self, name, getattr(self, name) == default or experts > 0, f"{default} for a model without experts")
+        # How popular experts share the few groups of a token is no question of their popularity alone.
+        require(self, "expert_groups", self.expert_groups == 1 or not self.expert_skew, "1 beside expert_skew")
+        enough = self.max_groups * experts >= chosen * self.expert_groups
+        require(self, "max_groups", enough, f"enough for {chosen} experts of a token")
+        require(self, "expert_skew", not self.expert_skew or experts * chosen <= self.MAX_SKEWED, "0 for so many experts")
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def _exchange_seconds(cases: Cases, network: Network) -> Seconds:
     visited = most * (1 - (1 - 1 / most) ** ways)
     beside = np.maximum(cases.ep / islands, 1)
     over = where(islands > 1, visited * (islands - 1) / islands / network.expert, 0.0)
-    inside = ways * (beside - 1) / beside / where(islands > 1, network.island, network.expert)
+    sent = where(cases.copies > 0, cases.copies, ways * (beside - 1) / beside)
+    inside = sent / where(islands > 1, network.island, network.expert)
     sent_bytes = where(cases.dispatch_bytes > 0, cases.dispatch_bytes, cases.value_bytes) + cases.value_bytes
     size = cases.tokens * cases.hidden / cases.tp * sent_bytes
     start = 2 * (network.start_seconds + network.exchange_seconds)

@@ -152,25 +152,28 @@ def _add_exchanges(builder: Builder, sent: Volume, plan: Plan, rank: Ids, ready:
     """
     if plan.ep == 1:
         return ready
-    operations = _by_pass(sent, sent.exchanges(sent.of.routed_layers(np.arange(plan.pp))), is_forward)
-    dispatched = sent.dispatched_bytes
-    if len(set(sent.loads)) == 1:
-        return _add_exchange(builder, plan, rank, ready, operations, dispatched)
-    there = _add_exchange(builder, plan, rank, ready, operations // 2, dispatched)
-    return _add_exchange(builder, plan, rank, there, operations // 2, dispatched.T)
+    rounds = _by_pass(sent, sent.exchanges(sent.of.routed_layers(np.arange(plan.pp))), is_forward) // 2
+    there, back = sent.dispatched_bytes, sent.combined_bytes
+    if (there == there.T).all():
+        return _add_exchange(builder, plan, rank, ready, rounds, there + back, 2)
+    arrived = _add_exchange(builder, plan, rank, ready, rounds, there, 1)
+    return _add_exchange(builder, plan, rank, arrived, rounds, back, 1)
 
 
 def _add_exchange(
-    builder: Builder, plan: Plan, rank: Ids, ready: Ids, operations: NDArray[np.int64], sent: NDArray[np.int64]
+    builder: Builder, plan: Plan, rank: Ids, ready: Ids, rounds: NDArray[np.int64], sent: NDArray[np.int64], each: int
 ) -> Ids:
-    """``operations[stage, step, 1]`` all-to-alls of ``sent[source, destination]`` bytes as one."""
-    source, destination = np.nonzero(~np.eye(plan.ep, dtype=bool))
+    """``rounds[stage, step, 1]`` times ``sent[source, destination]`` bytes as one, a round being ``each`` all-to-alls.
+
+    What a rank hands on in its group begins to leave while it still arrives, so that nothing waits but for the end.
+    """
+    source, destination = np.nonzero(sent)
     block = rank.reshape(-1, plan.ep, plan.pp, 1, plan.tp)
-    steps = operations.shape[1]
+    steps = rounds.shape[1]
     device = np.broadcast_to(block[:, source], (len(block), len(source), plan.pp, steps, plan.tp))
-    work = sent[source, destination][:, None, None, None] * operations
     # Stages without experts send nothing, but a task must stand for at least one operation.
-    tasks = builder.add(Kind.TRANSFER, device, work, block[:, destination], np.maximum(operations, 1))
+    work, operations = sent[source, destination][:, None, None, None] * rounds, np.maximum(each * rounds, 1)
+    tasks = builder.add(Kind.TRANSFER, device, work, block[:, destination], operations)
     before = np.broadcast_to(ready, (*ready.shape[:-1], plan.tp)).reshape(-1, plan.ep, plan.pp, steps, plan.tp)
     builder.link(before[:, source], tasks)
     end = builder.add(Kind.BARRIER, np.full((len(block), 1, plan.pp, steps, plan.tp), -1, np.int32), 0)

@@ -50,7 +50,8 @@ class Traffic:
 def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] = ()) -> Traffic:
     """Bytes between ranks in one iteration: rings over tp and dp, both ways along the stages, round them if interleaved.
 
-    With ep also all-to-alls among ep replicas next to each other, and rings over the replicas that hold the same experts.
+    With ep also all-to-alls among ep replicas next to each other, on the ways of ``routing.copies``, and rings over the
+    replicas that hold the same experts.
     ``loads`` of experts are those of the job if left out.
     """
     rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp, plan.pp, plan.tp)
@@ -80,7 +81,7 @@ def _exchanges(sent: Volume, block: NDArray[np.int32]) -> Iterator[_Entries]:
     source, destination = np.broadcast_arrays(block[:, :, None], block[:, None])
     routed = sent.of.routed_layers(np.arange(sent.of.pp))
     count = sent.micro_batches * sent.exchanges(routed) * (1 + sent.backward_passes) // 2
-    for each in (sent.dispatched_bytes, sent.dispatched_bytes.T):
+    for each in (sent.dispatched_bytes, sent.combined_bytes):
         yield _entries(EXCHANGE, source, destination, each[:, :, None, None] * count[:, None])
 
 

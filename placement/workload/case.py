@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec, ModelSpec, Precision
 from lightfabric.placement.plan import Plan, Recompute
-from lightfabric.placement.workload.routing import busiest_load
+from lightfabric.placement.workload.routing import busiest_copies, busiest_load
 
 Column = NDArray[Any]
 RECOMPUTATIONS: tuple[Recompute, ...] = ("none", "selective", "full")
 NONE, SELECTIVE, FULL = range(3)
+MAX_DEGREE = 1 << 20
+"""Above any degree of parallelism."""
 Schedule = Literal["1f1b", "gpipe", "zero-bubble", "dualpipe"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 """Schedules of a pipeline's passes; 1F1B is interleaved where there are virtual stages."""
@@ -37,7 +39,8 @@ class Cases:
     over both ends of the pipeline, ``deepspeed`` whether Megatron-DeepSpeed of 2022 ran it, ``fused`` whether the loss is
     one kernel, ``lean`` whether norms and what comes from latents are computed again, ``hides_tensor`` and ``hides_experts``
     whether their communication is overlapped. ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0. A token goes to
-    experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``, those of activations if 0.
+    experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``, those of activations if 0. On the
+    way to experts the busiest rank sends or gets ``copies`` per token of a rank; 0 where they are counted by island.
     ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``. ``expert_load`` are the tokens of
     the busiest rank's experts over those of even routing. ``peak_flops`` is what large products were seen to reach, whose
     operands are of ``operand_bytes``, and ``half_flops`` those that stay in 16 bits: of attention, the router and the output
@@ -109,6 +112,7 @@ class Cases:
     shards: Any = 0
     max_nodes: Any = 0
     dispatch_bytes: Any = 0
+    copies: Any = 0
     schedule: Any = ONE_F_ONE_B
     peak_flops: Any = 0.0
     half_flops: Any = 0.0
@@ -288,32 +292,45 @@ OF_PLAN = (
 def case(job: JobSpec, plan: Plan, accelerator: AcceleratorSpec | None = None) -> Cases:
     """One plan, every column a number; times are asked of an accelerator only."""
     columns = {name: getattr(plan, name) for name in OF_PLAN}
-    return cut(job, columns | {"recompute": RECOMPUTATIONS.index(plan.recompute)}, accelerator)
+    return cut(job, columns | {"recompute": RECOMPUTATIONS.index(plan.recompute)}, accelerator, plan.expert_group)
 
 
 def cases(job: JobSpec, plans: Sequence[Plan], accelerator: AcceleratorSpec | None = None) -> Cases:
     """Many plans of a job, every column of a plan an array."""
     columns = {name: np.array([getattr(plan, name) for plan in plans], np.int64) for name in OF_PLAN[:-1]}
     columns["recompute"] = np.array([RECOMPUTATIONS.index(plan.recompute) for plan in plans], np.int64)
-    return cut(job, columns, accelerator)
+    return cut(job, columns, accelerator, np.array([plan.expert_group for plan in plans], np.int64))
 
 
-def cut(job: JobSpec, plans: dict[str, Any], accelerator: AcceleratorSpec | None = None) -> Cases:
+def cut(job: JobSpec, plans: dict[str, Any], accelerator: AcceleratorSpec | None = None, expert_group: Any = 1) -> Cases:
     """One job, cut by plans given as columns named as in ``OF_PLAN``; communication at the end is that of the task graph."""
     values = model_values(job.model) | precision_values(job.precision)
     if accelerator is not None:
         values |= accelerator_values(accelerator, job.precision)
-    return Cases(**plans, **values, batch=job.batch, expert_load=_busiest(job, plans["ep"]))
+    return Cases(
+        **plans, **values, batch=job.batch, dispatch_bytes=job.dispatch_bytes,
+        expert_load=_busiest(job, plans["ep"]), copies=_copies(job, plans["ep"], expert_group),
+    )  # fmt: skip
 
 
 def _busiest(job: JobSpec, ep: Any) -> Any:
     if not job.expert_skew:
         return 1.0
-    # Many plans share few degrees, so the load of each degree is computed once.
-    degrees, of_plan = np.unique(ep, return_inverse=True)
-    return np.array([busiest_load(job.model.experts, job.expert_skew, each) for each in degrees.tolist()])[
-        of_plan.reshape(np.shape(ep))
-    ]
+    return _of_each(lambda degree: busiest_load(job.model.experts, job.expert_skew, degree), ep)
+
+
+def _copies(job: JobSpec, ep: Any, expert_group: Any) -> Any:
+    if not job.model.experts:
+        return 0
+    # A degree and a size are one number while many plans share few of them.
+    both = ep * MAX_DEGREE + expert_group
+    return _of_each(lambda pair: busiest_copies(job, *divmod(pair, MAX_DEGREE)), both)
+
+
+def _of_each(known: Callable[[int], float], column: Any) -> Any:
+    """What is known of each number in a column, computed once for those that are equal."""
+    numbers, of_plan = np.unique(column, return_inverse=True)
+    return np.array([known(number) for number in numbers.tolist()])[of_plan.reshape(np.shape(column))]
 
 
 def plan_of(cases: Cases, index: int) -> Plan:

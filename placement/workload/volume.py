@@ -8,7 +8,7 @@ Clusters Using Megatron-LM" (SC 2021).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,18 +18,18 @@ from lightfabric.model.spec import JobSpec
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import FULL, Cases, case, where
 from lightfabric.placement.workload.parameter import fullest_parameters, rank_parameters
-from lightfabric.placement.workload.routing import expert_loads
+from lightfabric.placement.workload.routing import copies
 
 
 @dataclass(frozen=True)
 class Volume:
     """Bytes and counts of communication of one plan, or columns of them; ``layers`` are those of a stage.
 
-    ``loads`` are the tokens for the experts of each of ``ep`` ranks over those of even routing, of one plan.
+    ``copies`` are those of ``routing.copies`` between the ranks of an ep group, of one plan.
     """
 
     of: Cases
-    loads: Sequence[float] = (1.0,)
+    copies: NDArray[np.float64] = field(default_factory=lambda: np.zeros((1, 1)))
 
     @property
     def micro_batches(self) -> Any:
@@ -52,19 +52,22 @@ class Volume:
         return self.reduce_bytes // self.of.tp
 
     @property
-    def exchange_bytes(self) -> Any:
-        """Bytes that a rank sends to each of the ``ep`` ranks, itself among them, in one all-to-all of even routing."""
-        return self.reduce_bytes * self.of.experts_per_token // (self.of.tp * self.of.ep) * (self.of.ep > 1)
+    def dispatched_bytes(self) -> NDArray[np.int64]:
+        """``[source, destination]``: bytes between ranks of an ep group in one all-to-all that sends tokens to experts."""
+        return self._copied_bytes(self.of.dispatch_bytes or self.of.value_bytes)
 
     @property
-    def dispatched_bytes(self) -> NDArray[np.int64]:
-        """``[source, destination]``: bytes between the ranks of an ep group in one all-to-all that sends tokens to experts.
+    def combined_bytes(self) -> NDArray[np.int64]:
+        """``[source, destination]``: bytes between ranks of an ep group in one all-to-all that brings results back.
 
-        The all-to-all that brings them back moves the transposed.
+        What a rank copied to others it sums before it sends it on, so the ways are those of the tokens, the other way.
         """
-        size = np.rint(self.exchange_bytes * np.array(self.loads)).astype(np.int64)
-        # Every rank sends alike, so rows are equal, and columns differ with the loads of the experts there.
-        return np.broadcast_to(size, (len(size), len(size)))
+        return self._copied_bytes(self.of.value_bytes).T
+
+    def _copied_bytes(self, value_bytes: int) -> NDArray[np.int64]:
+        size = np.rint(self.of.tokens * self.of.hidden * value_bytes * self.copies / self.of.tp).astype(np.int64)
+        # Ways without bytes are left out of traffic, and one that is used both ways must be there both ways.
+        return np.maximum(size, self.copies > 0)
 
     def reduces(self, layers: Any) -> Any:
         """Tensor-parallel all-reduces per forward pass: two per layer [Shoeybi 2019].
@@ -114,8 +117,9 @@ class Volume:
 
 def volume(job: JobSpec, plan: Plan, loads: Sequence[float] = ()) -> Volume:
     """The volume of one plan, as ranks of the task graph send it; ``loads`` of experts are those of the job if left out."""
-    known = loads or (expert_loads(job.model.experts, job.expert_skew, plan.ep) if plan.ep > 1 else (1.0,))
-    return Volume(case(job, plan).exactly, known)
+    if plan.ep == 1:
+        return Volume(case(job, plan).exactly)
+    return Volume(case(job, plan).exactly, copies(job, plan.ep, plan.expert_group, tuple(loads)))
 
 
 def ring_bytes(total: Any, members: Any) -> Any:
@@ -132,5 +136,5 @@ def sent_bytes(c: Cases) -> tuple[Any, Any, Any]:
     reduced = known.tensor_bytes(c.fullest_layers)
     gradients = ring_bytes(sum(fullest_parameters(c)) * known.parameter_bytes, replicas)
     keys = (c.cp - 1) * reduced / c.hidden * 2 * c.kv_head_count * c.head_size / c.tp
-    routed = (c.ep - 1) / c.ep * reduced * c.sparse_share * c.experts_per_token / c.tp
+    routed = reduced * c.sparse_share * c.copies / c.tp
     return ring_bytes(reduced, c.tp), known.pipeline_bytes, gradients + 0.75 * keys + routed

@@ -399,7 +399,7 @@ def test_what_would_take_too_much_memory_is_refused(monkeypatch):
 
 ALL_TO_ALLS = [
     (EXPERTS, Plan(4, 1, 1, 1, ep=4)), (EXPERTS, Plan(4, 2, 2, 1, ep=2, virtual_stages=2)),
-    (replace(EXPERTS, expert_skew=1.0), Plan(8, 1, 2, 1, "full", ep=4)),
+    (replace(EXPERTS, expert_skew=1.0), Plan(8, 1, 2, 1, "full", ep=4)), (EXPERTS, Plan(8, 1, 1, 1, ep=8, expert_group=4)),
     (NetworkJobSpec("dlrm", 512, table_rows=(50, 40, 30), table_width=16), Plan(8, 1, 1, 32)),
 ]  # fmt: skip
 

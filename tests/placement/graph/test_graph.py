@@ -57,21 +57,26 @@ EXPERTS = JobSpec(
 )  # fmt: skip
 EXPERT_PLANS = [
     Plan(4, 1, 1, 1, ep=4), Plan(8, 2, 2, 1, ep=4), Plan(4, 2, 2, 1, ep=2, virtual_stages=2, zero=1),
-    Plan(8, 1, 2, 1, "full", ep=2),
+    Plan(8, 1, 2, 1, "full", ep=2), Plan(8, 2, 2, 1, ep=8, expert_group=4), Plan(8, 1, 2, 1, "full", ep=4, expert_group=2),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("plan", EXPERT_PLANS)
 def test_tokens_go_to_their_experts_and_back(plan):
-    """Two all-to-alls per layer and pass, four if the forward pass is run again [Lepikhin 2020]; bytes as in the traffic."""
-    graph = task_graph(EXPERTS, H100, plan)
+    """Two all-to-alls per layer and pass, four if the forward pass is run again [Lepikhin 2020]; bytes as in the traffic.
+
+    Tokens go in one byte a value, results come back in two.
+    """
+    job = replace(EXPERTS, dispatch_bytes=1)
+    graph = task_graph(job, H100, plan)
     graph.verify()
     exchanges = graph.kind == Kind.TRANSFER
     exchanges &= np.abs(graph.device - graph.peer) % (plan.pp * plan.tp) == 0
-    passes = volume(EXPERTS, plan).micro_batches * (6 if plan.recompute == "full" else 4) * EXPERTS.model.layers
-    pairs = plan.gpus * (plan.ep - 1) // plan.pp
-    assert graph.work[exchanges].sum() == passes * pairs * volume(EXPERTS, plan).exchange_bytes
-    flows, summed = traffic(EXPERTS, plan), {}
+    passes = volume(job, plan).micro_batches * (6 if plan.recompute == "full" else 4) * job.model.layers
+    sent = volume(job, plan)
+    both = int(sent.dispatched_bytes.sum() + sent.combined_bytes.sum())
+    assert graph.work[exchanges].sum() == passes // 2 * (plan.gpus // plan.ep // plan.pp) * both
+    flows, summed = traffic(job, plan), {}
     for pair, size in zip(
         zip(flows.source.tolist(), flows.destination.tolist(), strict=True), flows.size_bytes, strict=True
     ):
@@ -93,7 +98,7 @@ def test_tokens_of_popular_experts_go_there_first_and_then_back(plan):
     assert summed == graph.demand_bytes()
     barriers = np.count_nonzero(graph.kind == Kind.BARRIER)
     assert barriers == 2 * plan.gpus // plan.ep * 2 * volume(job, plan).micro_batches * plan.virtual_stages
-    second = plan.pp * plan.tp  # of the ep group of rank 0
+    second = plan.pp * plan.tp  # of the ep group of rank 0, and of its group there
     sent = graph.kind == Kind.TRANSFER
     to_first = sent & (graph.device == second) & (graph.peer == 0)
     from_first = sent & (graph.device == 0) & (graph.peer == second)
@@ -108,7 +113,8 @@ def test_an_exchange_ends_when_all_tokens_are_there(plan):
     ends = graph.kind == Kind.BARRIER
     assert ends.sum() == plan.gpus // plan.ep * 2 * volume(EXPERTS, plan).micro_batches * plan.virtual_stages
     arrivals = np.bincount(graph.successors, minlength=len(graph))[ends]
-    assert set(arrivals.tolist()) == {plan.ep * (plan.ep - 1)}
+    peers, beside = plan.ep // plan.expert_group - 1, plan.expert_group - 1
+    assert set(arrivals.tolist()) == {plan.ep * (peers + beside)}
     assert (np.diff(graph.successor_start)[ends] > 0).all()
     assert (graph.kind[before[np.isin(graph.successors, np.flatnonzero(ends))]] == Kind.TRANSFER).all()
 
