@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lightfabric.placement.cost.prediction import Prediction
     from lightfabric.placement.fabric.fabric import Fabric
     from lightfabric.placement.place import Placement
+    from lightfabric.placement.workload.call import RankKind
 
 OBJECTIVES = ("predicted-time", "simulated-time", *ORDER_OBJECTIVES)
 """What is least: the iteration, as predicted or by the fluid model; or what the order of ranks keeps low."""
@@ -77,8 +78,12 @@ def _run(spec: StudySpec, source: str, as_json: bool, export: Path | None, out: 
     if export is not None:
         _export(export, spec, placed[0])
     if as_json:
-        for row, (fastest, front) in zip(rows, tried, strict=True):
-            row |= {"fastest": [*map(_option, fastest)], "pareto": [*map(_option, front)]}
+        for row, placement, (fastest, front) in zip(rows, placed, tried, strict=True):
+            row |= {
+                "communication": [*map(_communication, workload(spec.job, spec.accelerator).calls(placement.plan))],
+                "fastest": [*map(_option, fastest)],
+                "pareto": [*map(_option, front)],
+            }
         print_json({"spec": spec.name, "gpus": count, "placements": rows})
         return
     _print_table(f"{spec.name} on {count} GPUs", rows)
@@ -163,6 +168,14 @@ def _lane_columns(fabric: "Fabric", placed: "Placement") -> dict[str, Any]:
         "wavelengths": load and load.colouring and load.colouring.count,
         "wavelengths_bound": load and load.colouring and load.colouring.bound,
     }
+
+
+def _communication(alike: "RankKind") -> dict[str, Any]:
+    """Ranks whose calls are alike, and what goes into the collectives of one of them in an iteration."""
+    total: dict[str, int] = {}
+    for call in alike.calls:
+        total[call.collective] = total.get(call.collective, 0) + call.size_bytes
+    return {"ranks": alike.ranks, "bytes": total, "calls": [call._asdict() for call in alike.calls]}
 
 
 def _option(option: "Prediction") -> dict[str, Any]:

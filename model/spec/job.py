@@ -15,7 +15,7 @@ class JobSpec:
     The k-th most popular expert gets tokens in proportion to 1 / k ** ``expert_skew``; 0 is even. Experts are in
     ``expert_groups`` equal groups, and those of a token in at most ``max_groups`` of them, 4 of 8 in DeepSeek-V3 [section
     2.1.2]. Tokens go to their experts in values of ``dispatch_bytes``, those of activations if 0, and results come back in
-    those of activations.
+    those of activations. ``sequence_parallel``: norms and dropout are cut by sequence over the tensor-parallel ranks.
     """
 
     MAX_SKEWED: ClassVar[int] = 1 << 20
@@ -29,6 +29,7 @@ class JobSpec:
     expert_groups: int = 1
     max_groups: int = 1
     dispatch_bytes: int = 0
+    sequence_parallel: bool = True
 
     def __post_init__(self) -> None:
         require_between(self, 1, 1 << 20, "batch")

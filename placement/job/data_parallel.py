@@ -20,6 +20,7 @@ from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
 from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, Traffic
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.search.search import MAX_GPUS, RatesOf
+from lightfabric.placement.workload.call import Call, RankKind, rank_kinds
 from lightfabric.placement.workload.case import state_bytes
 from lightfabric.placement.workload.layered import CRITEO_ROWS, Layer, dlrm, resnet50, total, transformer_big, vgg16
 from lightfabric.placement.workload.memory import DoesNotFit, Memory, memory_bytes, shortage
@@ -209,6 +210,16 @@ class DataParallel:
             memory=self.memory(plan),
             plan=plan,
         )
+
+    def calls(self, plan: Plan) -> list[RankKind]:
+        """An all-reduce of each bucket of gradients; rows of tables to the GPUs of their samples, and gradients back."""
+        sizes = [size for size in self._times(plan).bucket_bytes if plan.gpus > 1]
+        reduces = Call("data", "all_reduce", len(sizes), sum(sizes))
+        rows, samples = owned_tables(self.layers, plan.gpus)[1], self.job.batch // plan.gpus
+        passes = 2 * samples // plan.micro_batch * any(rows)
+        sent = (samples * (own * (plan.gpus - 1) + sum(rows) - own) for own in rows)
+        each = ((reduces, Call("expert", "all_to_all", passes, size)) for size in sent)
+        return rank_kinds(([gpu], calls) for gpu, calls in enumerate(each))
 
     def task_graph(self, plan: Plan) -> TaskGraph:
         """One iteration; the group is the ring of all GPUs.

@@ -14,6 +14,7 @@ from lightfabric.placement.job.transformer import Transformer
 from lightfabric.placement.mapping.traffic import Traffic
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.search.search import RatesOf
+from lightfabric.placement.workload.call import RankKind
 
 
 class Workload(Protocol):
@@ -47,6 +48,10 @@ class Workload(Protocol):
 
     def prediction(self, plan: Plan, rates: Rates) -> Prediction:
         """Time, memory and traffic of a plan at the given rates."""
+        ...
+
+    def calls(self, plan: Plan) -> list[RankKind]:
+        """Calls of collectives in one iteration, by kind of rank."""
         ...
 
     def task_graph(self, plan: Plan) -> TaskGraph:

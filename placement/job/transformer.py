@@ -10,6 +10,7 @@ from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.mapping.traffic import Traffic, traffic
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.search.search import RatesOf, least_memory_bytes, prediction, search, whole_space
+from lightfabric.placement.workload.call import RankKind, transformer_calls
 from lightfabric.placement.workload.memory import memory_bytes
 
 
@@ -57,6 +58,10 @@ class Transformer:
     def prediction(self, plan: Plan, rates: Rates) -> Prediction:
         """Predict the iteration by the cost model."""
         return prediction(self.job, self.accelerator, plan, rates)
+
+    def calls(self, plan: Plan) -> list[RankKind]:
+        """Count the calls of tensor, data, expert and pipeline parallelism."""
+        return transformer_calls(self.job, plan)
 
     def task_graph(self, plan: Plan) -> TaskGraph:
         """Build one iteration, in the order of 1F1B."""

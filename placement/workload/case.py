@@ -308,7 +308,7 @@ def cut(job: JobSpec, plans: dict[str, Any], accelerator: AcceleratorSpec | None
     if accelerator is not None:
         values |= accelerator_values(accelerator, job.precision)
     return Cases(
-        **plans, **values, batch=job.batch, dispatch_bytes=job.dispatch_bytes,
+        **plans, **values, batch=job.batch, dispatch_bytes=job.dispatch_bytes, sharded=job.sequence_parallel,
         expert_load=_busiest(job, plans["ep"]), copies=_copies(job, plans["ep"], expert_group),
     )  # fmt: skip
 

@@ -281,6 +281,9 @@ def test_place_says_what_it_chose_and_what_else_there_is(tmp_path, monkeypatch, 
         o["predicted_s"] for o in placement["fastest"]
     )
     assert placement["pareto"][0] == placement["fastest"][0]
+    assert sorted(rank for alike in placement["communication"] for rank in alike["ranks"]) == list(range(64))
+    for alike in placement["communication"]:
+        assert sum(alike["bytes"].values()) == sum(call["size_bytes"] for call in alike["calls"]) > 0
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["traffic-SiP-Ring.png"]
     place.main(None, 64, "SiP-Ring", as_json=False)
     assert "no other beats" in capsys.readouterr().out
