@@ -1,13 +1,17 @@
 """Counts that must be the same to the digit: parameters of released weights, codes of standards, bounds of assignment."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import ceil
 
 from lightfabric.flows.format import qaplib
 from lightfabric.flows.published.figure import DATA, Figure
 from lightfabric.model import codec
+from lightfabric.model.spec import JobSpec
+from lightfabric.placement.plan import Plan
 from lightfabric.placement.qap.bound import gilmore_lawler, projection
 from lightfabric.placement.qap.solve import solve
+from lightfabric.placement.workload.call import transformer_calls
 from lightfabric.placement.workload.layered import resnet50, total
 from lightfabric.placement.workload.parameter import parameters
 from lightfabric.placement.workload.preset import MODELS
@@ -20,6 +24,7 @@ WEIGHTS = {
 }
 """Elements of the tensors in the safetensors files of meta-llama/Llama-3.1-405B, mistral-community/Mixtral-8x22B-v0.1,
 openai-community/gpt2-xl, deepseek-ai/DeepSeek-V3 without the module that predicts a second token, on Hugging Face."""
+COLLECTIVES = ("all_reduce", "all_gather", "reduce_scatter")
 BOUNDS = {"nug12": (493, 472), "nug30": (4539, 5266)}
 QAPLIB = DATA / "qaplib"
 QAP_ITERATIONS = 100_000
@@ -46,7 +51,7 @@ def _scrambled() -> Sequence[int]:
 
 
 def figures() -> list[Figure]:
-    """All of them are equal, so none of them has a tolerance."""
+    """All of them are equal, to the digits published."""
     return [
         Figure(
             "parameters of Llama 3 405B, Mixtral 8x22B, GPT-2 XL, DeepSeek-V3 (released weights)",
@@ -55,6 +60,14 @@ def figures() -> list[Figure]:
             lambda: [parameters(MODELS[name]) for name in WEIGHTS],
             0,
             "d",
+        ),
+        Figure(
+            "Llama-3.1-8B on 8 A100, all-reduce, all-gather, reduce-scatter of rank 0 per step, GB (CCL-Bench 2026)",
+            "place --json",
+            [13.0192, 2.00777, 16.0621],
+            _collectives_gb,
+            5e-6,
+            ".6g",
         ),
         Figure("ResNet-50, parameters (torchvision)", 'network = "resnet-50"', [25_557_032], _resnet, 0, "d"),
         Figure(
@@ -84,6 +97,14 @@ def figures() -> list[Figure]:
             "X",
         ),
     ]
+
+
+def _collectives_gb() -> list[float]:
+    """Of 8 A100 with dp 4 and tp 2: 32 sequences of 1024 tokens, all recomputed, layer norms, the distributed optimiser."""
+    model = replace(MODELS["llama3-8b"], sequence=1024, norm="layer")
+    kinds = transformer_calls(JobSpec(model, batch=32, sequence_parallel=False), Plan(4, 2, 1, 8, "full", zero=1))
+    calls = next(kind.calls for kind in kinds if 0 in kind.ranks)
+    return [sum(call.size_bytes for call in calls if call.collective == name) / 1e9 for name in COLLECTIVES]
 
 
 def _resnet() -> list[int]:
