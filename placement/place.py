@@ -1,7 +1,8 @@
 """Placement of a job on a fabric: parallelism, ranks onto GPUs and optical circuits, chosen together.
 
 CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabric; the best few that differ get their best
-order of ranks and, on optical fabrics, circuits; the rates that these circuits really give decide.
+order of ranks and, on optical fabrics, circuits, for each size of the groups in which tokens are copied to experts; the
+rates that these circuits really give decide.
 """
 
 from dataclasses import dataclass
@@ -76,12 +77,15 @@ def candidates(
     found: list[Placement] = []
     asked, reason = workload(job, accelerator), ""
     for plan in asked.plans(gpus, fabric.estimated_rates):
-        try:
-            tried = [_placed(asked, grouped, fabric, objective) for grouped in plan.grouped]
-            found.append(min(tried, key=lambda placement: placement.prediction.total))
-        except ValueError as error:
-            # Plans come best first, so the first reason is that of the plan one would have wanted.
-            reason = reason or str(error)
+        placed: list[Placement] = []
+        for grouped in plan.grouped:
+            try:
+                placed.append(_placed(asked, grouped, fabric, objective))
+            except ValueError as error:
+                # Plans come best first, so the first reason is that of the plan one would have wanted.
+                reason = reason or str(error)
+        if placed:
+            found.append(min(placed, key=lambda placement: placement.prediction.total))
         if len(found) == PLANS_TRIED:
             break
     if not found:

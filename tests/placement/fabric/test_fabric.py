@@ -1,5 +1,6 @@
 """What holds on every kind of fabric: the table in conftest.py has one of each."""
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -55,3 +56,23 @@ def test_the_circuits_of_a_rank_behind_an_ocs_share_all_its_ports():
     fabric = fabric_of(SipOcsSpec("ocs", "sip-ocs"), CHIPLET)
     rates = fabric.estimated_rates(cases(JOB, [Plan(2, 2, 2, 1), Plan(4, 2, 4, 1)], H100))
     np.testing.assert_allclose(rates.tensor + 2 * rates.pipeline + rates.data, fabric.bytes_per_s)
+
+
+MOE = ModelSpec(
+    layers=4, hidden=1024, heads=8, sequence=1024, vocabulary=1024, gated=True,
+    experts=32, experts_per_token=8, expert_ffn=512,
+)  # fmt: skip
+
+
+def test_tokens_are_copied_in_groups_of_ranks_where_that_is_faster(fabric_spec, monkeypatch):
+    """A plan is placed with the size of group that is predicted to be fastest, so none is slower than without groups."""
+    fabric = fabric_of(fabric_spec, CHIPLET)
+    found = candidates(JobSpec(MOE, batch=16), H100, fabric, 16)
+    monkeypatch.setattr(Plan, "grouped", property(lambda plan: [plan]))
+    alone = {placed.plan: placed.prediction.total for placed in candidates(JobSpec(MOE, batch=16), H100, fabric, 16)}
+    assert len(found) == len(alone)
+    for placed in found:
+        total = alone[replace(placed.plan, expert_group=1)]
+        assert placed.prediction.total <= total
+        assert placed.prediction.total < total or placed.plan.expert_group == 1
+    assert any(placed.plan.expert_group > 1 for placed in found) == (fabric_spec.kind in ("sip-ring", "sip-ocs"))
