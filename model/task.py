@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import IntEnum
 from importlib import import_module
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,27 @@ class Kind(IntEnum):
     """Takes no time and no device: joins its predecessors. ``work`` is 0, ``peer`` and ``device`` are -1."""
 
 
+class Part(IntEnum):
+    """Says what a task of a training iteration is for."""
+
+    TENSOR = 0
+    """Sums over the ranks that share a layer."""
+    PIPELINE = 1
+    """Activations and their gradients between stages."""
+    DATA = 2
+    """Sums of gradients over replicas."""
+    EXCHANGE = 3
+    """Tokens to their experts and back, rows of tables to their samples."""
+    COMPUTE = 4
+    """Forward and backward passes."""
+    OPTIMISER = 5
+
+
+Share = Literal["compute", "optimiser", "bubble", "tensor", "pipeline", "data", "exchange", "latency", "contention"]
+SHARES: tuple[Share, ...] = get_args(Share)
+"""What the time of an iteration is spent on, see ``model.fluid.attribution``."""
+
+
 @dataclass(frozen=True)
 class TaskGraph:
     """Describes one iteration of a job on ``devices`` devices, as arrays with one entry per task.
@@ -30,7 +52,7 @@ class TaskGraph:
     A task starts when all its predecessors have finished. ``operations`` is the number of equal operations, one after
     the other, that a TRANSFER or ALL_REDUCE stands for: ``work`` is their total, each pays the message latency.
     Successors of task t are ``successors[successor_start[t]:successor_start[t + 1]]``, the members of group g
-    ``members[member_start[g]:member_start[g + 1]]`` (CSR form).
+    ``members[member_start[g]:member_start[g + 1]]`` (CSR form). ``part``, a ``Part``, is None in a graph from a file.
     """
 
     devices: int
@@ -43,6 +65,7 @@ class TaskGraph:
     successors: NDArray[np.int32]
     member_start: NDArray[np.int64]
     members: NDArray[np.int32]
+    part: NDArray[np.int8] | None = None
 
     def __len__(self) -> int:
         return len(self.kind)
@@ -61,7 +84,7 @@ class TaskGraph:
         peer = np.where(transfer, order[np.where(transfer, self.peer, 0)], self.peer).astype(np.int32)
         return TaskGraph(
             self.devices, self.kind, device, self.work, peer, self.operations,
-            self.successor_start, self.successors, self.member_start, order[self.members],
+            self.successor_start, self.successors, self.member_start, order[self.members], self.part,
         )  # fmt: skip
 
     def demand_bytes(self) -> dict[tuple[int, int], int]:

@@ -124,7 +124,7 @@ def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tupl
 
     try:
         if objective == "simulated-time":
-            placed, _, schedule = fastest(spec, fabric, gpus)
+            placed, _, _, schedule = fastest(spec, fabric, gpus)
             return placed, schedule.makespan_ps / 1e12
         return candidates(spec.job, spec.accelerator, fabric, gpus, _OF_ORDER.get(objective))[0], None
     except ValueError as error:

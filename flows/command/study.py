@@ -6,7 +6,7 @@ are cores, and keeps the placement that is fastest there; the rows become a tabl
 Rows are kept in a journal as they finish, so that an interrupted study goes on where it was.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
@@ -23,15 +23,19 @@ from lightfabric.flows.report import InputError, RunError, print_json
 from lightfabric.flows.tool.journal import Journal, key_of
 from lightfabric.flows.tool.pool import ThisProcess, memory_bytes, pool
 from lightfabric.model.spec import ChipletSpec, SpecError, StudySpec
+from lightfabric.model.task import SHARES
 from lightfabric.model.timing import Timing
 from lightfabric.placement.job.kind import workload
 from lightfabric.placement.workload.memory import DoesNotFit
 
 if TYPE_CHECKING:
     from lightfabric.model.circuit import Circuits
+    from lightfabric.model.fluid.network import Network
     from lightfabric.model.task import Schedule, TaskGraph
     from lightfabric.placement.fabric.fabric import Fabric
     from lightfabric.placement.place import Placement
+
+    Simulated = tuple[Placement, TaskGraph, Network, Schedule]
 
 Row = dict[str, Any]
 """One GPU count on one fabric: a value per column of results.csv."""
@@ -149,17 +153,22 @@ def simulate(job: Job) -> Cell:
 
 def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail | None]:
     """Placement, task graph and model of one cell; ValueError if it cannot be served."""
+    from lightfabric.model.fluid.attribution import attribution
+
     if job.reason:
         raise ValueError(job.reason)
     spec = job.spec
-    placed, graph, schedule = fastest(spec, job.fabric, job.gpus)
+    placed, graph, network, schedule = fastest(spec, job.fabric, job.gpus)
     detail = None
     if job.fidelity == "cycle":
         schedule, detail = _run_flits(job, graph, placed.circuits)
     seconds, asked = schedule.makespan_ps / 1e12, workload(spec.job, spec.accelerator)
+    spent_s = {name: spent_ps / 1e12 for name, spent_ps in attribution(graph, network, schedule).items()}
     return _row(job) | plan_columns(placed) | {
         "tasks": len(graph),
         "links": len(schedule.link_busy_ps),
+        "limit": _largest(spent_s),
+        **{f"{name}_s": spent for name, spent in spent_s.items()},
         "busiest_link_share": float(schedule.link_busy_ps.max(initial=0)) / schedule.makespan_ps,
         "iteration_s": seconds,
         "samples_per_s": asked.samples / seconds,
@@ -167,8 +176,8 @@ def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail
     }, placed, schedule, detail  # fmt: skip
 
 
-def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> tuple["Placement", "TaskGraph", "Schedule"]:
-    """The placement with the shortest simulated iteration, its task graph on the GPUs, and the schedule of the fluid model.
+def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> "Simulated":
+    """The placement with the shortest simulated iteration, its task graph on the GPUs, the network, and the schedule there.
 
     Candidates are simulated, the fastest predicted first, until no prediction is below the shortest: a prediction leaves
     out that parts compete for links. ValueError if the fabric cannot serve.
@@ -177,21 +186,21 @@ def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> tuple["Placement", 
 
     best = None
     for placed in candidates(spec.job, spec.accelerator, fabric, gpus):
-        if best is not None and placed.prediction.total * 1e12 >= best[2].makespan_ps:
+        if best is not None and placed.prediction.total * 1e12 >= best[-1].makespan_ps:
             break
         tried = _run_fluid(spec, fabric, placed)
-        if best is None or tried[2].makespan_ps < best[2].makespan_ps:
+        if best is None or tried[-1].makespan_ps < best[-1].makespan_ps:
             best = tried
     assert best is not None, "there is a candidate, or an error"
     return best
 
 
-def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> tuple["Placement", "TaskGraph", "Schedule"]:
+def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Simulated":
     from lightfabric.model.fluid import engine as fluid
 
     graph = workload(spec.job, spec.accelerator).task_graph(placed.plan).placed(placed.gpu_of_rank)
     network = fabric.network(placed.plan.gpus, graph.demand_bytes(), placed.circuits)
-    return placed, graph, fluid.run(graph, network)
+    return placed, graph, network, fluid.run(graph, network)
 
 
 def _run_flits(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:
@@ -227,7 +236,7 @@ def plan_columns(placed: Any) -> Row:
         **{f"{name}_gbps": _finite_gbps(getattr(rates, name)) for name in ("tensor", "pipeline", "data")},
         "compute_bound_s": placed.compute_bound_seconds,
         "max_degree": len(placed.gpus_by_degree) - 1,
-        "limit": _limit(seconds),
+        "limit": _largest({name: getattr(seconds, name) for name in _SECONDS if name != "total"}),
     }  # fmt: skip
 
 
@@ -235,10 +244,10 @@ def _finite_gbps(bytes_per_s: float) -> float | None:
     return bytes_per_s * 8e-9 if bytes_per_s < float("inf") else None
 
 
-def _limit(seconds: Any) -> str:
-    """The two largest predicted parts and their shares."""
-    parts = sorted(((getattr(seconds, name), name) for name in _SECONDS if name != "total"), reverse=True)
-    return ", ".join(f"{name} {value / seconds.total:.0%}" for value, name in parts[:2])
+def _largest(parts: Mapping[str, float]) -> str:
+    """The two largest parts of an iteration and their shares."""
+    first, second = sorted(parts.items(), key=lambda part: -part[1])[:2]
+    return ", ".join(f"{name} {value / sum(parts.values()):.0%}" for name, value in (first, second))
 
 
 _MEMORY = ("weights", "gradients", "optimiser", "activations", "total")
@@ -251,11 +260,13 @@ COLUMNS = (
     "micro_batch_sequences", "recompute", "order", "limit",
     *(f"memory_{name}_gib" for name in _MEMORY), *(f"predicted_{name}_s" for name in _SECONDS),
     "tensor_gbps", "pipeline_gbps", "data_gbps", "port_payload_gbps", "link_latency_ns", "switch_latency_ns",
+    *(f"{name}_s" for name in SHARES),
     "max_degree", "tasks", "links", "busiest_link_share", "slot_loss_rate", "goodput_share",
 )  # fmt: skip
 """Of results.csv, in order. ``tensor_gbps`` and its like are payload rates from a GPU to its neighbour of that dimension.
-``slot_loss_rate`` is the share of a line's slots that bit errors spoil, ``goodput_share`` what they leave of a port's
-payload rate over ``reach_m`` of fibre."""
+``compute_s`` to ``contention_s`` are where the time of the simulated iteration goes, ``predicted_compute_s`` and its like
+what was predicted. ``slot_loss_rate`` is the share of a line's slots that bit errors spoil, ``goodput_share`` what is left
+of a port's payload rate over ``reach_m`` of fibre."""
 
 
 def baseline(spec: StudySpec) -> str | None:

@@ -101,8 +101,7 @@ class World(NamedTuple):
 
 def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> World:
     """Everything at rest at time 0. Paths 0.. are the routes of the network, the rings of the graph's groups follow."""
-    task = _tasks(graph, network, message_latency_ps)
-    path, entry = _paths(graph, network, np.unique(graph.peer[(task["path"] >= 0) & (graph.kind == Kind.ALL_REDUCE)]))
+    task, path, entry = tasks_and_paths(graph, network, message_latency_ps)
     path["queue"] = graph.devices + np.arange(len(path))
     run = _join_runs(path, entry)
     links = len(network.bytes_per_s)
@@ -123,6 +122,12 @@ def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> 
     )  # fmt: skip
     world.size[[READY, AWAKE, CHANGED, LIFTED]] = NOWHERE
     return world
+
+
+def tasks_and_paths(graph: TaskGraph, network: Network, message_latency_ps: int) -> tuple[Records, Records, Records]:
+    """Tasks with their latency and the path of their bytes, paths, and the entries of paths, a link with its uses each."""
+    task = _tasks(graph, network, message_latency_ps)
+    return task, *_paths(graph, network, np.unique(graph.peer[(task["path"] >= 0) & (graph.kind == Kind.ALL_REDUCE)]))
 
 
 def _records(dtype: np.dtype[Any], count: int, **values: Any) -> Records:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.model.task import Kind, Part, TaskGraph
 
 Ids = NDArray[np.int32]
 
@@ -19,9 +19,9 @@ class Builder:
     edges: list[tuple[Ids, Ids]] = field(default_factory=list[tuple[Ids, Ids]])
     count: int = 0
 
-    def add(self, kind: Kind, device: Ids, work: object, peer: object = -1, operations: object = 1) -> Ids:
+    def add(self, kind: Kind, part: Part, device: Ids, work: object, peer: object = -1, operations: object = 1) -> Ids:
         """Index of each new task, in the shape of ``device``; the other values are broadcast to it."""
-        values = (int(kind), device, work, peer, operations)
+        values = (int(kind), device, work, peer, operations, int(part))
         self.columns.append(tuple(np.broadcast_to(np.asarray(value), device.shape).ravel() for value in values))
         index = np.arange(self.count, self.count + device.size, dtype=np.int32).reshape(device.shape)
         self.count += device.size
@@ -34,14 +34,14 @@ class Builder:
 
     def graph(self, devices: int, groups: list[Ids]) -> TaskGraph:
         """The finished graph; ``groups`` are arrays of members, one group per row."""
-        kind, device, work, peer, operations = (np.concatenate(column) for column in zip(*self.columns, strict=True))
+        kind, device, work, peer, operations, part = (np.concatenate(column) for column in zip(*self.columns, strict=True))
         before, after = (np.concatenate(side) for side in zip(*self.edges, strict=True))
         lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in groups])
         return TaskGraph(
             devices, kind.astype(np.int8), device.astype(np.int32), work.astype(np.int64), peer.astype(np.int32),
             operations.astype(np.int32),
             _starts(np.bincount(before, minlength=self.count)), after[np.argsort(before, kind="stable")].astype(np.int32),
-            _starts(lengths), np.concatenate([rows.ravel() for rows in groups]).astype(np.int32),
+            _starts(lengths), np.concatenate([rows.ravel() for rows in groups]).astype(np.int32), part.astype(np.int8),
         )  # fmt: skip
 
 

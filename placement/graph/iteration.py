@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec
-from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.placement.cost.layer import optimiser_seconds, pass_seconds
 from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
 from lightfabric.placement.plan import Plan
@@ -92,7 +92,7 @@ def task_graph(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, schedule:
     ready = _add_passes(builder, sent, timed, plan, rank, schedule)
     reduces = _add_gradient_reduces(builder, sent, plan, rank, ready)
     seconds = optimiser_seconds(timed, np.arange(p))
-    step = builder.add(Kind.COMPUTE, rank, picoseconds(seconds)[:, None])
+    step = builder.add(Kind.COMPUTE, Part.OPTIMISER, rank, picoseconds(seconds)[:, None])
     for reduced in reduces:
         builder.link(reduced, step)
     groups = [rank.reshape(d * p, t), rank.reshape(d, p * t).T]
@@ -128,13 +128,13 @@ def _add_steps(
 ) -> tuple[Ids, Ids]:
     """Computation and tensor all-reduce of every step: what starts and what ends it, ``[replica, stage, step, rank]``."""
     device = np.broadcast_to(rank[:, :, None, :], (plan.dp, *is_forward.shape, plan.tp))
-    start = builder.add(Kind.COMPUTE, device, durations_ps[:, :, None])
+    start = builder.add(Kind.COMPUTE, Part.COMPUTE, device, durations_ps[:, :, None])
     if plan.tp == 1:
         return start, _add_exchanges(builder, sent, plan, rank, start, is_forward)
     group = np.arange(plan.dp * plan.pp).reshape(plan.dp, plan.pp, 1, 1)
     each = _by_pass(sent, sent.reduces(sent.of.stage_layers(np.arange(plan.pp))), is_forward)
     # One task stands for all reductions of a step, with their bytes together, and counts them for their latencies.
-    end = builder.add(Kind.ALL_REDUCE, device[..., :1], each * sent.reduce_bytes, group, each)
+    end = builder.add(Kind.ALL_REDUCE, Part.TENSOR, device[..., :1], each * sent.reduce_bytes, group, each)
     builder.link(start, end)
     return start, _add_exchanges(builder, sent, plan, rank, end, is_forward)
 
@@ -173,10 +173,10 @@ def _add_exchange(
     device = np.broadcast_to(block[:, source], (len(block), len(source), plan.pp, steps, plan.tp))
     # Stages without experts send nothing, but a task must stand for at least one operation.
     work, operations = sent[source, destination][:, None, None, None] * rounds, np.maximum(each * rounds, 1)
-    tasks = builder.add(Kind.TRANSFER, device, work, block[:, destination], operations)
+    tasks = builder.add(Kind.TRANSFER, Part.EXCHANGE, device, work, block[:, destination], operations)
     before = np.broadcast_to(ready, (*ready.shape[:-1], plan.tp)).reshape(-1, plan.ep, plan.pp, steps, plan.tp)
     builder.link(before[:, source], tasks)
-    end = builder.add(Kind.BARRIER, np.full((len(block), 1, plan.pp, steps, plan.tp), -1, np.int32), 0)
+    end = builder.add(Kind.BARRIER, Part.EXCHANGE, np.full((len(block), 1, plan.pp, steps, plan.tp), -1, np.int32), 0)
     builder.link(tasks, end)
     return np.broadcast_to(end, before.shape).reshape(plan.dp, plan.pp, steps, plan.tp)
 
@@ -184,7 +184,7 @@ def _add_exchange(
 def _add_transfers(builder: Builder, size_bytes: int, source: Ids, destination: Ids, before: Ids, after: Ids) -> None:
     """Transfers between neighbouring stages; ``before``, ``after`` are ``[replica, virtual stage, micro-batch, rank]``."""
     device = np.broadcast_to(source[:, :, None, :], after.shape)
-    sent = builder.add(Kind.TRANSFER, device, size_bytes, destination[:, :, None, :])
+    sent = builder.add(Kind.TRANSFER, Part.PIPELINE, device, size_bytes, destination[:, :, None, :])
     builder.link(before, sent)
     builder.link(sent, after)
 
@@ -195,14 +195,14 @@ def _add_gradient_reduces(builder: Builder, sent: Volume, plan: Plan, rank: Ids,
         return [ready]
     group = plan.dp * plan.pp + np.arange(plan.pp * plan.tp).reshape(1, plan.pp, plan.tp)
     shared, dealt = sent.gradient_bytes(np.arange(plan.pp))
-    reduced = builder.add(Kind.ALL_REDUCE, rank[:1], shared[:, None], group)
+    reduced = builder.add(Kind.ALL_REDUCE, Part.DATA, rank[:1], shared[:, None], group)
     builder.link(ready, reduced)
     # Experts that all replicas hold are reduced with the rest, and those that only one holds are not reduced.
     if plan.ep in (1, plan.dp):
         return [reduced]
     first = rank[: plan.ep]
     group = plan.dp * plan.pp + plan.pp * plan.tp + np.arange(first.size).reshape(first.shape)
-    experts = builder.add(Kind.ALL_REDUCE, first, dealt[:, None], group)
+    experts = builder.add(Kind.ALL_REDUCE, Part.DATA, first, dealt[:, None], group)
     blocks = np.broadcast_to(ready, (plan.dp, plan.pp, ready.shape[-1])).reshape(-1, plan.ep, plan.pp, ready.shape[-1])
     builder.link(blocks, experts)
     return [reduced, np.tile(experts, (plan.dp // plan.ep, 1, 1))]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, NetworkJobSpec
-from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
@@ -233,9 +233,9 @@ class DataParallel:
         sent = np.array(owned_tables(self.layers, plan.gpus)[1], np.int64) * plan.micro_batch
         done, ready = list[Ids](), list[Ids]()
 
-        def compute(seconds: float | NDArray[np.float64]) -> Ids:
+        def compute(seconds: float | NDArray[np.float64], part: Part = Part.COMPUTE) -> Ids:
             """Add a computation on every GPU, after its last one."""
-            added = builder.add(Kind.COMPUTE, gpu, picoseconds(np.broadcast_to(seconds, plan.gpus).tolist()))
+            added = builder.add(Kind.COMPUTE, part, gpu, picoseconds(np.broadcast_to(seconds, plan.gpus).tolist()))
             if done:
                 builder.link(done[-1], added)
             done.append(added)
@@ -251,10 +251,10 @@ class DataParallel:
             if sent.any():
                 _exchange(builder, gpu, sent[None, :], ready[-1], done)
                 compute(times.update)
-        reduced = [builder.add(Kind.ALL_REDUCE, gpu[:1], size, 0) for size in times.bucket_bytes if plan.gpus > 1]
+        reduced = [builder.add(Kind.ALL_REDUCE, Part.DATA, gpu[:1], size, 0) for size in times.bucket_bytes if plan.gpus > 1]
         for before, after in zip(ready, reduced, strict=False):
             builder.link(before, after)
-        step = compute(times.optimiser)
+        step = compute(times.optimiser, Part.OPTIMISER)
         for each in reduced:
             builder.link(each, step)
         return builder.graph(plan.gpus, [gpu[None, :]])
@@ -287,9 +287,9 @@ def _exchange(builder: Builder, gpu: Ids, size_bytes: NDArray[np.int64], ready: 
     source, destination = np.nonzero(size)
     # What stays on a GPU uses no link and would be a transfer of a device to itself.
     source, destination = source[source != destination], destination[source != destination]
-    tasks = builder.add(Kind.TRANSFER, gpu[source], size[source, destination], gpu[destination])
+    tasks = builder.add(Kind.TRANSFER, Part.EXCHANGE, gpu[source], size[source, destination], gpu[destination])
     builder.link(ready[source], tasks)
-    end = builder.add(Kind.BARRIER, np.full(1, -1, np.int32), 0)
+    end = builder.add(Kind.BARRIER, Part.EXCHANGE, np.full(1, -1, np.int32), 0)
     builder.link(tasks, end)
     # GPUs that send nothing wait for the rows they get, and every GPU for its own last computation.
     builder.link(ready, end)

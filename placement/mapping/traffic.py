@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from lightfabric.model.spec import (
     JobSpec,
 )
+from lightfabric.model.task import Part
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.volume import Volume, volume
 
 _Entries = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]
 Dimension = Literal["tp", "dp", "pp"]
-TENSOR, PIPELINE, DATA, EXCHANGE = 0, 1, 2, 3
+TENSOR, PIPELINE, DATA, EXCHANGE = Part.TENSOR, Part.PIPELINE, Part.DATA, Part.EXCHANGE
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,115 @@
+"""Where the time of an iteration goes: its critical path, cut into what each task on it is for, latency and contention.
+
+The critical path is walked back from the last task: before a task comes the predecessor that it waited for, before a
+computation that waited for its device the one there. So the parts add up to the iteration, to the picosecond.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.fluid.network import Network
+from lightfabric.model.fluid.world import tasks_and_paths
+from lightfabric.model.task import SHARES, Kind, Part, Schedule, Share, TaskGraph
+
+_MOVES: dict[Part, Share] = {Part.TENSOR: "tensor", Part.PIPELINE: "pipeline", Part.DATA: "data", Part.EXCHANGE: "exchange"}
+
+
+def attribution(graph: TaskGraph, network: Network, schedule: Schedule) -> dict[Share, int]:
+    """Picoseconds of the iteration by what they are spent on; they add up to ``schedule.makespan_ps``.
+
+    Of a message or a collective the time that its bytes alone would take counts for its part, of a message of an exchange
+    that of the whole exchange; its latency is ``latency``, and what it took longer ``contention``. Passes on the critical
+    path are ``compute`` as far as the busiest device has them, the others, which it waits for, ``bubble``. O(tasks + edges).
+    ValueError for a graph whose tasks have no part.
+    """
+    if graph.part is None:
+        raise ValueError("TaskGraph.part must be given, not None")
+    found, before = dict.fromkeys(SHARES, 0), _Predecessors(graph)
+    latency_ps, alone_ps = _alone(graph, network, before)
+    for task, begin_ps in _critical_path(graph, schedule, before):
+        spent_ps = int(schedule.finish_ps[task]) - begin_ps
+        part = Part(int(graph.part[task]))
+        if graph.kind[task] == Kind.COMPUTE:
+            found["optimiser" if part == Part.OPTIMISER else "compute"] += spent_ps
+        elif graph.kind[task] != Kind.BARRIER:
+            late = min(int(latency_ps[task]), spent_ps)
+            moved = min(alone_ps(task), spent_ps - late)
+            found["latency"] += late
+            found[_MOVES[part]] += moved
+            found["contention"] += spent_ps - late - moved
+    passes = (graph.kind == Kind.COMPUTE) & (graph.part == Part.COMPUTE)
+    busiest_ps = int(np.bincount(graph.device[passes], graph.work[passes]).max(initial=0))
+    found["bubble"] = max(found["compute"] - busiest_ps, 0)
+    found["compute"] -= found["bubble"]
+    return found
+
+
+class _Predecessors:
+    """Lists what a task waits for."""
+
+    def __init__(self, graph: TaskGraph) -> None:
+        source = np.repeat(np.arange(len(graph)), np.diff(graph.successor_start))
+        self._task = source[np.argsort(graph.successors, kind="stable")]
+        self._start = np.concatenate([[0], np.cumsum(np.bincount(graph.successors, minlength=len(graph)))])
+
+    def of(self, task: int) -> NDArray[np.int64]:
+        return self._task[self._start[task] : self._start[task + 1]]
+
+
+def _alone(graph: TaskGraph, network: Network, before: _Predecessors) -> tuple[NDArray[np.int64], Callable[[int], int]]:
+    """Latency of each task, and what tells the time of its bytes, or of its exchange's, with nothing else on the way."""
+    task, path, entry = tasks_and_paths(graph, network, 0)
+    bytes_per_ps = network.bytes_per_s * 1e-12
+
+    @cache
+    def together_ps(first: int) -> int:
+        """Time that the link takes for which all bytes before a task, or those of a task before nothing, are the most."""
+        own = before.of(first) if graph.kind[first] == Kind.BARRIER else np.array([first])
+        sent = np.zeros(len(path))
+        np.add.at(sent, task["path"][own], task["flow_bytes"][own] * (task["path"][own] >= 0))
+        load: NDArray[np.float64] = np.bincount(entry["link"], sent[entry["path"]] * entry["uses"], len(bytes_per_ps))
+        return int(np.rint((load / bytes_per_ps).max(initial=0)))
+
+    def alone_ps(each: int) -> int:
+        after = graph.successors[graph.successor_start[each] : graph.successor_start[each + 1]]
+        is_exchange = len(after) == 1 and graph.kind[after[0]] == Kind.BARRIER
+        return together_ps(int(after[0]) if is_exchange else each)
+
+    return task["latency_ps"], alone_ps
+
+
+def _critical_path(graph: TaskGraph, schedule: Schedule, before: _Predecessors) -> Iterator[tuple[int, int]]:
+    """Tasks from the last to the first, each with the time from which it alone was waited for."""
+    finish_ps, on_device = schedule.finish_ps, _Computations(graph, schedule)
+    task = int(finish_ps.argmax()) if len(graph) else -1
+    while task >= 0:
+        own = before.of(task)
+        last = int(own[finish_ps[own].argmax()]) if len(own) else -1
+        busy = on_device.last_before(task)
+        if busy >= 0 and (last < 0 or finish_ps[busy] > finish_ps[last]):
+            last = busy
+        yield task, int(finish_ps[last]) if last >= 0 else 0
+        task = last
+
+
+class _Computations:
+    """Finds the computation that kept a device busy before another one."""
+
+    def __init__(self, graph: TaskGraph, schedule: Schedule) -> None:
+        self._graph, self._start_ps = graph, schedule.start_ps
+        # One of no time ends where it begins, so it keeps no device busy.
+        task = np.flatnonzero((graph.kind == Kind.COMPUTE) & (graph.work > 0))
+        self._task = task[np.lexsort((schedule.finish_ps[task], graph.device[task]))]
+        self._finish_ps = schedule.finish_ps[self._task]
+        self._first = np.searchsorted(graph.device[self._task], np.arange(graph.devices + 1))
+
+    def last_before(self, task: int) -> int:
+        """Computation that ended last on the device of another one before that began; -1 if there is none."""
+        if self._graph.kind[task] != Kind.COMPUTE:
+            return -1
+        first, end = self._first[self._graph.device[task] :][:2]
+        place = int(np.searchsorted(self._finish_ps[first:end], self._start_ps[task], "right"))
+        return int(self._task[first + place - 1]) if place else -1
