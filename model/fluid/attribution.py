@@ -70,8 +70,9 @@ def _alone(graph: TaskGraph, network: Network, before: _Predecessors) -> tuple[N
         own = before.of(first) if graph.kind[first] == Kind.BARRIER else np.array([first])
         sent = np.zeros(len(path))
         np.add.at(sent, task["path"][own], task["flow_bytes"][own] * (task["path"][own] >= 0))
-        load: NDArray[np.float64] = np.bincount(entry["link"], sent[entry["path"]] * entry["uses"], len(bytes_per_ps))
-        return int(np.rint((load / bytes_per_ps).max(initial=0)))
+        load = np.zeros(len(bytes_per_ps))
+        np.add.at(load, entry["link"], sent[entry["path"]] * entry["uses"])
+        return round(float((load / bytes_per_ps).max(initial=0)))
 
     def alone_ps(each: int) -> int:
         after = graph.successors[graph.successor_start[each] : graph.successor_start[each + 1]]
@@ -110,6 +111,7 @@ class _Computations:
         """Computation that ended last on the device of another one before that began; -1 if there is none."""
         if self._graph.kind[task] != Kind.COMPUTE:
             return -1
-        first, end = self._first[self._graph.device[task] :][:2]
+        device = int(self._graph.device[task])
+        first, end = int(self._first[device]), int(self._first[device + 1])
         place = int(np.searchsorted(self._finish_ps[first:end], self._start_ps[task], "right"))
         return int(self._task[first + place - 1]) if place else -1
