@@ -103,7 +103,8 @@ class _Computations:
         self._graph, self._start_ps = graph, schedule.start_ps
         # One of no time ends where it begins, so it keeps no device busy.
         task = np.flatnonzero((graph.kind == Kind.COMPUTE) & (graph.work > 0))
-        self._task = task[np.lexsort((schedule.finish_ps[task], graph.device[task]))]
+        order: NDArray[np.intp] = np.lexsort((schedule.finish_ps[task], graph.device[task]))
+        self._task = task[order]
         self._finish_ps = schedule.finish_ps[self._task]
         self._first = np.searchsorted(graph.device[self._task], np.arange(graph.devices + 1))
 
