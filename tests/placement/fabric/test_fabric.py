@@ -70,9 +70,9 @@ def test_tokens_are_copied_in_groups_of_ranks_where_that_is_faster(fabric_spec, 
     found = candidates(JobSpec(MOE, batch=16), H100, fabric, 16)
     monkeypatch.setattr(Plan, "grouped", property(lambda plan: [plan]))
     alone = {placed.plan: placed.prediction.total for placed in candidates(JobSpec(MOE, batch=16), H100, fabric, 16)}
-    assert len(found) == len(alone)
+    # Where groups make plans faster more of them are tried.
+    assert alone.keys() <= {replace(placed.plan, expert_group=1) for placed in found}
     for placed in found:
-        total = alone[replace(placed.plan, expert_group=1)]
-        assert placed.prediction.total <= total
-        assert placed.prediction.total < total or placed.plan.expert_group == 1
+        total = alone.get(replace(placed.plan, expert_group=1), np.inf)
+        assert placed.prediction.total < total or (placed.plan.expert_group == 1 and placed.prediction.total == total)
     assert any(placed.plan.expert_group > 1 for placed in found) == (fabric_spec.kind in ("sip-ring", "sip-ocs"))
