@@ -114,5 +114,5 @@ class _Computations:
             return -1
         device = int(self._graph.device[task])
         first, end = int(self._first[device]), int(self._first[device + 1])
-        place = int(np.searchsorted(self._finish_ps[first:end], self._start_ps[task], "right"))
+        place = int(np.searchsorted(self._finish_ps[first:end], int(self._start_ps[task]), "right"))
         return int(self._task[first + place - 1]) if place else -1
