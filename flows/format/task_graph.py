@@ -19,17 +19,18 @@ MAX_GROUPS_BYTES = 16 << 20
 MAX_RANKS = 1 << 16
 PREFIX, GROUPS = "lightfabric", "comm_groups.json"
 
-_STREAM = re.compile(r"(.*)\.(0|[1-9][0-9]{0,5})\.et")
+_STREAM = re.compile(r"(.*)\.(0|[1-9][0-9]{0,5})\.e[tg]")
 
 
 def read(path: Path, algorithm: str | None = None, accelerator: "AcceleratorSpec | None" = None) -> tuple["TaskGraph", int]:
     """Return the graph in a file and how many devices of it are nodes.
 
-    A folder, or one of its files ``NAME.RANK.et``, is Chakra's; a name that ends in .goal is GOAL; all else is TopoOpt's.
+    A folder, or one of its files ``NAME.RANK.et`` (or .eg), is Chakra's; a name that ends in .goal is GOAL; all else is
+    TopoOpt's. Communicator groups are in comm_groups.json, comm_group.json or NAME.json beside the streams.
     Only Chakra leaves the algorithm of collectives open, a ring if None, and the accelerator of work without duration.
     InputError, one line, names the file and the field that is wrong.
     """
-    if path.is_dir() or path.suffix == ".et":
+    if path.is_dir() or path.suffix in (".et", ".eg"):
         return _read_chakra(path, algorithm or "ring", accelerator)
     for option, value in (("--algorithm", algorithm), ("--accelerator", accelerator and accelerator.name)):
         if value is not None:
@@ -64,15 +65,15 @@ def _read_chakra(path: Path, algorithm: str, accelerator: "AcceleratorSpec | Non
     from lightfabric.placement.format import chakra
 
     folder = path if path.is_dir() else path.parent
-    files = _streams(path, folder)
-    groups = _read_groups(folder)
+    job, files = _streams(path, folder)
+    groups = _read_groups(folder, job)
     with _explained(path, "whole Chakra traces"):
         graph = chakra.read(_contents(files), groups, algorithm=algorithm, accelerator=accelerator)
     return graph, len(files)
 
 
-def _streams(path: Path, folder: Path) -> list[Path]:
-    """Return the streams of rank 0, 1, ... of the only job in a folder, or of the job that ``path`` is part of."""
+def _streams(path: Path, folder: Path) -> tuple[str, list[Path]]:
+    """Name the only job in a folder, or the one that ``path`` is part of, with its streams of rank 0, 1, ..."""
     jobs: dict[str, dict[int, Path]] = {}
     try:
         for entry in folder.iterdir():
@@ -85,11 +86,11 @@ def _streams(path: Path, folder: Path) -> list[Path]:
         jobs = {match[1]: jobs[match[1]]} if match and match[1] in jobs else {}
     if len(jobs) != 1:
         raise InputError(f"{path}: must be the files NAME.RANK.et of one job, not of {len(jobs)}")
-    (files,) = jobs.values()
+    ((job, files),) = jobs.items()
     if len(files) > MAX_RANKS or max(files) >= len(files):
         missing = next(rank for rank in range(len(files) + 1) if rank not in files)
         raise InputError(f"{path}: must be files of at most {MAX_RANKS} ranks from 0 on, not without rank {missing}")
-    return [files[rank] for rank in range(len(files))]
+    return job, [files[rank] for rank in range(len(files))]
 
 
 def _contents(files: list[Path]) -> Iterator[bytes]:
@@ -101,11 +102,12 @@ def _contents(files: list[Path]) -> Iterator[bytes]:
         yield content
 
 
-def _read_groups(folder: Path) -> dict[str, list[int]]:
+def _read_groups(folder: Path, job: str) -> dict[str, list[int]]:
     """Return the communicator groups in the folder's JSON file; none without one."""
-    path = folder / GROUPS
-    if not path.exists():
+    there = [path for name in (GROUPS, "comm_group.json", f"{job}.json") if (path := folder / name).exists()]
+    if not there:
         return {}
+    path = there[0]
     try:
         groups: Any = json.loads(read_bytes(path, MAX_GROUPS_BYTES, "communicator groups"))
     except (ValueError, RecursionError):

@@ -1,8 +1,8 @@
 """Chakra execution traces (github.com/mlcommons/chakra, ``et_def.proto``): a task graph as one protobuf stream per rank.
 
 A stream is a ``GlobalMetadata`` and then ``Node`` messages, each after its length as a varint. Communicator groups are
-beside it: names and members. Attributes that Chakra does not know keep what it cannot say: ``duration_ps`` the picoseconds
-of a computation, ``operations`` how many operations a communication stands for.
+beside it, names and members, or in it, as PyTorch records them. Attributes that Chakra does not know keep what it cannot
+say: ``duration_ps`` the picoseconds of a computation, ``operations`` how many operations a communication stands for.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from lightfabric.model.spec import AcceleratorSpec
 from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.format import process_group
 from lightfabric.placement.graph.assembly import MAX_OPERATIONS, Assembly
 from lightfabric.placement.graph.by_rank import Rank, ranks
 from lightfabric.placement.graph.collective import Collective
@@ -27,7 +28,7 @@ MAX_BYTES = 1 << 60
 _AMOUNTS = {"num_ops": 1 << 80, "tensor_size": MAX_BYTES}
 """Amounts of work of a node, and the most that is believed."""
 MAX_NODE_BYTES = 1 << 20
-"""Largest message that is parsed: it bounds the memory that the parts of one take."""
+"""Largest node that is parsed: it bounds the memory that the parts of one take."""
 
 
 class NodeType(IntEnum):
@@ -51,12 +52,15 @@ _FIELDS = {
         ("name", 1, "string"), ("double_val", 3, "double"), ("float_val", 5, "float"), ("int32_val", 7, "int32"),
         ("int64_val", 9, "int64"), ("uint32_val", 11, "uint32"), ("uint64_val", 13, "uint64"), ("sint32_val", 15, "sint32"),
         ("sint64_val", 17, "sint64"), ("fixed32_val", 19, "fixed32"), ("fixed64_val", 21, "fixed64"),
-        ("bool_val", 27, "bool"), ("string_val", 29, "string"),
+        ("bool_val", 27, "bool"), ("bool_list", 28, "BoolList"), ("string_val", 29, "string"),
     ),
-    "GlobalMetadata": (("version", 1, "string"), ("attr", 2, "*Attribute")),
+    "BoolList": (("values", 1, "*bool"),),
+    # Of metadata, where schemas differ and whole input files are kept, no more is parsed than that it is a message.
+    "GlobalMetadata": (("version", 1, "bytes"),),
+    "IOInfo": (("values", 1, "string"),),
     "Node": (
         ("id", 1, "uint64"), ("name", 2, "string"), ("type", 3, "int32"), ("ctrl_deps", 4, "*uint64"),
-        ("data_deps", 5, "*uint64"), ("duration_micros", 7, "?uint64"), ("attr", 10, "*Attribute"),
+        ("data_deps", 5, "*uint64"), ("duration_micros", 7, "?uint64"), ("inputs", 8, "bytes"), ("attr", 10, "*Attribute"),
     ),
 }  # fmt: skip
 """The part of the schema that is used: name, number and type, ``*`` if repeated, ``?`` if it is told whether it is there.
@@ -77,11 +81,11 @@ def _message(name: str) -> Any:
         for field, number, kind in fields:
             added = described.field.add(name=field, number=number)
             added.label = types.LABEL_REPEATED if kind[0] == "*" else types.LABEL_OPTIONAL
-            if kind == "*Attribute":
-                added.type, added.type_name = types.TYPE_MESSAGE, f".{_PACKAGE}.Attribute"
+            if (plain := kind.lstrip("*?")) in _FIELDS:
+                added.type, added.type_name = types.TYPE_MESSAGE, f".{_PACKAGE}.{plain}"
             else:
-                added.type = types.Type.Value(f"TYPE_{kind.lstrip('*?').upper()}")
-            if field.endswith("_val"):
+                added.type = types.Type.Value(f"TYPE_{plain.upper()}")
+            if field.endswith(("_val", "_list")):
                 added.oneof_index = 0
             if kind[0] == "?":
                 # In proto3 a field whose presence counts is the only one of a choice that is not shown.
@@ -104,7 +108,7 @@ def write(graph: TaskGraph) -> Iterator[bytes]:
     Raises ValueError if tasks wait for each other that meet at no rank, see ``graph.by_rank.ranks``.
     """
     for rank, here in enumerate(ranks(graph)):
-        messages = (_message("GlobalMetadata")(version="0.0.4"), *_nodes(graph, rank, here))
+        messages = (_message("GlobalMetadata")(version=b"0.0.4"), *_nodes(graph, rank, here))
         yield b"".join(part for message in messages for part in _delimited(message.SerializeToString(deterministic=True)))
 
 
@@ -182,9 +186,11 @@ def read(
 
     A send and a receive of equal ends and tag are one TRANSFER, in their order; the k-th collectives of a group at all its
     members are one, which starts when all have come to it, and ``algorithm`` is one of ``graph.collective.ALGORITHMS``. A
-    group without members, or without a name, is of all ranks. What waits for a send waits until its bytes have arrived. A
-    receive that waits is a BARRIER of that and the TRANSFER, which starts when it is sent. Tasks are in the order of the
-    ids of their nodes, then of ranks; what ``write`` wrote comes back as it was.
+    group without members, or without a name, is of all ranks, and so is group 0 if nothing else is said of it; groups may
+    also be in the streams, see ``process_group``. What waits for a send waits until its bytes have arrived. A receive that
+    waits is a BARRIER of that and the TRANSFER, which starts when it is sent. A caller (``ctrl_deps``) that a converter
+    left out is not waited for. Tasks are in the order of the ids of their nodes, then of ranks; what ``write`` wrote comes
+    back as it was.
 
     Computations and memory accesses are COMPUTE. One without duration takes as long as ``num_ops`` at the half-precision
     peak of the accelerator or ``tensor_size`` bytes at its memory, whichever is longer. Operators of the CPU, among them
@@ -210,7 +216,7 @@ def _parsed(name: str, data: bytes, where: str) -> Any:
 
 
 def _messages(stream: bytes, where: str) -> Iterator[bytes]:
-    at = 0
+    at, started = 0, False
     while at < len(stream):
         size = shift = 0
         while True:
@@ -222,8 +228,10 @@ def _messages(stream: bytes, where: str) -> Iterator[bytes]:
                 break
         if size > len(stream) - at:
             raise ValueError(f"{where}: length must be at most the {len(stream) - at} bytes that follow, not {size}")
-        if size > MAX_NODE_BYTES:
+        # The first message is the metadata, of which no parts are kept.
+        if size > MAX_NODE_BYTES and started:
             raise ValueError(f"{where}: length must be at most {MAX_NODE_BYTES}, not {size}")
+        started = True
         yield stream[at : at + size]
         at += size
 
@@ -244,7 +252,11 @@ class _Node:
 
     @property
     def waits(self) -> list[int]:
-        return [*self.message.data_deps, *self.message.ctrl_deps]
+        return [*self.message.data_deps, *self.callers]
+
+    @property
+    def callers(self) -> set[int]:
+        return set(self.message.ctrl_deps).difference(self.message.data_deps)
 
     @property
     def on_cpu(self) -> bool:
@@ -277,13 +289,30 @@ class _Reader:
     accelerator: AcceleratorSpec | None
 
     def read(self, rank: int, stream: bytes) -> None:
+        # Collectives may come before the node that tells their groups.
+        if process_group.MARK.encode() in stream:
+            for node in self._nodes(rank, stream):
+                self._read_groups(node)
+        for node in self._nodes(rank, stream):
+            self._read_node(node)
+
+    def _nodes(self, rank: int, stream: bytes) -> Iterator[_Node]:
+        if not stream:
+            raise ValueError(f"rank {rank}: metadata must come first, not the end of the stream")
         content = _messages(stream, f"rank {rank}")
-        _parsed("GlobalMetadata", next(content, b""), f"rank {rank}: metadata")
+        _parsed("GlobalMetadata", next(content), f"rank {rank}: metadata")
         for number, data in enumerate(content):
-            self._read_node(_Node.parsed(f"rank {rank}: node {number}", rank, data))
+            yield _Node.parsed(f"rank {rank}: node {number}", rank, data)
+
+    def _read_groups(self, node: _Node) -> None:
+        if node.message.type == NodeType.METADATA and process_group.MARK in node.message.name:
+            where = f"{node.where}.inputs"
+            for name, members in process_group.read(where, _parsed("IOInfo", node.message.inputs, where).values):
+                self.assembly.add_group(where, name, members)
 
     def _read_node(self, node: _Node) -> None:
         kind = node.message.type
+        self.assembly.callers.update((node.where, caller) for caller in node.callers)
         # What a CPU does to start a communication is none: the communication is a node of the GPU, with its type or size.
         launches = node.on_cpu and not node.has("comm_type" if kind == NodeType.COLLECTIVE else "comm_size")
         if kind in (NodeType.SEND, NodeType.RECV) and not launches:
@@ -314,6 +343,8 @@ class _Reader:
         # A barrier moves nothing, whatever size a trace says it has.
         size = (0, 1) if kind == Collective.BARRIER else node.size()
         group = str(node.attributes.get("pg_name", ""))
+        if not group and node.attributes.get("involved_dim") is False:
+            raise node.wrong("involved_dim", "true in all dimensions where no pg_name tells the group", "false in some")
         self.assembly.add_collective(node.where, node.rank, node.message.id, node.waits, group, kind, size)
 
     def _work_ps(self, node: _Node) -> int:
@@ -349,4 +380,7 @@ class _Reader:
 
 def _value(attribute: Any) -> object:
     which = attribute.WhichOneof("value")
+    # Of the only lists that matter, those of dimensions, it matters whether they have all.
+    if which == "bool_list":
+        return all(attribute.bool_list.values)
     return getattr(attribute, which) if which else None

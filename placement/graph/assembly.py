@@ -26,6 +26,9 @@ Size = tuple[int, int]
 """Bytes, and the operations that they are."""
 
 
+_ALL = -1
+"""Index of the group of all ranks, whose members are known only in the end."""
+
 Receive = tuple[str, int, int, Size, Sequence[int]]
 """Where it stands, its rank, its identity, its size and what it waits for."""
 
@@ -58,8 +61,8 @@ class _Collective:
 class Assembly:
     """Tasks as they are read, with what their parts at each rank wait for; ``names`` and ``members`` are the groups.
 
-    A group without members, and the one without a name, is of all ranks. ``algorithm`` is that of all collectives. A
-    receive may be larger than its message if ``larger``.
+    A group without members, the one without a name, and 0 if it is not among them, is of all ranks. ``algorithm`` is that
+    of all collectives. A receive may be larger than its message if ``larger``.
     """
 
     names: list[str]
@@ -75,17 +78,32 @@ class Assembly:
     counts: dict[tuple[int, str], int] = field(default_factory=dict[tuple[int, str], int])
     late: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     lanes: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    callers: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
     joins: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
     messages: int = 0
     waiting: int = 0
 
     def __post_init__(self) -> None:
-        listed = [(name, members) for name, members in zip(self.names, self.members, strict=True) if len(members)]
-        self._groups = dict.fromkeys(["", *self.names], len(listed))
-        self._groups |= {name: index for index, (name, _) in enumerate(listed)}
-        # The group of all ranks is the last one, since its members are known only in the end.
-        self.names, self.members = [name for name, _ in listed], [members for _, members in listed]
-        self._present = [frozenset(members) for members in self.members]
+        listed = zip(self.names, self.members, strict=True)
+        self.names, self.members = list[str](), list[Sequence[int]]()
+        self._groups, self._present = {"": _ALL, "0": _ALL}, list[frozenset[int]]()
+        self._told, self._assumed = set[str](), ""
+        for name, members in listed:
+            self.add_group("groups", name, members)
+
+    def add_group(self, where: str, name: str, members: Sequence[int]) -> None:
+        """A communicator group; if it is known already it must be the same."""
+        if name in self._told:
+            known = self._groups[name]
+            if list(members) != ([] if known == _ALL else list(self.members[known])):
+                raise ValueError(f"{where} must have the ranks of group {name!r} as elsewhere, not {list(members)[:8]}")
+            return
+        self._told.add(name)
+        self._groups[name] = len(self.members) if len(members) else _ALL
+        if len(members):
+            self.names.append(name)
+            self.members.append(members)
+            self._present.append(frozenset(members))
 
     def add_alone(
         self, where: str, rank: int, identity: int, waits: Sequence[int], kind: Kind, work: int, *, lane: int = 0
@@ -116,9 +134,13 @@ class Assembly:
     ) -> None:
         """One member's part of a collective."""
         group = self._groups.get(name)
+        if name == "0":
+            self._assumed = self._assumed or where
         if group is None:
-            raise ValueError(f"{where}.pg_name must be a communicator group, not {name!r}")
-        if group < len(self.members) and rank not in self._present[group]:
+            # Where no groups are known at all, they are missing for the group 0 too.
+            first, name = (self._assumed, "0") if self._assumed and not self._told else (where, name)
+            raise ValueError(f"{first}.pg_name must be a communicator group, not {name!r}")
+        if group != _ALL and rank not in self._present[group]:
             raise ValueError(f"{where}.pg_name must be a group of which rank {rank} is a member, not {name!r}")
         # As in MPI the order of a rank's collectives on a group says which is which, not their ids.
         turn = self.counts.get((rank, name), 0)
@@ -135,7 +157,7 @@ class Assembly:
 
     def _begin(self, where: str, rank: int, identity: int, group: int, kind: Collective, size: Size) -> _Collective:
         if kind == Collective.ALL_REDUCE and self.algorithm == "ring":
-            device = self.members[group][0] if group < len(self.members) else 0
+            device = 0 if group == _ALL else self.members[group][0]
             task = self._add(_Task(identity, rank, Kind.ALL_REDUCE, device, size[0], group, size[1]))
             return _Collective(where, kind, size, group, task, task)
         first, last = (self._add(_Task(identity, rank, Kind.BARRIER, -1, 0)) for _ in range(2))
@@ -146,8 +168,7 @@ class Assembly:
         for name, members in zip(self.names, self.members, strict=True):
             if len(set(members)) < len(members) or not 0 <= min(members) <= max(members) < devices:
                 raise ValueError(f"group {name!r} must be different ranks below {devices}, not {list(members)[:8]}")
-        if any(each.group == len(self.members) for each in self.collectives.values()):
-            self.members.append(range(devices))
+        self._close_group_of_all(devices)
         for (name, turn), each in self.collectives.items():
             if len(each.present) < len(self.members[each.group]):
                 absent = min(set(self.members[each.group]) - each.present)
@@ -158,6 +179,15 @@ class Assembly:
                 self._expand(each)
         self._match()
         return self._arrays(devices)
+
+    def _close_group_of_all(self, devices: int) -> None:
+        of_all = [each for each in self.collectives.values() if each.group == _ALL]
+        for each in of_all:
+            each.group = len(self.members)
+            if each.first == each.last:
+                self.tasks[each.first].peer = each.group
+        if of_all:
+            self.members.append(range(devices))
 
     def _expand(self, each: _Collective) -> None:
         """Add the messages of a collective between its first and its last task."""
@@ -285,6 +315,8 @@ class Assembly:
         for where, rank, task, waits in self.waits:
             for identity in waits:
                 before = self.of_node.get((rank, identity))
+                if before is None and (where, identity) in self.callers:
+                    continue
                 if before is None:
                     raise ValueError(f"{where}.data_deps must be ids of nodes of rank {rank}, not {identity}")
                 # The barrier of a receive waits for the message; what waits for the receive waits for the barrier.
