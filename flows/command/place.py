@@ -38,7 +38,7 @@ def main(
     as_json: AsJson = False,
     export: Annotated[
         Path | None,
-        typer.Option(help="Folder for the task graph as Chakra traces, or a file .goal for a program of LogGOPSim."),
+        typer.Option(help="Folder for the task graph as Chakra traces, or a file .goal or .bin for a program of LogGOPSim."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for figures of the traffic between GPUs.")] = None,
     objective: Annotated[
@@ -52,8 +52,8 @@ def main(
     """The command: places the job on ``gpus`` GPUs of one fabric or all, and prints why it is so.
 
     ``objective`` is one of ``OBJECTIVES``. ``export`` is where the task graph on the GPUs of the only fabric is written: a
-    GOAL program if its name ends in .goal, else a folder of Chakra traces. ``out`` is a folder for figures of the traffic,
-    one per fabric.
+    GOAL program if its name ends in .goal or .bin, else a folder of Chakra traces. ``out`` is a folder for figures of the
+    traffic, one per fabric.
     """
     spec = chosen(load_spec(path), gpus, fabric)
     if objective not in OBJECTIVES:

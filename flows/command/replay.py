@@ -15,6 +15,7 @@ from lightfabric.flows.option import AsJson, Fidelity
 from lightfabric.flows.report import InputError, RunError, print_json, require_file, require_one_of
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec
 from lightfabric.model.task import Kind
+from lightfabric.placement.graph.any_source import Wire
 from lightfabric.placement.graph.collective import ALGORITHMS
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ def replay(
     that payload rate, with the timing of its RTL, and the load of the links and the latency of the messages are drawn into
     the folder ``out``. InputError names the file and the field that is wrong.
     """
-    graph, nodes = exchange.read(path, algorithm, ACCELERATORS[accelerator] if accelerator else None)
+    wire = Wire(latency_ps, 8e3 / bandwidth_gbps)
+    graph, nodes = exchange.read(path, algorithm, ACCELERATORS[accelerator] if accelerator else None, wire)
     try:
         if fidelity == "cycle":
             schedule = _run_flits(graph, bandwidth_gbps, latency_ps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
@@ -125,7 +127,12 @@ def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, latency_ps: int, name:
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="A TopoOpt task graph, a folder of Chakra traces, or a program .goal.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="A TopoOpt task graph, a folder of Chakra traces, or a program of GOAL, text (.goal) or binary."
+        ),
+    ],
     bandwidth: Annotated[str, typer.Option(help="Of a node in each direction, such as 100Gbps.")],
     fabric: Annotated[str, typer.Option(help="What joins the nodes.")] = "ideal-switch",
     fidelity: Fidelity = "fluid",

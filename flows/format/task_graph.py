@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightfabric.flows.report import InputError, read_bytes, require_file, written_whole
+from lightfabric.placement.graph.any_source import NOMINAL, Wire
 
 if TYPE_CHECKING:
     from lightfabric.model.spec import AcceleratorSpec
@@ -18,16 +19,20 @@ MAX_BYTES = 256 << 20
 MAX_GROUPS_BYTES = 16 << 20
 MAX_RANKS = 1 << 16
 PREFIX, GROUPS = "lightfabric", "comm_groups.json"
+GOAL = (".goal", ".bin")
 
 _STREAM = re.compile(r"(.*)\.(0|[1-9][0-9]{0,5})\.e[tg]")
 
 
-def read(path: Path, algorithm: str | None = None, accelerator: "AcceleratorSpec | None" = None) -> tuple["TaskGraph", int]:
+def read(
+    path: Path, algorithm: str | None = None, accelerator: "AcceleratorSpec | None" = None, wire: Wire = NOMINAL
+) -> tuple["TaskGraph", int]:
     """Return the graph in a file and how many devices of it are nodes.
 
-    A folder, or one of its files ``NAME.RANK.et`` (or .eg), is Chakra's; a name that ends in .goal is GOAL; all else is
-    TopoOpt's. Communicator groups are in comm_groups.json, comm_group.json or NAME.json beside the streams.
-    Only Chakra leaves the algorithm of collectives open, a ring if None, and the accelerator of work without duration.
+    A folder, or one of its files ``NAME.RANK.et`` (or .eg), is Chakra's; a name that ends in .goal is GOAL, and so is a
+    file that begins as binary GOAL; all else is TopoOpt's. Communicator groups are in comm_groups.json, comm_group.json or
+    NAME.json beside the streams. Receives of GOAL from any source get what comes first over ``wire``. Only Chakra leaves
+    the algorithm of collectives open, a ring if None, and the accelerator of work without duration.
     InputError, one line, names the file and the field that is wrong.
     """
     if path.is_dir() or path.suffix in (".et", ".eg"):
@@ -35,11 +40,11 @@ def read(path: Path, algorithm: str | None = None, accelerator: "AcceleratorSpec
     for option, value in (("--algorithm", algorithm), ("--accelerator", accelerator and accelerator.name)):
         if value is not None:
             raise InputError(f"{option} must be left out unless the file is a Chakra trace, not {value!r} for {path}")
-    if path.suffix == ".goal":
-        return _read_goal(path)
-    from lightfabric.placement.format import topoopt
+    from lightfabric.placement.format import goal_binary, topoopt
 
-    data = read_bytes(path, MAX_BYTES, "a TopoOpt task graph")
+    data = read_bytes(path, MAX_BYTES, "a GOAL program" if path.suffix in GOAL else "a TopoOpt task graph")
+    if path.suffix in GOAL or goal_binary.is_binary(data):
+        return _read_goal(path, data, wire)
     with _explained(path, "a whole TopoOpt task graph"):
         graph = topoopt.read(data)
     return graph, topoopt.nodes(graph)
@@ -53,12 +58,11 @@ def _explained(path: Path, must_be: str) -> Iterator[None]:
         raise InputError(f"{path}: must be {must_be}: {error}") from None
 
 
-def _read_goal(path: Path) -> tuple["TaskGraph", int]:
+def _read_goal(path: Path, data: bytes, wire: Wire) -> tuple["TaskGraph", int]:
     from lightfabric.placement.format import goal
 
-    data = read_bytes(path, MAX_BYTES, "a GOAL program")
     with _explained(path, "a whole GOAL program"):
-        return goal.read(data), goal.rank_count(data)
+        return goal.read(data, wire), goal.rank_count(data)
 
 
 def _read_chakra(path: Path, algorithm: str, accelerator: "AcceleratorSpec | None") -> tuple["TaskGraph", int]:
@@ -123,22 +127,24 @@ def _is_group(members: object) -> bool:
 
 def require(path: Path) -> None:
     """Raise an InputError if there is something at ``path`` that ``write`` must not replace."""
-    if path.suffix == ".goal":
+    if path.suffix in GOAL:
         require_file(path)
     elif path.exists() and not path.is_dir():
         raise InputError(f"--export must be a folder that can be written, not {path}: a file")
 
 
 def write(path: Path, graph: "TaskGraph") -> None:
-    """Write a GOAL program if the name ends in .goal, else a folder with a Chakra stream per device and the groups.
+    """Write a GOAL program if the name ends in .goal, a binary one if in .bin, else a folder of Chakra's.
 
-    Streams of an earlier export with more ranks vanish: a folder holds one job.
+    The folder has a stream per device and the groups. Streams of an earlier export with more ranks vanish: a folder holds
+    one job.
     """
-    if path.suffix == ".goal":
+    if path.suffix in GOAL:
         from lightfabric.placement.format import goal
 
-        with written_whole(path) as beside, beside.open("w", encoding="ascii") as file:
-            file.writelines(goal.write(graph))
+        lines = goal.write_binary(graph) if path.suffix == ".bin" else (line.encode() for line in goal.write(graph))
+        with written_whole(path) as beside, beside.open("wb") as file:
+            file.writelines(lines)
         return
     from lightfabric.placement.format import chakra
 

@@ -4,6 +4,7 @@
 ``L: recv SIZEb from R tag T``, where R and T may be -1 for any, ``L requires M``, which begins when M has ended, and
 ``L irequires M``, which begins when M has begun. A label that nothing requires may be left out. Calculations end with
 ``cpu N``: those of different CPUs of a rank run at once. A ``nic N`` is skipped. Comments are ``// ...`` and ``/* ... */``.
+``goal_binary`` has the binary form that LogGOPSim and ATLAHS make of the text.
 """
 
 import re
@@ -15,13 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.format import goal_binary
+from lightfabric.placement.format.goal_program import MAX_SIZE, Operation, Required, add_rank
+from lightfabric.placement.graph.any_source import NOMINAL, Wire
 from lightfabric.placement.graph.assembly import MAX_PARTS, Assembly
 from lightfabric.placement.graph.by_rank import ranks
 
 MAX_RANKS = 1 << 16
 MAX_STATEMENTS = MAX_PARTS
 """Most statements in the program of a rank."""
-_DIGITS = 15
+_DIGITS = len(str(MAX_SIZE - 1))
 """Most digits of a number that is believed."""
 
 _SKIPPED = re.compile(r"[\s;]+|//[^\n]*|/\*.*?\*/", re.DOTALL)
@@ -93,31 +97,38 @@ def _part(work: int, parts: int, index: int) -> int:
     return work * (index + 1) // parts - work * index // parts
 
 
-def read(data: bytes) -> TaskGraph:
+def write_binary(graph: TaskGraph) -> Iterator[bytes]:
+    """The program as LogGOPSim's txt2bin makes it of the text, piece by piece; ValueError as for ``write``."""
+    program = _Program("".join(write(graph)))
+    return goal_binary.write([(operations, required) for _, operations, required in _ranks(program, _head(program))])
+
+
+def read(data: bytes, wire: Wire = NOMINAL) -> TaskGraph:
     """Task graph of a program: calculations are COMPUTE, a send and a receive of equal ends and tag, in order, a TRANSFER.
 
     Every CPU of a rank but the first is a device after those of all ranks. What waits for a send waits until its bytes have
     arrived; a receive that waits is a BARRIER of that and the TRANSFER. What a receive from any source or of any tag gets is
-    the first that comes at nominal rates, see ``graph.any_source``. A receive may be larger than its message.
+    the first that comes over ``wire``, see ``graph.any_source``. A receive may be larger than its message.
 
-    ValueError, one line that names the line, if the program is not as it must be, such as with an end without its other
-    end. Memory in proportion to the program.
+    ValueError, one line that names the line or the node, if the program is not as it must be, such as with an end without
+    its other end. Memory in proportion to the program.
     """
-    program = _Program(data.removeprefix(BOM_UTF8).decode("latin-1"))
-    devices = _head(program)
-    assembly, seen = Assembly([], [], larger=True), set[int]()
-    while not program.at_end():
-        match = program.take(_RANK)
-        rank = _number(match[1]) if match else -1
-        if not 0 <= rank < devices or rank in seen:
-            raise program.wrong(f"a new rank below {devices} and {{", match)
-        seen.add(rank)
-        _read_rank(assembly, rank, program)
+    assembly = Assembly([], [], larger=True, wire=wire)
+    if goal_binary.is_binary(data):
+        devices, found = goal_binary.rank_count(data), goal_binary.read(data)
+    else:
+        program = _Program(data.removeprefix(BOM_UTF8).decode("latin-1"))
+        devices = _head(program)
+        found = _ranks(program, devices)
+    for rank, operations, required in found:
+        add_rank(assembly, rank, operations, required)
     return assembly.graph(devices)
 
 
 def rank_count(data: bytes) -> int:
     """Number of ranks of a program, which are the first devices of its graph; ValueError as for ``read``."""
+    if goal_binary.is_binary(data):
+        return goal_binary.rank_count(data)
     return _head(_Program(data.removeprefix(BOM_UTF8).decode("latin-1")))
 
 
@@ -166,23 +177,24 @@ def _number(digits: str | None) -> int:
     return int(digits or "0") if len(digits or "") <= _DIGITS else -2
 
 
-@dataclass
-class _Required:
-    """A statement that ``after`` waits for ``before``, or for its begin."""
+def _ranks(program: _Program, devices: int) -> Iterator[tuple[int, list[Operation], list[Required]]]:
+    """The operations of each rank that is there, and what they require."""
+    seen = set[int]()
+    while not program.at_end():
+        match = program.take(_RANK)
+        rank = _number(match[1]) if match else -1
+        if not 0 <= rank < devices or rank in seen:
+            raise program.wrong(f"a new rank below {devices} and {{", match)
+        seen.add(rank)
+        yield rank, *_rank(rank, program)
 
-    line: int
-    after: str
-    before: str
-    begun: bool
 
-
-def _read_rank(assembly: Assembly, rank: int, program: _Program) -> None:
-    operations, labels = list[tuple[int, re.Match[str]]](), dict[str, int]()
-    required = list[_Required]()
+def _rank(rank: int, program: _Program) -> tuple[list[Operation], list[Required]]:
+    operations, labels, named = list[Operation](), dict[str, int](), list[tuple[int, re.Match[str]]]()
     while not program.take(_END):
         if program.at_end():
             raise ValueError(f"rank {rank} must end with }}, not with the file")
-        if len(operations) + len(required) >= MAX_STATEMENTS:
+        if len(operations) + len(named) >= MAX_STATEMENTS:
             raise ValueError(f"line {program.line} must be one of at most {MAX_STATEMENTS} of a rank, not one more")
         line = program.line
         if match := program.take(_OPERATION):
@@ -190,64 +202,25 @@ def _read_rank(assembly: Assembly, rank: int, program: _Program) -> None:
                 raise ValueError(f"line {line}: label must be one that no other of rank {rank} has, not {match[1]!r}")
             if match[1]:
                 labels[match[1]] = len(operations)
-            operations.append((line, match))
+            operations.append(_operation_of(match, f"line {line}"))
         elif match := program.take(_REQUIRES):
-            required.append(_Required(line, match[1], match[3], bool(match[2])))
+            named.append((line, match))
         else:
             raise program.wrong("calc, send, recv, requires, irequires or }")
     # A requirement may name labels that come after it, so labels are looked up at the end.
-    for each in required:
-        if each.after not in labels or each.before not in labels:
-            raise ValueError(f"line {each.line} must have labels of rank {rank}, not {each.after!r} and {each.before!r}")
-    waits, begun = _waits([match for _, match in operations], labels, required)
-    for number, (line, match) in enumerate(operations):
-        _read_operation(assembly, rank, number, match, waits.get(number, []), f"line {line}")
-        if number in begun:
-            # Of two tasks that get ready in one moment a CPU does the lower number first, and then at once the other one.
-            kind, lane = (Kind.BARRIER, 0) if match[2] is None else (Kind.COMPUTE, _lane(match))
-            assembly.add_alone(f"line {line}", rank, _begin(number), waits.get(number, []), kind, 0, lane=lane)
+    for line, (after, _, before) in ((line, match.groups()) for line, match in named):
+        if after not in labels or before not in labels:
+            raise ValueError(f"line {line} must have labels of rank {rank}, not {after!r} and {before!r}")
+    return operations, [Required(labels[match[1]], labels[match[3]], bool(match[2])) for _, match in named]
 
 
-def _begin(number: int) -> int:
-    """Identity of the task that ends when an operation begins; the operation itself has the identity after it."""
-    return 2 * number
-
-
-def _lane(match: re.Match[str]) -> int:
-    """CPU of a calculation, the last one that is given."""
-    return ([0] + [_number(each) for each in _CPU.findall(match[8])])[-1]
-
-
-def _waits(
-    operations: list[re.Match[str]], labels: dict[str, int], required: list[_Required]
-) -> tuple[dict[int, list[int]], set[int]]:
-    """What each operation waits for, and those with which others begin."""
-    waits, begun = dict[int, list[int]](), set[int]()
-    for each in required:
-        after, before = labels[each.after], labels[each.before]
-        both = operations[after], operations[before]
-        # A CPU does one calculation after the other, so what begins with another one of its own begins when that ends.
-        of_one_cpu = None not in (both[0][2], both[1][2]) and _lane(both[0]) == _lane(both[1])
-        begins = each.begun and not of_one_cpu
-        waits.setdefault(after, []).append(_begin(before) + (not begins))
-        if begins:
-            begun.add(before)
-    return waits, begun
-
-
-def _read_operation(assembly: Assembly, rank: int, number: int, match: re.Match[str], waits: list[int], where: str) -> None:
-    _, calc, verb, size, direction, other, tag, _ = match.groups()
-    identity, lane = _begin(number) + 1, _lane(match)
-    if min(lane, *(_number(digits) for digits in (calc, size, other, tag))) < -1:
+def _operation_of(match: re.Match[str], where: str) -> Operation:
+    _, calc, verb, size, direction, other, tag, ends = match.groups()
+    # Of several CPUs the last one counts.
+    cpu = ([0] + [_number(each) for each in _CPU.findall(ends)])[-1]
+    numbers = _number(calc or size), _number(other), _number(tag), cpu
+    if min(numbers) < -1:
         raise ValueError(f"{where} must have numbers of at most {_DIGITS} digits, not longer ones")
-    if calc is not None:
-        # GOAL counts nanoseconds, the task graph picoseconds.
-        assembly.add_alone(where, rank, identity, waits, Kind.COMPUTE, _number(calc) * 1000, lane=lane)
-        return
-    sent = verb == "send"
-    if direction != ("to" if sent else "from"):
+    if verb and direction != ("to" if verb == "send" else "from"):
         raise ValueError(f"{where} must be send to or recv from, not {verb} {direction}")
-    if sent and "-1" in (other, tag):
-        raise ValueError(f"{where} must be to a rank and with a tag, -1 for any is of recv, not {match[0][:40]!r}")
-    ends = (rank, _number(other), _number(tag)) if sent else (_number(other), rank, _number(tag))
-    assembly.add_end(where, rank, identity, waits, ends, (_number(size), 1), sent=sent)
+    return Operation(where, verb or "calc", *numbers)

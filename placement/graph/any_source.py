@@ -1,8 +1,8 @@
 """Finds the message that each receive takes when some take it from any source or of any tag.
 
-Which message comes first depends on time, so the programs are run once at nominal rates, with MPI's rules: a message goes to
-the first posted receive that it fits, a receive takes the first message that has come and fits, and messages from one rank
-to another do not overtake each other.
+Which message comes first depends on time, so the programs are run once as if each message had a wire of its own, with MPI's
+rules: a message goes to the first posted receive that it fits, a receive takes the first message that has come and fits, and
+messages from one rank to another do not overtake each other.
 """
 
 from collections import defaultdict, deque
@@ -13,8 +13,16 @@ from typing import NamedTuple
 
 from lightfabric.model.task import Kind
 
-LATENCY_PS, PS_PER_BYTE = 2_000_000, 80
-"""Nominal time of a message, 2 us and 100 Gbps: it only says which of several messages comes first."""
+
+class Wire(NamedTuple):
+    """Says how long a message takes: it only tells which of several messages comes first."""
+
+    latency_ps: int
+    ps_per_byte: float
+
+
+NOMINAL = Wire(2_000_000, 80.0)
+"""2 us and 100 Gbps, for those who only read a program."""
 
 Ends = tuple[int, int, int]
 """Source, destination and tag of a message; a receive has -1 for any source and for any tag."""
@@ -33,9 +41,9 @@ class Part(NamedTuple):
     ends: Ends = (-1, -1, -1)
 
 
-def pairs(parts: Iterable[Part]) -> list[tuple[Place, Place]]:
+def pairs(parts: Iterable[Part], wire: Wire) -> list[tuple[Place, Place]]:
     """Match every receive that gets a message, whose ``kind`` is None, with its send: O(n log n) for n parts and waits."""
-    run = _Run(parts)
+    run = _Run(parts, wire)
     run.to_the_end()
     return run.found
 
@@ -43,7 +51,8 @@ def pairs(parts: Iterable[Part]) -> list[tuple[Place, Place]]:
 class _Run:
     """Runs all programs; an event is a part that starts or ends."""
 
-    def __init__(self, parts: Iterable[Part]) -> None:
+    def __init__(self, parts: Iterable[Part], wire: Wire) -> None:
+        self._wire = wire
         self.found: list[tuple[Place, Place]] = []
         self._parts = {part.place: part for part in parts}
         self._events: list[tuple[int, int, bool, Place]] = []
@@ -86,7 +95,7 @@ class _Run:
         if part.kind == Kind.COMPUTE:
             until_ps = self._busy_ps[part.device] = max(self._busy_ps[part.device], until_ps) + part.work
         elif part.kind == Kind.TRANSFER:
-            arrives_ps = until_ps + LATENCY_PS + PS_PER_BYTE * part.work
+            arrives_ps = until_ps + self._wire.latency_ps + round(self._wire.ps_per_byte * part.work)
             until_ps = self._arrived_ps[part.ends[:2]] = max(self._arrived_ps[part.ends[:2]], arrives_ps)
         self._add(until_ps, part.place, ends=True)
 

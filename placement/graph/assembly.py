@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lightfabric.model.task import Kind, TaskGraph
-from lightfabric.placement.graph.any_source import Ends, Part, pairs
+from lightfabric.placement.graph.any_source import NOMINAL, Ends, Part, Wire, pairs
 from lightfabric.placement.graph.collective import Collective, Message, rounds
 
 MAX_PARTS = 1 << 22
@@ -62,13 +62,15 @@ class Assembly:
     """Tasks as they are read, with what their parts at each rank wait for; ``names`` and ``members`` are the groups.
 
     A group without members, the one without a name, and 0 if it is not among them, is of all ranks. ``algorithm`` is that
-    of all collectives. A receive may be larger than its message if ``larger``.
+    of all collectives. A receive may be larger than its message if ``larger``; over ``wire`` messages come to receives from
+    any source.
     """
 
     names: list[str]
     members: list[Sequence[int]]
     algorithm: str = "ring"
     larger: bool = False
+    wire: Wire = NOMINAL
     tasks: list[_Task] = field(default_factory=list[_Task])
     of_node: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
     waits: list[tuple[str, int, int, Sequence[int]]] = field(default_factory=list[tuple[str, int, int, Sequence[int]]])
@@ -288,7 +290,7 @@ class Assembly:
 
     def _as_they_come(self) -> Iterator[tuple[Receive, int]]:
         receives = {(each[1], each[2]): each for listed in self.receives.values() for each in listed}
-        for receive, send in pairs(self._parts()):
+        for receive, send in pairs(self._parts(), self.wire):
             yield receives[receive], self.of_node[send]
 
     def _parts(self) -> Iterator[Part]:
