@@ -12,7 +12,7 @@ from lightfabric.flows.figure.result import folder
 from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.option import AsJson, SpecFile, count
-from lightfabric.flows.report import InputError, print_json, say, written_whole
+from lightfabric.flows.report import InputError, print_json, require_file, say, written_whole
 from lightfabric.model.spec import FabricSpec, StudySpec
 from lightfabric.placement.job.kind import workload
 from lightfabric.placement.mapping.order import OBJECTIVES as ORDER_OBJECTIVES
@@ -40,6 +40,7 @@ def main(
         Path | None,
         typer.Option(help="Folder for the task graph as Chakra traces, or a file .goal or .bin for a program of LogGOPSim."),
     ] = None,
+    topology: Annotated[Path | None, typer.Option(help="File .yaml or .json for the fabric as InfraGraph.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for figures of the traffic between GPUs.")] = None,
     objective: Annotated[
         str,
@@ -53,20 +54,26 @@ def main(
 
     ``objective`` is one of ``OBJECTIVES``. ``export`` is where the task graph on the GPUs of the only fabric is written: a
     GOAL program if its name ends in .goal or .bin, else a folder of Chakra traces. ``out`` is a folder for figures of the
-    traffic, one per fabric.
+    traffic, one per fabric; ``topology`` a file for its links in InfraGraph.
     """
     spec = chosen(load_spec(path), gpus, fabric)
     if objective not in OBJECTIVES:
         raise InputError(f"--objective must be one of {', '.join(OBJECTIVES)}, not {objective!r}")
-    if export is not None and len(spec.fabrics) > 1:
-        raise InputError(f"--export must be with one --fabric of {', '.join(kind.name for kind in spec.fabrics)}, not none")
+    for option, path_out in (("--export", export), ("--topology", topology)):
+        if path_out is not None and len(spec.fabrics) > 1:
+            names = ", ".join(kind.name for kind in spec.fabrics)
+            raise InputError(f"{option} must be with one --fabric of {names}, not none")
     if export is not None:
         exchange.require(export)
+    if topology is not None:
+        require_file(topology)
     with folder(out, [_figure_name(kind) for kind in spec.fabrics]) if out else nullcontext():
-        _run(spec, str(path or spec.name), as_json, export, out, objective)
+        _run(spec, str(path or spec.name), as_json, export, topology, out, objective)
 
 
-def _run(spec: StudySpec, source: str, as_json: bool, export: Path | None, out: Path | None, objective: str) -> None:
+def _run(
+    spec: StudySpec, source: str, as_json: bool, export: Path | None, topology: Path | None, out: Path | None, objective: str
+) -> None:
     count, found = placements(spec, source, objective)
     from lightfabric.placement.place import options
 
@@ -77,6 +84,8 @@ def _run(spec: StudySpec, source: str, as_json: bool, export: Path | None, out: 
         _draw(out, spec, placed)
     if export is not None:
         _export(export, spec, placed[0])
+    if topology is not None:
+        _write_topology(topology, *found[0][:2])
     if as_json:
         for row, placement, (fastest, front) in zip(rows, placed, tried, strict=True):
             row |= {
@@ -134,6 +143,18 @@ def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tupl
 def _export(path: Path, spec: StudySpec, placed: "Placement") -> None:
     graph = workload(spec.job, spec.accelerator).task_graph(placed.plan)
     exchange.write(path, graph.placed(placed.gpu_of_rank))
+
+
+def _write_topology(path: Path, fabric: "Fabric", placed: "Placement") -> None:
+    from lightfabric.flows.format import infragraph
+
+    pairs = zip(placed.traffic.source.tolist(), placed.traffic.destination.tolist(), strict=True)
+    try:
+        infragraph.write(path, fabric.network(placed.plan.gpus, pairs, placed.circuits))
+    except ValueError as error:
+        raise InputError(
+            f"--topology must be of a fabric that InfraGraph can describe, but of {fabric.name}: {error}"
+        ) from None
 
 
 def columns(fabric: "Fabric", placed: "Placement", simulated_s: float | None = None) -> dict[str, Any]:

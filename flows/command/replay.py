@@ -19,12 +19,17 @@ from lightfabric.placement.graph.any_source import Wire
 from lightfabric.placement.graph.collective import ALGORITHMS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lightfabric.model.fluid.network import Network
     from lightfabric.model.task import Schedule, TaskGraph
 
 # 2 us for each step of a message: the set-up that reproduces the iteration times published with the TopoOpt files.
 MESSAGE_LATENCY_PS = 2_000_000
 MAX_LATENCY_S = 1.0
 FABRICS = ("ideal-switch",)
+"""By name; any other is a file of InfraGraph."""
+TOPOLOGIES = (".yaml", ".yml", ".json")
 FLIGHT_PS = 1.0
 # At cycle fidelity a beat goes out in each cycle, four make a flit.
 CHIPLET = ChipletSpec(
@@ -48,11 +53,14 @@ def replay(
     latency_ps: int = MESSAGE_LATENCY_PS,
     algorithm: str | None = None,
     accelerator: str | None = None,
+    fabric: str = FABRICS[0],
 ) -> dict[str, Any]:
     """Run one iteration of a task graph on an ideal switch, with ``bandwidth_gbps`` per node and direction.
 
     ``exchange.read`` says what ``path`` may be and for which of them ``algorithm`` and ``accelerator`` are; ``latency_ps``
-    is that of each message; ``trace`` is a file for the schedule, see ``trace.write``.
+    is that of each message; ``trace`` is a file for the schedule, see ``trace.write``. Another ``fabric`` is a topology in
+    a file, see ``infragraph.read``: then ``bandwidth_gbps`` is that of links for which it says none, and the latencies of
+    links are added to that of each message.
 
     The published bandwidth is payload: nothing is taken off for coding or headers, and at fluid fidelity the links
     themselves have no latency. At cycle fidelity every flit goes over the link, the switch and another link of a chiplet of
@@ -61,11 +69,12 @@ def replay(
     """
     wire = Wire(latency_ps, 8e3 / bandwidth_gbps)
     graph, nodes = exchange.read(path, algorithm, ACCELERATORS[accelerator] if accelerator else None, wire)
+    network = _network_of(fabric, bandwidth_gbps, nodes)
     try:
         if fidelity == "cycle":
             schedule = _run_flits(graph, bandwidth_gbps, latency_ps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
         else:
-            schedule = _run_fluid(graph, bandwidth_gbps, latency_ps)
+            schedule = _run_fluid(graph, network(graph), latency_ps)
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     if trace is not None:
@@ -74,7 +83,7 @@ def replay(
         write(trace, graph, schedule)
     return {
         "file": str(path),
-        "fabric": FABRICS[0],
+        "fabric": fabric,
         "fidelity": fidelity,
         "bandwidth_gbps": bandwidth_gbps,
         "devices": nodes,
@@ -83,11 +92,34 @@ def replay(
     }
 
 
-def _run_fluid(graph: "TaskGraph", bandwidth_gbps: float, latency_ps: int) -> "Schedule":
-    from lightfabric.model.fluid import engine as fluid
+def _network_of(fabric: str, bandwidth_gbps: float, nodes: int) -> "Callable[[TaskGraph], Network]":
+    """Give what makes the links and routes of the pairs that a graph has."""
+    if fabric in FABRICS:
+        return lambda graph: _star(graph, bandwidth_gbps)
+    from lightfabric.flows.format import infragraph
+
+    topology = infragraph.read(Path(fabric), bandwidth_gbps)
+    if len(topology.ranks) < nodes:
+        raise InputError(f"{fabric}: must have an xpu for each of {nodes} ranks, not {len(topology.ranks)}")
+
+    def routed(graph: "TaskGraph") -> "Network":
+        try:
+            return topology.network(graph.devices, graph.demand_bytes())
+        except ValueError as error:
+            raise InputError(f"{fabric}: {error}") from None
+
+    return routed
+
+
+def _star(graph: "TaskGraph", bandwidth_gbps: float) -> "Network":
     from lightfabric.model.fluid.network import star
 
-    network = star(graph.devices, bandwidth_gbps * 1e9 / 8, graph.demand_bytes())
+    return star(graph.devices, bandwidth_gbps * 1e9 / 8, graph.demand_bytes())
+
+
+def _run_fluid(graph: "TaskGraph", network: "Network", latency_ps: int) -> "Schedule":
+    from lightfabric.model.fluid import engine as fluid
+
     return fluid.run(graph, network, message_latency_ps=latency_ps)
 
 
@@ -114,7 +146,7 @@ def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, latency_ps: int, name:
         raise InputError(f"--fidelity must be fluid for {most}, not cycle: {flits} flits, {len(talkers)} nodes")
     # Without traffic there is no hub to build, and both fidelities tell the same.
     if not len(talkers):
-        return _run_fluid(graph, bandwidth_gbps, latency_ps)
+        return _run_fluid(graph, _star(graph, bandwidth_gbps), latency_ps)
     timing = measured_timing(CHIPLET)  # in cycles, which a faster clock does not change
     # The latency of a message stands in time, not in cycles: a faster clock needs more of them.
     latency_cycles = round(latency_ps / spec.cycle_ps)
@@ -133,8 +165,12 @@ def main(
             help="A TopoOpt task graph, a folder of Chakra traces, or a program of GOAL, text (.goal) or binary."
         ),
     ],
-    bandwidth: Annotated[str, typer.Option(help="Of a node in each direction, such as 100Gbps.")],
-    fabric: Annotated[str, typer.Option(help="What joins the nodes.")] = "ideal-switch",
+    bandwidth: Annotated[
+        str, typer.Option(help="Of a node in each direction, such as 100Gbps; of a file's links that say none.")
+    ],
+    fabric: Annotated[
+        str, typer.Option(help="What joins the nodes: ideal-switch, or a file .yaml or .json of InfraGraph.")
+    ] = "ideal-switch",
     fidelity: Fidelity = "fluid",
     out: Annotated[
         Path | None, typer.Option(help="Folder for figures of the links' load and the messages' latency; cycle.")
@@ -153,8 +189,12 @@ def main(
     from lightfabric.flows.figure import result as results
 
     bandwidth_gbps, latency_ps = _gbps(bandwidth), _latency_ps(latency)
-    require_one_of("--fabric", FABRICS, fabric)
+    is_file = Path(fabric).suffix in TOPOLOGIES
+    if not is_file:
+        require_one_of("--fabric", FABRICS, fabric)
     require(fidelity)
+    if is_file and fidelity != "fluid":
+        raise InputError(f"--fidelity must be fluid on a fabric of a file, not {fidelity}")
     if algorithm is not None:
         require_one_of("--algorithm", ALGORITHMS, algorithm)
     if accelerator is not None:
@@ -166,7 +206,7 @@ def main(
     with results.folder(out, FILES) if out else nullcontext():
         result = replay(
             file, bandwidth_gbps, fidelity,
-            out=out, trace=trace, latency_ps=latency_ps, algorithm=algorithm, accelerator=accelerator,
+            out=out, trace=trace, latency_ps=latency_ps, algorithm=algorithm, accelerator=accelerator, fabric=fabric,
         )  # fmt: skip
     if as_json:
         print_json(result)
