@@ -19,17 +19,18 @@ from lightfabric.placement.graph.any_source import Wire
 from lightfabric.placement.graph.collective import ALGORITHMS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from lightfabric.model.fluid.network import Network
     from lightfabric.model.task import Schedule, TaskGraph
 
 # 2 us for each step of a message: the set-up that reproduces the iteration times published with the TopoOpt files.
 MESSAGE_LATENCY_PS = 2_000_000
 MAX_LATENCY_S = 1.0
-FABRICS = ("ideal-switch",)
+FABRICS = ("ideal-switch", "topoopt")
 """By name; any other is a file of InfraGraph."""
 TOPOLOGIES = (".yaml", ".yml", ".json")
+DEGREE = 4
+"""Links of a node of TopoOpt unless it is said: the smaller one of its published results."""
+MAX_DEGREE = 64
 FLIGHT_PS = 1.0
 # At cycle fidelity a beat goes out in each cycle, four make a flit.
 CHIPLET = ChipletSpec(
@@ -54,13 +55,15 @@ def replay(
     algorithm: str | None = None,
     accelerator: str | None = None,
     fabric: str = FABRICS[0],
+    degree: int = DEGREE,
 ) -> dict[str, Any]:
     """Run one iteration of a task graph on an ideal switch, with ``bandwidth_gbps`` per node and direction.
 
     ``exchange.read`` says what ``path`` may be and for which of them ``algorithm`` and ``accelerator`` are; ``latency_ps``
-    is that of each message; ``trace`` is a file for the schedule, see ``trace.write``. Another ``fabric`` is a topology in
-    a file, see ``infragraph.read``: then ``bandwidth_gbps`` is that of links for which it says none, and the latencies of
-    links are added to that of each message.
+    is that of each message; ``trace`` is a file for the schedule, see ``trace.write``. On ``fabric`` topoopt ``degree``
+    links of ``bandwidth_gbps`` lead from each node straight to others, see ``direct_connect``. Any other ``fabric`` is a
+    topology in a file, see ``infragraph.read``: then ``bandwidth_gbps`` is that of links for which it says none, and the
+    latencies of links are added to that of each message.
 
     The published bandwidth is payload: nothing is taken off for coding or headers, and at fluid fidelity the links
     themselves have no latency. At cycle fidelity every flit goes over the link, the switch and another link of a chiplet of
@@ -69,12 +72,13 @@ def replay(
     """
     wire = Wire(latency_ps, 8e3 / bandwidth_gbps)
     graph, nodes = exchange.read(path, algorithm, ACCELERATORS[accelerator] if accelerator else None, wire)
-    network = _network_of(fabric, bandwidth_gbps, nodes)
+    tasks = len(graph)
     try:
         if fidelity == "cycle":
             schedule = _run_flits(graph, bandwidth_gbps, latency_ps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
         else:
-            schedule = _run_fluid(graph, network(graph), latency_ps)
+            graph, network = _joined(graph, nodes, fabric, bandwidth_gbps, degree)
+            schedule = _run_fluid(graph, network, latency_ps)
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     if trace is not None:
@@ -87,28 +91,34 @@ def replay(
         "fidelity": fidelity,
         "bandwidth_gbps": bandwidth_gbps,
         "devices": nodes,
-        "tasks": len(graph),
+        "tasks": tasks,
         "iteration_ms": schedule.makespan_ps / 1e9,
     }
 
 
-def _network_of(fabric: str, bandwidth_gbps: float, nodes: int) -> "Callable[[TaskGraph], Network]":
-    """Give what makes the links and routes of the pairs that a graph has."""
-    if fabric in FABRICS:
-        return lambda graph: _star(graph, bandwidth_gbps)
-    from lightfabric.flows.format import infragraph
+def _joined(
+    graph: "TaskGraph", nodes: int, fabric: str, bandwidth_gbps: float, degree: int
+) -> tuple["TaskGraph", "Network"]:
+    """Give the links and routes of the pairs that a graph has, and the graph as it uses them."""
+    if fabric == "ideal-switch":
+        return graph, _star(graph, bandwidth_gbps)
+    if fabric == "topoopt":
+        from lightfabric.placement.circuit.direct_connect import MAX_NODES, direct_connect
 
-    topology = infragraph.read(Path(fabric), bandwidth_gbps)
-    if len(topology.ranks) < nodes:
-        raise InputError(f"{fabric}: must have an xpu for each of {nodes} ranks, not {len(topology.ranks)}")
+        if nodes > MAX_NODES:
+            raise InputError(f"--fabric must be ideal-switch for more than {MAX_NODES} nodes, not topoopt: {nodes} nodes")
+        direct = direct_connect(graph, nodes, degree)
+        graph, topology = direct.graph, direct.topology(nodes, bandwidth_gbps * 1e9 / 8)
+    else:
+        from lightfabric.flows.format import infragraph
 
-    def routed(graph: "TaskGraph") -> "Network":
-        try:
-            return topology.network(graph.devices, graph.demand_bytes())
-        except ValueError as error:
-            raise InputError(f"{fabric}: {error}") from None
-
-    return routed
+        topology = infragraph.read(Path(fabric), bandwidth_gbps)
+        if len(topology.ranks) < nodes:
+            raise InputError(f"{fabric}: must have an xpu for each of {nodes} ranks, not {len(topology.ranks)}")
+    try:
+        return graph, topology.network(graph.devices, graph.demand_bytes())
+    except ValueError as error:
+        raise InputError(f"{fabric}: {error}") from None
 
 
 def _star(graph: "TaskGraph", bandwidth_gbps: float) -> "Network":
@@ -166,10 +176,13 @@ def main(
         ),
     ],
     bandwidth: Annotated[
-        str, typer.Option(help="Of a node in each direction, such as 100Gbps; of a file's links that say none.")
+        str,
+        typer.Option(
+            help="Of a node in each direction, such as 100Gbps; of a link of topoopt, or of a file that says none."
+        ),
     ],
     fabric: Annotated[
-        str, typer.Option(help="What joins the nodes: ideal-switch, or a file .yaml or .json of InfraGraph.")
+        str, typer.Option(help="What joins the nodes: ideal-switch, topoopt, or a file .yaml or .json of InfraGraph.")
     ] = "ideal-switch",
     fidelity: Fidelity = "fluid",
     out: Annotated[
@@ -184,17 +197,21 @@ def main(
     accelerator: Annotated[
         str | None, typer.Option(help="That does the work of a Chakra trace that has no duration: a100 or h100.")
     ] = None,
+    degree: Annotated[int | None, typer.Option(help=f"Links of a node of topoopt; {DEGREE} if left out.")] = None,
 ) -> None:
     """Check the options, replay the graph and print one line or one JSON object."""
     from lightfabric.flows.figure import result as results
 
     bandwidth_gbps, latency_ps = _gbps(bandwidth), _latency_ps(latency)
-    is_file = Path(fabric).suffix in TOPOLOGIES
-    if not is_file:
-        require_one_of("--fabric", FABRICS, fabric)
+    if Path(fabric).suffix not in TOPOLOGIES:
+        require_one_of("--fabric", (*FABRICS, "a file .yaml or .json"), fabric)
     require(fidelity)
-    if is_file and fidelity != "fluid":
-        raise InputError(f"--fidelity must be fluid on a fabric of a file, not {fidelity}")
+    if fabric != FABRICS[0] and fidelity != "fluid":
+        raise InputError(f"--fidelity must be fluid unless --fabric is {FABRICS[0]}, not {fidelity}")
+    if degree is not None and fabric != "topoopt":
+        raise InputError(f"--degree must be left out unless --fabric is topoopt, not {degree}")
+    if degree is not None and not 1 <= degree <= MAX_DEGREE:
+        raise InputError(f"--degree must be from 1 to {MAX_DEGREE}, not {degree}")
     if algorithm is not None:
         require_one_of("--algorithm", ALGORITHMS, algorithm)
     if accelerator is not None:
@@ -207,6 +224,7 @@ def main(
         result = replay(
             file, bandwidth_gbps, fidelity,
             out=out, trace=trace, latency_ps=latency_ps, algorithm=algorithm, accelerator=accelerator, fabric=fabric,
+            degree=DEGREE if degree is None else degree,
         )  # fmt: skip
     if as_json:
         print_json(result)

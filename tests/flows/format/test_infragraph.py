@@ -248,7 +248,7 @@ def test_a_program_replays_on_a_topology(tmp_path, capsys):
     [
         ({"fabric": "torus"}, "--fabric must be one of "),
         ({"fabric": "absent.yaml"}, "absent.yaml: must be an InfraGraph topology that can be read, not: No such file"),
-        ({"fabric": "net.yaml", "fidelity": "cycle"}, "--fidelity must be fluid on a fabric of a file, not cycle"),
+        ({"fabric": "net.yaml", "fidelity": "cycle"}, "--fidelity must be fluid unless --fabric is ideal-switch, not cycle"),
         ({"fabric": "net.yaml"}, "net.yaml: must have an xpu for each of 9 ranks, not 8"),
         ({"fabric": "apart.yaml"}, "apart.yaml: links must join rank "),
     ],

@@ -73,6 +73,16 @@ def test_equal_paths_are_shared_out_evenly(pattern):
     assert into.min() == into.max() > 0
 
 
+def test_each_level_of_switches_is_shared_out_by_a_digit_of_its_own():
+    """From leaf 4 over one of two switches to one of two cores above it, and down again to leaf 5."""
+    up = [(4, 6, 1.0), (4, 7, 1.0), (6, 8, 1.0), (6, 9, 1.0), (7, 10, 1.0), (7, 11, 1.0)]
+    down = [(8, 12, 1.0), (9, 12, 1.0), (10, 13, 1.0), (11, 13, 1.0), (12, 5, 1.0), (13, 5, 1.0)]
+    made = topology(19, [14, 15, 16, 17, 18], [(14, 4, 1.0), *((rank, 5, 1.0) for rank in range(15, 19)), *up, *down])
+    network = made.network(5, [(0, rank) for rank in range(1, 5)])
+    cores = [made.destination[network.route(0, rank)[2]] for rank in range(1, 5)]
+    assert sorted(cores) == [8, 9, 10, 11]
+
+
 def test_links_keep_their_rates_and_latencies_and_ranks_come_first():
     made = topology(4, [2, 0], [(0, 1, 5e9), (1, 3, 6e9), (3, 2, 7e9)])
     network = made.network(5, [(0, 1), (1, 0)])

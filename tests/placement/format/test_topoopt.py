@@ -260,7 +260,9 @@ def test_a_bandwidth_without_sense_is_refused(bandwidth):
 
 
 def test_what_is_wrong_with_a_replay_is_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"^--fabric must be one of ideal-switch, not 'torus'$"):
+    with pytest.raises(
+        InputError, match=r"^--fabric must be one of ideal-switch, topoopt, a file .yaml or .json, not 'torus'$"
+    ):
         replay.main(Path("none"), "1Gbps", "torus", "fluid", None, True)
     with pytest.raises(InputError, match=r"^--fidelity must be one of fluid, cycle, not 'rtl'$"):
         replay.main(Path("none"), "1Gbps", "ideal-switch", "rtl", None, True)
