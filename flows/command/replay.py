@@ -14,13 +14,13 @@ from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.option import AsJson, Fidelity
 from lightfabric.flows.report import InputError, RunError, print_json, require_file, require_one_of
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec
-from lightfabric.model.task import Kind
+from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.graph.any_source import Wire
 from lightfabric.placement.graph.collective import ALGORITHMS
 
 if TYPE_CHECKING:
     from lightfabric.model.fluid.network import Network
-    from lightfabric.model.task import Schedule, TaskGraph
+    from lightfabric.model.task import Schedule
 
 # 2 us for each step of a message: the set-up that reproduces the iteration times published with the TopoOpt files.
 MESSAGE_LATENCY_PS = 2_000_000
@@ -28,6 +28,7 @@ MAX_LATENCY_S = 1.0
 FABRICS = ("ideal-switch", "topoopt")
 """By name; any other is a file of InfraGraph."""
 TOPOLOGIES = (".yaml", ".yml", ".json")
+FORWARDINGS = ("cut-through", "store-and-forward")
 DEGREE = 4
 """Links of a node of TopoOpt unless it is said: the smaller one of its published results."""
 MAX_DEGREE = 64
@@ -56,6 +57,7 @@ def replay(
     accelerator: str | None = None,
     fabric: str = FABRICS[0],
     degree: int = DEGREE,
+    forwarding: str = FORWARDINGS[0],
 ) -> dict[str, Any]:
     """Run one iteration of a task graph on an ideal switch, with ``bandwidth_gbps`` per node and direction.
 
@@ -63,7 +65,8 @@ def replay(
     is that of each message; ``trace`` is a file for the schedule, see ``trace.write``. On ``fabric`` topoopt ``degree``
     links of ``bandwidth_gbps`` lead from each node straight to others, see ``direct_connect``. Any other ``fabric`` is a
     topology in a file, see ``infragraph.read``: then ``bandwidth_gbps`` is that of links for which it says none, and the
-    latencies of links are added to that of each message.
+    latencies of links are added to that of each message. With ``forwarding`` store-and-forward a message is whole at each
+    end of a link before it goes on, as in ASTRA-sim's analytical network: see ``stored_and_forwarded``.
 
     The published bandwidth is payload: nothing is taken off for coding or headers, and at fluid fidelity the links
     themselves have no latency. At cycle fidelity every flit goes over the link, the switch and another link of a chiplet of
@@ -77,8 +80,9 @@ def replay(
         if fidelity == "cycle":
             schedule = _run_flits(graph, bandwidth_gbps, latency_ps, f"{path.name} at {bandwidth_gbps:g} Gbps", out)
         else:
-            graph, network = _joined(graph, nodes, fabric, bandwidth_gbps, degree)
-            schedule = _run_fluid(graph, network, latency_ps)
+            stored = forwarding == "store-and-forward"
+            graph, network = _joined(graph, nodes, fabric, bandwidth_gbps, degree, stored=stored)
+            schedule = _run_stored(graph, network, latency_ps) if stored else _run_fluid(graph, network, latency_ps)
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
     if trace is not None:
@@ -97,11 +101,16 @@ def replay(
 
 
 def _joined(
-    graph: "TaskGraph", nodes: int, fabric: str, bandwidth_gbps: float, degree: int
-) -> tuple["TaskGraph", "Network"]:
+    graph: TaskGraph, nodes: int, fabric: str, bandwidth_gbps: float, degree: int, *, stored: bool
+) -> tuple[TaskGraph, "Network"]:
     """Give the links and routes of the pairs that a graph has, and the graph as it uses them."""
+    from lightfabric.model.fluid.forwarding import pairs
+    from lightfabric.model.fluid.network import star
+
+    # Messages of no bytes need a route only where each link of it takes its time.
+    demand = pairs if stored else TaskGraph.demand_bytes
     if fabric == "ideal-switch":
-        return graph, _star(graph, bandwidth_gbps)
+        return graph, star(graph.devices, bandwidth_gbps * 1e9 / 8, demand(graph))
     if fabric == "topoopt":
         from lightfabric.placement.circuit.direct_connect import MAX_NODES, direct_connect
 
@@ -116,21 +125,22 @@ def _joined(
         if len(topology.ranks) < nodes:
             raise InputError(f"{fabric}: must have an xpu for each of {nodes} ranks, not {len(topology.ranks)}")
     try:
-        return graph, topology.network(graph.devices, graph.demand_bytes())
+        return graph, topology.network(graph.devices, demand(graph))
     except ValueError as error:
         raise InputError(f"{fabric}: {error}") from None
 
 
-def _star(graph: "TaskGraph", bandwidth_gbps: float) -> "Network":
-    from lightfabric.model.fluid.network import star
-
-    return star(graph.devices, bandwidth_gbps * 1e9 / 8, graph.demand_bytes())
-
-
-def _run_fluid(graph: "TaskGraph", network: "Network", latency_ps: int) -> "Schedule":
+def _run_fluid(graph: TaskGraph, network: "Network", latency_ps: int) -> "Schedule":
     from lightfabric.model.fluid import engine as fluid
 
     return fluid.run(graph, network, message_latency_ps=latency_ps)
+
+
+def _run_stored(graph: TaskGraph, network: "Network", latency_ps: int) -> "Schedule":
+    from lightfabric.model.fluid import engine as fluid
+    from lightfabric.model.fluid.forwarding import stored_and_forwarded
+
+    return fluid.run(*stored_and_forwarded(graph, network, latency_ps))
 
 
 def chiplet_of(payload_gbps: float) -> ChipletSpec:
@@ -141,9 +151,10 @@ def chiplet_of(payload_gbps: float) -> ChipletSpec:
     return replace(CHIPLET, wavelength_gbps=line_gbps, core_clock_mhz=core_clock_mhz, reach_m=CHIPLET.reach_m / faster)
 
 
-def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, latency_ps: int, name: str, out: Path | None) -> "Schedule":
+def _run_flits(graph: TaskGraph, bandwidth_gbps: float, latency_ps: int, name: str, out: Path | None) -> "Schedule":
     from lightfabric.flows.format.timing_store import measured_timing
     from lightfabric.model.cycle.cabling import MAX_HUB_GPUS, ElectricalCabling, Hub
+    from lightfabric.model.fluid.network import star
 
     spec = chiplet_of(bandwidth_gbps)
     # On the wire a message without bytes is a flit all the same.
@@ -156,7 +167,7 @@ def _run_flits(graph: "TaskGraph", bandwidth_gbps: float, latency_ps: int, name:
         raise InputError(f"--fidelity must be fluid for {most}, not cycle: {flits} flits, {len(talkers)} nodes")
     # Without traffic there is no hub to build, and both fidelities tell the same.
     if not len(talkers):
-        return _run_fluid(graph, _star(graph, bandwidth_gbps), latency_ps)
+        return _run_fluid(graph, star(graph.devices, bandwidth_gbps * 1e9 / 8, ()), latency_ps)
     timing = measured_timing(CHIPLET)  # in cycles, which a faster clock does not change
     # The latency of a message stands in time, not in cycles: a faster clock needs more of them.
     latency_cycles = round(latency_ps / spec.cycle_ps)
@@ -197,21 +208,21 @@ def main(
     accelerator: Annotated[
         str | None, typer.Option(help="That does the work of a Chakra trace that has no duration: a100 or h100.")
     ] = None,
+    forwarding: Annotated[
+        str, typer.Option(help="At each hop: cut-through, or store-and-forward with a latency and the whole message each.")
+    ] = FORWARDINGS[0],
     degree: Annotated[int | None, typer.Option(help=f"Links of a node of topoopt; {DEGREE} if left out.")] = None,
 ) -> None:
     """Check the options, replay the graph and print one line or one JSON object."""
     from lightfabric.flows.figure import result as results
 
     bandwidth_gbps, latency_ps = _gbps(bandwidth), _latency_ps(latency)
-    if Path(fabric).suffix not in TOPOLOGIES:
-        require_one_of("--fabric", (*FABRICS, "a file .yaml or .json"), fabric)
-    require(fidelity)
-    if fabric != FABRICS[0] and fidelity != "fluid":
-        raise InputError(f"--fidelity must be fluid unless --fabric is {FABRICS[0]}, not {fidelity}")
-    if degree is not None and fabric != "topoopt":
-        raise InputError(f"--degree must be left out unless --fabric is topoopt, not {degree}")
-    if degree is not None and not 1 <= degree <= MAX_DEGREE:
-        raise InputError(f"--degree must be from 1 to {MAX_DEGREE}, not {degree}")
+    _require_fabric(fabric, fidelity, degree)
+    require_one_of("--forwarding", FORWARDINGS, forwarding)
+    if forwarding != FORWARDINGS[0]:
+        for option, value in (("--fidelity", None if fidelity == "fluid" else fidelity), ("--trace", trace)):
+            if value is not None:
+                raise InputError(f"{option} must be left out with --forwarding {forwarding}, not {value}")
     if algorithm is not None:
         require_one_of("--algorithm", ALGORITHMS, algorithm)
     if accelerator is not None:
@@ -224,7 +235,7 @@ def main(
         result = replay(
             file, bandwidth_gbps, fidelity,
             out=out, trace=trace, latency_ps=latency_ps, algorithm=algorithm, accelerator=accelerator, fabric=fabric,
-            degree=DEGREE if degree is None else degree,
+            degree=DEGREE if degree is None else degree, forwarding=forwarding,
         )  # fmt: skip
     if as_json:
         print_json(result)
@@ -233,6 +244,18 @@ def main(
             f"{result['iteration_ms']:.3f} ms per iteration of {file.name}: {result['tasks']} tasks, "
             f"{result['devices']} devices on {result['fabric']} at {bandwidth_gbps:g} Gbps each"
         )
+
+
+def _require_fabric(fabric: str, fidelity: str, degree: int | None) -> None:
+    if Path(fabric).suffix not in TOPOLOGIES:
+        require_one_of("--fabric", (*FABRICS, "a file .yaml or .json"), fabric)
+    require(fidelity)
+    if fabric != FABRICS[0] and fidelity != "fluid":
+        raise InputError(f"--fidelity must be fluid unless --fabric is {FABRICS[0]}, not {fidelity}")
+    if degree is not None and fabric != "topoopt":
+        raise InputError(f"--degree must be left out unless --fabric is topoopt, not {degree}")
+    if degree is not None and not 1 <= degree <= MAX_DEGREE:
+        raise InputError(f"--degree must be from 1 to {MAX_DEGREE}, not {degree}")
 
 
 def _gbps(bandwidth: str) -> float:

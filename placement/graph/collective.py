@@ -115,7 +115,8 @@ def _root_to_each(members: int, size: int) -> list[Round]:
 
 def _each_to_all(members: int, size: int) -> list[Round]:
     part = _parts(size, members, 1)
-    return _one(Message(a, b, part) for a in range(members) for b in range(members) if a != b)
+    # All begin with the next member, not all with the first, so that no receiver is wanted by all at once.
+    return _one(Message(a, (a + step) % members, part) for a in range(members) for step in range(1, members))
 
 
 def _strides(members: int) -> list[int]:
