@@ -13,7 +13,9 @@ MARK = "process_group:init"
 
 
 def read(where: str, values: str) -> Iterator[tuple[str, list[int]]]:
-    """Name and ranks of every group in the values of the node's inputs; ValueError if they are something else."""
+    """Name and ranks of every group in the values of the node's inputs, if any; ValueError if they are something else."""
+    if not values.strip("[]'\" "):
+        return
     # The JSON is a string in a Python list that was printed, so brackets and quotes are around it.
     begin, end = values.find("[{"), values.rfind("}]")
     try:

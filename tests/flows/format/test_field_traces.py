@@ -229,7 +229,9 @@ def test_a_data_dependency_that_is_left_out_is_no_caller(tmp_path):
 @pytest.mark.parametrize(
     ("init", "says"),
     [
-        ("[]", "rank 0: node 1.inputs must be a list of process groups in JSON, not '[]'"),
+        ("['none']", "rank 0: node 1.inputs must be a list of process groups in JSON, not "),
+        ("[]", "rank 2: node 5.pg_name must be a communicator group, not '2'"),
+        ("['[]']", "rank 2: node 5.pg_name must be a communicator group, not '2'"),
         ("['[{" + "[" * 100_000 + "}]']", "rank 0: node 1.inputs must be a list of process groups in JSON, not "),
         ("['[{\"pg_name\": \"1\"}]']", "rank 0: node 1.inputs must be process groups with pg_name and a list of ranks"),
         ("['[{\"pg_name\": \"1\", \"ranks\": [true]}]']", "must be process groups with pg_name and a list of ranks"),
