@@ -13,7 +13,9 @@ class Software:
     Attention is one ``flash`` kernel or several, norms and dropout are ``sharded`` by sequence or not, the loss is ``fused``
     or kernel by kernel; ``apart`` stands for kernels and sums of gradients as in Megatron-DeepSpeed of 2022. ``zero`` is the
     stage where a row states none. ``narrow_dispatch`` sends tokens to experts in the precision of their products,
-    ``lean`` computes norms and what latent attention makes of its latents again.
+    ``lean`` computes norms and what latent attention makes of its latents again. ``half_gradients`` are summed in 16 bits
+    over replicas. ``whole_experts`` are not cut by tensor parallelism, whose ranks are dealt experts instead, and pipelines
+    that are ``laid_out`` have stages of any layers.
     """
 
     flash: bool = True
@@ -24,16 +26,25 @@ class Software:
     zero: int = 0
     narrow_dispatch: bool = False
     lean: bool = False
+    half_gradients: bool = False
+    whole_experts: bool = False
+    laid_out: bool = False
 
 
 _DATA, _ALL = frozenset(("data",)), frozenset(HIDDEN)
+_NVIDIA = Software(
+    hides=frozenset(("data", "tensor")), zero=1, lean=True, half_gradients=True, whole_experts=True, laid_out=True
+)
+"""The recipes of Megatron-Bridge [``scripts/performance``]: ``overlap_grad_reduce``, ``tp_comm_overlap``, a distributed
+optimiser, ``grad_reduce_in_fp32=False``, ``expert_tensor_parallel_size=1``, ``pipeline_model_parallel_layout``, and
+``recompute_modules=["mla_up_proj"]`` of latent attention."""
 SOFTWARE = {
     # Narayanan 2021; Korthikanti 2022 with flash attention; Megatron-Core; that in NVIDIA's recipes, with user buffers.
     "megatron-2021": Software(flash=False, sharded=False, fused=False),
     "megatron-lm": Software(fused=False, zero=1),
     "megatron-core": Software(hides=_DATA, zero=1),
-    "megatron-bridge": Software(hides=frozenset(("data", "tensor")), zero=1),
-    "nemo": Software(hides=frozenset(("data", "tensor")), zero=1),
+    "megatron-bridge": _NVIDIA,
+    "nemo": _NVIDIA,
     "deepspeed": Software(flash=False, sharded=False, fused=False, apart=True, zero=1),
     # PyTorch's fully sharded data parallelism, as in torchtitan, and XLA's, which overlaps what it can.
     "fsdp": Software(hides=_DATA, zero=3),

@@ -45,10 +45,10 @@ def letters(text: str) -> str:
     return "".join(letter for letter in text.lower() if letter.isalnum())
 
 
-def accelerator(name: str) -> AcceleratorSpec:
-    """The accelerator that a name has in it; ValueError if it has none."""
+def accelerator(name: str, column: str = "accel") -> AcceleratorSpec:
+    """The accelerator that a name has in it; ValueError, of the column, if it has none."""
     # Longer names first, since a GB200 is no B200.
     for known in sorted(ACCELERATORS, key=len, reverse=True):
         if letters(known) in letters(name):
             return ACCELERATORS[known]
-    raise ValueError(f"accel must have one of {', '.join(ACCELERATORS)} in its name, not {name[:60]!r}")
+    raise ValueError(f"{column} must have one of {', '.join(ACCELERATORS)} in its name, not {name[:60]!r}")

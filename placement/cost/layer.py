@@ -56,8 +56,9 @@ def dense_shapes(cases: Cases, width: Any) -> Shapes:
 def expert_shapes(cases: Cases) -> Shapes:
     """Products of the experts of the busiest rank, padded to whole cache lines, of those of all tokens, of the router."""
     local = np.maximum(cases.experts // cases.ep, 1)
-    rows = np.ceil(cases.tokens * cases.routed_per_token / local / EXPERT_ROWS) * EXPERT_ROWS
-    wide = cases.expert_width // cases.tp
+    tokens = cases.tokens * cases.expert_cut / cases.tp
+    rows = np.ceil(tokens * cases.routed_per_token / local / EXPERT_ROWS) * EXPERT_ROWS
+    wide = cases.expert_width // cases.expert_cut
     routed = [(rows, (1 + cases.gated) * wide, cases.hidden, local), (rows, cases.hidden, wide, local)]
     router = (cases.tokens, cases.experts, cases.hidden, 1)
     return [*routed, *dense_shapes(cases, cases.shared_experts * cases.expert_width), router]

@@ -41,6 +41,7 @@ class Cases:
     whether their communication is overlapped. ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0. A token goes to
     experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``, those of activations if 0. On the
     way to experts the busiest rank sends or gets ``copies`` per token of a rank; 0 where they are counted by island.
+    ``expert_tp`` ranks share an expert, tp if 0; where they are fewer, ep ranks are those of tensor parallelism, too.
     ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``. ``expert_load`` are the tokens of
     the busiest rank's experts over those of even routing. ``peak_flops`` is what large products were seen to reach, whose
     operands are of ``operand_bytes``, and ``half_flops`` those that stay in 16 bits: of attention, the router and the output
@@ -114,6 +115,7 @@ class Cases:
     dispatch_bytes: Any = 0
     copies: Any = 0
     schedule: Any = ONE_F_ONE_B
+    expert_tp: Any = 0
     peak_flops: Any = 0.0
     half_flops: Any = 0.0
     operand_bytes: Any = 2
@@ -165,9 +167,14 @@ class Cases:
         return where((self.shards > 0) & (self.zero == 3), self.shards, self.replicas)
 
     @property
+    def expert_cut(self) -> Any:
+        """Ranks that share an expert."""
+        return where(self.expert_tp > 0, self.expert_tp, self.tp)
+
+    @property
     def expert_replicas(self) -> Any:
         """How many of the replicas hold the same experts."""
-        return np.maximum(self.replicas // self.ep, 1)
+        return np.maximum(self.replicas * self.tp // (self.ep * self.expert_cut), 1)
 
     @property
     def key_width(self) -> Any:

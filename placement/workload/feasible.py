@@ -10,22 +10,23 @@ Rule = tuple[str, bool, str]
 """A field, whether it is as it must be, and how that is."""
 
 
-def require_feasible(model: ModelSpec, batch: int, plan: Plan, schedule: Schedule = "1f1b") -> None:
+def require_feasible(model: ModelSpec, batch: int, plan: Plan, schedule: Schedule = "1f1b", laid_out: bool = False) -> None:
     """Raise SpecError, owned by ``Plan``, with the first reason why a plan cannot run.
 
     Layers that are no multiple of pp are dealt out unevenly, heads of keys and values that are fewer than tp are copied. The
     chunks of an interleaved pipeline must be alike [Narayanan 2021, section 2.2]; where they are of one layer, the embedding
-    and the output layer may each stand for one [Grattafiori 2024, section 3.3.2: 126 layers in 128 chunks].
+    and the output layer may each stand for one [Grattafiori 2024, section 3.3.2: 126 layers in 128 chunks]. Where stages are
+    ``laid_out`` chunks have any layers, or both ends alone [NVIDIA, Megatron-Core, ``pipeline_model_parallel_layout``].
     """
     values = vars(plan) | {"batch": batch}
-    for field, holds, must_be in _rules(model, batch, plan, schedule):
+    for field, holds, must_be in _rules(model, batch, plan, schedule, laid_out):
         if not holds:
             raise SpecError("Plan", field, must_be, repr(values[field]))
 
 
-def _rules(model: ModelSpec, batch: int, plan: Plan, schedule: Schedule) -> Iterator[Rule]:
+def _rules(model: ModelSpec, batch: int, plan: Plan, schedule: Schedule, laid_out: bool) -> Iterator[Rule]:
     yield from _tensor(model, plan)
-    yield from _pipeline(model, plan, schedule)
+    yield from _pipeline(model, plan, schedule, laid_out)
     yield from _batch(batch, plan, schedule)
     yield from _experts(model, plan)
 
@@ -42,7 +43,7 @@ def _tensor(model: ModelSpec, plan: Plan) -> Iterator[Rule]:
     yield "tp", tokens % tp == 0, f"a divisor of the tokens of a sequence on a rank ({tokens})"
 
 
-def _pipeline(model: ModelSpec, plan: Plan, schedule: Schedule) -> Iterator[Rule]:
+def _pipeline(model: ModelSpec, plan: Plan, schedule: Schedule, laid_out: bool) -> Iterator[Rule]:
     layers, pp, virtual = model.layers, plan.pp, plan.virtual_stages
     yield "pp", pp <= layers, f"at most the layers ({layers})"
     yield "pp", schedule != "dualpipe" or pp == 1 or pp % 2 == 0, "even with DualPipe"
@@ -50,7 +51,8 @@ def _pipeline(model: ModelSpec, plan: Plan, schedule: Schedule) -> Iterator[Rule
         yield "virtual_stages", pp > 1, "1 without a pipeline"
         yield "virtual_stages", schedule == "1f1b", f"1 with the schedule {schedule}"
         chunks, must_be = pp * virtual, f"such that pp * it divides the layers ({layers}) or is two more"
-        yield "virtual_stages", layers % chunks == 0 or layers + 2 == chunks, must_be
+        alike = layers % chunks == 0 or layers + 2 == chunks or (laid_out and layers + 2 > chunks)
+        yield "virtual_stages", alike, must_be
 
 
 def _batch(batch: int, plan: Plan, schedule: Schedule) -> Iterator[Rule]:

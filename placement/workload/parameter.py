@@ -44,10 +44,10 @@ def _attention(c: Cases) -> Any:
     return found + biases + norms
 
 
-def _feed_forward(c: Cases, width: Any) -> Any:
-    """Weights and biases of a block of ``width``, or of one expert."""
-    found = c.matrices * c.hidden * width // c.tp
-    return found + c.ffn_biases * ((c.matrices - 1) * width // c.tp + c.hidden) if c.exact else found
+def _feed_forward(c: Cases, width: Any, ways: Any) -> Any:
+    """Weights and biases of a block of ``width``, or of one expert, cut so many ways."""
+    found = c.matrices * c.hidden * width // ways
+    return found + c.ffn_biases * ((c.matrices - 1) * width // ways + c.hidden) if c.exact else found
 
 
 def stage_parameters(c: Cases, stage: Any) -> tuple[Any, Any]:
@@ -57,12 +57,12 @@ def stage_parameters(c: Cases, stage: Any) -> tuple[Any, Any]:
     """
     layers, routed = c.stage_layers(stage), c.routed_layers(stage)
     norms = c.layer_norms * c.norm_size if c.exact else 0
-    shared = layers * (_attention(c) + norms) + (layers - routed) * _feed_forward(c, c.ffn_width)
+    shared = layers * (_attention(c) + norms) + (layers - routed) * _feed_forward(c, c.ffn_width, c.tp)
     experts: Any = 0
     if np.any(c.experts):
-        expert = _feed_forward(c, c.expert_width)
+        beside, expert = (_feed_forward(c, c.expert_width, ways) for ways in (c.tp, c.expert_cut))
         router = c.router_size if c.exact else c.hidden * c.experts
-        shared = shared + routed * (c.shared_experts * expert + router)
+        shared = shared + routed * (c.shared_experts * beside + router)
         experts = routed * np.maximum(c.experts // c.ep, 1) * expert
     first, last = stage == 0, stage == c.pp - 1
     # On one stage a shared embedding is there once, while an embedding and an output layer of their own are two.

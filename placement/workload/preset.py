@@ -1,5 +1,7 @@
 """Published models by name, each with where its shape is from. Tests compare their parameters with the published counts."""
 
+from dataclasses import replace
+
 from lightfabric.model.spec import ModelSpec
 
 
@@ -24,6 +26,36 @@ _DEEPSEEK_V3 = ModelSpec(
     experts=256, experts_per_token=8, expert_ffn=2048, shared_experts=1, dense_layers=3,
     query_rank=1536, kv_rank=512, rope_width=64, value_width=128, router_biases=True,
 )  # fmt: skip
+
+
+# Moonshot AI, "Kimi K2" (2025), table 2, and its config.json: DeepSeek-V3's shape with more experts and fewer heads.
+_KIMI_K2 = replace(_DEEPSEEK_V3, heads=64, vocabulary=163840, experts=384, dense_layers=1)
+
+
+def _qwen3(layers: int, hidden: int, heads: int, ffn: int, expert_ffn: int) -> ModelSpec:
+    """Shape of a Qwen3 mixture of experts [Yang 2025, "Qwen3 Technical Report", table 2, and the config.json of each]."""
+    return ModelSpec(
+        layers, hidden, heads, sequence=4096, vocabulary=151936, ffn=ffn, kv_heads=4, head_width=128,
+        gated=True, tied=False, positions="rotary", biases="none", dropout=False, qk_norm="head",
+        experts=128, experts_per_token=8, expert_ffn=expert_ffn,
+    )  # fmt: skip
+
+
+def _gpt_oss(layers: int, experts: int) -> ModelSpec:
+    """Shape of a gpt-oss [OpenAI, "gpt-oss-120b & gpt-oss-20b Model Card" (2025), and the config.json of each]."""
+    return ModelSpec(
+        layers, 2880, 64, sequence=4096, vocabulary=201088, ffn=2880, kv_heads=8, head_width=64,
+        gated=True, tied=False, positions="rotary", biases="all", norm="rms", dropout=False, sinks=True, router_biases=True,
+        experts=experts, experts_per_token=4, expert_ffn=2880,
+    )  # fmt: skip
+
+
+def _nemotron4(layers: int, hidden: int, heads: int) -> ModelSpec:
+    """Shape of a Nemotron-4 [Parmar 2024, table 1; Adler 2024, "Nemotron-4 340B", table 1], squared ReLUs, not gated."""
+    return ModelSpec(
+        layers, hidden, heads, sequence=4096, vocabulary=256000, kv_heads=8,
+        tied=False, positions="rotary", biases="none", norm="layer", dropout=False,
+    )  # fmt: skip
 
 
 def _bert(layers: int, hidden: int, heads: int) -> ModelSpec:
@@ -56,6 +88,13 @@ MODELS = {
     "mixtral-8x22b": _mixtral(56, 6144, 48, 16384, sequence=65536),
     # DeepSeek-AI, "DeepSeek-V3 Technical Report" (2024), section 4.2; without the module that predicts a second token.
     "deepseek-v3": _DEEPSEEK_V3,
+    "kimi-k2": _KIMI_K2,
+    "qwen3-30b-a3b": _qwen3(48, 2048, 32, 6144, 768),
+    "qwen3-235b-a22b": _qwen3(94, 4096, 64, 12288, 1536),
+    "gpt-oss-20b": _gpt_oss(24, 32),
+    "gpt-oss-120b": _gpt_oss(36, 128),
+    "nemotron-4-15b": _nemotron4(32, 6144, 48),
+    "nemotron-4-340b": _nemotron4(96, 18432, 96),
     # J. Devlin et al., "BERT" (2018), section 3: encoders have a decoder's shape. Without the heads of pre-training.
     "bert-base": _bert(12, 768, 12),
     "bert-large": _bert(24, 1024, 16),

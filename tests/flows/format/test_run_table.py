@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from lightfabric.flows.format import run_table
+from lightfabric.flows.format.run_shape import named
 from lightfabric.flows.format.run_system import SYSTEMS, accelerator
 from lightfabric.flows.report import InputError
 from lightfabric.model.spec import ACCELERATORS
 from lightfabric.placement.cost.calibration import calibration
+from lightfabric.placement.workload.parameter import stage_parameters
+from lightfabric.placement.workload.preset import MODELS
 
 FITTED = calibration()
 ROW = {
@@ -242,3 +245,88 @@ def test_lean_software_computes_norms_and_latents_again_and_keeps_less():
     found = predicted(*(DEEPSEEK | {"software": each, "overlap": "data"} for each in ("hai-llm", "megatron-core")))
     assert found.compute[0] > 1.03 * found.compute[1]
     assert found.memory.activations[0] < 0.8 * found.memory.activations[1]
+
+
+BRIDGE = {
+    "model": "Qwen3_30B_a3B", "system": "DGX-GB200", "n_acc": "8", "precision": "MXFP8", "seq": "4096", "gbs": "512",
+    "mbs": "4", "tp": "1", "pp": "1", "vp": "1", "cp": "1", "ep": "8", "dp": "8", "fsdp": "", "release": "26.04",
+}  # fmt: skip
+
+
+def bridge(*changes):
+    return run_table.runs([(f"row {number}", BRIDGE | each) for number, each in enumerate(changes)])
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("LLAMA3_8B", "llama3-8b"),
+        ("LLAMA3-70B", "llama3-70b"),
+        ("Llama 3.1 405B", "llama3-405b"),
+        ("Llama3.3 70B Instruct", "llama3-70b"),
+        ("Qwen3_30B_a3B", "qwen3-30b-a3b"),
+        ("qwen3 235B A22B", "qwen3-235b-a22b"),
+        ("DeepSeek V3", "deepseek-v3"),
+        ("GPT OSS 120B", "gpt-oss-120b"),
+        ("Kimi_K2", "kimi-k2"),
+        ("GPT3 175B", "gpt3-175b"),
+        ("Nemotron4-340B", "nemotron-4-340b"),
+        ("gpt2-xl", "gpt2-xl"),
+    ],
+)
+def test_a_model_is_known_by_its_name_however_it_is_spelt(name, known):
+    assert named(name) == MODELS[known]
+
+
+def test_a_name_and_a_system_stand_for_shape_accelerator_and_software():
+    columns = {"layers": "48", "hidden": "2048", "heads": "32", "kv_heads": "4", "ffn": "6144", "vocab": "151936"}
+    told = BRIDGE | columns | {"accel": "GB200", "software": "megatron-bridge", "release": ""}
+    by_name, by_columns = bridge({}).cases, run_table.runs([("row", told)]).cases
+    assert {key: value.tolist() for key, value in vars(by_name).items() if np.ndim(value)} == {
+        key: value.tolist() for key, value in vars(by_columns).items() if np.ndim(value)
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model": "Mamba 3"}, f"model must have one of {', '.join(MODELS)} in its name, not 'Mamba 3'"),
+        ({"system": "DGX-1"}, f"system must have one of {', '.join(ACCELERATORS)} in its name, not 'DGX-1'"),
+        ({"model": ""}, "hidden must be a number, not ''"),
+        ({"vocab": "1000"}, "vocab must be at least 151936, as in the config, not 1000"),
+        ({"ep": "7"}, "ep must be a divisor of the experts and of dp * cp * tp (8), not 7"),
+        ({"ep": "16"}, "ep must be a divisor of the experts and of dp * cp * tp (8), not 16"),
+    ],
+)
+def test_an_unknown_name_is_one_line(change, said):
+    with pytest.raises(InputError) as caught:
+        bridge(change)
+    assert str(caught.value) == f"row 0: {said}"
+
+
+def test_whole_experts_are_dealt_to_ranks_of_tensor_parallelism_too():
+    """Kimi-K2 on 1024 H100: tp 8, dp 8, ep 64. As many weights a rank, and wider products of fewer rows."""
+    kimi = {
+        "model": "Kimi K2",
+        "system": "DGX-H100",
+        "n_acc": "1024",
+        "precision": "FP8",
+        "gbs": "8192",
+        "mbs": "1",
+        "tp": "8",
+    }
+    kimi |= {"pp": "16", "vp": "2", "ep": "64", "dp": "8"}
+    whole = bridge(kimi).cases
+    cut = run_table.runs([("row", BRIDGE | kimi | {"ep": "8", "vp": "1", "software": "megatron-core"})]).cases
+    stage = whole.pp[0] // 2
+    assert stage_parameters(whole, stage)[1] == 4 * 6 * 3 * 7168 * 2048
+    assert stage_parameters(cut, stage)[1] == 4 * 48 * 3 * 7168 * 2048 // 8
+    assert (whole.expert_replicas[0], cut.expert_replicas[0]) == (1, 1)
+    assert run_table.network(bridge(kimi), FITTED).islands[0] == 8
+
+
+def test_a_table_of_megatron_bridge_is_read_as_it_is(tmp_path):
+    path = tmp_path / "bridge.csv"
+    path.write_text(",".join(BRIDGE) + "\n" + ",".join(BRIDGE.values()) + "\n")
+    runs = run_table.read(path)
+    assert (runs.cases.zero[0], runs.cases.gradient_bytes[0], runs.island_gpus[0]) == (1, 2, 72)

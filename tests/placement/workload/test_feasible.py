@@ -46,6 +46,15 @@ def test_plans_that_were_run_can_run(model, batch, cut):
     require_feasible(model, batch, cut)
 
 
+@pytest.mark.parametrize(("name", "pp", "virtual"), [("deepseek-v3", 2, 8), ("kimi-k2", 16, 2), ("qwen3-235b-a22b", 4, 12)])
+def test_stages_that_are_laid_out_have_any_layers(name, pp, virtual):
+    """61 layers in 16 and 32 chunks, 94 in 48 [NVIDIA, Megatron-Bridge, ``scripts/performance/configs``]."""
+    cut = plan(pp=pp, virtual_stages=virtual)
+    require_feasible(MODELS[name], 64, cut, laid_out=True)
+    with pytest.raises(SpecError):
+        require_feasible(MODELS[name], 64, cut)
+
+
 @pytest.mark.parametrize(
     ("model", "batch", "cut", "schedule", "says"),
     [

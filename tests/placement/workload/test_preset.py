@@ -23,6 +23,12 @@ EXACT = {
     # google-bert/bert-*-uncased without the heads of pre-training.
     "bloom-176b": 176_247_271_424,
     "deepseek-v3": 671_026_419_200,
+    # The same of moonshotai/Kimi-K2-Base, Qwen/Qwen3-30B-A3B and -235B-A22B, openai/gpt-oss-20b and -120b in 16 bits.
+    "kimi-k2": 1_026_408_232_448,
+    "qwen3-30b-a3b": 30_532_122_624,
+    "qwen3-235b-a22b": 235_093_634_560,
+    "gpt-oss-20b": 20_914_757_184,
+    "gpt-oss-120b": 116_829_156_672,
     "bert-base": 109_482_240,
     "bert-large": 335_141_888,
 }
@@ -39,6 +45,8 @@ def test_parameters_are_those_of_the_released_weights(name):
         ("gpt3-175b", 174.6, 0.05),  # Narayanan 2021, table 1
         ("megatron-1t", 1008.0, 0.05),  # the same
         ("turing-530b", 529.6, 0.05),  # Narayanan 2021, table 2
+        ("nemotron-4-15b", 15.6, 0.05),  # Parmar 2024, section 2: 3.2 of embeddings, 12.5 others
+        ("nemotron-4-340b", 341.0, 0.05),  # Adler 2024, section 2.1: 9.4 of embeddings, 331.6 others
         ("bert-large", 0.340, 0.007),  # Devlin 2018, section 3
         ("bert-base", 0.110, 0.002),  # the same
     ],
@@ -60,6 +68,8 @@ def active_parameters(model):
     [
         ("mixtral-8x7b", 12.88),  # Mistral's "12.9B": mistral.ai/news/mixtral-of-experts
         ("mixtral-8x22b", 39.15),  # Mistral's "39B": mistral.ai/news/mixtral-8x22b
+        ("gpt-oss-120b", 5.71),  # model card: 5.13, the embedding's 0.58 left out
+        ("gpt-oss-20b", 4.19),  # the same, 3.61
         ("deepseek-v3", 37.55),  # "37B" of the report, section 1
         ("llama3-8b", 8.03),
     ],
