@@ -50,11 +50,22 @@ BOUNDS: dict[str, tuple[float, float]] = {
 Of the best shape's rate 0.9 is what shapes of language models reach under load [SemiAnalysis, see ``ACCELERATORS``]; gaps
 between kernels take some of it. A gradient of 16 bits added to its sum is 6 bytes, to one in fp32 by a kernel of its own,
 and cleared, 12."""
-ASSUMED = {"network_efficiency": 0.8, "sharded_slowdown": 1.12, "odd_heads": 0.4, "exchange_seconds": 6e-4}
-"""No row measures these: payload of an InfiniBand NIC under NCCL, headers and imbalance taken off; NCCL's share of the
-multiprocessors while it gathers, 12 to 16 of 108; heads that 2 or 4 divides against those that 8 does [Anthony et al., "The
-Case for Co-Designing Model Architectures with Hardware" (2024), figure 7]; the wait for counts of tokens, of 0.2 to 1 ms,
-what is left of Qwen3 30B-A3B on an island before CUDA graphs held all of it [NVIDIA, Megatron-Bridge, release 26.04]."""
+ASSUMED = {
+    "network_efficiency": 0.8,
+    "exchange_efficiency": 0.88,
+    "sharded_slowdown": 1.12,
+    "odd_heads": 0.4,
+    "exchange_seconds": 6e-4,
+    "graph_exchange_seconds": 1.5e-4,
+    "expert_launch_seconds": 3e-3,
+}
+"""No row of these tables measures them. Payload of an InfiniBand NIC under NCCL's rings, headers and imbalance taken off;
+that of exchanges, 44 of 50 GB/s [DeepSeek-AI, "Insights into DeepSeek-V3" (ISCA 2025), figure 5; DeepEP; HybridEP's kernels
+on 64 H100]. NCCL's share of the multiprocessors while it gathers, 12 to 16 of 108. Heads that 2 or 4 divides against those
+that 8 does [Anthony et al., "The Case for Co-Designing Model Architectures with Hardware" (2024), figure 7]. The wait for
+counts of tokens, of 0.2 to 1 ms, is what is left of Qwen3 30B-A3B on an island [NVIDIA, Megatron-Bridge, release 26.04];
+without it HybridEP takes 0.12 to 0.19 ms longer than its kernels [DeepEP, docs/README_Hybrid-EP.md, GB200]. Launches of
+experts' casts are what is left of Qwen3 30B-A3B at micro-batches of 1 on B200 in release 26.02 and on H100 in 26.02.01."""
 
 Values = NDArray[np.float64]
 

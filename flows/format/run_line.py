@@ -46,6 +46,7 @@ class Line(BaseModel):
     software: Annotated[Literal[tuple(SOFTWARE)] | None, _LOWER] = None  # type: ignore[valid-type]
     overlap: Annotated[str, _LOWER] = ""
     max_nodes: Annotated[int, BeforeValidator(float), Field(ge=0, le=MOST)] | None = None
+    next_tokens: Annotated[int, BeforeValidator(float), Field(ge=0, le=8)] | None = None
     gradient_precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, _LOWER] = None
     schedule: Annotated[Schedule, _LOWER] = "1f1b"
     precision: Annotated[Literal[Precision, "bf16/fp16", "fp8-cs", "fp8-mx"] | None, _LOWER] = None

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from lightfabric.placement.workload.case import PER_EXPERT, PER_ISLAND, PER_RANK
+
 HIDDEN = ("data", "tensor", "experts")
 """Communication that software may hide: of gradients and weights, of tensor parallelism, of tokens to their experts."""
 
@@ -15,7 +17,8 @@ class Software:
     stage where a row states none. ``narrow_dispatch`` sends tokens to experts in the precision of their products,
     ``lean`` computes norms and what latent attention makes of its latents again. ``half_gradients`` are summed in 16 bits
     over replicas. ``whole_experts`` are not cut by tensor parallelism, whose ranks are dealt experts instead, and pipelines
-    that are ``laid_out`` have stages of any layers.
+    that are ``laid_out`` have stages of any layers. Tokens go to experts as ``dispatch`` says, in ``Cases``; exchanges that
+    are hidden take so many ``exchange_multiprocessors``; with ``graphs`` the host launches no kernels.
     """
 
     flash: bool = True
@@ -29,30 +32,56 @@ class Software:
     half_gradients: bool = False
     whole_experts: bool = False
     laid_out: bool = False
+    dispatch: int = PER_ISLAND
+    exchange_multiprocessors: int = 20
+    graphs: bool = False
 
 
 _DATA, _ALL = frozenset(("data",)), frozenset(HIDDEN)
 _NVIDIA = Software(
-    hides=frozenset(("data", "tensor")), zero=1, lean=True, half_gradients=True, whole_experts=True, laid_out=True
-)
+    hides=frozenset(("data", "tensor")), zero=1, lean=True, half_gradients=True, whole_experts=True, laid_out=True,
+    exchange_multiprocessors=32,
+)  # fmt: skip
 """The recipes of Megatron-Bridge [``scripts/performance``]: ``overlap_grad_reduce``, ``tp_comm_overlap``, a distributed
-optimiser, ``grad_reduce_in_fp32=False``, ``expert_tensor_parallel_size=1``, ``pipeline_model_parallel_layout``, and
-``recompute_modules=["mla_up_proj"]`` of latent attention."""
+optimiser, ``grad_reduce_in_fp32=False``, ``expert_tensor_parallel_size=1``, ``pipeline_model_parallel_layout``,
+``recompute_modules=["mla_up_proj"]`` of latent attention, and ``moe_hybridep_num_sms=32``."""
+GRAPHS_SINCE = (26, 6)
+"""Release of Megatron-Bridge whose recipes capture iterations with experts in ``full_iteration`` CUDA graphs."""
+_WITH_GRAPHS = ("b300", "gb200", "gb300")
 SOFTWARE = {
     # Narayanan 2021; Korthikanti 2022 with flash attention; Megatron-Core; that in NVIDIA's recipes, with user buffers.
     "megatron-2021": Software(flash=False, sharded=False, fused=False),
-    "megatron-lm": Software(fused=False, zero=1),
-    "megatron-core": Software(hides=_DATA, zero=1),
+    "megatron-lm": Software(fused=False, zero=1, dispatch=PER_EXPERT),
+    "megatron-core": Software(hides=_DATA, zero=1, dispatch=PER_EXPERT),
     "megatron-bridge": _NVIDIA,
     "nemo": _NVIDIA,
     "deepspeed": Software(flash=False, sharded=False, fused=False, apart=True, zero=1),
     # PyTorch's fully sharded data parallelism, as in torchtitan, and XLA's, which overlaps what it can.
     "fsdp": Software(hides=_DATA, zero=3),
     "maxtext": Software(hides=_ALL, zero=3),
-    # DeepSeek's own, whose pipeline hides experts [DeepSeek-V3, 3.2].
-    "hai-llm": Software(hides=frozenset(("data", "experts")), zero=1, narrow_dispatch=True, lean=True),
+    # DeepSeek's own, whose pipeline hides experts [DeepSeek-V3, 3.2]; a step ends with 0.29 s of gradients and optimiser
+    # [DeepSeek-AI, "Insights into DeepSeek-V3" (ISCA 2025), table 4].
+    "hai-llm": Software(
+        hides=frozenset(("experts",)), zero=1, narrow_dispatch=True, lean=True, dispatch=PER_RANK, laid_out=True
+    ),
 }
 """By name; a column of ``overlap`` beside replaces what it hides."""
+
+
+def bridge(release: str, accelerator: str, precision: str) -> Software:
+    """Megatron-Bridge of a release, the latest if empty; ValueError if it is none.
+
+    Since 26.06 recipes in mxfp8 and nvfp4 on Blackwell capture whole iterations, tokens go by HybridEP, and in mxfp8
+    exchanges are hidden (``moe_a2a_overlap``) [NVIDIA, Megatron-Bridge, ``scripts/performance/configs``].
+    """
+    parts = release.split(".")
+    if release and not all(part.isdecimal() and len(part) < 5 for part in parts):
+        raise ValueError(f"release must be as 26.04 or 26.04.01, not {release[:60]!r}")
+    late = not release or tuple(map(int, parts)) >= GRAPHS_SINCE
+    if not (late and accelerator in _WITH_GRAPHS and precision in ("mxfp8", "nvfp4")):
+        return _NVIDIA
+    hides = _NVIDIA.hides | {"experts"} if precision == "mxfp8" else _NVIDIA.hides
+    return replace(_NVIDIA, hides=hides, dispatch=PER_RANK, graphs=True)
 
 
 def guessed(accelerator: str, precision: str | None, recompute: str) -> Software:

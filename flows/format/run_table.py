@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lightfabric.flows.format.huggingface import load_model
 from lightfabric.flows.format.run_line import OF_CONFIG, Line, Row, line_of
 from lightfabric.flows.format.run_shape import model_of
-from lightfabric.flows.format.run_software import SOFTWARE, Software, guessed, overlapping
+from lightfabric.flows.format.run_software import SOFTWARE, Software, bridge, guessed, overlapping
 from lightfabric.flows.format.run_system import SYSTEMS, accelerator
 from lightfabric.flows.report import InputError, read_bytes
 from lightfabric.model.spec import AcceleratorSpec, ModelSpec, Precision, SpecError
@@ -110,14 +110,24 @@ def _plan(line: Line, model: ModelSpec, zero: int, software: Software) -> dict[s
         raise ValueError(f"n_acc must be dp * tp * pp * cp ({plan.gpus}), not {line.n_acc}")
     columns = {name: getattr(plan, name) for name in ("dp", "tp", "pp", "cp", "virtual_stages", "micro_batch")}
     columns |= {"batch": line.gbs, "schedule": SCHEDULES.index(line.schedule), "ep": line.ep, "expert_tp": int(whole)}
+    columns |= dict(zip(("first_layers", "last_layers"), _ends(model.layers, plan, software), strict=True))
     return columns | {"recompute": RECOMPUTATIONS.index(line.recompute)}
 
 
-def _software(line: Line, chip: AcceleratorSpec) -> Software:
+def _ends(layers: int, plan: Plan, software: Software) -> tuple[int, int]:
+    """Layers of the first and the last stage where stages are laid out: the last has what is left, for it has both ends."""
+    each = -(-layers // plan.pp)
+    left = layers - (plan.pp - 1) * each
+    uneven = software.laid_out and plan.virtual_stages == 1 and plan.pp > 1 and 0 < left < each
+    return (each, left) if uneven else (0, 0)
+
+
+def _software(line: Line, chip: AcceleratorSpec, precision: Precision) -> Software:
     if line.schedule == "dualpipe" and not line.software:
         return overlapping(SOFTWARE["hai-llm"], line.overlap)
-    name = "megatron-bridge" if line.of_bridge else line.software
-    known = SOFTWARE[name] if name else guessed(chip.name, line.precision, line.recompute)
+    if line.of_bridge:
+        return overlapping(bridge(line.release, chip.name, precision), line.overlap)
+    known = SOFTWARE[line.software] if line.software else guessed(chip.name, line.precision, line.recompute)
     return overlapping(known, line.overlap)
 
 
@@ -133,6 +143,10 @@ def _run_by(software: Software, line: Line, model: ModelSpec, operand_bytes: flo
     ends = {"overlaps": "data" in software.hides, "lean": software.lean and latent, "sums_embedding": model.tied}
     limit = MAX_NODES if line.max_nodes is None and model.experts and latent else line.max_nodes or 0
     experts = {"max_nodes": limit, "dispatch_bytes": operand_bytes if software.narrow_dispatch else 2}
+    experts |= {name: getattr(software, name) for name in ("dispatch", "graphs", "exchange_multiprocessors")}
+    # DeepSeek-V3 is trained to predict a second token [DeepSeek-V3, 2.2], in Megatron-Bridge's recipes, too.
+    same = latent and (model.layers, model.experts) == (61, 256)
+    experts["next_tokens"] = int(same) if line.next_tokens is None else line.next_tokens
     return kernels | hides | ends | experts | {"zero": zero, "shards": shards or replicas}
 
 
@@ -152,10 +166,10 @@ def _columns(row: Row, config: Callable[[str], ModelSpec]) -> tuple[dict[str, An
     """What ``Cases`` and ``Runs`` have of a row."""
     line = line_of(row)
     chip, model = _accelerator(line), model_of(line, row, config)
-    # Megatron-Bridge's tables leave the precision out where it is FP8: their rates exceed those of 16 bits.
-    precision = _SPELT[line.precision or ("fp8" if line.of_bridge else "bf16")]
+    # Megatron-Bridge's tables leave the precision out where dense models run faster than 16 bits could; experts do not.
+    precision = _SPELT[line.precision or ("fp8" if line.of_bridge and not model.experts else "bf16")]
     values = accelerator_values(chip, precision) | precision_values(precision)
-    software = _software(line, chip)
+    software = _software(line, chip, precision)
     # Sums are in fp32 unless all is in fp16, as Megatron and DeepSpeed do by default.
     if precision == "fp16" or (software.half_gradients and values["gradient_bytes"] == 4):
         values["gradient_bytes"] = 2
@@ -241,16 +255,17 @@ def network(runs: Runs, fitted: Calibration) -> Network:
     def members(stride: Any, degree: Any) -> Any:
         return np.clip(runs.island_gpus // stride, 1, degree)
 
-    def rate(span: Any, nics: Any = 1) -> Any:
+    def rate(span: Any, nics: Any = 1, slow: Any = slow) -> Any:
         return np.where(span <= runs.island_gpus, fast, np.minimum(fast, slow * nics))
 
     return Network(
         tensor=rate(cases.tp, members(1, cases.tp)),
         context=rate(inner, members(cases.tp, cases.cp)),
-        expert=rate(experts),
+        expert=rate(experts, slow=runs.nic_bytes_per_s * fitted.exchange_efficiency),
         island=fast,
         islands=np.maximum(np.ceil(experts / runs.island_gpus), 1),
         exchange_seconds=fitted.exchange_seconds,
+        graph_exchange_seconds=fitted.graph_exchange_seconds,
         data=rate(stage, members(inner, cases.dp)),
         gather=rate(stage, np.where(cases.overlaps, members(inner, cases.dp), 1)),
         pipeline=rate(stage * cases.pp),

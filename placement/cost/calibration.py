@@ -26,6 +26,8 @@ class Calibration:
     forward_launch_seconds: float
     """Time of the host to launch a layer's forward pass: it is no faster, however small."""
     backward_launch_seconds: float
+    expert_launch_seconds: float
+    """What launching a layer's passes takes longer if it has experts whose operands are cast, expert by expert."""
     collective_launch_seconds: float
     """What each other member of tensor parallelism adds to the two: their hosts wait for each other."""
     loss_accesses: float
@@ -45,8 +47,12 @@ class Calibration:
     """What a transfer between stages takes, however small."""
     exchange_seconds: float
     """What an exchange of tokens with experts takes besides: the host waits to learn how many come."""
+    graph_exchange_seconds: float
+    """The same where the host does not wait."""
     network_efficiency: float
     """Payload rate between islands."""
+    exchange_efficiency: float
+    """Payload rate between islands of an exchange of tokens."""
     sharded_slowdown: float
     """Of passes whose weights are gathered (ZeRO 3): the gathering kernels take multiprocessors, and nothing is fused."""
     deepspeed_accesses: float

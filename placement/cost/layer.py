@@ -138,6 +138,16 @@ def layer_weights(cases: Cases) -> Any:
     return dense + sparse * weights(experts[2:]) + sparse * weights(experts[:2])
 
 
+def _launches(cases: Cases, fitted: Calibration) -> tuple[Any, Any]:
+    """What the host takes to launch the forward and the backward pass of a layer."""
+    launch = fitted.collective_launch_seconds * (cases.tp - 1)
+    cast = fitted.expert_launch_seconds * cases.sparse_share * (cases.operand_bytes < cases.value_bytes)
+    forward, backward = fitted.forward_launch_seconds + launch, fitted.backward_launch_seconds + launch
+    # Of three products of each weight one is in the forward pass.
+    passes = forward + cast / 3, backward + cast * 2 / 3
+    return where(cases.graphs, 0.0, passes[0]), where(cases.graphs, 0.0, passes[1])
+
+
 def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
     """One layer and micro-batch; the backward pass by inputs has what it recomputes, that by weights the sum of gradients.
 
@@ -153,10 +163,10 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
     forward, by_inputs, by_weights = (sum(part[side] for part in parts) for side in range(3))
     summed = where(cases.deepspeed, fitted.deepspeed_sum_bytes, 3 * cases.value_bytes)
     by_weights = by_weights + memory_seconds(cases, fitted, summed * layer_weights(cases))
-    launch = fitted.collective_launch_seconds * (cases.tp - 1)
-    forward = np.maximum(forward, fitted.forward_launch_seconds + launch)
+    launches = _launches(cases, fitted)
+    forward = np.maximum(forward, launches[0])
     # The limit is that of the whole backward pass, of which the part by weights is counted apart.
-    by_inputs = np.maximum(by_inputs, fitted.backward_launch_seconds + launch - by_weights)
+    by_inputs = np.maximum(by_inputs, launches[1] - by_weights)
     # Flash attention keeps no core, so selective recomputation adds nothing to it.
     selective = (cases.recompute == SELECTIVE) & ~cases.flash
     again = where(cases.recompute == FULL, forward, where(selective, core[0], 0.0))
@@ -165,6 +175,15 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
         latents = _products(cases, fitted, attention_shapes(cases)[1:3])[0] + parts[3][0]
         again = again + where(cases.lean & (cases.recompute != FULL), latents, 0.0)
     return forward, by_inputs + again, by_weights
+
+
+def next_token_seconds(cases: Cases, fitted: Calibration, layer: Seconds) -> Seconds:
+    """Predict a further token: a ``layer``, an output layer of its own, and two embeddings' product before them.
+
+    [DeepSeek-V3, 2.2, equations 21 to 23].
+    """
+    both = sum(_products(cases, fitted, [(cases.tokens, cases.hidden, 2 * cases.hidden // cases.tp, 1)]))
+    return layer + both + sum(logit_seconds(cases, fitted))
 
 
 def logit_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from lightfabric.placement.cost.calibration import Calibration
 from lightfabric.placement.cost.gemm import Seconds
-from lightfabric.placement.cost.layer import logit_seconds, lookup_seconds
+from lightfabric.placement.cost.layer import logit_seconds, lookup_seconds, next_token_seconds
 from lightfabric.placement.workload.case import DUALPIPE, ZERO_BUBBLE, Cases, where
 
 
@@ -37,15 +37,22 @@ class Stages:
 def stages(cases: Cases, fitted: Calibration, layer: Seconds, tensor: Seconds) -> Stages:
     """Stages of layers that compute for ``layer`` and communicate for ``tensor``; one alone is first, others are empty."""
     logits, lookup, alone = sum(logit_seconds(cases, fitted)), 2 * lookup_seconds(cases, fitted), cases.pp == 1
+    if np.any(cases.next_tokens):
+        logits = logits + cases.next_tokens * next_token_seconds(cases, fitted, layer)
     first, middle, last = cases.layers_at
     last = where(alone, 0, last)
     ends = (lookup + where(alone, logits, 0), 0.0, where(alone, 0, logits))
     computes = np.broadcast_arrays(*(n * layer + end for n, end in zip((first, middle, last), ends, strict=True)))
-    tensors = np.broadcast_arrays(*(n * tensor for n in (first, middle, last)))
+    further = (where(alone, cases.next_tokens, 0), 0, where(alone, 0, cases.next_tokens))
+    tensors = np.broadcast_arrays(*((n + more) * tensor for n, more in zip((first, middle, last), further, strict=True)))
     times = [compute + reduced for compute, reduced in zip(computes, tensors, strict=True)]
-    # Both times must be of one stage, that which is slowest in their sum.
-    slowest = np.argmax(np.stack(times), axis=0)
     between = (cases.layers - first - last) * (layer + tensor)
+    # DualPipe's first GPU has the last stage, too, for half of the micro-batches each [DeepSeek-V3, 3.2.1].
+    both = (cases.schedule == DUALPIPE) & (cases.pp > 1)
+    computes, tensors = ([where(both, (ends[0] + ends[2]) / 2, ends[0]), *ends[1:]] for ends in (computes, tensors))
+    # Both times must be of one stage, that which is slowest in their sum.
+    paces = [computes[0] + tensors[0], times[1], where(both, 0.0, times[2])]
+    slowest = np.argmax(np.stack(np.broadcast_arrays(*paces)), axis=0)
     return Stages(times[0], between, times[2], np.choose(slowest, computes), np.choose(slowest, tensors))
 
 

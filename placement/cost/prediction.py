@@ -76,7 +76,8 @@ class Network:
     A collective takes ``start_seconds`` and ``member_seconds`` for each member but one, and ``chunk_root_seconds`` times
     the root of its time on the wire; a transfer between stages ``transfer_seconds``: 0 where a fabric's own model has them.
     ``gather`` is the rate at which sharded weights are collected. Experts are on ``islands`` of ranks, inside of which
-    tokens go at ``island``, and an exchange of tokens takes ``exchange_seconds`` more to begin.
+    tokens go at ``island``, and an exchange of tokens takes ``exchange_seconds`` more to begin, where the host does not wait
+    for counts ``graph_exchange_seconds``.
     """
 
     tensor: Rate
@@ -92,6 +93,7 @@ class Network:
     islands: Any = 1
     island: Any = np.inf
     exchange_seconds: float = 0.0
+    graph_exchange_seconds: float = 0.0
 
     def pass_seconds(self, rate: Any, size_bytes: Any, members: Any, passes: int = 1) -> Seconds:
         """A collective of ``size_bytes`` per member: reduce-scatter or all-gather is a pass round a ring, all-reduce two."""

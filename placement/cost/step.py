@@ -9,12 +9,9 @@ from lightfabric.placement.cost.gemm import Seconds
 from lightfabric.placement.cost.layer import adam_seconds, layer_seconds
 from lightfabric.placement.cost.pipeline import bubble_seconds, stages, wait_seconds
 from lightfabric.placement.cost.prediction import Network, Prediction
-from lightfabric.placement.workload.case import DUALPIPE, Cases, where
+from lightfabric.placement.workload.case import DUALPIPE, PER_EXPERT, PER_RANK, Cases, where
 from lightfabric.placement.workload.parameter import fullest_parameters
 from lightfabric.placement.workload.volume import Volume
-
-EXCHANGE_MULTIPROCESSORS = 20
-"""Kept for the exchange of tokens while passes run [DeepSeek-V3, 3.2.2]."""
 
 
 def step(cases: Cases, fitted: Calibration, network: Network) -> Prediction:
@@ -35,10 +32,16 @@ def step(cases: Cases, fitted: Calibration, network: Network) -> Prediction:
         compute=m * through.compute,
         tensor=m * through.tensor + unpaired_seconds(cases, network, passes),
         pipeline=2 * (cases.pp - 1) * transfer + (m - 1) * wait_seconds(cases, through, transfer),
-        bubble=bubble_seconds(cases, through, by_weights),
+        bubble=bubble_seconds(cases, through, by_weights) + lone_seconds(cases, network, passes),
         data=_data_seconds(cases, network, parameters, forward, by_inputs + by_weights) + _tie_seconds(cases, network),
-        optimiser=adam_seconds(cases, fitted, sum(parameters) / where(cases.zero > 0, cases.replicas, 1)),
+        optimiser=adam_seconds(cases, fitted, _own(cases, parameters)),
     )
+
+
+def _own(cases: Cases, parameters: tuple[Any, Any]) -> Any:
+    """Parameters that a rank's optimiser steps: those that ZeRO leaves to it, experts being cut over fewer ranks."""
+    shared, experts = parameters
+    return where(cases.zero > 0, shared / cases.replicas + experts / cases.expert_replicas, shared + experts)
 
 
 def tensor_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
@@ -65,8 +68,18 @@ def unpaired_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds
     They are about as many as stages: 1.13 s forward and 1.99 s backward of 16 stages [DeepSeek-AI, "Insights into
     DeepSeek-V3" (ISCA 2025), table 4].
     """
+    return cases.pp * _hidden_seconds(cases, network, passes)
+
+
+def lone_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
+    """Exchanges in DualPipe's bubble, of p / 2 - 1 backward passes that run alone [DeepSeek-V3, table 2]."""
+    return np.maximum(cases.pp / 2 - 1, 0) * _hidden_seconds(cases, network, passes) / 2
+
+
+def _hidden_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
+    """Exchanges of a stage's layers and a micro-batch that DualPipe hides."""
     hidden = np.minimum(_expert_seconds(cases, network), passes)
-    return where(cases.schedule == DUALPIPE, cases.pp * cases.fullest_layers * hidden, 0.0)
+    return where(cases.schedule == DUALPIPE, cases.fullest_layers * hidden, 0.0)
 
 
 def _expert_seconds(cases: Cases, network: Network) -> Seconds:
@@ -77,30 +90,41 @@ def _expert_seconds(cases: Cases, network: Network) -> Seconds:
 
 
 def _exchanging(cases: Cases) -> Any:
-    """How much longer passes take on the multiprocessors that hidden exchanges of tokens leave them."""
-    left = np.maximum(cases.multiprocessors - EXCHANGE_MULTIPROCESSORS, 1)
-    busy = cases.hidden_experts & (cases.ep > 1) & (cases.multiprocessors > EXCHANGE_MULTIPROCESSORS)
-    return where(busy, cases.multiprocessors / left, 1.0)
+    """How much longer passes take on the multiprocessors that hidden exchanges of tokens leave them [DeepSeek-V3, 3.2.2]."""
+    left = cases.multiprocessors - cases.exchange_multiprocessors
+    busy = cases.hidden_experts & (cases.ep > 1) & (left > 0)
+    return where(busy, cases.multiprocessors / np.maximum(left, 1), 1.0)
 
 
 def _exchange_seconds(cases: Cases, network: Network) -> Seconds:
-    """Tokens of a micro-batch to the experts of a layer and back, in the time of the busiest rank.
+    """Tokens of a micro-batch to the experts of a layer and back; the results come back in 16 bits."""
+    sent_bytes = where(cases.dispatch_bytes > 0, cases.dispatch_bytes, cases.value_bytes) + cases.value_bytes
+    each = copies_seconds(cases, network) * cases.tokens * cases.hidden / cases.tp * sent_bytes
+    waits = where(cases.graphs, network.graph_exchange_seconds, network.exchange_seconds)
+    return where(cases.ep > 1, 2 * (network.start_seconds + waits) + each, 0.0)
 
-    A token goes once to each island that has experts of its own, at most ``max_nodes``, and is copied there while others
-    still arrive [DeepSeek-V3, 2.1.2 and 3.2.2; DeepEP]. The results come back in 16 bits.
+
+def copies_seconds(cases: Cases, network: Network) -> Seconds:
+    """Seconds per byte of a token that goes to its experts, in the time of the busiest rank.
+
+    NCCL's all-to-all brings a copy to each expert. Else a token goes once to each island that has experts of its own, at
+    most ``max_nodes``, and is copied there while others still arrive [DeepSeek-V3, 2.1.2 and 3.2.2]: to each expert, or once
+    to each rank, the own among them, which kernels copy alike [DeepEP; HybridEP].
     """
     islands, ways = network.islands, cases.routed_per_token
     most = where(cases.max_nodes > 0, np.minimum(cases.max_nodes, islands), islands)
-    # Experts of a token are drawn from ``most`` islands: the mean of how many different ones they are on.
-    visited = most * (1 - (1 - 1 / most) ** ways)
     beside = np.maximum(cases.ep / islands, 1)
-    over = where(islands > 1, visited * (islands - 1) / islands / network.expert, 0.0)
-    sent = where(cases.copies > 0, cases.copies, ways * (beside - 1) / beside)
-    inside = sent / where(islands > 1, network.island, network.expert)
-    sent_bytes = where(cases.dispatch_bytes > 0, cases.dispatch_bytes, cases.value_bytes) + cases.value_bytes
-    size = cases.tokens * cases.hidden / cases.tp * sent_bytes
-    start = 2 * (network.start_seconds + network.exchange_seconds)
-    return where(cases.ep > 1, start + size * np.maximum(over, inside), 0.0)
+    visits = where(cases.dispatch == PER_EXPERT, ways, different(most, ways))
+    over = where(islands > 1, visits * (islands - 1) / islands / network.expert, 0.0)
+    arrived = where(cases.dispatch == PER_EXPERT, 1 / islands, 1.0)
+    copies = where(cases.dispatch == PER_RANK, different(most * beside, ways), ways * (beside - 1) / beside * arrived)
+    copies = where(cases.copies > 0, cases.copies, copies)
+    return np.maximum(over, copies / where(islands > 1, network.island, network.expert))
+
+
+def different(places: Any, draws: Any) -> Any:
+    """Mean of how many different places so many draws among them hit."""
+    return places * (1 - (1 - 1 / places) ** draws)
 
 
 def _data_seconds(
@@ -113,7 +137,7 @@ def _data_seconds(
     the others [Narayanan 2021, figure 4], so both hide behind as many passes. ZeRO 3 gathers the weights for both passes of
     every micro-batch, each behind the pass before, and scatters the gradients, which are hidden too if they overlap.
     """
-    dense, experts = parameters
+    dense, experts = (count * cases.stage_copies for count in parameters)
 
     def seconds(rate: Any, each: Any, passes: int = 1, members: Any = cases.replicas) -> Seconds:
         shared = network.pass_seconds(rate, dense * each, members, passes)

@@ -25,6 +25,7 @@ Schedule = Literal["1f1b", "gpipe", "zero-bubble", "dualpipe"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 """Schedules of a pipeline's passes; 1F1B is interleaved where there are virtual stages."""
 ONE_F_ONE_B, GPIPE, ZERO_BUBBLE, DUALPIPE = range(4)
+PER_EXPERT, PER_ISLAND, PER_RANK = range(3)
 where: Callable[[Any, Any, Any], Any] = np.where
 """Choice by a condition, of numbers or columns alike."""
 
@@ -41,7 +42,10 @@ class Cases:
     whether their communication is overlapped. ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0. A token goes to
     experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``, those of activations if 0. On the
     way to experts the busiest rank sends or gets ``copies`` per token of a rank; 0 where they are counted by island.
-    ``expert_tp`` ranks share an expert, tp if 0; where they are fewer, ep ranks are those of tensor parallelism, too.
+    ``expert_tp`` ranks share an expert, tp if 0; if they are fewer, ep ranks are those of tensor parallelism, too. A token
+    goes to each of its experts, or once to each island of them or to each rank, as ``dispatch`` says; hidden exchanges take
+    ``exchange_multiprocessors`` from the passes. ``graphs`` are passes that the host does not launch kernel by kernel.
+    ``next_tokens`` are predicted besides, each by a layer and an output layer after the last.
     ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``. ``expert_load`` are the tokens of
     the busiest rank's experts over those of even routing. ``peak_flops`` is what large products were seen to reach, whose
     operands are of ``operand_bytes``, and ``half_flops`` those that stay in 16 bits: of attention, the router and the output
@@ -116,6 +120,10 @@ class Cases:
     copies: Any = 0
     schedule: Any = ONE_F_ONE_B
     expert_tp: Any = 0
+    dispatch: Any = PER_ISLAND
+    graphs: Any = False
+    exchange_multiprocessors: Any = 20
+    next_tokens: Any = 0
     peak_flops: Any = 0.0
     half_flops: Any = 0.0
     operand_bytes: Any = 2
@@ -160,6 +168,11 @@ class Cases:
     def hidden_experts(self) -> Any:
         """Whether tokens go to their experts while others are computed."""
         return self.hides_experts | (self.schedule == DUALPIPE)
+
+    @property
+    def stage_copies(self) -> Any:
+        """Stages that a GPU holds: two of DualPipe, which feeds both ends [DeepSeek-V3, table 2]."""
+        return where((self.schedule == DUALPIPE) & (self.pp > 1), 2, 1)
 
     @property
     def sharing(self) -> Any:

@@ -81,7 +81,9 @@ def stage_memory(c: Cases, stage: Any) -> Memory:
     # ZeRO cuts first what is needed least often: the optimiser's state from stage 1 on, gradients from 2, weights from 3.
     per_parameter = (c.value_bytes, 3), (c.gradient_bytes, 2), (c.optimiser_bytes, 1)
     weights, gradients, optimiser = (each * where(c.zero >= from_stage, part, whole) for each, from_stage in per_parameter)
-    return Memory(weights, gradients, optimiser, stage_activation_bytes(c, stage))
+    # Both copies of a stage share the state of one optimiser.
+    copies = c.stage_copies
+    return Memory(weights * copies, gradients * copies, optimiser, stage_activation_bytes(c, stage))
 
 
 def _part(c: Cases, amount: Any, ways: Any) -> Any:
