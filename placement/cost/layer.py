@@ -72,7 +72,9 @@ def _products(cases: Cases, fitted: Calibration, shapes: Shapes, half: bool = Fa
     narrow = not half and bool(np.any(cases.operand_bytes < cases.value_bytes))
     if narrow:
         # Operands are cast from 16 bits as they are and transposed, for the two backward products: read once, written twice.
-        each = where(cases.operand_bytes < cases.value_bytes, cases.value_bytes + 2 * cases.operand_bytes, 0)
+        # In 4 bits they are read twice, for the scale of a tensor comes first [NVIDIA, Transformer Engine, NVFP4].
+        reads = where(cases.operand_bytes < 1, 2, 1)
+        each = where(cases.operand_bytes < cases.value_bytes, reads * cases.value_bytes + 2 * cases.operand_bytes, 0)
         forward = forward + memory_seconds(cases, fitted, each * sum(m * k * count for m, _, k, count in shapes))
         by_inputs = by_inputs + memory_seconds(cases, fitted, each * sum(m * n * count for m, n, _, count in shapes))
     return np.asarray(forward), np.asarray(by_inputs), np.asarray(by_weights)

@@ -6,7 +6,7 @@ import numpy as np
 
 from lightfabric.placement.cost.calibration import Calibration
 from lightfabric.placement.cost.gemm import Seconds
-from lightfabric.placement.cost.layer import adam_seconds, layer_seconds
+from lightfabric.placement.cost.layer import Passes, adam_seconds, layer_seconds
 from lightfabric.placement.cost.pipeline import bubble_seconds, stages, wait_seconds
 from lightfabric.placement.cost.prediction import Network, Prediction
 from lightfabric.placement.workload.case import DUALPIPE, PER_EXPERT, PER_RANK, Cases, where
@@ -21,7 +21,7 @@ def step(cases: Cases, fitted: Calibration, network: Network) -> Prediction:
     stages of v parts take m w + (W - w) / v + 2 (p - 1) c and m - 1 times ``wait_seconds``.
     """
     kernels = layer_seconds(cases, fitted)
-    slower = where(cases.zero == 3, fitted.sharded_slowdown, 1.0) * _exchanging(cases)
+    slower = _gathering(cases, fitted, network, kernels) * _exchanging(cases)
     layer = [seconds * slower for seconds in kernels]
     forward, by_inputs, by_weights = (seconds * cases.fullest_layers for seconds in layer)
     passes = np.sum(layer, axis=0)
@@ -89,6 +89,19 @@ def _expert_seconds(cases: Cases, network: Network) -> Seconds:
     return cases.sparse_share * (1 + Volume(cases).backward_passes) * _exchange_seconds(cases, network)
 
 
+def _gathering(cases: Cases, fitted: Calibration, network: Network, kernels: Passes) -> Any:
+    """How much longer passes take while the weights of ZeRO 3 are gathered for both and their gradients scattered."""
+    if not np.any(cases.zero == 3):
+        return 1.0
+    busy = 3 * _gather_seconds(cases, network, fullest_parameters(cases)) / (sum(kernels) * cases.fullest_layers)
+    return where(cases.zero == 3, 1 + (fitted.sharded_slowdown - 1) * np.minimum(busy, 1), 1.0)
+
+
+def _gather_seconds(cases: Cases, network: Network, parameters: tuple[Any, Any]) -> Seconds:
+    """Weights of a stage that ZeRO 3 gathers for a pass, or their gradients scattered."""
+    return _shared_seconds(cases, network, network.gather, parameters, cases.value_bytes, cases.sharing)
+
+
 def _exchanging(cases: Cases) -> Any:
     """How much longer passes take on the multiprocessors that hidden exchanges of tokens leave them [DeepSeek-V3, 3.2.2]."""
     left = cases.multiprocessors - cases.exchange_multiprocessors
@@ -137,13 +150,9 @@ def _data_seconds(
     the others [Narayanan 2021, figure 4], so both hide behind as many passes. ZeRO 3 gathers the weights for both passes of
     every micro-batch, each behind the pass before, and scatters the gradients, which are hidden too if they overlap.
     """
-    dense, experts = (count * cases.stage_copies for count in parameters)
 
-    def seconds(rate: Any, each: Any, passes: int = 1, members: Any = cases.replicas) -> Seconds:
-        shared = network.pass_seconds(rate, dense * each, members, passes)
-        if not np.any(cases.experts):
-            return shared
-        return shared + network.pass_seconds(rate, experts * each, cases.expert_replicas, passes)
+    def seconds(each: Any, passes: int = 1) -> Seconds:
+        return _shared_seconds(cases, network, network.data, parameters, each, cases.replicas, passes)
 
     behind = where(cases.virtual_stages > 1, np.minimum(cases.micro_batches, cases.pp), 1)
 
@@ -151,16 +160,27 @@ def _data_seconds(
         # The layer that ends the backward pass, or begins the forward pass, has no pass left to hide behind.
         return where(cases.overlaps, np.maximum(whole - behind * once, whole / cases.fullest_layers), whole)
 
-    reduced = seconds(network.data, cases.gradient_bytes, 2)
+    reduced = seconds(cases.gradient_bytes, 2)
     # A reduce-scatter is half an all-reduce; the weights are gathered afterwards, in their own precision.
-    sharded = exposed(reduced / 2, backward) + exposed(seconds(network.data, cases.value_bytes), forward)
+    sharded = exposed(reduced / 2, backward) + exposed(seconds(cases.value_bytes), forward)
     once = where(cases.zero > 0, sharded, exposed(reduced, backward))
     if not np.any(cases.zero == 3):
         return once
-    gathered, scattered = (seconds(network.gather, cases.value_bytes, members=cases.sharing) for _ in range(2))
+    gathered = scattered = _gather_seconds(cases, network, parameters)
     hides = where(cases.overlaps, scattered, 0)
     each = np.maximum(gathered - forward, 0) + np.maximum(gathered + hides - backward, 0) + scattered - hides
     return where(cases.zero == 3, cases.micro_batches * each + gathered / cases.fullest_layers, once)
+
+
+def _shared_seconds(
+    cases: Cases, network: Network, rate: Any, parameters: tuple[Any, Any], each: Any, members: Any, passes: int = 1
+) -> Seconds:
+    """A collective of ``each`` bytes per parameter among ``members``, of experts among those that hold the same."""
+    dense, experts = (count * cases.stage_copies * each for count in parameters)
+    shared = network.pass_seconds(rate, dense, members, passes)
+    if not np.any(cases.experts):
+        return shared
+    return shared + network.pass_seconds(rate, experts, cases.expert_replicas, passes)
 
 
 def _tie_seconds(cases: Cases, network: Network) -> Seconds:
