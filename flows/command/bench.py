@@ -145,7 +145,7 @@ def _result(name: str) -> dict[str, Any]:
         say("measuring orders of ranks on a ring")
         return {"bench": name, "orders": order.measure()}
     if name == ACCURACY:
-        return {"bench": name, "sources": accuracy.measure()}
+        return {"bench": name, "sources": accuracy.measure(), "systems": accuracy.by_system()}
     if name == PUBLISHED:
         from lightfabric.flows.published import table
 
@@ -174,11 +174,24 @@ _LINES = {
     "{lower_bound:.4g} is a lower bound",
     "sources": "{bench} on {rows} held-out runs of {source}: mean error {model_mean:.1%}, median {model_median:.1%}, rank "
     "correlation {rank_correlation:.3f}; at one constant efficiency {constant_mean:.1%}",
+    "systems": "{bench} of Megatron-Bridge, {kind} on {system}: mean error {model_mean:.1%} on {rows} rows, median "
+    "{model_median:.1%}, {chosen_mean:.1%} on the {chosen_rows} that constants were chosen by; releases differ by "
+    "{noise_mean:.1%}",
     "sizes": "kernel, {k} x {k} torus: {rate:.3g} flit-hops per CPU-second, {bytes_per_slot:.0f} bytes per place",
     "systemc": "kernel, ring of switches and links at load {load:g}: {rate:.3g} flits through switches per CPU-second, "
     "{ratio:.3g} times SystemC {version}, the same {hops} passes",
 }
 """What a result may hold a list of, and the line that says each of its entries."""
+
+
+class _None:
+    """Prints as a dash in whatever format: what was not measured."""
+
+    def __format__(self, spec: str) -> str:
+        return "-"
+
+
+_NONE = _None()
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -190,7 +203,7 @@ def _print(result: dict[str, Any]) -> None:
         print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))
     for rows, line in _LINES.items():
         for row in result.get(rows) or []:
-            print(line.format(**{**result, **row}))
+            print(line.format(**{**result, **{name: _NONE if value is None else value for name, value in row.items()}}))
     if "sources" in result and not result["sources"]:
         print(f"{ACCURACY}: not measured. It needs {accuracy.TABLE}")
     if "systemc_missing" in result:

@@ -275,6 +275,29 @@ def test_held_out_models_are_predicted_better_than_by_a_constant_efficiency():
 
 
 @shared
+def test_steps_of_megatron_bridge_are_predicted_on_every_system():
+    """Of experts on H100 two rows of seven, of releases 25.11 and 26.02, took twice what the release after them did."""
+    for system in accuracy.by_system(SHARED.with_name("megatron_bridge.csv")):
+        assert system["model_median"] < 0.1
+        assert system["model_mean"] < (0.1 if (system["system"], system["kind"]) != ("DGX-H100", "experts") else 0.2)
+
+
+def test_releases_of_one_plan_say_how_far_apart_they_are(tmp_path):
+    columns = "model,system,precision,seq,gbs,mbs,tp,pp,vp,cp,ep,dp,fsdp,step_s,release"
+    plan = "LLAMA3_8B,DGX-H100,FP8,8192,{},1,1,1,1,1,1,8,8,{},26.0{}"
+    rows = [
+        plan.format(128, 10.0, 2),
+        plan.format(256, 24.0, 4),
+        plan.format(128, 11.0, 6),
+        plan.replace(",1,1,1,1,1,1,8,8", ",2,1,1,1,1,1,8,8").format(128, 9.0, 6),
+    ]
+    (tmp_path / "bridge.csv").write_text("\n".join((columns, *rows)) + "\n")
+    [found] = accuracy.by_system(tmp_path / "bridge.csv")
+    assert (found["system"], found["kind"], found["rows"]) == ("DGX-H100", "dense", 4)
+    assert found["noise_mean"] == pytest.approx((1 - 10 / 11 + 12 / 11 - 1) / 3)  # the middle of 10, 12 and 11 is 11
+
+
+@shared
 def test_the_constants_are_those_that_the_script_fits():
     from lightfabric.flows.experiment import calibrate
 
