@@ -33,7 +33,7 @@ def predictions(runs: measurement.Runs) -> list[dict[str, Any]]:
     """Return ``id``, ``parameters``, ``mbs``, ``step_s``, its parts, ``memory_gib`` and what was measured of each run."""
     fitted = calibration()
     found = measurement.predicted(runs, fitted)
-    columns = {"step_s": found.total, "memory_gib": measurement.memory_gib(found, fitted)}
+    columns = {"step_s": found.total, "memory_gib": measurement.memory_gib(runs, found, fitted)}
     columns |= {f"{name}_s": seconds for name, seconds in found.parts.items()}
     columns |= {"measured_step_s": runs.step_seconds, "measured_memory_gib": runs.memory_gib}
     table = np.stack([np.broadcast_to(column, len(runs.rows)) for column in columns.values()], axis=1)

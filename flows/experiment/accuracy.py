@@ -28,7 +28,7 @@ def measure(path: Path = TABLE) -> list[dict[str, Any]]:
     runs = measurement.read(path)
     fitted, held_out = is_fitted(runs), ~is_fitted(runs)
     prediction = measurement.predicted(runs, calibration())
-    modelled, memory = prediction.total, measurement.memory_gib(prediction, calibration())
+    modelled, memory = prediction.total, measurement.memory_gib(runs, prediction, calibration())
     sources = np.array([row.get("source", "") for row in runs.rows])
     rows = list[dict[str, Any]]()
     for source in sorted(set(sources.tolist())):

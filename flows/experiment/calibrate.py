@@ -58,6 +58,7 @@ ASSUMED = {
     "exchange_seconds": 6e-4,
     "graph_exchange_seconds": 1.5e-4,
     "expert_launch_seconds": 3e-3,
+    "context_gib": 3.0,
 }
 """No row of these tables measures them. Payload of an InfiniBand NIC under NCCL's rings, headers and imbalance taken off;
 that of exchanges, 44 of 50 GB/s [DeepSeek-AI, "Insights into DeepSeek-V3" (ISCA 2025), figure 5; DeepEP; HybridEP's kernels
@@ -65,7 +66,8 @@ on 64 H100]. NCCL's share of the multiprocessors while it gathers, 12 to 16 of 1
 that 8 does [Anthony et al., "The Case for Co-Designing Model Architectures with Hardware" (2024), figure 7]. The wait for
 counts of tokens, of 0.2 to 1 ms, is what is left of Qwen3 30B-A3B on an island [NVIDIA, Megatron-Bridge, release 26.04];
 without it HybridEP takes 0.12 to 0.19 ms longer than its kernels [DeepEP, docs/README_Hybrid-EP.md, GB200]. Launches of
-experts' casts are what is left of Qwen3 30B-A3B at micro-batches of 1 on B200 in release 26.02 and on H100 in 26.02.01."""
+experts' casts are what is left of Qwen3 30B-A3B at micro-batches of 1 on B200 in release 26.02 and on H100 in 26.02.01. A
+group of ranks takes NCCL 0.53 to 0.67 GiB on A100 [NVIDIA, nccl, issue 964]; a run has four, and a context of half a GiB."""
 
 Values = NDArray[np.float64]
 

@@ -85,7 +85,12 @@ def bridge(release: str, accelerator: str, precision: str) -> Software:
 
 
 def guessed(accelerator: str, precision: str | None, recompute: str) -> Software:
-    """Guess the software of a row that names none: on an A100 in fp16 attention was plain until nothing was recomputed."""
+    """Guess the software of a row that names none: on an A100 in fp16 attention was plain until nothing was recomputed.
+
+    Eight bits and less are NVIDIA's: Transformer Engine, in the recipes of NeMo and of its entries to MLPerf.
+    """
+    if precision and precision.startswith(("fp8", "mxfp8", "nvfp4")):
+        return SOFTWARE["nemo"]
     recent = not accelerator.startswith("a100") or precision in ("bf16", "fp8")
     sharded = recent or recompute != "full"
     apart, hides = precision == "bf16/fp16", _DATA if sharded else frozenset[str]()

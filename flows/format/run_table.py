@@ -226,7 +226,7 @@ def _fastest(row: Row, config: Callable[[str], ModelSpec]) -> Row:
     fitted, tried = calibration(), _joined(found)
     predictions = predicted(tried, fitted)
     # If none fits the smallest is the answer that is least wrong.
-    fits = memory_gib(predictions, fitted) <= _accelerator(line).memory_gib
+    fits = memory_gib(tried, predictions, fitted) <= _accelerator(line).memory_gib
     return tried.rows[int(np.argmin(np.where(fits, predictions.total, np.inf))) if fits.any() else 0]
 
 
@@ -281,6 +281,6 @@ def predicted(runs: Runs, fitted: Calibration) -> Prediction:
     return replace(step(runs.cases, fitted, network(runs, fitted)), memory=peak_memory(runs.cases))
 
 
-def memory_gib(prediction: Prediction, fitted: Calibration) -> NDArray[np.float64]:
+def memory_gib(runs: Runs, prediction: Prediction, fitted: Calibration) -> NDArray[np.float64]:
     """Predicted memory of each run's fullest GPU."""
-    return prediction.memory.total / GIB + fitted.reserved_gib
+    return prediction.memory.total / GIB + np.where(runs.cases.deepspeed, fitted.reserved_gib, fitted.context_gib)

@@ -60,7 +60,9 @@ class Calibration:
     deepspeed_sum_bytes: float
     """Read and written there per weight and micro-batch to sum gradients: no kernel of products does it on the way."""
     reserved_gib: float
-    """What a run takes beside the classes of ``memory``: context, buffers of collectives, fragments."""
+    """What a run in Megatron-DeepSpeed of 2022 takes beside the classes of ``memory``: buckets, buffers, fragments."""
+    context_gib: float
+    """What other runs take besides: CUDA's context and buffers of NCCL's groups."""
 
 
 @cache

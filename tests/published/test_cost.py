@@ -256,7 +256,7 @@ def test_schedules_trade_their_bubble_for_memory():
     names = ("1f1b", "gpipe", "zero-bubble", "dualpipe")
     runs = measurement.runs([(name, table | {"schedule": name}) for name in names])
     found = measurement.predicted(runs, FITTED)
-    bubble, memory = found.bubble, measurement.memory_gib(found, FITTED)
+    bubble, memory = found.bubble, measurement.memory_gib(runs, found, FITTED)
     assert bubble[0] == bubble[1]
     assert 0 < bubble[3] < bubble[2] < 0.7 * bubble[0]
     assert memory[1] > memory[0] == memory[2]

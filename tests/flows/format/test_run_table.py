@@ -185,7 +185,7 @@ def test_an_empty_micro_batch_is_the_fastest_that_fits():
     row = {"accel": "H100", "precision": "bf16", "recompute": "none", "pp": 16, "gbs": 512, "vocab": 512}
     each = of(*(row | {"mbs": 1 << power} for power in range(7)))
     found = run_table.predicted(each, FITTED)
-    fits = run_table.memory_gib(found, FITTED) <= 80
+    fits = run_table.memory_gib(each, found, FITTED) <= 80
     chosen = of(row | {"mbs": ""})
     assert fits[0]
     assert not fits.all()
@@ -383,3 +383,30 @@ def test_host_and_exchanges_are_as_the_release_has_them():
     assert run_table.predicted(newest, FITTED).total[0] == new.total[0]
     with pytest.raises(InputError, match=r"^row 0: release must be as 26.04 or 26.04.01, not 'soon'$"):
         bridge({"release": "soon"})
+
+
+def test_a_run_takes_a_context_and_groups_besides_and_megatron_deepspeed_its_buckets():
+    runs = of({"software": "megatron-core"}, {"software": "deepspeed"})
+    found = run_table.predicted(runs, FITTED)
+    besides = run_table.memory_gib(runs, found, FITTED) - found.memory.total / run_table.GIB
+    assert besides == pytest.approx([3.0, FITTED.reserved_gib])
+
+
+def test_dualpipe_holds_two_stages_and_a_micro_batch_more_than_stages():
+    """[DeepSeek-V3, table 2]: parameters twice, activations pp + 1, of 1F1B once and pp."""
+    plan = {"pp": 8, "gbs": 64, "vocab": 128, "zero": 0, "software": "megatron-core", "recompute": "none"}
+    memory = predicted(*(plan | {"schedule": each} for each in ("1f1b", "dualpipe"))).memory
+    assert memory.weights[1] == 2 * memory.weights[0]
+    assert memory.activations[1] / memory.activations[0] == pytest.approx(9 / 8, rel=0.03)
+
+
+@pytest.mark.parametrize(("gpus", "dp", "batch"), [(512, 16, 2048), (4096, 128, 2048), (11616, 363, 2904)])
+def test_gpt3_in_fp8_on_many_h100_has_the_bubble_of_its_schedule_and_hides_most_of_the_rest(gpus, dp, batch):
+    """Interleaved by 12 in 8 stages: (p - 1) / (v m) of the passes [Narayanan 2021, 2.2]; of a ring's pieces one is seen."""
+    plan = {"tp": 4, "pp": 8, "vp": 12, "dp": dp, "gbs": batch, "n_acc": gpus, "precision": "fp8", "recompute": "none"}
+    rows = [plan | {"accel": "H100", "overlap": each} for each in ("", "none")]
+    found = predicted(*rows)
+    micro_batches = batch / dp
+    assert found.bubble[0] / (found.compute + found.tensor)[0] == pytest.approx(7 / (12 * micro_batches), rel=0.1)
+    assert found.tensor[0] == pytest.approx(found.tensor[1] / 4)
+    assert found.data[0] < 0.1 * found.total[0] < found.total[1]
