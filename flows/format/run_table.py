@@ -110,16 +110,8 @@ def _plan(line: Line, model: ModelSpec, zero: int, software: Software) -> dict[s
         raise ValueError(f"n_acc must be dp * tp * pp * cp ({plan.gpus}), not {line.n_acc}")
     columns = {name: getattr(plan, name) for name in ("dp", "tp", "pp", "cp", "virtual_stages", "micro_batch")}
     columns |= {"batch": line.gbs, "schedule": SCHEDULES.index(line.schedule), "ep": line.ep, "expert_tp": int(whole)}
-    columns |= dict(zip(("first_layers", "last_layers"), _ends(model.layers, plan, software), strict=True))
+    columns["filled"] = software.laid_out
     return columns | {"recompute": RECOMPUTATIONS.index(line.recompute)}
-
-
-def _ends(layers: int, plan: Plan, software: Software) -> tuple[int, int]:
-    """Layers of the first and the last stage where stages are laid out: the last has what is left, for it has both ends."""
-    each = -(-layers // plan.pp)
-    left = layers - (plan.pp - 1) * each
-    uneven = software.laid_out and plan.virtual_stages == 1 and plan.pp > 1 and 0 < left < each
-    return (each, left) if uneven else (0, 0)
 
 
 def _software(line: Line, chip: AcceleratorSpec, precision: Precision) -> Software:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lightfabric.placement.cost.calibration import Calibration, calibration
 from lightfabric.placement.cost.gemm import Seconds, gemm_seconds, memory_seconds
-from lightfabric.placement.workload.case import FULL, SELECTIVE, Cases, where
+from lightfabric.placement.workload.case import FULL, PER_RANK, SELECTIVE, Cases, where
 from lightfabric.placement.workload.parameter import rank_parameters
 
 FLASH_FORWARD, FLASH_BACKWARD = 0.85, 0.72
@@ -113,7 +113,9 @@ def _elementwise(cases: Cases, fitted: Calibration) -> Passes:
     active = cases.routed_per_token + cases.shared_experts
     width = cases.ffn_width + cases.sparse_share * (active * cases.expert_width - cases.ffn_width)
     wide = cases.tokens * width / cases.tp
-    moved = cases.sparse_share * 4 * cases.routed_per_token * cases.tokens * cases.hidden / cases.tp
+    # Sorted to be sent, and back; by expert, too, if copies do not come sorted [NVIDIA, Megatron-Core, token_dispatcher.py].
+    times = where(cases.dispatch == PER_RANK, 4, 6)
+    moved = cases.sparse_share * times * cases.routed_per_token * cases.tokens * cases.hidden / cases.tp
     forward = 10 * whole + 2 * heads + (2 + cases.gated) * wide + moved
     backward = 14 * whole + 2 * heads + (3 + 2 * cases.gated) * wide + moved
     apart = where(cases.deepspeed, fitted.deepspeed_accesses, 1.0)

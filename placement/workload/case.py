@@ -45,7 +45,8 @@ class Cases:
     ``expert_tp`` ranks share an expert, tp if 0; if they are fewer, ep ranks are those of tensor parallelism, too. A token
     goes to each of its experts, or once to each island of them or to each rank, as ``dispatch`` says; hidden exchanges take
     ``exchange_multiprocessors`` from the passes. ``graphs`` are passes that the host does not launch kernel by kernel.
-    ``next_tokens`` are predicted besides, each by a layer and an output layer after the last.
+    ``next_tokens`` are predicted besides, each by a layer and an output layer after the last. Chunks that are ``filled`` are
+    alike but for the last ones, which have what is left.
     ``recompute`` and ``schedule`` are indices into ``RECOMPUTATIONS`` and ``SCHEDULES``. ``expert_load`` are the tokens of
     the busiest rank's experts over those of even routing. ``peak_flops`` is what large products were seen to reach, whose
     operands are of ``operand_bytes``, and ``half_flops`` those that stay in 16 bits: of attention, the router and the output
@@ -124,6 +125,7 @@ class Cases:
     graphs: Any = False
     exchange_multiprocessors: Any = 20
     next_tokens: Any = 0
+    filled: Any = False
     peak_flops: Any = 0.0
     half_flops: Any = 0.0
     operand_bytes: Any = 2
@@ -220,10 +222,16 @@ class Cases:
         unit = 1 if self.exact else 128
         return -(-self.vocabulary // (unit * self.tp)) * unit
 
+    @property
+    def filled_chunk(self) -> Any:
+        """Layers of a chunk that is filled."""
+        return -(-self.layers // (self.pp * self.virtual_stages))
+
     def layers_before(self, chunk: Any) -> Any:
         """Layers in the chunks before one; a stage has ``virtual_stages`` chunks of layers, pp chunks apart."""
         each, left = np.divmod(self.layers, self.pp * self.virtual_stages)
         even = chunk * each + np.minimum(chunk, left)
+        even = where(self.filled, np.minimum(chunk * self.filled_chunk, self.layers), even)
         # Few cases have uneven first and last stages, and the others skip the formula for them.
         if not np.any(self.first_layers):
             return even
@@ -237,6 +245,10 @@ class Cases:
         each, left = np.divmod(self.layers, self.pp * self.virtual_stages)
         # The first ``left`` chunks have one layer more, and the clip counts the stage's own, which are pp apart.
         even = self.virtual_stages * each + np.clip(-((stage - left) // self.pp), 0, self.virtual_stages)
+        if np.any(self.filled):
+            full, rest = np.divmod(self.layers, self.filled_chunk)
+            chunks = np.clip(-((stage - full) // self.pp), 0, self.virtual_stages)
+            even = where(self.filled, chunks * self.filled_chunk + rest * (full % self.pp == stage), even)
         if not np.any(self.first_layers):
             return even
         return where(self.first_layers > 0, self.layers_before(stage + 1) - self.layers_before(stage), even)
@@ -284,6 +296,7 @@ class Cases:
         each, left = np.divmod(self.layers, self.pp * self.virtual_stages)
         dense, longer = self.dense_layers, left * (each + 1)
         chunk = where(dense < longer, dense // (each + 1), left + (dense - longer) // np.maximum(each, 1))
+        chunk = where(self.filled, dense // self.filled_chunk, chunk)
         if np.any(self.first_layers):
             between = np.maximum(self.layers - self.first_layers - self.last_layers, 1)
             ahead = (dense - self.first_layers + 1) * np.maximum(self.pp - 2, 1)

@@ -410,3 +410,23 @@ def test_gpt3_in_fp8_on_many_h100_has_the_bubble_of_its_schedule_and_hides_most_
     assert found.bubble[0] / (found.compute + found.tensor)[0] == pytest.approx(7 / (12 * micro_batches), rel=0.1)
     assert found.tensor[0] == pytest.approx(found.tensor[1] / 4)
     assert found.data[0] < 0.1 * found.total[0] < found.total[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "pp", "virtual", "layout"),
+    [
+        ("deepseek-v3", 2, 8, [4] * 15 + [1]),
+        ("deepseek-v3", 16, 1, [4] * 15 + [1]),
+        ("deepseek-v3", 8, 4, [2] * 30 + [1, 0]),  # a layer with the embedding there, and the rest in pairs
+        ("qwen3-235b-a22b", 8, 3, [4] * 23 + [2]),
+        ("llama3-70b", 4, 5, [4] * 20),
+    ],
+)
+def test_laid_out_stages_leave_the_last_what_is_left(name, pp, virtual, layout):
+    """Et*4|(t*4|)*14tmL [NVIDIA, Megatron-Bridge, ``scripts/performance/configs``, DeepSeek-V3 on GB300]."""
+    ep = 1 if "llama" in name else 8
+    plan = {"model": name, "pp": str(pp), "vp": str(virtual), "ep": str(ep), "mbs": "1", "gbs": "1024"}
+    cases = bridge(plan | {"n_acc": str(8 * pp)}).cases
+    before = [int(cases.layers_before(chunk)[0]) for chunk in range(pp * virtual + 1)]
+    assert np.diff(before).tolist() == layout
+    assert [int(cases.stage_layers(stage)[0]) for stage in range(pp)] == [sum(layout[stage::pp]) for stage in range(pp)]
