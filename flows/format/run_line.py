@@ -15,6 +15,7 @@ MOST = 1 << 40
 
 _Count = Annotated[int, BeforeValidator(float), Field(ge=1, le=MOST)]
 _LOWER = BeforeValidator(str.lower)
+_HYPHENS = BeforeValidator(lambda text: text.lower().replace("_", "-"))
 _Number = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 
 
@@ -49,7 +50,7 @@ class Line(BaseModel):
     next_tokens: Annotated[int, BeforeValidator(float), Field(ge=0, le=8)] | None = None
     gradient_precision: Annotated[Literal["fp32", "bf16", "fp16"] | None, _LOWER] = None
     schedule: Annotated[Schedule, _LOWER] = "1f1b"
-    precision: Annotated[Literal[Precision, "bf16/fp16", "fp8-cs", "fp8-mx"] | None, _LOWER] = None
+    precision: Annotated[Literal[Precision, "bf16/fp16", "fp8-cs", "fp8-ds", "fp8-sc", "fp8-mx"] | None, _HYPHENS] = None
     n_acc: _Count = 0
     step_s: _Number = math.nan
     mem_gib: _Number = math.nan

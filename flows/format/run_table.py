@@ -146,8 +146,8 @@ _NODE_GBPS = re.compile(r"(\d+(?:\.\d+)?) Gb/s per node")
 
 
 _SPELT: dict[str, Precision] = {name: name for name in get_args(Precision)}
-_SPELT |= {"bf16/fp16": "fp16", "fp8-cs": "fp8", "fp8-mx": "mxfp8"}
-"""Precisions as sources write them: FP8 by the scale of its current values, or of blocks."""
+_SPELT |= {"bf16/fp16": "fp16", "fp8-cs": "fp8", "fp8-ds": "fp8", "fp8-sc": "fp8", "fp8-mx": "mxfp8"}
+"""Precisions as sources write them: FP8 by the scale of current values, of earlier ones, of blocks of 128, of MX blocks."""
 
 
 def _accelerator(line: Line) -> AcceleratorSpec:

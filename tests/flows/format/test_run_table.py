@@ -89,7 +89,7 @@ def test_an_accelerator_is_the_longest_that_a_name_has_in_it(name, found):
     assert accelerator(name).name == found
 
 
-@pytest.mark.parametrize("precision", ["FP8", "FP8-CS", "FP8-MX", "MXFP8", "NVFP4"])
+@pytest.mark.parametrize("precision", ["FP8", "FP8-CS", "FP8_SC", "fp8-ds", "FP8-MX", "MXFP8", "NVFP4"])
 def test_narrow_products_are_faster_and_the_rest_is_not(precision):
     """Attention, logits and what memory binds take as long as in 16 bits: passes are less than 2 or 4 times as fast."""
     chip = {"accel": "GB200", "recompute": "none", "tp": 1}
