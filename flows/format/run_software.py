@@ -45,7 +45,7 @@ _NVIDIA = Software(
 """The recipes of Megatron-Bridge [``scripts/performance``]: ``overlap_grad_reduce``, ``tp_comm_overlap``, a distributed
 optimiser, ``grad_reduce_in_fp32=False``, ``expert_tensor_parallel_size=1``, ``pipeline_model_parallel_layout``,
 ``recompute_modules=["mla_up_proj"]`` of latent attention, and ``moe_hybridep_num_sms=32``."""
-GRAPHS_SINCE = (26, 6)
+GRAPHS_SINCE = [26, 6]
 """Release of Megatron-Bridge whose recipes capture iterations with experts in ``full_iteration`` CUDA graphs."""
 _WITH_GRAPHS = ("b300", "gb200", "gb300")
 SOFTWARE = {
@@ -68,20 +68,24 @@ SOFTWARE = {
 """By name; a column of ``overlap`` beside replaces what it hides."""
 
 
-def bridge(release: str, accelerator: str, precision: str) -> Software:
+def bridge(release: str, accelerator: str, precision: str, latent: bool, spread: bool) -> Software:
     """Megatron-Bridge of a release, the latest if empty; ValueError if it is none.
 
     Since 26.06 recipes in mxfp8 and nvfp4 on Blackwell capture whole iterations, tokens go by HybridEP, and in mxfp8
-    exchanges are hidden (``moe_a2a_overlap``) [NVIDIA, Megatron-Bridge, ``scripts/performance/configs``].
+    exchanges are hidden (``moe_a2a_overlap``). On H100, where experts are ``spread`` over nodes and the pipeline is
+    interleaved, they are hidden for Qwen3, and until 25.11 for DeepSeek-V3, whose attention is ``latent``, too; DeepEP takes
+    20 multiprocessors there [NVIDIA, Megatron-Bridge, ``scripts/performance/configs``].
     """
     parts = release.split(".")
     if release and not all(part.isdecimal() and len(part) < 5 for part in parts):
         raise ValueError(f"release must be as 26.04 or 26.04.01, not {release[:60]!r}")
-    late = not release or tuple(map(int, parts)) >= GRAPHS_SINCE
-    if not (late and accelerator in _WITH_GRAPHS and precision in ("mxfp8", "nvfp4")):
-        return _NVIDIA
-    hides = _NVIDIA.hides | {"experts"} if precision == "mxfp8" else _NVIDIA.hides
-    return replace(_NVIDIA, hides=hides, dispatch=PER_RANK, graphs=True)
+    number = [int(part) for part in parts] if release else GRAPHS_SINCE
+    if number >= GRAPHS_SINCE and accelerator in _WITH_GRAPHS and precision in ("mxfp8", "nvfp4"):
+        hides = _NVIDIA.hides | {"experts"} if precision == "mxfp8" else _NVIDIA.hides
+        return replace(_NVIDIA, hides=hides, dispatch=PER_RANK, graphs=True)
+    if accelerator == "h100" and spread and (not latent or number <= [25, 11]):
+        return replace(_NVIDIA, hides=_NVIDIA.hides | {"experts"}, exchange_multiprocessors=20)
+    return _NVIDIA
 
 
 def guessed(accelerator: str, precision: str | None, recompute: str) -> Software:

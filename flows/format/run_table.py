@@ -114,11 +114,13 @@ def _plan(line: Line, model: ModelSpec, zero: int, software: Software) -> dict[s
     return columns | {"recompute": RECOMPUTATIONS.index(line.recompute)}
 
 
-def _software(line: Line, chip: AcceleratorSpec, precision: Precision) -> Software:
+def _software(line: Line, chip: AcceleratorSpec, precision: Precision, model: ModelSpec) -> Software:
     if line.schedule == "dualpipe" and not line.software:
         return overlapping(SOFTWARE["hai-llm"], line.overlap)
     if line.of_bridge:
-        return overlapping(bridge(line.release, chip.name, precision), line.overlap)
+        spread = line.ep > NODE_GPUS and line.vp > 1
+        known = bridge(line.release, chip.name, precision, model.kv_rank is not None, spread)
+        return overlapping(known, line.overlap)
     known = SOFTWARE[line.software] if line.software else guessed(chip.name, line.precision, line.recompute)
     return overlapping(known, line.overlap)
 
@@ -161,7 +163,7 @@ def _columns(row: Row, config: Callable[[str], ModelSpec]) -> tuple[dict[str, An
     # Megatron-Bridge's tables leave the precision out where dense models run faster than 16 bits could; experts do not.
     precision = _SPELT[line.precision or ("fp8" if line.of_bridge and not model.experts else "bf16")]
     values = accelerator_values(chip, precision) | precision_values(precision)
-    software = _software(line, chip, precision)
+    software = _software(line, chip, precision, model)
     # Sums are in fp32 unless all is in fp16, as Megatron and DeepSpeed do by default.
     if precision == "fp16" or (software.half_gradients and values["gradient_bytes"] == 4):
         values["gradient_bytes"] = 2

@@ -145,11 +145,21 @@ def layer_weights(cases: Cases) -> Any:
 def _launches(cases: Cases, fitted: Calibration) -> tuple[Any, Any]:
     """What the host takes to launch the forward and the backward pass of a layer."""
     launch = fitted.collective_launch_seconds * (cases.tp - 1)
-    cast = fitted.expert_launch_seconds * cases.sparse_share * (cases.operand_bytes < cases.value_bytes)
-    forward, backward = fitted.forward_launch_seconds + launch, fitted.backward_launch_seconds + launch
+    narrow = cases.operand_bytes < cases.value_bytes
     # Of three products of each weight one is in the forward pass.
-    passes = forward + cast / 3, backward + cast * 2 / 3
-    return where(cases.graphs, 0.0, passes[0]), where(cases.graphs, 0.0, passes[1])
+    cast = cases.sparse_share * narrow * fitted.expert_launch_seconds / 3
+    # An exchange that passes hide does not wait on the accelerator, but the host still does.
+    waits = cases.sparse_share * (narrow & cases.hides_experts) * 2 * fitted.exchange_seconds
+    forward = fitted.forward_launch_seconds + launch + cast + waits
+    backward = fitted.backward_launch_seconds + launch + 2 * cast + waits
+    return where(cases.graphs, 0.0, forward), where(cases.graphs, 0.0, backward)
+
+
+def _exchanging(cases: Cases) -> Any:
+    """How much longer passes take on the multiprocessors that hidden exchanges of tokens leave them [DeepSeek-V3, 3.2.2]."""
+    left = cases.multiprocessors - cases.exchange_multiprocessors
+    busy = cases.hidden_experts & (cases.ep > 1) & (left > 0)
+    return where(busy, cases.multiprocessors / np.maximum(left, 1), 1.0)
 
 
 def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
@@ -164,20 +174,21 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
         _feed_forward(cases, fitted),
         _elementwise(cases, fitted),
     )
-    forward, by_inputs, by_weights = (sum(part[side] for part in parts) for side in range(3))
+    slower = _exchanging(cases)
+    forward, by_inputs, by_weights = (slower * sum(part[side] for part in parts) for side in range(3))
     summed = where(cases.deepspeed, fitted.deepspeed_sum_bytes, 3 * cases.value_bytes)
-    by_weights = by_weights + memory_seconds(cases, fitted, summed * layer_weights(cases))
+    by_weights = by_weights + slower * memory_seconds(cases, fitted, summed * layer_weights(cases))
     launches = _launches(cases, fitted)
     forward = np.maximum(forward, launches[0])
     # The limit is that of the whole backward pass, of which the part by weights is counted apart.
     by_inputs = np.maximum(by_inputs, launches[1] - by_weights)
     # Flash attention keeps no core, so selective recomputation adds nothing to it.
     selective = (cases.recompute == SELECTIVE) & ~cases.flash
-    again = where(cases.recompute == FULL, forward, where(selective, core[0], 0.0))
+    again = where(cases.recompute == FULL, forward, where(selective, slower * core[0], 0.0))
     if np.any(cases.lean):
         # Norms and the products from latents up are cheap to compute again for what they would keep [DeepSeek-V3, 3.2.3].
         latents = _products(cases, fitted, attention_shapes(cases)[1:3])[0] + parts[3][0]
-        again = again + where(cases.lean & (cases.recompute != FULL), latents, 0.0)
+        again = again + where(cases.lean & (cases.recompute != FULL), slower * latents, 0.0)
     return forward, by_inputs + again, by_weights
 
 

@@ -21,7 +21,7 @@ def step(cases: Cases, fitted: Calibration, network: Network) -> Prediction:
     stages of v parts take m w + (W - w) / v + 2 (p - 1) c and m - 1 times ``wait_seconds``.
     """
     kernels = layer_seconds(cases, fitted)
-    slower = _gathering(cases, fitted, network, kernels) * _exchanging(cases)
+    slower = _gathering(cases, fitted, network, kernels)
     layer = [seconds * slower for seconds in kernels]
     forward, by_inputs, by_weights = (seconds * cases.fullest_layers for seconds in layer)
     passes = np.sum(layer, axis=0)
@@ -100,13 +100,6 @@ def _gathering(cases: Cases, fitted: Calibration, network: Network, kernels: Pas
 def _gather_seconds(cases: Cases, network: Network, parameters: tuple[Any, Any]) -> Seconds:
     """Weights of a stage that ZeRO 3 gathers for a pass, or their gradients scattered."""
     return _shared_seconds(cases, network, network.gather, parameters, cases.value_bytes, cases.sharing)
-
-
-def _exchanging(cases: Cases) -> Any:
-    """How much longer passes take on the multiprocessors that hidden exchanges of tokens leave them [DeepSeek-V3, 3.2.2]."""
-    left = cases.multiprocessors - cases.exchange_multiprocessors
-    busy = cases.hidden_experts & (cases.ep > 1) & (left > 0)
-    return where(busy, cases.multiprocessors / np.maximum(left, 1), 1.0)
 
 
 def _exchange_seconds(cases: Cases, network: Network) -> Seconds:

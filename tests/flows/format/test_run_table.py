@@ -430,3 +430,15 @@ def test_laid_out_stages_leave_the_last_what_is_left(name, pp, virtual, layout):
     before = [int(cases.layers_before(chunk)[0]) for chunk in range(pp * virtual + 1)]
     assert np.diff(before).tolist() == layout
     assert [int(cases.stage_layers(stage)[0]) for stage in range(pp)] == [sum(layout[stage::pp]) for stage in range(pp)]
+
+
+@pytest.mark.parametrize(
+    ("name", "release", "hidden"),
+    [("Qwen3 235B A22B", "26.04", True), ("DeepSeek V3", "25.11", True), ("DeepSeek V3", "26.04", False)],
+)
+def test_exchanges_over_nodes_of_h100_are_hidden_as_recipes_have_it(name, release, hidden):
+    plan = {"model": name, "release": release, "system": "DGX-H100", "precision": "FP8-SC", "n_acc": "1024", "tp": "2"}
+    plan |= {"pp": "8", "vp": "4", "ep": "64", "dp": "64", "mbs": "1", "gbs": "8192"}
+    cases = bridge(plan, plan | {"overlap": "data"}).cases
+    assert cases.hides_experts.tolist() == [hidden, False]
+    assert not bridge(plan | {"ep": "8"}).cases.hides_experts[0]
