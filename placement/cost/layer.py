@@ -64,7 +64,8 @@ def expert_shapes(cases: Cases) -> Shapes:
     return [*routed, *dense_shapes(cases, cases.shared_experts * cases.expert_width), router]
 
 
-def _products(cases: Cases, fitted: Calibration, shapes: Shapes, half: bool = False) -> Passes:
+def products(cases: Cases, fitted: Calibration, shapes: Shapes, half: bool = False) -> Passes:
+    """Time products of shapes, forward and backward, with the casts of their operands below 16 bits."""
     forward = sum(gemm_seconds(cases, fitted, m, n, k, count, half) for m, n, k, count in shapes)
     # A backward product has as many operations as the forward one, but its other shape fills tiles and waves otherwise.
     by_inputs = sum(gemm_seconds(cases, fitted, m, k, n, count, half) for m, n, k, count in shapes)
@@ -128,10 +129,10 @@ def _elementwise(cases: Cases, fitted: Calibration) -> Passes:
 
 def _feed_forward(cases: Cases, fitted: Calibration) -> Passes:
     """Dense and sparse layers in their proportion."""
-    dense = _products(cases, fitted, dense_shapes(cases, cases.ffn_width))
+    dense = products(cases, fitted, dense_shapes(cases, cases.ffn_width))
     if not np.any(cases.experts):
         return dense
-    sparse, share = _products(cases, fitted, expert_shapes(cases)), cases.sparse_share
+    sparse, share = products(cases, fitted, expert_shapes(cases)), cases.sparse_share
     return tuple((1 - share) * a + share * b for a, b in zip(dense, sparse, strict=True))  # type: ignore[return-value]
 
 
@@ -169,7 +170,7 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
     """
     core = _core(cases, fitted)
     parts = (
-        _products(cases, fitted, attention_shapes(cases)),
+        products(cases, fitted, attention_shapes(cases)),
         core,
         _feed_forward(cases, fitted),
         _elementwise(cases, fitted),
@@ -187,7 +188,7 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
     again = where(cases.recompute == FULL, forward, where(selective, slower * core[0], 0.0))
     if np.any(cases.lean):
         # Norms and the products from latents up are cheap to compute again for what they would keep [DeepSeek-V3, 3.2.3].
-        latents = _products(cases, fitted, attention_shapes(cases)[1:3])[0] + parts[3][0]
+        latents = products(cases, fitted, attention_shapes(cases)[1:3])[0] + parts[3][0]
         again = again + where(cases.lean & (cases.recompute != FULL), slower * latents, 0.0)
     return forward, by_inputs + again, by_weights
 
@@ -197,7 +198,7 @@ def next_token_seconds(cases: Cases, fitted: Calibration, layer: Seconds) -> Sec
 
     [DeepSeek-V3, 2.2, equations 21 to 23].
     """
-    both = sum(_products(cases, fitted, [(cases.tokens, cases.hidden, 2 * cases.hidden // cases.tp, 1)]))
+    both = sum(products(cases, fitted, [(cases.tokens, cases.hidden, 2 * cases.hidden // cases.tp, 1)]))
     return layer + both + sum(logit_seconds(cases, fitted))
 
 
@@ -206,7 +207,7 @@ def logit_seconds(cases: Cases, fitted: Calibration) -> tuple[Seconds, Seconds]:
     shape = (cases.tokens, cases.vocabulary_shard, cases.hidden, 1)
     accesses = where(cases.fused, FUSED_LOSS_ACCESSES, fitted.loss_accesses)
     loss = memory_seconds(cases, fitted, 2 * accesses * cases.tokens * cases.vocabulary_shard)
-    forward, by_inputs, by_weights = _products(cases, fitted, [shape], half=True)
+    forward, by_inputs, by_weights = products(cases, fitted, [shape], half=True)
     return forward + loss, by_inputs + by_weights + loss
 
 

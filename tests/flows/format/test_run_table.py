@@ -263,6 +263,31 @@ def test_tokens_reach_experts_as_fast_as_libraries_measured():
         assert rate / 1e9 == pytest.approx(measured, rel=0.1)
 
 
+def test_copies_by_nccl_stay_in_a_node_only_for_experts_there():
+    """Of 16 ranks in two nodes seven others are near: 8 x 7 / 16 copies of a token that goes to 8 experts."""
+    runs = of(DEEPSEEK | {"pp": 1, "ep": 16, "software": "megatron-core"})
+    network = replace(run_table.network(runs, FITTED), expert=np.array([1e15]))
+    inside = 8 * 7 / 16 / (200e9 * FITTED.island_efficiency)
+    assert copies_seconds(runs.cases, network)[0] == pytest.approx(inside)
+
+
+def test_copies_are_sorted_by_expert_unless_they_come_so():
+    """Read and written once more on the way there and back, forward and backward: 8 times 8 copies of a token."""
+    qwen = BRIDGE | {"software": "megatron-core", "precision": "bf16", "overlap": "none", "release": ""}
+    runs = run_table.runs([("row", qwen | {"software": each}) for each in ("megatron-core", "hai-llm")])
+    sorted_there, sorted_before = run_table.predicted(runs, FITTED).compute
+    moved_bytes = 2 * 2 * 8 * 4096 * 512 / 8 * 2048 * 2
+    assert sorted_there - sorted_before == pytest.approx(48 * moved_bytes / (8e12 * FITTED.memory_efficiency))
+
+
+def test_gathered_weights_slow_passes_down_only_while_they_are_on_the_wire():
+    row = {"accel": "GB300", "precision": "bf16", "recompute": "none", "tp": 1, "dp": 64, "gbs": 1024, "vocab": 128}
+    rows = [row | {"mbs": mbs, "fsdp": fsdp} for mbs in (1, 16) for fsdp in (0, 64)]
+    plain, gathered, plain_of_many, gathered_of_many = predicted(*rows).compute
+    assert 1 < gathered_of_many / plain_of_many < 1.02
+    assert 1.05 < gathered / plain <= FITTED.sharded_slowdown
+
+
 @pytest.mark.parametrize(("ranks", "micros"), [(16, 118), (32, 155), (64, 173), (128, 192), (256, 194)])
 def test_a_small_dispatch_takes_what_deepep_measured(ranks, micros):
     """128 tokens of 7392 bytes to 8 experts each, by kernels that reach 50 GB/s [DeepEP, README, "Low-latency kernels"].
@@ -362,6 +387,7 @@ def test_whole_experts_are_dealt_to_ranks_of_tensor_parallelism_too():
     assert stage_parameters(whole, stage)[1] == 4 * 6 * 3 * 7168 * 2048
     assert stage_parameters(cut, stage)[1] == 4 * 48 * 3 * 7168 * 2048 // 8
     assert (whole.expert_replicas[0], cut.expert_replicas[0]) == (1, 1)
+    assert bridge(kimi | {"ep": "16"}).cases.expert_replicas[0] == 4
     assert run_table.network(bridge(kimi), FITTED).islands[0] == 8
 
 
