@@ -45,6 +45,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "transfer_seconds": (5e-6, 5e-4),
     "deepspeed_accesses": (1, 4),
     "deepspeed_sum_bytes": (6, 12),
+    "deepspeed_reduced_share": (0.02, 0.8),
 }
 """Gradient, fp32 weight and both moments are 26 bytes per parameter at least. 0.92 of HBM2e's peak is what copies reach.
 Of the best shape's rate 0.9 is what shapes of language models reach under load [SemiAnalysis, see ``ACCELERATORS``]; gaps

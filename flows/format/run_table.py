@@ -252,6 +252,7 @@ def network(runs: Runs, fitted: Calibration) -> Network:
     def rate(span: Any, nics: Any = 1, slow: Any = slow) -> Any:
         return np.where(span <= runs.island_gpus, fast, np.minimum(fast, slow * nics))
 
+    reduced = np.where(cases.deepspeed, fitted.deepspeed_reduced_share, fitted.network_efficiency)
     return Network(
         tensor=rate(cases.tp, members(1, cases.tp)),
         context=rate(inner, members(cases.tp, cases.cp)),
@@ -260,7 +261,7 @@ def network(runs: Runs, fitted: Calibration) -> Network:
         islands=np.maximum(np.ceil(experts / runs.island_gpus), 1),
         exchange_seconds=fitted.exchange_seconds,
         graph_exchange_seconds=fitted.graph_exchange_seconds,
-        data=rate(stage, members(inner, cases.dp)),
+        data=rate(stage, members(inner, cases.dp), runs.nic_bytes_per_s * reduced),
         gather=rate(stage, np.where(cases.overlaps, members(inner, cases.dp), 1)),
         pipeline=rate(stage * cases.pp),
         start_seconds=fitted.collective_seconds,

@@ -59,6 +59,8 @@ class Calibration:
     """How often kernels that memory binds read and write in Megatron-DeepSpeed of 2022 for once in Megatron-LM's."""
     deepspeed_sum_bytes: float
     """Read and written there per weight and micro-batch to sum gradients: no kernel of products does it on the way."""
+    deepspeed_reduced_share: float
+    """Of a NIC's rate that its sums of gradients over replicas reach, bucket by bucket, copied before and after."""
     reserved_gib: float
     """What a run in Megatron-DeepSpeed of 2022 takes beside the classes of ``memory``: buckets, buffers, fragments."""
     context_gib: float

@@ -127,6 +127,14 @@ def test_megatron_deepspeed_pays_for_each_micro_batch_and_each_access():
     assert seldom > plain_seldom
 
 
+def test_megatron_deepspeed_sums_gradients_over_replicas_at_a_share_of_the_nics_rate():
+    """A ring of four over nodes, gradients of 16 bits and then weights, none of it hidden."""
+    row = {"software": "deepspeed", "dp": 4, "vocab": 128, "gbs": 256}
+    fast, slow = run_table.predicted(of(row, row | {"notes": "100 Gb/s per node"}), FITTED).data
+    size = 12 * 96 * 12288**2 / 8 * (2 + 2) * 3 / 4
+    assert slow - fast == pytest.approx(size / FITTED.deepspeed_reduced_share * (8 / 12.5e9 - 1 / 25e9), rel=0.01)
+
+
 def predicted(*changes):
     return run_table.predicted(of(*changes), FITTED)
 
