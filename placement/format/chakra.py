@@ -256,7 +256,8 @@ class _Node:
 
     @property
     def callers(self) -> set[int]:
-        return set(self.message.ctrl_deps).difference(self.message.data_deps)
+        callers = self.message.ctrl_deps
+        return set(callers).difference(self.message.data_deps) if callers else set()
 
     @property
     def on_cpu(self) -> bool:
@@ -332,7 +333,10 @@ class _Reader:
 
     def _read_end(self, node: _Node, *, sent: bool) -> None:
         rank, most = node.rank, 1 << 30
-        ends = node.number("comm_src", most, rank if sent else None), node.number("comm_dst", most, None if sent else rank)
+        # PyTorch's converter does not tell the other end, but in a group of two there is only one.
+        other = self.assembly.other(str(node.attributes.get("pg_name", "")), rank)
+        source, destination = (rank, other) if sent else (other, rank)
+        ends = node.number("comm_src", most, source), node.number("comm_dst", most, destination)
         if ends[not sent] != rank:
             raise node.wrong("comm_src" if sent else "comm_dst", str(rank), ends[not sent])
         key = *ends, node.number("comm_tag", (1 << 63) - 1, 0)

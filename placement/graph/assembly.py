@@ -107,6 +107,12 @@ class Assembly:
             self.members.append(members)
             self._present.append(frozenset(members))
 
+    def other(self, name: str, rank: int) -> int | None:
+        """The other member of a group of two; None of any other group."""
+        group = self._groups.get(name, _ALL)
+        members = () if group == _ALL else self.members[group]
+        return next((each for each in members if each != rank), None) if len(members) == 2 and rank in members else None
+
     def add_alone(
         self, where: str, rank: int, identity: int, waits: Sequence[int], kind: Kind, work: int, *, lane: int = 0
     ) -> None:

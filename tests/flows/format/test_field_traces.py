@@ -220,6 +220,22 @@ def test_a_trace_of_pytorch_has_its_process_groups_inside(tmp_path):
     assert result["devices"] == 4
 
 
+@pytest.mark.parametrize("ranks", [[0, 1], [0, 1, 2]])
+def test_the_other_end_of_a_pipeline_of_pytorch_is_that_of_its_group_of_two(tmp_path, ranks):
+    """The converter writes the size and the group of a send and a receive, and no more."""
+    kernel = "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<4096ul>)"
+    told = [attribute("is_cpu_op", BOOL, False), attribute("comm_size", INT64, MB), attribute("pg_name", STRING, "5")]
+    init = node(1, INIT, METADATA, attribute("is_cpu_op", BOOL, True), inputs=groups_as_pytorch_has_them(("5", ranks)))
+    for rank, kinds in enumerate([(SEND, RECV), (RECV, SEND), ()]):
+        nodes = [node(2 + at, kernel, kind, *told, waits=[1 + at] if at else []) for at, kind in enumerate(kinds)]
+        write(tmp_path / f"job.{rank}.et", b"", [init, *nodes])
+    if len(ranks) == 2:
+        assert milliseconds(tmp_path) == pytest.approx(2 * (LATENCY_US + MB / BYTES_PER_US) / 1000, rel=1e-9)
+        return
+    with pytest.raises(InputError, match=r"rank 0: node 1.comm_dst must be from 0 to 1073741824, not left out$"):
+        milliseconds(tmp_path)
+
+
 def test_a_data_dependency_that_is_left_out_is_no_caller(tmp_path):
     write(tmp_path / "job.0.et", b"", [node(5, "a", COMP, waits=[1], callers=[1], micros=1)])
     with pytest.raises(InputError, match=r"rank 0: node 0.data_deps must be ids of nodes of rank 0, not 1$"):
