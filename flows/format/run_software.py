@@ -56,9 +56,9 @@ SOFTWARE = {
     "megatron-bridge": _NVIDIA,
     "nemo": _NVIDIA,
     "deepspeed": Software(flash=False, sharded=False, fused=False, apart=True, zero=1),
-    # PyTorch's fully sharded data parallelism, as in torchtitan, and XLA's, which overlaps what it can.
+    # PyTorch's fully sharded data parallelism, as in torchtitan, and XLA's, which overlaps what it can in one program.
     "fsdp": Software(hides=_DATA, zero=3),
-    "maxtext": Software(hides=_ALL, zero=3),
+    "maxtext": Software(hides=_ALL, zero=3, graphs=True),
     # DeepSeek's own, whose pipeline hides experts [DeepSeek-V3, 3.2]; a step ends with 0.29 s of gradients and optimiser
     # [DeepSeek-AI, "Insights into DeepSeek-V3" (ISCA 2025), table 4].
     "hai-llm": Software(
