@@ -6,9 +6,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from lightfabric.flows.format import run_table as measurement
 from lightfabric.flows.option import AsJson
 from lightfabric.flows.report import InputError, print_json, print_table, say
+from lightfabric.flows.run import run_table as measurement
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.prediction import PARTS
 from lightfabric.placement.workload.parameter import whole_parameters

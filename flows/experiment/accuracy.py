@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.flows.experiment.calibrate import is_fitted
-from lightfabric.flows.format import run_table as measurement
+from lightfabric.flows.run import run_table as measurement
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.layer import layer_weights
 from lightfabric.placement.workload.case import FULL, Cases

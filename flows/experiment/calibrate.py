@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.flows.format import run_table as measurement
-from lightfabric.flows.format.run_system import SYSTEMS
 from lightfabric.flows.report import say, written_whole
+from lightfabric.flows.run import run_table as measurement
+from lightfabric.flows.run.run_system import SYSTEMS
 from lightfabric.placement.cost.calibration import Calibration
 from lightfabric.placement.workload.memory import peak_memory
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lightfabric.flows.format import run_table
 from lightfabric.flows.published.figure import Figure
+from lightfabric.flows.run import run_table
 from lightfabric.placement.cost.calibration import calibration
 
 TABLE = Path(__file__).with_name("steps.csv")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightfabric.flows.experiment import accuracy
-from lightfabric.flows.format import run_table as measurement
+from lightfabric.flows.run import run_table as measurement
 from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, JobSpec, ModelSpec
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.gemm import TILES, gemm_seconds

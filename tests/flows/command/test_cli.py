@@ -116,7 +116,10 @@ def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
             ["place", "--objective", "speed"],
             "--objective must be one of predicted-time, simulated-time, bottleneck, byte-hops, wavelengths",
         ),
-        (["bench", "sort"], "NAME must be one of fluid, kernel, allreduce, search, mapping, accuracy, not 'sort'"),
+        (
+            ["bench", "sort"],
+            "NAME must be one of fluid, kernel, allreduce, search, mapping, accuracy, published, not 'sort'",
+        ),
     ],
 )
 def test_a_wrong_use_is_one_line(arguments, says):

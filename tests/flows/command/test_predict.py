@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightfabric.flows.command import place, predict
-from lightfabric.flows.format import run_table as measurement
 from lightfabric.flows.format import timing_store
 from lightfabric.flows.report import InputError
+from lightfabric.flows.run import run_table as measurement
 from lightfabric.model.fabric.fabric import Fabric
 from lightfabric.model.spec import ACCELERATORS, JobSpec
 from lightfabric.placement.cost.prediction import Rates

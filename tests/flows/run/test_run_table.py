@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lightfabric.flows.format import run_table
-from lightfabric.flows.format.run_shape import named
-from lightfabric.flows.format.run_system import SYSTEMS, accelerator
 from lightfabric.flows.report import InputError
+from lightfabric.flows.run import run_table
+from lightfabric.flows.run.run_shape import named
+from lightfabric.flows.run.run_system import SYSTEMS, accelerator
 from lightfabric.model.spec import ACCELERATORS
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.step import copies_seconds, different

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.flows.format.huggingface import load_model
-from lightfabric.flows.format.run_line import OF_CONFIG, Line, Row, line_of
-from lightfabric.flows.format.run_shape import model_of
-from lightfabric.flows.format.run_software import SOFTWARE, Software, bridge, guessed, overlapping
-from lightfabric.flows.format.run_system import SYSTEMS, accelerator
 from lightfabric.flows.report import InputError, read_bytes
+from lightfabric.flows.run.run_line import OF_CONFIG, Line, Row, line_of
+from lightfabric.flows.run.run_shape import model_of
+from lightfabric.flows.run.run_software import SOFTWARE, Software, bridge, guessed, overlapping
+from lightfabric.flows.run.run_system import SYSTEMS, accelerator
 from lightfabric.model.spec import AcceleratorSpec, ModelSpec, Precision, SpecError
 from lightfabric.placement.cost.calibration import Calibration, calibration
 from lightfabric.placement.cost.prediction import Network, Prediction

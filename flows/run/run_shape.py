@@ -7,8 +7,8 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from lightfabric.flows.format.run_line import Line, Row
-from lightfabric.flows.format.run_system import letters
+from lightfabric.flows.run.run_line import Line, Row
+from lightfabric.flows.run.run_system import letters
 from lightfabric.model.spec import ModelSpec
 from lightfabric.placement.workload.preset import MODELS
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from lightfabric.flows.format.run_software import SOFTWARE
+from lightfabric.flows.run.run_software import SOFTWARE
 from lightfabric.model.spec import Precision
 from lightfabric.placement.plan import Recompute
 from lightfabric.placement.workload.case import Schedule
