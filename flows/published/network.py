@@ -10,6 +10,7 @@ from lightfabric.model.fluid.network import star
 from lightfabric.model.router.experiment import Network
 from lightfabric.model.router.injection import Traffic
 from lightfabric.model.router.topology import topology
+from lightfabric.placement.circuit.direct_connect import direct_connect
 
 DEPTH_FLITS, MAX_CYCLES, SEEDS = 8, 60_000, (1, 2, 3)
 """Of synthetic traffic; the latency is their mean."""
@@ -29,6 +30,10 @@ TOPOOPT = {
 }
 """Iteration in ms on an ideal switch by the authors' simulator of packets."""
 TOPOOPT_WITHIN = 0.005
+DIRECT_DEGREES = (4, 8)
+DIRECT = {"vgg": (100.559, 100.559), "transformer": (62.815, 62.644)}
+"""The same on as many links of 100 Gb/s from each node straight to others."""
+DIRECT_WITHIN = 0.0005
 
 
 def _latency_cycles(name: Literal["torus", "mesh"], load: float, packet_flits: int, channels: int) -> float:
@@ -39,9 +44,15 @@ def _latency_cycles(name: Literal["torus", "mesh"], load: float, packet_flits: i
     return sum(map(of, SEEDS)) / len(SEEDS)
 
 
-def _iteration_ms(job: str, gbps: int) -> float:
-    graph, _ = task_graph.read(DATA / "topoopt" / f"{gbps}{job}_16.fbuf")
-    network = star(graph.devices, gbps * 1e9 / 8, graph.demand_bytes())
+def _iteration_ms(job: str, gbps: int, degree: int = 0) -> float:
+    graph, nodes = task_graph.read(DATA / "topoopt" / f"{gbps}{job}_16.fbuf")
+    rate = gbps * 1e9 / 8
+    if degree:
+        direct = direct_connect(graph, nodes, degree)
+        graph = direct.graph
+        network = direct.topology(nodes, rate).network(graph.devices, graph.demand_bytes())
+    else:
+        network = star(graph.devices, rate, graph.demand_bytes())
     return engine.run(graph, network, message_latency_ps=MESSAGE_LATENCY_PS).makespan_ps / 1e9
 
 
@@ -58,7 +69,7 @@ def figures() -> list[Figure]:
         )
         for what, cases in BOOKSIM.items()
     ]
-    return found + [
+    found += [
         Figure(
             f"{job} on 16 nodes at {', '.join(map(str, TOPOOPT_GBPS))} Gb/s, ms (TopoOpt, NSDI 2023)",
             "replay FILE --bandwidth",
@@ -69,4 +80,16 @@ def figures() -> list[Figure]:
             DATA / "topoopt",
         )
         for job, published_ms in TOPOOPT.items()
+    ]
+    return found + [
+        Figure(
+            f"{job} on 16 nodes with 4, 8 links of 100 Gb/s each, its own fabric, ms (TopoOpt, NSDI 2023)",
+            "replay FILE --bandwidth 100Gbps --fabric topoopt --degree",
+            published_ms,
+            lambda job=job: [_iteration_ms(job, 100, degree) for degree in DIRECT_DEGREES],
+            DIRECT_WITHIN,
+            ".3f",
+            DATA / "topoopt",
+        )
+        for job, published_ms in DIRECT.items()
     ]

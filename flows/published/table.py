@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from lightfabric.flows.published import count, network, training
+from lightfabric.flows.published import count, expert, network, training
 
 HEAD = "| what | published | lightfabric | ratio | set-up |\n|---|---|---|---|---|"
 
 
 def rows() -> list[dict[str, Any]]:
     """Run every figure again, see ``Figure.row``."""
-    return [figure.row() for figure in (*network.figures(), *training.figures(), *count.figures())]
+    return [figure.row() for figure in (*network.figures(), *training.figures(), *expert.figures(), *count.figures())]
 
 
 def text(row: dict[str, Any]) -> str:

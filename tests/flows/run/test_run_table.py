@@ -11,7 +11,7 @@ from lightfabric.flows.run.run_shape import named
 from lightfabric.flows.run.run_system import SYSTEMS, accelerator
 from lightfabric.model.spec import ACCELERATORS
 from lightfabric.placement.cost.calibration import calibration
-from lightfabric.placement.cost.step import copies_seconds, different
+from lightfabric.placement.cost.step import copies_seconds
 from lightfabric.placement.workload.parameter import stage_parameters
 from lightfabric.placement.workload.preset import MODELS
 
@@ -252,25 +252,6 @@ def test_a_second_token_costs_a_layer_an_output_layer_and_a_product_of_both_embe
     assert further - plain == pytest.approx((deeper - plain) * 7 / 6 + wordier - plain, rel=0.05)
 
 
-def test_tokens_reach_experts_as_fast_as_libraries_measured():
-    """GB/s on H800 with 400 Gb/s per GPU, by NCCL and by DeepEP.
-
-    NCCL's all-to-all over 32, 64 and 128 GPUs [DeepSeek-AI, "Insights into DeepSeek-V3" (ISCA 2025), 5.2]. DeepEP's dispatch
-    of tokens for 8 experts in 4 groups over 8, 16, 32 and 64 [DeepEP, README, "Normal kernels"], counted per node that a
-    token visits, per GPU inside of one.
-    """
-    moe = DEEPSEEK | {"pp": 1, "next_tokens": 0}
-    for ranks, measured in ((32, 59), (64, 51), (128, 47)):
-        runs = of(moe | {"ep": ranks, "software": "megatron-core"})
-        rate = 8 / copies_seconds(runs.cases, run_table.network(runs, FITTED))[0]
-        assert rate / 1e9 == pytest.approx(measured, rel=0.1)
-    for ranks, measured in ((8, 153), (16, 43), (32, 58), (64, 51)):
-        runs = of(moe | {"ep": ranks, "software": "hai-llm"})
-        counted = different(8, 8) if ranks == 8 else different(min(ranks // 8, 4), 8)
-        rate = counted / copies_seconds(runs.cases, run_table.network(runs, FITTED))[0]
-        assert rate / 1e9 == pytest.approx(measured, rel=0.1)
-
-
 def test_copies_by_nccl_stay_in_a_node_only_for_experts_there():
     """Of 16 ranks in two nodes seven others are near: 8 x 7 / 16 copies of a token that goes to 8 experts."""
     runs = of(DEEPSEEK | {"pp": 1, "ep": 16, "software": "megatron-core"})
@@ -294,17 +275,6 @@ def test_gathered_weights_slow_passes_down_only_while_they_are_on_the_wire():
     plain, gathered, plain_of_many, gathered_of_many = predicted(*rows).compute
     assert 1 < gathered_of_many / plain_of_many < 1.02
     assert 1.05 < gathered / plain <= FITTED.sharded_slowdown
-
-
-@pytest.mark.parametrize(("ranks", "micros"), [(16, 118), (32, 155), (64, 173), (128, 192), (256, 194)])
-def test_a_small_dispatch_takes_what_deepep_measured(ranks, micros):
-    """128 tokens of 7392 bytes to 8 experts each, by kernels that reach 50 GB/s [DeepEP, README, "Low-latency kernels"].
-
-    They take 42.3 us to begin, fitted to the same five.
-    """
-    runs = of(DEEPSEEK | {"pp": 1, "dp": 256, "ep": ranks, "software": "megatron-core"})
-    network = replace(run_table.network(runs, FITTED), expert=np.array([50e9]))
-    assert 42.3 + 128 * 7392 * copies_seconds(runs.cases, network)[0] * 1e6 == pytest.approx(micros, rel=0.05)
 
 
 def test_dualpipe_hides_exchanges_but_of_as_many_passes_as_there_are_stages():

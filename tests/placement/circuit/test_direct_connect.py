@@ -2,7 +2,6 @@
 
 from itertools import permutations
 from math import gcd
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.circuit import direct_connect as module
 from lightfabric.placement.circuit.direct_connect import direct_connect, strides
 
-DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "topoopt"
 B = 12.5e9
 
 
@@ -158,17 +156,6 @@ def test_a_job_of_one_node_needs_no_links():
     found = direct_connect(job(1, [compute(0, 5_000_000), reduce_(100, 0)]), 1, 4)
     assert found.links == {}
     assert microseconds(found, 1) == 5
-
-
-@pytest.mark.skipif(not DATA.is_dir(), reason="the published task graphs are in ../shared/data/topoopt")
-@pytest.mark.parametrize(
-    ("name", "degree", "published_ms"),
-    [("transformer", 4, 62.815), ("transformer", 8, 62.644), ("vgg", 4, 100.559), ("vgg", 8, 100.559)],
-)
-def test_published_iterations_on_topoopts_own_fabric(name, degree, published_ms):
-    """NSDI 2023, the authors' simulator of packets with 100 Gbps per link."""
-    found = replay.replay(DATA / f"100{name}_16.fbuf", 100.0, fabric="topoopt", degree=degree)
-    assert found["iteration_ms"] == pytest.approx(published_ms, rel=5e-4)
 
 
 @pytest.mark.parametrize(
