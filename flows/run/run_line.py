@@ -1,7 +1,7 @@
 """A row of a table of training runs as cells that were read and checked; ValueError names the column of what is wrong."""
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
@@ -11,6 +11,8 @@ from lightfabric.placement.plan import Recompute
 from lightfabric.placement.workload.case import Schedule
 
 Row = dict[str, str]
+SEQUENCE_PARALLEL = "+sp"
+"""At the end of ``recompute``: norms and dropout are cut by sequence, whatever the software does by default."""
 MOST = 1 << 40
 
 _Count = Annotated[int, BeforeValidator(float), Field(ge=1, le=MOST)]
@@ -41,7 +43,7 @@ class Line(BaseModel):
     vp: _Count = 1
     cp: _Count = 1
     ep: _Count = 1
-    recompute: Annotated[Recompute, _LOWER] = "none"
+    recompute: Annotated[Literal[Recompute, "none+sp", "selective+sp", "full+sp"], _LOWER] = "none"
     zero: Annotated[int, BeforeValidator(float), Field(ge=0, le=3)] | None = None
     fsdp: Annotated[int, BeforeValidator(float), Field(ge=0, le=MOST)] = 0
     software: Annotated[Literal[tuple(SOFTWARE)] | None, _LOWER] = None  # type: ignore[valid-type]
@@ -57,6 +59,12 @@ class Line(BaseModel):
     model: str = ""
     release: str = ""
     notes: str = ""
+
+    @property
+    def recomputed(self) -> Recompute:
+        """What is computed again, without the mark of sequence parallelism."""
+        kept: dict[str, Recompute] = {name: name for name in get_args(Recompute)}
+        return kept[self.recompute.removesuffix(SEQUENCE_PARALLEL)]
 
     @property
     def of_bridge(self) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lightfabric.flows.format.huggingface import load_model
 from lightfabric.flows.report import InputError, read_bytes
-from lightfabric.flows.run.run_line import OF_CONFIG, Line, Row, line_of
+from lightfabric.flows.run.run_line import OF_CONFIG, SEQUENCE_PARALLEL, Line, Row, line_of
 from lightfabric.flows.run.run_shape import model_of
 from lightfabric.flows.run.run_software import SOFTWARE, Software, bridge, guessed, overlapping
 from lightfabric.flows.run.run_system import SYSTEMS, accelerator
@@ -102,7 +102,7 @@ def _plan(line: Line, model: ModelSpec, zero: int, software: Software) -> dict[s
         most = math.gcd(model.experts, line.dp * line.cp * line.tp)
         raise ValueError(f"ep must be a divisor of the experts and of dp * cp * tp ({most}), not {line.ep}")
     try:
-        plan = Plan(line.dp, line.tp, line.pp, line.mbs, line.recompute, 1 if whole else line.ep, line.cp, line.vp, zero)
+        plan = Plan(line.dp, line.tp, line.pp, line.mbs, line.recomputed, 1 if whole else line.ep, line.cp, line.vp, zero)
         require_feasible(model, line.gbs, plan, line.schedule, software.laid_out)
     except SpecError as error:
         raise ValueError(f"{_COLUMNS.get(error.field, error.field)} must be {error.must_be}, not {error.value}") from None
@@ -111,7 +111,7 @@ def _plan(line: Line, model: ModelSpec, zero: int, software: Software) -> dict[s
     columns = {name: getattr(plan, name) for name in ("dp", "tp", "pp", "cp", "virtual_stages", "micro_batch")}
     columns |= {"batch": line.gbs, "schedule": SCHEDULES.index(line.schedule), "ep": line.ep, "expert_tp": int(whole)}
     columns["filled"] = software.laid_out
-    return columns | {"recompute": RECOMPUTATIONS.index(line.recompute)}
+    return columns | {"recompute": RECOMPUTATIONS.index(line.recomputed)}
 
 
 def _software(line: Line, chip: AcceleratorSpec, precision: Precision, model: ModelSpec) -> Software:
@@ -121,7 +121,7 @@ def _software(line: Line, chip: AcceleratorSpec, precision: Precision, model: Mo
         spread = line.ep > NODE_GPUS and line.vp > 1
         known = bridge(line.release, chip.name, precision, model.kv_rank is not None, spread)
         return overlapping(known, line.overlap)
-    known = SOFTWARE[line.software] if line.software else guessed(chip.name, line.precision, line.recompute)
+    known = SOFTWARE[line.software] if line.software else guessed(chip.name, line.precision, line.recomputed)
     return overlapping(known, line.overlap)
 
 
@@ -164,6 +164,8 @@ def _columns(row: Row, config: Callable[[str], ModelSpec]) -> tuple[dict[str, An
     precision = _SPELT[line.precision or ("fp8" if line.of_bridge and not model.experts else "bf16")]
     values = accelerator_values(chip, precision) | precision_values(precision)
     software = _software(line, chip, precision, model)
+    if line.recompute.endswith(SEQUENCE_PARALLEL):
+        software = replace(software, sharded=True)
     # Sums are in fp32 unless all is in fp16, as Megatron and DeepSpeed do by default.
     if precision == "fp16" or (software.half_gradients and values["gradient_bytes"] == 4):
         values["gradient_bytes"] = 2

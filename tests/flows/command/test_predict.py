@@ -61,7 +61,11 @@ def test_a_table_is_printed_for_people(tmp_path, capsys):
         ("hidden", "nan", "hidden must be a number, not 'nan'"),
         ("heads", "15", "ModelSpec.heads must be a divisor of hidden (1024), not 15"),
         ("accel", "V100", f"accel must have one of {', '.join(ACCELERATORS)} in its name, not 'V100'"),
-        ("recompute", "some", "recompute must be 'none', 'selective' or 'full', not 'some'"),
+        (
+            "recompute",
+            "some",
+            "recompute must be 'none', 'selective', 'full', 'none+sp', 'selective+sp' or 'full+sp', not 'some'",
+        ),
         ("zero", "4", "zero must be less than or equal to 3, not '4'"),
         ("gbs", "4", "gbs must be at least dp * mbs (8), not 4"),
         ("n_acc", "16", "n_acc must be dp * tp * pp * cp (8), not 16"),

@@ -148,6 +148,18 @@ def test_software_decides_kernels_cuts_and_what_is_hidden():
     assert cases.deepspeed.tolist() == [name == "deepspeed" for name in names]
 
 
+def test_sequence_parallelism_may_be_stated_with_the_recomputation():
+    """Norms are cut tp ways, also by software that would not, and what is recomputed stays."""
+    rows = [{"software": "megatron-2021", "recompute": each} for each in ("full", "full+sp", "Selective+SP", "none+sp")]
+    cases = of(*rows).cases
+    assert cases.sharded.tolist() == [False, True, True, True]
+    assert (
+        cases.recompute.tolist()
+        == of(*({"recompute": each} for each in ("full", "full", "selective", "none"))).cases.recompute.tolist()
+    )
+    assert predicted(*rows).compute[1] < predicted(*rows).compute[0]
+
+
 def test_what_is_hidden_is_what_the_column_says():
     rows = [{"accel": "H100", "precision": "bf16", "dp": 8, "overlap": how} for how in ("none", "data", "tensor", "all")]
     found = predicted(*rows)
