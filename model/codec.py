@@ -161,8 +161,8 @@ ADDRESS_BITS = 10
 LENGTH_BITS = 8
 CHANNEL_BITS = 3
 
-IDLE, DATA = 0, 1
-"""Types of a flit: link state alone, or client data too."""
+IDLE, DATA, BROKEN = 0, 1, 3
+"""Types of a flit: link state alone, client data too, or the end of a packet whose rest is lost; the low bit means data."""
 EXPLICIT, ACK, NAK = 0, 1, 2
 """Replay commands [UCIe 1.1, retry]: what the sequence of a flit means."""
 
@@ -219,7 +219,7 @@ class Flit:
     @property
     def implicit(self) -> int:
         """Give IMPLICIT if the flit has a sequence of its own that it does not say, else 0."""
-        return IMPLICIT if self.type == DATA and self.code != EXPLICIT else 0
+        return IMPLICIT if self.type & DATA and self.code != EXPLICIT else 0
 
     def encode(self, spec: ChipletSpec, own_sequence: int = 0) -> bytes:
         """Encode the flit as ``spec.flit_bytes`` bytes, before 64b/66b coding. ValueError if a field does not fit.

@@ -10,10 +10,14 @@ from lightfabric.model.spec import ChipletSpec
 
 
 def flit_layout(spec: ChipletSpec) -> data.StructLayout:
-    """Lays out what the network carries of a flit; sequence, answer and credits belong to each link."""
+    """Lays out what the network carries of a flit; sequence, answer and credits belong to each link.
+
+    ``error`` comes with ``last`` only: the packet ends here because a reset cut it, and its rest is lost.
+    """
     return data.StructLayout(
         {
             "last": 1,
+            "error": 1,
             "virtual_channel": CHANNEL_BITS,
             "length_bytes": LENGTH_BITS,
             "destination": ADDRESS_BITS,
@@ -187,7 +191,8 @@ class CreditLedger(wiring.Component):
 
     ``limit`` is the number of flits that may ever be sent, modulo 256: the buffer and what was freed. Flits that the client
     neither holds nor gives back for ``leak_cycles``, a power of two, are ``leak``, one a cycle; their credits are given
-    again. A credit while nothing is out, and a flit beyond the buffer, are ``violation`` and change nothing.
+    again. A credit while nothing is out, and a flit beyond the buffer, are ``violation`` and change nothing. To ``insert`` a
+    flit that the far end did not send takes the first place that is free, which is lowered from the limit: ``inserted``.
 
     The words of the state: what is *out* has entered the client's buffer and no credit has come back for it; the client is
     *quiet* while flits are out and it neither holds nor gets one, nor gives a credit.
@@ -196,20 +201,23 @@ class CreditLedger(wiring.Component):
     -------
     flit, credit, held : In(1), of the channel
     restart : In(1), the far sender counts from 0 again
+    insert : In(1), until ``inserted``
+    inserted : Out(1)
     limit : Out(8)
     leak, violation : Out(1)
     """
 
     def __init__(self, spec: ChipletSpec, leak_cycles: int = LEAK_CYCLES):
         self.spec, self.leak_cycles = spec, leak_cycles
-        outs = {"limit": Out(CREDIT_BITS, init=spec.buffer_flits), "leak": Out(1), "violation": Out(1)}
-        super().__init__({**dict.fromkeys(("flit", "credit", "held", "restart"), In(1)), **outs})
+        outs = dict.fromkeys(("inserted", "leak", "violation"), Out(1))
+        outs["limit"] = Out(CREDIT_BITS, init=spec.buffer_flits)
+        super().__init__({**dict.fromkeys(("flit", "credit", "held", "restart", "insert"), In(1)), **outs})
 
     def elaborate(self, platform):
         m = Module()
         depth = self.spec.buffer_flits
         out, quiet_cycles = Signal(range(depth + 1)), Signal(range(self.leak_cycles + 1))
-        enters, leaves = Signal(), Signal()
+        enters, leaves, grows = Signal(), Signal(), Signal()
         self.state = {"out": out, "quiet_cycles": quiet_cycles}
         # A flit beyond the buffer still finds a place if a credit comes in the same cycle.
         m.d.comb += [
@@ -217,10 +225,13 @@ class CreditLedger(wiring.Component):
             self.leak.eq(quiet_cycles[-1] & ~self.credit & (out != 0)),
             leaves.eq((self.credit & ((out != 0) | self.flit)) | self.leak),
             self.violation.eq((self.flit & ~enters) | (self.credit & ~leaves)),
+            # A place that becomes free goes to what is inserted before the far end hears of it.
+            self.inserted.eq(self.insert & ~self.flit & ~self.restart & ((out != depth) | leaves)),
+            grows.eq(enters | self.inserted),
         ]
         # The credit and the flit come late: all outcomes are ready when it is known which one it is.
-        m.d.sync += out.eq(Mux(enters == leaves, out, Mux(enters, out + 1, out - 1)))
-        m.d.sync += self.limit.eq(Mux(leaves, self.limit + 1, self.limit))
+        m.d.sync += out.eq(Mux(grows == leaves, out, Mux(grows, out + 1, out - 1)))
+        m.d.sync += self.limit.eq(Mux(leaves == self.inserted, self.limit, Mux(leaves, self.limit + 1, self.limit - 1)))
         with m.If(self.held | self.flit | self.credit | (out == 0)):
             m.d.sync += quiet_cycles.eq(0)
         with m.Elif(~quiet_cycles[-1]):

@@ -48,8 +48,12 @@ def beat_layout(spec: ChipletSpec) -> data.StructLayout:
 
 
 def delivered_layout(spec: ChipletSpec) -> data.StructLayout:
-    """Lays out a word as it leaves the fabric: ``id`` is the address of its source."""
-    return data.StructLayout({**{name: field.shape for name, field in beat_layout(spec)}, "id": ADDRESS_BITS})
+    """Lays out a word as it leaves the fabric: ``id`` is the address of its source.
+
+    ``error`` is 1 in the last word of a packet that a reset cut on its way: what came of it is its beginning, its rest is
+    lost. In all other words it is 0.
+    """
+    return data.StructLayout({**{name: field.shape for name, field in beat_layout(spec)}, "id": ADDRESS_BITS, "error": 1})
 
 
 def enabled_bytes(payload, keep):
@@ -113,11 +117,12 @@ class Ingress(wiring.Component):
 
     Bytes outside ``keep`` are sent as zeros. A packet without bytes is a flit of length 0. Destination and virtual
     channel are those of the first word, and a word before the last counts as full: a client that breaks the rules of
-    ``beat_layout`` spoils its own packet and nothing else.
+    ``beat_layout`` spoils its own packet and nothing else. A last word that is ``cut`` marks its packet as broken.
 
     Members
     -------
     i : In(stream.Signature(beat_layout(spec)))
+    cut : In(1), beside ``i``: the word ends its packet, whose rest is lost; it has no bytes
     o : Out(ChannelSignature(spec))
     """
 
@@ -125,7 +130,7 @@ class Ingress(wiring.Component):
         if not 0 <= address < 1 << ADDRESS_BITS:
             raise ValueError(f"Ingress.address must be from 0 to {(1 << ADDRESS_BITS) - 1}, not {address!r}")
         self.spec, self.address = spec, address
-        super().__init__({"i": In(stream.Signature(beat_layout(spec))), "o": Out(ChannelSignature(spec))})
+        super().__init__({"i": In(stream.Signature(beat_layout(spec))), "cut": In(1), "o": Out(ChannelSignature(spec))})
 
     def elaborate(self, platform):
         m = Module()
@@ -167,6 +172,8 @@ class Ingress(wiring.Component):
             m.d.sync += rest_bytes.eq(total_bytes - payload_bytes)
         m.d.sync += [
             flit.last.eq(ends),
+            # In a flush the word at the input is that of the next packet.
+            flit.error.eq(self.cut & ~flush),
             flit.length_bytes.eq(Mux(flush, rest_bytes, Mux(ends, total_bytes, payload_bytes))),
             flit.source.eq(self.address),
         ]
@@ -225,7 +232,8 @@ class Egress(wiring.Component):
     credits, but for those of the flit and the word at hand.
 
     Bytes outside ``keep`` are zeros whatever the flits hold past their length. All flits of a packet but the last count
-    as full. A packet without bytes is a word with ``keep`` 0.
+    as full. A packet without bytes is a word with ``keep`` 0. One that a reset has cut ends with a word of ``error``, whose
+    ``keep`` may be 0.
 
     Members
     -------
@@ -246,6 +254,7 @@ class Egress(wiring.Component):
         self._add_words(m, grid, flit, now, now.present & free, tail, word)
         m.d.comb += [
             word.last.eq(flit.last & leaves),
+            word.error.eq(flit.last & flit.error & leaves),
             word.dest.eq(flit.destination),
             word.user.eq(flit.virtual_channel),
             word.id.eq(flit.source),

@@ -38,7 +38,8 @@ class StreamCrossing(wiring.Component):
     clock and 4 of the output's later at most.
     The side that was not reset goes on with whole packets. Is a packet cut while its words come in, then the rest of it is
     taken and dropped. Is it cut while its words go out, then it is ended by a word with ``last`` that has zeros in
-    ``data`` and ``keep``, the other fields as before, and ``cut`` next to it; a word already offered is given before.
+    ``data`` and ``keep``, 1 in ``error``, the other fields as before, and ``cut`` next to it; a word already offered goes
+    before.
     No word is taken until both sides know of the reset, so the input is not ready for some 6 cycles of each clock, or for
     as long as the end of a cut packet is not taken. A reset must last for an edge of its own clock; the resets may come at
     any time, together or one in the wake of the other.
@@ -147,6 +148,6 @@ class StreamCrossing(wiring.Component):
         with m.If(read):
             d += [o.payload.eq(port.data), inside.eq(~self._ends(self.layout(port.data)))]
         with m.Elif(free & stopped & inside):
-            end = {"data": 0, "keep": 0, "last": 1}
+            end = {"data": 0, "keep": 0, "last": 1, "error": 1}
             d += [o.payload[name].eq(value) for name, value in end.items() if name in self.layout.members]
             d += inside.eq(0)

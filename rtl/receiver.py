@@ -6,6 +6,8 @@ The words of its state machines:
   says it or has a flit
 * *upcoming*: the sequence of the next flit, if none is lost between; *expected*: the next one in order, not yet received
 * *ahead*: a sequence after the expected one; it shows that a flit is missing
+* *open*: a packet of a virtual channel began and its last flit has not come; *closing*: the far end was reset in it, so that
+  an end is to be put in the place of its rest; *reserved*: a place at the client is kept for that end
 * *peer state*: what good frames tell of the other end's receiver
 """
 
@@ -13,9 +15,9 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import ACK, CHANNEL_BITS, CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCE_BITS
+from lightfabric.model.codec import ACK, ADDRESS_BITS, CHANNEL_BITS, CREDIT_BITS, EXPLICIT, NAK, SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.channel import ChannelSignature, CreditLedger
+from lightfabric.rtl.channel import ChannelSignature, CreditLedger, lowest, one_hot_mux
 from lightfabric.rtl.crc import implicit_sequence
 from lightfabric.rtl.frame import NEVER_RECEIVED, following, frame_layout, peer_state_layout, state_layout
 from lightfabric.rtl.line import Deframer
@@ -31,7 +33,9 @@ class Receiver(wiring.Component):
 
     A flit that does not say its sequence is taken for the one after the flit before it; its CRC shows whether it is. A bad
     frame and a sequence ahead of the expected one mean that a flit is missing: a NAK is pending, ``local.wanting`` is 1,
-    until the expected flit has come or a frame shows that nothing is missing. What was received before is dropped.
+    until the expected flit has come or a frame shows that nothing is missing. What was received before is dropped. A packet
+    in which the far end was reset is ended by a flit of ``last`` and ``error`` without bytes, before any other flit of its
+    virtual channel.
 
     Members
     -------
@@ -81,10 +85,12 @@ class Receiver(wiring.Component):
         m.d.comb += frame.eq(deframer.frame)
 
         checked = self._check(m, frame, deframer)
-        self._accept(m, checked)
+        closed = Signal()
+        self._accept(m, checked, closed)
         self._keep_nak_pending(m, checked)
         self._take_peer_state(m, frame.header, checked)
-        self._count_credits(m)
+        ledgers, reserved = self._count_credits(m)
+        self._close_packets(m, ledgers, reserved, closed)
         bad_run = Signal(range(BAD_FRAMES_TO_RETRAIN + 1))
         m.d.comb += [self.bad.eq(checked.bad), self.trouble.eq(bad_run == BAD_FRAMES_TO_RETRAIN)]
         with m.If(checked.good | ~self.frames):
@@ -99,7 +105,7 @@ class Receiver(wiring.Component):
         upcoming, upcoming_crc = Signal(SEQUENCE_BITS), Signal.like(deframer.error)
         explicit, numbered, valid = Signal(), Signal(), Signal()
         explicit_right, implicit_right, is_implicit, sure = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += [explicit.eq(header.code == EXPLICIT), numbered.eq(explicit | (header.type == DATA))]
+        m.d.comb += [explicit.eq(header.code == EXPLICIT), numbered.eq(explicit | header.type[0])]
         m.d.sync += [
             valid.eq(deframer.valid),
             explicit_right.eq(deframer.error == 0),
@@ -107,7 +113,7 @@ class Receiver(wiring.Component):
             is_implicit.eq(header.implicit[0]),
             sure.eq(header.implicit.all() | ~header.implicit.any()),
             checked.numbered.eq(numbered),
-            checked.is_data.eq(header.type == DATA),
+            checked.is_data.eq(header.type[0]),
             checked.sequence.eq(Mux(explicit, header.sequence, upcoming)),
         ]
         # The bit that says whether a frame is implicit chooses its CRC, so it is sent several times, all equal.
@@ -125,6 +131,7 @@ class Receiver(wiring.Component):
             m.d.sync += upcoming_crc.eq(implicit_sequence(self.spec, upcoming))
         m.d.sync += [
             self.o.flit.last.eq(header.last),
+            self.o.flit.error.eq(header.type[1]),
             self.o.flit.virtual_channel.eq(header.virtual_channel),
             self.o.flit.length_bytes.eq(header.length_bytes),
             self.o.flit.destination.eq(header.destination),
@@ -133,12 +140,13 @@ class Receiver(wiring.Component):
         ]
         return checked
 
-    def _accept(self, m, checked):
-        """Gives out a flit if it is the next one in order."""
+    def _accept(self, m, checked, closed):
+        """Gives out a flit if it is the next one in order and no end of a packet goes out in its place."""
         expected = Signal(SEQUENCE_BITS)
+        # A flit that came with an end of a packet is asked for again, as if it had been lost.
         m.d.comb += [
-            self.received.eq(checked.good & checked.is_data & (checked.sequence == expected)),
-            self.o.valid.eq(self.received),
+            self.received.eq(checked.good & checked.is_data & (checked.sequence == expected) & ~closed),
+            self.o.valid.eq(self.received | closed),
         ]
         with m.If(self.received):
             m.d.sync += [self.local.received.eq(expected), expected.eq(following(expected))]
@@ -182,19 +190,50 @@ class Receiver(wiring.Component):
     def _count_credits(self, m):
         """Keeps the books of the far end's credits, and counts those that the client side loses or invents.
 
-        The ledgers see all of it a register stage later, for speed.
+        The ledgers see all of it a register stage later, for speed. Returns them, and the register of reserved places.
         """
-        leaks, violations = [], []
+        leaks, violations, ledgers = [], [], []
+        reserved = Signal(self.spec.virtual_channels)
         for v in range(self.spec.virtual_channels):
             ledger = CreditLedger(self.spec)
             m.submodules[f"ledger_{v}"] = ledger
             m.d.sync += [
-                ledger.flit.eq(self.o.valid & (self.o.flit.virtual_channel == v)),
+                ledger.flit.eq(self.received & (self.o.flit.virtual_channel == v)),
                 ledger.credit.eq(self.o.credit[v]),
-                ledger.held.eq(self.o.held[v]),
+                ledger.held.eq(self.o.held[v] | reserved[v]),
                 ledger.restart.eq(self.flush),
             ]
             m.d.comb += self.local.limits[v].eq(ledger.limit)
             leaks.append(ledger.leak)
             violations.append(ledger.violation)
+            ledgers.append(ledger)
         m.d.comb += [self.leaks.eq(sum(leaks)), self.violations.eq(sum(violations))]
+        return ledgers, reserved
+
+    def _close_packets(self, m, ledgers, reserved, closed):
+        """Ends the packets in which the far end was reset, one after the other, each as soon as the client has room.
+
+        Until then the far end has no credit for a flit behind the missing end.
+        """
+        channels, flit = range(self.spec.virtual_channels), self.o.flit
+        is_open, closing = Signal(len(channels)), Signal(len(channels))
+        ends = data.StructLayout({"destination": ADDRESS_BITS, "source": ADDRESS_BITS})
+        packets, end, now = [Signal(ends, name=f"packet_{v}") for v in channels], Signal(ends), Signal(len(channels))
+        m.d.comb += [now.eq(lowest(reserved)), end.eq(one_hot_mux(now, packets))]
+        m.d.sync += closed.eq(now.any())
+        for v in channels:
+            m.d.comb += ledgers[v].insert.eq(closing[v])
+            with m.If(self.received & (flit.virtual_channel == v)):
+                m.d.sync += [is_open[v].eq(~flit.last), packets[v].destination.eq(flit.destination)]
+                m.d.sync += packets[v].source.eq(flit.source)
+            with m.If(self.flush):
+                m.d.sync += is_open[v].eq(0)
+            m.d.sync += [
+                closing[v].eq((closing[v] & ~ledgers[v].inserted) | (self.flush & is_open[v])),
+                reserved[v].eq((reserved[v] & ~now[v]) | ledgers[v].inserted),
+            ]
+            with m.If(now[v]):
+                m.d.sync += flit.virtual_channel.eq(v)
+        with m.If(now.any()):
+            m.d.sync += [flit.last.eq(1), flit.error.eq(1), flit.length_bytes.eq(0)]
+            m.d.sync += [flit.destination.eq(end.destination), flit.source.eq(end.source)]

@@ -71,6 +71,8 @@ class AxiLink(wiring.Component):
 
     The streams belong to the clock ``client_clk`` with the reset ``client_rst``, all else to ``clk`` with ``rst``; any two
     clocks will do. A reset of the client cuts the packets that are on their way through the crossing, and nothing else.
+    Whatever is reset at either end, and when: a packet arrives whole, or not at all, or as its beginning, that ends with a
+    word of ``m_axis_tlast`` and ``m_axis_terror``.
 
     Members
     -------
@@ -102,6 +104,7 @@ class AxiLink(wiring.Component):
         m.submodules.inwards = inwards = StreamCrossing(beat_layout(spec), i_domain="client", o_domain="sync")
         m.submodules.outwards = outwards = StreamCrossing(delivered_layout(spec), i_domain="sync", o_domain="client")
         wiring.connect(m, inwards.o, ingress.i)
+        m.d.comb += ingress.cut.eq(inwards.cut)
         wiring.connect(m, ingress.o, link.i)
         wiring.connect(m, link.o, egress.i)
         wiring.connect(m, egress.o, outwards.i)

@@ -5,17 +5,19 @@ The words of its state machines:
 * *slot*: the chance to send one frame; it is *decided* in the cycle in which the framer says ``load``
 * *staged*: the flit that goes next unless a replay goes before; it has spent its credit
 * *explicit*, *implicit*: a frame says its sequence, or is known by its CRC to have the one after the flit before it
+* *opened*: the flit taken last from a queue was not the last of its packet; a staged flit *begins* its packet or not
+* *dropping*: a packet lost its beginning with the far end's reset, so that its rest is taken and not sent
 * *jump*: the next flit does not follow the one sent last, so it must say its sequence
 * *NAK*: an answer that asks for what comes after the sequence it says; *progress*: an answer that freed flits
 * *patience*: slots to go until another NAK for the same sequence is heeded, a round trip in all
 * *trouble*: replays did not help, the line is to be trained again
 """
 
-from amaranth import Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import ACK, CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCE_BITS
+from lightfabric.model.codec import ACK, CREDIT_BITS, EXPLICIT, NAK, SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, Queue, RoundRobin, flit_layout, one_hot_mux
 from lightfabric.rtl.frame import HEADER, frame_layout, peer_state_layout, state_layout
@@ -39,7 +41,8 @@ class Transmitter(wiring.Component):
 
     A replay starts at the flit after the one that an answer which wants more says, but not twice for the same one within
     a round trip; when nothing was acknowledged for 375 slots; and when the line has been trained. After three replays
-    without an acknowledgement ``trouble`` asks for training.
+    without an acknowledgement ``trouble`` asks for training. Of a packet that had begun when the far end was reset no
+    more is sent.
 
     Members
     -------
@@ -117,13 +120,19 @@ class Transmitter(wiring.Component):
         m.submodules.turn = turn = RoundRobin(spec.virtual_channels)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
         staged, vacant, stages, linked = Signal(flit_layout(spec)), Signal(), Signal(), Signal()
-        valid, will_be_valid, loads = Signal(), Signal(), Signal(init=1)
+        valid, will_be_valid, loads, begins, flushed = Signal(), Signal(), Signal(init=1), Signal(), Signal()
+        opened, dropping = Signal(spec.virtual_channels), Signal(spec.virtual_channels)
+        # A cycle after the flush no flit is taken any more, so that what is staged and opened stays as it is.
+        m.d.sync += flushed.eq(self.flush)
         m.d.comb += [
             vacant.eq(linked & (~valid | new if spec.beats_per_flit == 1 else ~valid)),
             stages.eq(vacant & turn.requests.any()),
-            will_be_valid.eq(stages | (valid & ~new)),
+            will_be_valid.eq(stages | (valid & ~new & (begins | ~flushed))),
             turn.taken.eq(stages),
-            queue.pop.eq(turn.grant & vacant.replicate(spec.virtual_channels)),
+            queue.pop.eq(
+                (turn.grant & vacant.replicate(spec.virtual_channels))
+                | (dropping & queue.valid & (~flushed).replicate(spec.virtual_channels))
+            ),
         ]
         m.d.sync += valid.eq(will_be_valid)
         # ``loads`` has every bit of a flit to reach: where slots allow, it is known a cycle ahead.
@@ -133,16 +142,26 @@ class Transmitter(wiring.Component):
             m.d.sync += loads.eq(~will_be_valid)
         with m.If(loads):
             m.d.sync += staged.as_value().eq(one_hot_mux(turn.grant, queue.heads))
+        with m.If(stages):
+            m.d.sync += begins.eq(~(opened & turn.grant).any())
         # Until the far end has told its limits, those of before its reset must not let a flit through.
         with m.If(self.flush):
             m.d.sync += linked.eq(0)
         with m.Elif(self.heard.answer):
             m.d.sync += linked.eq(1)
         for v in range(spec.virtual_channels):
-            self._spend(m, v, queue, turn, valid & (staged.virtual_channel == v))
+            kept = Signal(name=f"kept_{v}")
+            m.d.comb += kept.eq(valid & begins & (staged.virtual_channel == v))
+            self._spend(m, v, queue, turn, dropping[v], flushed, kept)
+            with m.If(queue.pop[v]):
+                m.d.sync += opened[v].eq(~queue.heads[v].last)
+            with m.If(flushed):
+                m.d.sync += dropping[v].eq(opened[v] & ~kept)
+            with m.Elif(queue.pop[v] & queue.heads[v].last):
+                m.d.sync += dropping[v].eq(0)
         return staged, valid
 
-    def _spend(self, m, v, queue, turn, is_staged):
+    def _spend(self, m, v, queue, turn, dropping, flushed, kept):
         """Requests a turn where there is a flit and a credit; both are looked at a cycle ahead.
 
         ``sent`` counts flits as the limit does, and ``after`` is one more: the count as it is if this cycle pops a flit.
@@ -151,11 +170,11 @@ class Transmitter(wiring.Component):
         pop, limit = queue.pop[v], self.heard.limits[v]
         m.d.comb += self.credits[v].eq(limit - sent)
         first, second = queue.valid[v] & (sent != limit), queue.more[v] & (after != limit)
-        m.d.sync += turn.requests[v].eq(Mux(pop, second, first))
-        # The far end counts from 0 again; a staged flit is the first one that it will see.
-        with m.If(self.flush):
-            m.d.sync += [sent.eq(is_staged), after.eq(Mux(is_staged, 2, 1))]
-        with m.Elif(pop):
+        m.d.sync += turn.requests[v].eq(Mux(pop, second, first) & ~dropping)
+        # The far end counts from 0 again; a staged flit that is kept is the first one that it will see.
+        with m.If(flushed):
+            m.d.sync += [sent.eq(kept), after.eq(Mux(kept, 2, 1))]
+        with m.Elif(pop & ~dropping):
             m.d.sync += [sent.eq(after), after.eq(after + 1)]
 
     def _replay(self, m, load, buffer):
@@ -230,7 +249,7 @@ class Transmitter(wiring.Component):
             is_data.eq(sends),
             is_implicit.eq(implicit),
             sequence.eq(own),
-            header.type.eq(Mux(sends, DATA, 0)),
+            header.type.eq(Cat(sends, sends & Mux(buffer.again, buffer.head.error, staged.error))),
             header.code.eq(Mux(explicit, EXPLICIT, Mux(self.local.wanting, NAK, ACK))),
             header.sequence.eq(Mux(sends & (explicit_turn | jumped), own, unsent)),
             header.credit_channel.eq(credit_channel),
