@@ -232,7 +232,7 @@ class CreditLedger(wiring.Component):
         # The credit and the flit come late: all outcomes are ready when it is known which one it is.
         m.d.sync += out.eq(Mux(grows == leaves, out, Mux(grows, out + 1, out - 1)))
         m.d.sync += self.limit.eq(Mux(leaves == self.inserted, self.limit, Mux(leaves, self.limit + 1, self.limit - 1)))
-        with m.If(self.held | self.flit | self.credit | (out == 0)):
+        with m.If(self.held | self.flit | self.inserted | self.credit | (out == 0)):
             m.d.sync += quiet_cycles.eq(0)
         with m.Elif(~quiet_cycles[-1]):
             m.d.sync += quiet_cycles.eq(quiet_cycles + 1)

@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In
 from lightfabric.model.codec import CREDIT_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import CreditLedger, Credits, Queue, RoundRobin, flit_layout
-from lightfabric.sim.formal.harness import SMALL, Harness, Inside, counts, latched
+from lightfabric.sim.formal.harness import SMALL, Harness, Inside, counts, latched, was
 
 
 def flags_follow(fifo, full, depth: int):
@@ -159,7 +159,8 @@ class Ledger(Harness):
 
     The sender hears of the limit late. The client holds flits and gives a credit for each, or loses one without. After a
     restart the sender counts from 0 again and may send nothing until it hears of a limit. Leaks are found after a few cycles
-    of silence instead of many, which spares the solver the others.
+    of silence instead of many, which spares the solver the others. A restart may ask for a flit to be inserted; the sender
+    hears of no limit in the cycle after a restart, when that is done if there is room.
 
     Members
     -------
@@ -167,13 +168,14 @@ class Ledger(Harness):
     hear : In(1), the sender hears of the limit
     give, lose : In(1), the client's wish
     restart : In(1)
+    insert : In(1), with a restart, a flit is to be inserted
     """
 
     LEAK_CYCLES = 4
 
     def __init__(self, ledger=CreditLedger, spec: ChipletSpec = SMALL):
         self.spec, self.ledger = spec, ledger(spec, self.LEAK_CYCLES)
-        super().__init__(dict.fromkeys(("send", "hear", "give", "lose", "restart"), In(1)))
+        super().__init__(dict.fromkeys(("send", "hear", "give", "lose", "restart", "insert"), In(1)))
 
     def _prove(self, m):
         m.submodules.ledger = ledger = self.ledger
@@ -181,7 +183,7 @@ class Ledger(Harness):
         out, quiet = self.inside["out"], self.inside["quiet_cycles"]
         entered, heard = Signal(CREDIT_BITS), Signal(CREDIT_BITS)
         gives, loses = Signal(), Signal()
-        held = counts(m, ledger.flit, gives + loses, "held", depth)
+        held = counts(m, ledger.flit + ledger.inserted, gives + loses, "held", depth)
         lost = counts(m, loses, ledger.leak, "lost", depth)
         m.d.comb += [
             ledger.flit.eq(self.send & (entered != heard)),
@@ -191,11 +193,13 @@ class Ledger(Harness):
             ledger.held.eq(held != 0),
             ledger.restart.eq(self.restart),
         ]
+        was_restart = was(m, self.restart, "was_restart")
+        m.d.sync += ledger.insert.eq((ledger.insert & ~ledger.inserted) | (self.restart & self.insert))
         # The sender counts for itself: a limit that jumps back would let it send what there is no room for.
         m.d.sync += entered.eq(Mux(self.restart, 0, entered + ledger.flit))
         with m.If(self.restart):
             m.d.sync += heard.eq(0)
-        with m.Elif(self.hear):
+        with m.Elif(self.hear & ~was_restart):
             m.d.sync += heard.eq(ledger.limit)
         may_enter, knows = (limit - entered for limit in (ledger.limit, heard))
         was_full, was_lost = latched(m, held == depth, "was_full"), latched(m, lost == depth, "was_lost")
@@ -203,12 +207,15 @@ class Ledger(Harness):
             Assert(may_enter[:CREDIT_BITS] == depth - held - lost, "the limit is the buffer and what was freed"),
             Assert(out == held + lost, "what is out is what entered and did not leave"),
             Assert(held + lost <= depth, "the buffer never overflows"),
+            Assert(~ledger.insert | was_restart | (out == depth), "what is inserted waits for room only"),
+            Assert(~was_restart | ((heard == 0) & (entered == 0)), "invariant: a sender that begins again"),
             Assert(~ledger.violation, "who keeps the rules is never reported"),
             Assert(~ledger.leak | (lost != 0), "only what is missing is given again"),
             Assert((quiet == 0) | (held == 0), "invariant: quiet while nothing is held"),
             Assert(knows[:CREDIT_BITS] <= may_enter[:CREDIT_BITS], "invariant: limits are late, never early"),
             Assert(quiet <= self.LEAK_CYCLES, "invariant: quiet cycles"),
             Cover(was_full & (held == 0) & (lost == 0) & (entered == depth + 1), "a full buffer is emptied and used again"),
+            Cover(was_full & ledger.inserted & (out == depth), "a flit is inserted into a full buffer as a place is freed"),
             Cover(was_lost & (lost == 0), "all credits were lost and are given again"),
         ]
         self._soon(m, lost, held)
@@ -216,7 +223,7 @@ class Ledger(Harness):
     def _soon(self, m, lost, held):
         """Asserts that what is missing is given again soon after the client has become quiet."""
         quiet, ledger = Signal(range(self.LEAK_CYCLES + 3)), self.ledger
-        with m.If(ledger.flit | (held != 0) | (lost == 0) | ledger.leak):
+        with m.If(ledger.flit | ledger.inserted | (held != 0) | (lost == 0) | ledger.leak):
             m.d.sync += quiet.eq(0)
         with m.Else():
             m.d.sync += quiet.eq(quiet + 1)

@@ -10,6 +10,7 @@ from amaranth.back import rtlil
 from lightfabric.sim.formal.channel import CreditLoop, FlitOrder, Ledger, Turns
 from lightfabric.sim.formal.harness import SLOW
 from lightfabric.sim.formal.link import Calm, LossyLine
+from lightfabric.sim.formal.packet import ResetLink
 from lightfabric.sim.formal.register import Accesses
 from lightfabric.sim.formal.replay import ReplayWindow
 
@@ -65,6 +66,15 @@ PROOFS = (
         Calm,
         22,
         20,
+        bounded=True,
+    ),
+    Proof(
+        "reset-link",
+        "link",
+        "while either end is reset at will, packets stay whole or end with an error, none is joined or begins in the middle",
+        ResetLink,
+        16,
+        18,
         bounded=True,
     ),
     Proof("registers", "registers", "every access is answered, once and soon", Accesses, 5, 12),

@@ -14,7 +14,7 @@ from lightfabric.model.spec import ChipletSpec
 TOP = "link"
 """Name of the Verilog module."""
 SHAPE = "native_shape.h"
-_SOURCES = ("native.cpp", "native_client.h", "native_fibre.h", "native_port.h")
+_SOURCES = ("native.cpp", "native_client.h", "native_fibre.h", "native_port.h", "native_reset.h")
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Run:
     ``ber``, on the line from b at ``ber_back``; on both, ``bursts`` begin per beat and replace all bits of one to two
     flits' beats, ``drops`` and ``duplicates`` are per flit, and a beat takes ``delay_cycles``. ``stalls`` is the share of
     cycles in which a source or a sink pauses, in runs of all lengths.
+
+    ``resets`` is the rate per cycle at which each end is reset, its link, its client or both, until seven eighths of the
+    packets have begun. Then packets begin with their number, and those that a reset cut may be lost or end with an error;
+    all that were begun long enough after a reset must arrive.
 
     With ``window_flits`` the run ends when so many flits' payload has arrived at b after ``warm_up_flits``; sources are
     ``saturated`` if they send long packets of full flits, all on virtual channel 0. Otherwise it ends when all packets
@@ -42,6 +46,7 @@ class Run:
     stalls: float = 0.0
     delay_cycles: int = 3
     saturated: bool = False
+    resets: float = 0.0
     warm_up_flits: int = 0
     window_flits: int = 0
     settle_cycles: int = 20_000

@@ -15,6 +15,7 @@
 
 #include "native_client.h"
 #include "native_fibre.h"
+#include "native_reset.h"
 #if VM_TRACE
 #include "verilated_vcd_c.h"
 #endif
@@ -70,6 +71,7 @@ struct Settings {
                  options.count("delay_cycles")},
           stalls(options.number("stalls")),
           saturated(options.count("saturated") != 0),
+          resets(options.number("resets")),
           warm_up_bytes(options.count("warm_up_flits") * PAYLOAD_BYTES),
           window_bytes(options.count("window_flits") * PAYLOAD_BYTES),
           settle_cycles(options.count("settle_cycles")),
@@ -85,6 +87,7 @@ struct Settings {
     Faults faults;
     double stalls;
     bool saturated;
+    double resets;
     uint64_t warm_up_bytes, window_bytes, settle_cycles, patience_cycles, bound_cycles;
     std::string waves;
 };
@@ -106,12 +109,20 @@ struct Direction {
 struct End {
     End(const Settings& settings, VerilatedContext& context, size_t number, Ledger& sent, Ledger& received)
         : top(&context, number ? "b" : "a"),
-          source({settings.packets[number], settings.stalls, settings.saturated}, sent, settings.seed, 4 + 3 * number),
-          sink(settings.stalls, received, settings.seed, 6 + 3 * number) {}
+          source({settings.packets[number], settings.stalls, settings.saturated, settings.resets > 0}, sent,
+                 settings.seed, 4 + 3 * number),
+          sink(settings.stalls, received, settings.seed, 6 + 3 * number),
+          resets(settings.resets, settings.seed, 10 + number),
+          packets(settings.packets[number]) {}
+
+    // Resets end early enough for the last packets to show that all is well after them.
+    bool may_reset() const { return source.begun() < packets - packets / 8; }
 
     Vlink top;
     Source source;
     Sink sink;
+    Resets resets;
+    uint64_t packets;
 };
 
 // Of the packets from a to b: the cycles and the slots of the line in which so many bytes were delivered.
@@ -136,7 +147,8 @@ public:
         while (cycles_ < settings_.bound_cycles && !ended()) step();
         seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
         const bool all = settings_.window_bytes ? window_.payload_bytes >= settings_.window_bytes
-                                                : total(&Ledger::delivered) == packets();
+                         : settings_.resets       ? lost_unharmed() == 0 && sent()
+                                                  : total(&Ledger::delivered) == packets();
         return all && total(&Ledger::corrupted) + total(&Ledger::duplicated) + total(&Ledger::reordered) == 0
             && total(&Sink::protocol_errors) == 0;
     }
@@ -157,6 +169,13 @@ private:
             {"duplicated", total(&Ledger::duplicated)},
             {"reordered", total(&Ledger::reordered)},
             {"protocol_errors", total(&Sink::protocol_errors)},
+            {"resets", a_.resets.count + b_.resets.count},
+            {"broken", total(&Ledger::broken)},
+            {"truncated", total(&Ledger::truncated)},
+            {"merged", total(&Ledger::merged)},
+            {"headless", total(&Ledger::headless)},
+            {"lost_unharmed", lost_unharmed()},
+            {"seed", settings_.seed},
             {"accepted", total(&Ledger::accepted)},
             {"replays", a_.top.replays + b_.top.replays},
             {"crc_errors", a_.top.crc_errors + b_.top.crc_errors},
@@ -175,6 +194,8 @@ private:
             {"cycles", cycles_},
         };
     }
+    bool sent() const { return a_.source.begun() + b_.source.begun() == packets(); }
+    uint64_t lost_unharmed() const { return there_.ledger.lost_unharmed() + back_.ledger.lost_unharmed(); }
     uint64_t packets() const { return settings_.packets[0] + settings_.packets[1]; }
     uint64_t total(uint64_t Ledger::*count) const { return there_.ledger.*count + back_.ledger.*count; }
     uint64_t total(uint64_t Sink::*count) const { return a_.sink.*count + b_.sink.*count; }
@@ -193,12 +214,24 @@ private:
     void step() {
         there_.fibre.step(a_.top, b_.top);
         back_.fibre.step(b_.top, a_.top);
+        const bool may_reset = a_.may_reset() && b_.may_reset();
         for (End* end : ends_) {
-            end->source.drive(end->top);
+            if (settings_.resets && end->resets.step(end->top, may_reset)) {
+                there_.ledger.reset(cycles_);
+                back_.ledger.reset(cycles_);
+            }
+            if (end->resets.of_client()) {
+                end->source.reset();
+                end->sink.reset();
+                end->top.s_axis_tvalid = end->top.m_axis_tready = 0;
+                continue;
+            }
+            end->source.drive(end->top, cycles_);
             end->sink.drive(end->top);
         }
         settle(false);
         for (End* end : ends_) {
+            if (end->resets.of_client()) continue;
             end->source.look(end->top);
             end->sink.look(end->top);
         }
@@ -221,7 +254,7 @@ private:
         if (settings_.window_bytes && measured()) return true;
         const uint64_t words = total(&Sink::words);
         if (std::exchange(words_, words) != words) last_word_cycle_ = cycles_;
-        const bool all = total(&Ledger::arrived) >= packets();
+        const bool all = settings_.resets ? sent() : total(&Ledger::arrived) >= packets();
         return cycles_ - last_word_cycle_ >= (all ? settings_.settle_cycles : settings_.patience_cycles);
     }
     bool measured() {

@@ -47,8 +47,8 @@ MUTANTS = {
     "a flit in the cycle of a credit is forgotten": (
         "credits",
         *LEDGER,
-        "Mux(enters == leaves, out, ",
-        "Mux(enters == leaves, out - enters, ",
+        "Mux(grows == leaves, out, ",
+        "Mux(grows == leaves, out - grows, ",
     ),
     "any answer frees": ("replay-window", *BUFFER, "~stale & (ahead <= self.count)", "~stale & (ahead <= self.count + 1)"),
     "a repeated answer frees twice": ("replay-window", *BUFFER, "self.acknowledge & ~stale & ", "self.acknowledge & "),
@@ -76,6 +76,20 @@ MUTANTS = {
         "Mux(0, buffer.sequence, ",
     ),
     "nobody asks for the last flit": ("calm-line", *RECEIVER, "self.local.wanting.eq(1)", "self.local.wanting.eq(0)"),
+    "a packet begins in the middle": ("reset-link", *TRANSMITTER, "dropping[v].eq(opened[v] & ~kept)", "dropping[v].eq(0)"),
+    "a staged flit in the middle of a packet is sent": (
+        "reset-link",
+        *TRANSMITTER,
+        "~new & (begins | ~flushed)",
+        "~new & (1 | ~flushed)",
+    ),
+    "two packets are joined": ("reset-link", *RECEIVER, "(self.flush & is_open[v])", "(self.flush & 0)"),
+    "the end of a broken packet is not counted": (
+        "credits",
+        *LEDGER,
+        "self.limit + 1, self.limit - 1",
+        "self.limit + 1, self.limit",
+    ),
     "a write waits for the strobes": (
         "registers",
         *REGISTERS,

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import secrets
 import stat
 import time
 
@@ -59,6 +60,9 @@ class Tampered(wiring.Component):
 
     def corrupts(self, m):
         m.d.comb += self.m_axis_tdata.eq(self.link.m_axis_tdata ^ self.now)
+
+    def hides(self, m):
+        m.d.comb += self.m_axis_terror.eq(0)
 
     def misroutes(self, m):
         m.d.comb += self.m_axis_tdest.eq(self.link.m_axis_tdest ^ self.now)
@@ -215,6 +219,36 @@ def test_every_crc_and_flit_size_survives_every_fault(crc, flit_bytes, tmp_path)
     assert (seen["delivered"], damage(seen)) == (14_000, {})
     assert seen["flits"] > 20_000
     assert all(seen[name] > 0 for name in FAULTS)
+
+
+RESETS = {"resets": 3e-4, "settle_cycles": 20_000, "patience_cycles": 100_000}
+BROKEN_SILENTLY = ("truncated", "merged", "headless", "lost_unharmed")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", [NARROW, BEAT_IS_FLIT], ids=["narrow", "beat is flit"])
+@pytest.mark.parametrize("faults", [{}, {"stalls": 0.4}, {"stalls": 0.8, "ber": 1e-5, "ber_back": 1e-5, "drops": 1e-3}])
+def test_resets_of_either_end_at_any_time_leave_packets_whole_or_marked(spec, faults, tmp_path):
+    """A fixed seed, and one that is new each time: pytest shows it when the test fails."""
+    built = flow.build(spec, tmp_path)
+    for seed in (1, secrets.randbits(32)):
+        print(f"seed {seed}")
+        seen = flow.run(built, native.Run(8_000, 8_000, seed=seed, **RESETS, **faults))
+        assert seen["seed"] == seed
+        assert damage({**seen, "lost": 0}) == {}
+        assert [name for name in BROKEN_SILENTLY if seen[name]] == []
+        assert seen["resets"] > 5
+        assert seen["broken"] > 0
+        assert seen["delivered"] > 8_000
+
+
+@pytest.mark.slow
+def test_the_bench_sees_ends_that_are_not_marked(tmp_path):
+    """Without the mark the beginnings of packets look like packets."""
+    seen = flow.run(flow.build(NARROW, tmp_path, link=Tampered(NARROW, "hides")), native.Run(4_000, 4_000, **RESETS))
+    assert damage({**seen, "lost": 0}).keys() <= {"corrupted", "protocol_errors"}
+    assert seen["truncated"] > 0
+    assert seen["broken"] == 0
 
 
 @pytest.mark.slow
