@@ -24,11 +24,13 @@ class ClientFlit:
     source: int = 0
     virtual_channel: int = 0
     last: int = 1
+    error: int = 0
 
     def fields(self) -> dict[str, int]:
         """Return the values for ``rtl.channel.flit_layout``."""
         return {
             "last": self.last,
+            "error": self.error,
             "virtual_channel": self.virtual_channel,
             "length_bytes": len(self.payload),
             "destination": self.destination,
@@ -40,7 +42,7 @@ class ClientFlit:
     def of(spec: ChipletSpec, flit) -> "ClientFlit":
         """Make a flit from a sampled ``rtl.channel.flit_layout``."""
         payload = flit.payload.to_bytes(spec.payload_bytes, "little")[: flit.length_bytes]
-        return ClientFlit(payload, flit.destination, flit.source, flit.virtual_channel, flit.last)
+        return ClientFlit(payload, flit.destination, flit.source, flit.virtual_channel, flit.last, flit.error)
 
 
 Transfers = list[tuple[int, ClientFlit]]

@@ -30,7 +30,7 @@ def words(spec: ChipletSpec, flits: Iterable[ClientFlit]) -> list[ClientFlit]:
         content += flit.payload
         # Greater, not equal: the last word of a packet is known only when no byte follows.
         while len(content) > spec.client_bytes:
-            cut.append(replace(flit, payload=bytes(content[: spec.client_bytes]), last=0))
+            cut.append(replace(flit, payload=bytes(content[: spec.client_bytes]), last=0, error=0))
             del content[: spec.client_bytes]
         if flit.last:
             cut.append(replace(flit, payload=bytes(content)))
@@ -47,8 +47,8 @@ class StreamSource:
     """Offers words on a stream, except while it pauses; an offered word stays until it is taken.
 
     Bytes outside a contiguous ``keep`` are ones, so that a design that lets them through is found out. ``keep(word)`` may
-    break the rules. ``earliest_cycles`` has, of each packet, the cycle before which none of its words is offered; packets
-    beyond its end are offered at once.
+    break the rules. A word of ``error`` sets ``cut`` beside the stream. ``earliest_cycles`` has, of each packet, the cycle
+    before which none of its words is offered; packets beyond its end are offered at once.
     """
 
     def __init__(
@@ -59,9 +59,11 @@ class StreamSource:
         pauses: Pauses = never,
         keep: Callable[[ClientFlit], int] = contiguous,
         earliest_cycles: Sequence[int] = (),
+        cut=None,
     ):
         self.spec, self.stream, self.words, self.pauses, self.keep = spec, stream, list(words), pauses, keep
         self.earliest_cycles, self._packets = earliest_cycles, 0
+        self.cut = cut
         self.sent: Transfers = []
         self._offering = False
         self.samples = (stream.ready,)
@@ -77,7 +79,10 @@ class StreamSource:
             self._offering = not self.done and self._due(cycle) and not self.pauses(cycle)
             ctx.set(self.stream.valid, self._offering)
             if self._offering:
-                ctx.set(self.stream.payload, self._beat(self.words[len(self.sent)]))
+                word = self.words[len(self.sent)]
+                ctx.set(self.stream.payload, self._beat(word))
+                if self.cut is not None:
+                    ctx.set(self.cut, word.error)
 
     def _due(self, cycle: int) -> bool:
         return self._packets >= len(self.earliest_cycles) or cycle >= self.earliest_cycles[self._packets]
@@ -144,7 +149,8 @@ class StreamSink(Taker):
             self.stale.append(cycle)
         if not beat.last and length_bytes < self.spec.client_bytes:
             self.short.append(cycle)
-        self.received.append((cycle, ClientFlit(content[:length_bytes], beat.dest, beat.id, beat.user, beat.last)))
+        word = ClientFlit(content[:length_bytes], beat.dest, beat.id, beat.user, beat.last, beat.error)
+        self.received.append((cycle, word))
         self._packet_bytes += length_bytes
         if beat.last:
             self.packets += 1
@@ -186,7 +192,7 @@ class IngressBench:
 
         ``credit_cycle(n, cycle)`` is when the buffer of flit n, delivered in ``cycle``, is given back.
         """
-        source = StreamSource(self.spec, self._ingress.i, words, pauses, keep)
+        source = StreamSource(self.spec, self._ingress.i, words, pauses, keep, cut=self._ingress.cut)
         monitor = Monitor(self.spec, self._ingress.o, credit_cycle)
         watch = _FlitWatch(self._ingress.o)
         packets = sum(word.last for word in source.words)

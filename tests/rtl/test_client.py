@@ -121,6 +121,42 @@ def test_flits_are_put_together_to_words_that_are_full_but_for_the_last(benches,
     assert_given(bench.spec, run, words(bench.spec, flits))
 
 
+def broken_packets(spec: ChipletSpec, count: int, seed: int) -> list[list[ClientFlit]]:
+    """Beginnings of packets, cut after any word, each but for its last flit full."""
+    rng, packets = random.Random(seed), []
+    for number in range(count):
+        words_before = rng.randint(1, 2 * Grid(spec).flit)
+        flits = Packet(rng.randbytes(words_before * spec.client_bytes), ADDRESS, number, number % 2).flits(spec)
+        if len(flits[-1].payload) == spec.payload_bytes:  # the end comes in a flit of its own
+            flits = [*(replace(flit, last=0) for flit in flits), replace(flits[-1], payload=b"")]
+        packets.append([*flits[:-1], replace(flits[-1], error=1)])
+    return packets
+
+
+def ended_without_bytes(spec: ChipletSpec, flits: list[ClientFlit]) -> list[ClientFlit]:
+    """The words before the cut, and the end that a crossing puts in the place of the others."""
+    before = words(spec, [replace(flit, error=0) for flit in flits])
+    return [*(replace(word, last=0) for word in before if word.payload), replace(before[-1], payload=b"", error=1, last=1)]
+
+
+@pytest.mark.parametrize("odds", [0.0, 0.3])
+def test_a_packet_that_is_cut_ends_with_an_error_and_the_next_is_whole(benches, odds):
+    """Into flits and out of them, between packets that are not cut, in every state of the packing."""
+    into, out = benches
+    spec = into.spec
+    offered, expected, given_words = [], [], []
+    for whole, broken in zip(some_packets(spec, 20, 21), broken_packets(spec, 20, 22), strict=True):
+        offered += [*words(spec, whole.flits(spec)), *ended_without_bytes(spec, broken)]
+        expected += [*whole.flits(spec), *broken]
+        end = words(spec, broken) if broken[-1].payload else ended_without_bytes(spec, broken)
+        given_words += [*words(spec, whole.flits(spec)), *end]
+    run = into.run(offered, pauses=at_random(23, odds), credit_cycle=late(24, 20))
+    assert [flit for _, flit in run.received] == expected
+    given = out.run([(0, flit) for flit in expected], pauses=at_random(25, odds))
+    assert_given(spec, given, given_words)
+    assert sum(word.error for _, word in given.received) == 20
+
+
 def test_a_word_is_taken_and_given_in_every_cycle_of_a_long_packet(benches):
     spec = benches[0].spec
     flits = Packet(random.Random(6).randbytes(8 * spec.payload_bytes), ADDRESS).flits(spec)
