@@ -123,7 +123,7 @@ class LossyLine(Harness):
     def _numbered(self, v: int, number):
         """Makes the flit with so many before it in virtual channel ``v``; every field changes with the number."""
         flit = Signal(flit_layout(self.spec))
-        values = {"last": number[0], "virtual_channel": v, "payload": number, "length_bytes": ~number}
+        values = {"last": number[0], "error": number[1], "virtual_channel": v, "payload": number, "length_bytes": ~number}
         values |= {"destination": Cat(number, v), "source": ~Cat(number, v)}
         parts = []
         for name, field in flit.shape():

@@ -10,9 +10,9 @@ from amaranth.back import rtlil
 from lightfabric.sim.formal.channel import CreditLoop, FlitOrder, Ledger, Turns
 from lightfabric.sim.formal.harness import SLOW
 from lightfabric.sim.formal.link import Calm, LossyLine
-from lightfabric.sim.formal.packet import ResetLink
 from lightfabric.sim.formal.register import Accesses
 from lightfabric.sim.formal.replay import ReplayWindow
+from lightfabric.sim.formal.reset_link import ResetLink
 
 
 @dataclass(frozen=True)
