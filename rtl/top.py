@@ -20,6 +20,12 @@ def _flat_stream(prefix: str, layout: data.StructLayout, flow, against) -> dict[
     return {**members, f"{prefix}_tvalid": flow(1), f"{prefix}_tready": against(1)}
 
 
+def _flat_delivered(spec: ChipletSpec) -> data.StructLayout:
+    """Lays out a delivered word with ``error`` as the highest bit of ``user``: AXI4-Stream has no other place for it."""
+    fields = {name: field.shape for name, field in delivered_layout(spec) if name != "error"}
+    return data.StructLayout({**fields, "user": fields["user"] + 1})
+
+
 def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
     """Lists the members of one line; the block of wavelength 0 is in the low bits, and in each block its sync header."""
     bits = spec.wavelengths_per_port * BLOCK.size
@@ -39,7 +45,7 @@ def _clients(spec: ChipletSpec, ports) -> dict[str, wiring.Member]:
     members = {}
     for port in ports:
         members |= _flat_stream(f"s{port}_axis", beat_layout(spec), In, Out)
-        members |= _flat_stream(f"m{port}_axis", delivered_layout(spec), Out, In)
+        members |= _flat_stream(f"m{port}_axis", _flat_delivered(spec), Out, In)
     return members
 
 
@@ -50,8 +56,10 @@ def _take(m, top, prefix: str, into):
 
 
 def _give(m, top, prefix: str, from_):
-    """Connects the stream that leaves ``top`` under ``prefix``."""
-    m.d.comb += [getattr(top, f"{prefix}_t{name}").eq(from_.payload[name]) for name, _ in from_.payload.shape()]
+    """Connects the stream of delivered words that leaves ``top`` under ``prefix``."""
+    fields = {name: from_.payload[name] for name, _ in from_.payload.shape()}
+    fields["user"] = Cat(fields["user"], fields.pop("error"))
+    m.d.comb += [getattr(top, f"{prefix}_t{name}").eq(value) for name, value in fields.items()]
     m.d.comb += [getattr(top, f"{prefix}_tvalid").eq(from_.valid), from_.ready.eq(getattr(top, f"{prefix}_tready"))]
 
 
@@ -72,12 +80,12 @@ class AxiLink(wiring.Component):
     The streams belong to the clock ``client_clk`` with the reset ``client_rst``, all else to ``clk`` with ``rst``; any two
     clocks will do. A reset of the client cuts the packets that are on their way through the crossing, and nothing else.
     Whatever is reset at either end, and when: a packet arrives whole, or not at all, or as its beginning, that ends with a
-    word of ``m_axis_tlast`` and ``m_axis_terror``.
+    word of ``m_axis_tlast`` and ``error``, the highest bit of ``m_axis_tuser``; the others are the virtual channel.
 
     Members
     -------
     s_axis_t* : In, the words of ``rtl.client.beat_layout``
-    m_axis_t* : Out, the words of ``rtl.client.delivered_layout``
+    m_axis_t* : Out, the words of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
     s_axil_* : the registers of ``rtl.register.REGISTERS``
     client_clk, client_rst : In(1)
     irq : Out(1)
@@ -163,7 +171,7 @@ class AxiSwitch(wiring.Component):
     Members
     -------
     s0_axis_t*, s1_axis_t*, ... : In, the beats of ``rtl.client.beat_layout``
-    m0_axis_t*, m1_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``
+    m0_axis_t*, m1_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
     """
 
     def __init__(self, spec: ChipletSpec, routes: tuple[int, ...] | None = None):
@@ -190,7 +198,7 @@ class AxiChiplet(wiring.Component):
     Members
     -------
     s0_axis_t*, ... : In, the beats of ``rtl.client.beat_layout``
-    m0_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``
+    m0_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
     tx0_data, tx0_valid, rx0_data, rx0_valid, rx0_slip, ... : the lines
     replays0, crc_errors0, ... : Out(32)
     """

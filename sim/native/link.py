@@ -87,6 +87,7 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
         "PAYLOAD_BYTES": spec.payload_bytes,
         "CLIENT_BYTES": len(link.s_axis_tkeep),
         "CHANNELS": spec.virtual_channels,
+        "USER_BITS": len(link.s_axis_tuser),
         "ADDRESSES": 1 << len(link.s_axis_tdest),
     }
     address = f"inline constexpr std::uint32_t ADDRESS = {link.address};"

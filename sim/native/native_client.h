@@ -277,10 +277,10 @@ private:
         get(top.m_axis_tdata, word.data.data(), word.data.size());
         get(top.m_axis_tkeep, word.keep.data(), word.keep.size());
         word.destination = top.m_axis_tdest;
-        word.channel = top.m_axis_tuser;
+        word.channel = top.m_axis_tuser & ((1u << USER_BITS) - 1);
         word.source = top.m_axis_tid;
         word.last = top.m_axis_tlast;
-        word.error = top.m_axis_terror;
+        word.error = top.m_axis_tuser >> USER_BITS;
         return word;
     }
     void take(const Word& word) {

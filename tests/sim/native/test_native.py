@@ -62,7 +62,7 @@ class Tampered(wiring.Component):
         m.d.comb += self.m_axis_tdata.eq(self.link.m_axis_tdata ^ self.now)
 
     def hides(self, m):
-        m.d.comb += self.m_axis_terror.eq(0)
+        m.d.comb += self.m_axis_tuser.eq(self.link.m_axis_tuser[:-1])
 
     def misroutes(self, m):
         m.d.comb += self.m_axis_tdest.eq(self.link.m_axis_tdest ^ self.now)
