@@ -1,10 +1,15 @@
 """XOR trees, computed from ``model.codec``, make the CRC field of a flit, a whole beat at a time.
 
 The words: a *row* is the mask of the bits whose parity is one bit of a CRC; a *span* is the part of a flit that one CRC
-covers; *shares* are what a word adds to the CRCs.
+covers; *shares* are what a word adds to the CRCs; a *root* is what a register holds in place of its CRC.
+
+Between the beats of a flit a CRC is a polynomial that each beat multiplies by x^b, with b bits in a beat, a power of 2. The
+b-th power is linear in GF(2), and no two CRCs have the same one, so a register may hold the b-th root in place of a CRC: to
+it a beat is a product with x, a shift by one bit, where the CRC itself takes an XOR tree for each of its bits.
 """
 
-from functools import cache
+from functools import cache, reduce
+from operator import xor
 
 from amaranth import Cat, Const, Mux, Signal
 
@@ -30,6 +35,38 @@ def _last_rows(name: str, bits: int, message_bytes: int) -> tuple[int, ...]:
     return tuple(rows)
 
 
+@cache
+def _root_rows(name: str, beat_bits: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Computes the rows that make a CRC's register of its root, and those that make the root of the register."""
+    crc = CRCS[name]
+    power, powers = 1 << crc.bits - 1, []  # the register is reflected: this is the polynomial 1
+    for _ in range(crc.bits):
+        powers.append(power)
+        power = crc.update(power, 0, beat_bits)
+    rows = _transposed(powers, crc.bits)
+    return tuple(rows), tuple(_inverse(rows))
+
+
+def _transposed(rows, width: int) -> list[int]:
+    return [sum((row >> bit & 1) << at for at, row in enumerate(rows)) for bit in range(width)]
+
+
+def _product(rows, others) -> list[int]:
+    """Multiplies two matrices in GF(2)."""
+    return [reduce(xor, (other for bit, other in enumerate(others) if row >> bit & 1), 0) for row in rows]
+
+
+def _inverse(rows) -> list[int]:
+    """Inverts a square matrix in GF(2) by elimination."""
+    size = len(rows)
+    both = [row | 1 << size + at for at, row in enumerate(rows)]
+    for bit in range(size):
+        pivot = next(at for at in range(bit, size) if both[at] >> bit & 1)
+        both[bit], both[pivot] = both[pivot], both[bit]
+        both = [row ^ (both[bit] if row >> bit & 1 and at != bit else 0) for at, row in enumerate(both)]
+    return [row >> size for row in both]
+
+
 def parities(value, masks):
     """Takes the parity of ``value`` under each mask, an XOR tree per bit. Combinational."""
     return Cat((value & mask).xor() for mask in masks)
@@ -53,13 +90,16 @@ class FlitCrc:
 
     def __init__(self, spec: ChipletSpec, name: str):
         self.spec, self.crc, self.spans = spec, CRCS[spec.crc], crc_spans(spec)
-        self._start = reverse(self.crc.init, self.crc.bits)
-        self.registers = [Signal(self.crc.bits, init=self._start, name=f"{name}_{n}") for n, _ in enumerate(self.spans)]
         own = (1 << self.crc.bits) - 1  # the register is XORed onto the first bits of what comes next
-        steps = _rows(spec.crc, spec.beat_bytes * 8)
+        powers, self._roots = _root_rows(spec.crc, spec.beat_bytes * 8)
+        start = reverse(self.crc.init, self.crc.bits)
+        self._start = sum(((row & start).bit_count() & 1) << bit for bit, row in enumerate(self._roots))
+        self.registers = [Signal(self.crc.bits, init=self._start, name=f"{name}_{n}") for n, _ in enumerate(self.spans)]
+        steps = _product(self._roots, _rows(spec.crc, spec.beat_bytes * 8))
         ends = [self._end_rows(span) for span in self.spans]
         self._share_rows = [*steps, *(row for _, word_rows in ends for row in word_rows)]
-        self._step_rows, self._field_rows = [row & own for row in steps], [rows for rows, _ in ends]
+        self._step_rows = _product([row & own for row in steps], powers)
+        self._field_rows = [_product(rows, powers) for rows, _ in ends]
 
     def _end_rows(self, span):
         """Computes the masks, per bit of the CRC over a span, of its register and of the last word."""
@@ -67,8 +107,7 @@ class FlitCrc:
         begin, end = (max(0, at - first_byte) for at in span)
         if begin == end:  # the span ended in an earlier beat
             masks = [self.crc.finish(1 << bit, message_bytes) ^ self.crc.xorout for bit in range(self.crc.bits)]
-            turned = [sum((mask >> row & 1) << bit for bit, mask in enumerate(masks)) for row in range(self.crc.bits)]
-            return turned, [0] * self.crc.bits
+            return _transposed(masks, self.crc.bits), [0] * self.crc.bits
         rows = _last_rows(self.spec.crc, 8 * (end - begin), message_bytes)
         return [row & (1 << self.crc.bits) - 1 for row in rows], [row << 8 * begin for row in rows]
 
@@ -76,7 +115,7 @@ class FlitCrc:
         """Makes the statements that begin a flit whose first byte has ``sequence`` XORed onto it."""
         bits = sequence if self.crc.reflect_in else sequence[::-1]
         first, *others = self.registers
-        return [first.eq(bits ^ self._start), *(register.eq(self._start) for register in others)]
+        return [first.eq(parities(bits, self._roots) ^ self._start), *(register.eq(self._start) for register in others)]
 
     def shares(self, m, word):
         """Computes what the word of a beat adds to the CRCs, for ``step`` and, in a last beat, for ``field``. Combinational.
@@ -88,14 +127,14 @@ class FlitCrc:
     def registered_shares(self, m, word, enable, *, may_be_last=True, clear=None):
         """Keeps the shares of ``word`` of the cycle before, if ``enable`` was 1 then; 0 after ``clear``.
 
-        Those of every 32 bits have their own registers: trees of two levels of four-input LUTs.
+        Those of every 16 bits have their own registers: trees of two levels of four-input LUTs.
         """
         stream, rows = self._stream(m, word), self._share_rows if may_be_last else self._share_rows[: self.crc.bits]
         shares = Const(0, len(self._share_rows))
-        for at in range(0, len(stream), 32):
+        for at in range(0, len(stream), 16):
             register = Signal(len(rows), name=f"shares_{at}")
             with m.If(enable):
-                m.d.sync += register.eq(parities(stream[at : at + 32], [row >> at & 0xFFFF_FFFF for row in rows]))
+                m.d.sync += register.eq(parities(stream[at : at + 16], [row >> at & 0xFFFF for row in rows]))
             if clear is not None:
                 with m.If(clear):
                     m.d.sync += register.eq(0)
