@@ -179,14 +179,11 @@ class Aligner(wiring.Component):
 
     def _one(self, m, lane, valid, relock):
         """Passes a single lane on, which is aligned as soon as it has shown a set."""
-        shown, seen, beat = Signal(), Signal(), self.beat
+        shown, seen, forgets, forgot = Signal(), Signal(), Signal(), Signal()
         self._give(m, lane.bits[:SET_BITS], lane.is_set, valid, lane.bits)
+        m.d.comb += forgets.eq(relock | self.realign)
         # A register stage between the set and ``seen``, for speed.
-        m.d.sync += shown.eq(beat.set_valid & ~relock & ~self.realign)
-        with m.If(relock | self.realign):
-            m.d.sync += seen.eq(0)
-        with m.Elif(shown):
-            m.d.sync += seen.eq(1)
+        m.d.sync += [shown.eq(self.beat.set_valid), forgot.eq(forgets), seen.eq((seen | (shown & ~forgot)) & ~forgets)]
         m.d.comb += self.aligned.eq(seen & lane.locked)
 
     def _several(self, m, lanes, valid, relock):

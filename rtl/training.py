@@ -165,6 +165,8 @@ class Training(wiring.Component):
         m.d.sync += [
             previous.valid.eq(self.heard.set_valid),
             previous.set.eq(self.heard.set),
+            previous.is_request.eq(self.heard.set.phase == Phase.REQUEST),
+            previous.is_number.eq(self.heard.set.phase == Phase.NUMBER),
             previous.in_frames.eq(self.heard.set_valid & self.frames_in),
             phase.eq(now + self.heard.valid),
             start.eq(starts),
@@ -185,27 +187,24 @@ class Training(wiring.Component):
         asked, flushed, must_flush, training = Signal(), Signal(init=1), Signal(), Signal()
         is_new, changed, hears_me = Signal(), Signal(), Signal()
         told = data.View(TRAININGS, previous.set.word)
-        requests = previous.valid & (previous.set.phase == Phase.REQUEST)
-        numbers = previous.valid & (previous.set.phase == Phase.NUMBER)
+        requests, numbers = previous.valid & previous.is_request, previous.valid & previous.is_number
         m.d.comb += [
             training.eq((self.state != State.RESET) & (self.state != State.DOWN) & ~self.active & ~self.frames_in),
             must_flush.eq(requests & training & previous.set.word[2] & ~flushed),
             is_new.eq(numbers & (told.own != trainings.other)),
         ]
         m.d.sync += [self.flush.eq(must_flush), changed.eq(is_new)]
-        with m.If(must_flush):
-            m.d.sync += [flushed.eq(1), self.peer_reset.eq(1)]
-        with m.Elif(self.frames_in):
-            m.d.sync += flushed.eq(0)
-        with m.If(self.active):
-            m.d.sync += self.peer_reset.eq(0)
-        with m.If(requests):
-            m.d.sync += asked.eq(~must_flush)
+        m.d.sync += [
+            flushed.eq((flushed | must_flush) & ~self.frames_in),
+            self.peer_reset.eq((self.peer_reset | must_flush) & ~self.active),
+        ]
         with m.If(numbers):
             m.d.sync += [trainings.other.eq(told.own), hears_me.eq(told.echoes & (told.other == trainings.own))]
-            m.d.sync += trainings.echoes.eq(asked)
-        with m.If(is_new | must_flush | begin):
-            m.d.sync += [asked.eq(0), trainings.echoes.eq(0)]
+        forgets = is_new | must_flush | begin
+        m.d.sync += [
+            asked.eq((asked | requests) & ~forgets),
+            trainings.echoes.eq(Mux(numbers, asked, trainings.echoes) & ~forgets),
+        ]
         # They are taken in EXCHANGE alone: from ``resume`` on ``remote`` must stay as it is.
         with m.If(self.state != State.EXCHANGE):
             m.d.sync += hears_me.eq(0)
@@ -348,9 +347,12 @@ class Training(wiring.Component):
     def _measure(self, m, begin):
         """Measures the times of the last training, in cycles, up to 2^31."""
         step, away, was_active, before = Signal(TIME_BITS), Signal(TIME_BITS), Signal(), Signal(State)
+        # The wide counter follows a register stage behind, for speed: what it measures is the same.
+        was_before, began = Signal(State), Signal()
+        m.d.sync += [was_before.eq(before), began.eq(begin)]
 
         def measured(state: State, name: str):
-            with m.If((self.state == state) & (before != state)):
+            with m.If((before == state) & (was_before != state)):
                 m.d.sync += [getattr(self, f"{name}_cycles").eq(step), step.eq(1)]
 
         # A time whose highest bit is 1 stands still: no wrapped count looks like a short time.
@@ -358,7 +360,7 @@ class Training(wiring.Component):
         measured(State.ALIGN, "lock")
         measured(State.EXCHANGE, "align")
         measured(State.ACTIVE, "exchange")
-        with m.If(begin):
+        with m.If(began):
             m.d.sync += step.eq(0)
         with m.If(self.active):
             m.d.sync += [was_active.eq(1), away.eq(0)]
@@ -371,6 +373,7 @@ class _HeardSet:
 
     def __init__(self):
         self.valid, self.in_frames, self.believed, self.set = Signal(), Signal(), Signal(), Signal(SET)
+        self.is_request, self.is_number = Signal(), Signal()
 
 
 def connect(m: Module, aligner: Aligner, training: Training) -> None:
