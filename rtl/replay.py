@@ -72,19 +72,23 @@ class ReplayBuffer(wiring.Component):
         m.d.comb += [read.addr.eq(Mux(self.take, after_place, place) if one_beat else place), self.head.eq(read.data)]
 
         ahead, acknowledged, frees = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal()
+        # ``less`` is ahead - 1, made from oldest + 1: with it a put in the cycle of an answer takes one carry, not two.
+        less, after_oldest = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS, init=NEVER_RECEIVED + 1)
+        wraps = (self.acknowledged - oldest)[SEQUENCE_BITS]
         # ``ahead`` was registered a cycle before it is used. In the cycle after one that frees flits it still counts from
         # the sequence freed before, so an answer in that cycle is not taken; another one follows.
         stale = Signal()
         m.d.sync += stale.eq(frees)
         m.d.comb += frees.eq(self.acknowledge & ~stale & (ahead <= self.count))
         m.d.sync += [ahead.eq(distance(oldest, self.acknowledged)), acknowledged.eq(self.acknowledged)]
+        m.d.sync += less.eq(Mux(wraps, self.acknowledged + ~after_oldest, self.acknowledged - after_oldest))
         m.d.sync += self.progress.eq(frees & (ahead != 0))
         with m.If(frees):
-            m.d.sync += oldest.eq(acknowledged)
+            m.d.sync += [oldest.eq(acknowledged), after_oldest.eq(acknowledged + 1)]
 
         most = self.spec.replay_flits
-        # All outcomes are ready when it is known which one it is; + ~ahead + 2 is - ahead + 1: what is left, and a new flit.
-        left, left_after_put = self.count - ahead, self.count + ~ahead + 2
+        # All outcomes are ready when it is known which one it is.
+        left, left_after_put = self.count - ahead, self.count - less
         m.d.sync += self.count.eq(Mux(frees, Mux(self.put, left_after_put, left), Mux(self.put, self.count + 1, self.count)))
         m.d.sync += [first.eq(Mux(frees, first + ahead, first)), end.eq(end + self.put)]
         # ``room`` is a register: it must hold for the count after this cycle's put, and does not see what it frees.
@@ -94,6 +98,7 @@ class ReplayBuffer(wiring.Component):
 
         to_send, fetched, behind = Signal(SEQUENCE_BITS), Signal(), Signal()
         self.state = {"ahead": ahead, "acknowledged": acknowledged, "stale": stale, "oldest": oldest}
+        self.state |= {"less": less, "after_oldest": after_oldest}
         self.state |= {"first": first, "end": end, "place": place, "to_send": to_send, "behind": behind}
         m.d.comb += [self.again.eq(self.busy & fetched & ~behind), self.jumps.eq(self.rewind | behind)]
         m.d.sync += [fetched.eq(1), behind.eq((to_send > self.count) & ~behind & ~self.rewind)]
@@ -106,4 +111,5 @@ class ReplayBuffer(wiring.Component):
         with m.If(self.clear):
             m.d.sync += [self.count.eq(0), to_send.eq(0), self.busy.eq(0), first.eq(0), end.eq(0)]
             m.d.sync += [self.newest.eq(NEVER_RECEIVED), oldest.eq(NEVER_RECEIVED), self.upcoming.eq(0)]
+            m.d.sync += after_oldest.eq(NEVER_RECEIVED + 1)
         return m

@@ -61,7 +61,8 @@ class ReplayWindow(Harness):
         freed, kept = Signal(SEQUENCE_BITS, init=SEQUENCES - 1), Signal(range(most + 1))
         frees, heeded = Signal(), Signal()
         answer = was(m, self.acknowledged, "answer")
-        counted, acknowledged, stale = (self.inside[name] for name in ("ahead", "acknowledged", "stale"))
+        counted, less, acknowledged, stale = (self.inside[name] for name in ("ahead", "less", "acknowledged", "stale"))
+        oldest, after_oldest = self.inside["oldest"], self.inside["after_oldest"]
         ahead, ahead_before = distance(freed, answer), was(m, distance(freed, self.acknowledged), "ahead_before")
         m.d.comb += frees.eq(buffer.acknowledge & (ahead <= kept) & ~heeded)
         m.d.sync += [kept.eq(kept - Mux(frees, ahead, 0) + buffer.put), heeded.eq(frees)]
@@ -76,6 +77,8 @@ class ReplayWindow(Harness):
             Assert(distance(freed, buffer.newest) == kept, "the newest flit is the last one put"),
             Assert(buffer.upcoming == following(buffer.newest), "sequences follow one another"),
             Assert(after_clear | (counted == ahead_before), "invariant: how far an answer is ahead"),
+            Assert(after_clear | (less == (counted - 1)[:SEQUENCE_BITS]), "invariant: one less"),
+            Assert(after_oldest == oldest + 1, "invariant: after the oldest"),
             Assert(acknowledged == answer, "invariant: the answer"),
             Assert(stale == heeded, "invariant: an answer in the cycle after one that is heeded is not"),
             Assert(

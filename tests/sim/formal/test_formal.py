@@ -174,7 +174,7 @@ DECLARED = {
     ("credit-loop", *CREDITS): "count_0 count_1",
     ("turns", *ARBITER): "above",
     ("credits", *LEDGER): "out quiet_cycles",
-    ("replay-window", *BUFFER): "ahead acknowledged stale oldest first end place to_send behind",
+    ("replay-window", *BUFFER): "ahead less acknowledged stale oldest after_oldest first end place to_send behind",
     ("registers", *REGISTERS): "address_held data_held write_address commit reading read_address grouped read_mapped",
 }
 
