@@ -89,12 +89,14 @@ class Fifo(wiring.Component):
         full, writes, reads, level = Signal(), Signal(), Signal(), self.level
         self.state = {"produce": produce, "consume": consume, "full": full}
         # The flags are registers beside the level, so that those who use them do not wait for a comparison.
+        # The place of the next entry is written in every cycle until one is put there: ``w_en`` comes late, and need not
+        # reach the write enable of a wide memory.
         m.d.comb += [
             writes.eq(self.w_en & ~full),
             reads.eq(self.r_en & self.r_rdy),
             write.addr.eq(produce),
             write.data.eq(self.w_data),
-            write.en.eq(writes),
+            write.en.eq(~full),
             read.addr.eq(consume),
             self.r_data.eq(read.data),
         ]
@@ -194,8 +196,8 @@ class CreditLedger(wiring.Component):
     again. A credit while nothing is out, and a flit beyond the buffer, are ``violation`` and change nothing. To ``insert`` a
     flit that the far end did not send takes the first place that is free, which is lowered from the limit: ``inserted``.
 
-    The words of the state: what is *out* has entered the client's buffer and no credit has come back for it; the client is
-    *quiet* while flits are out and it neither holds nor gets one, nor gives a credit.
+    The words of the state: what is *out* has entered the client's buffer and no credit has come back for it; *room* is the
+    rest of the buffer; the client is *quiet* while flits are out and it neither holds nor gets one, nor gives a credit.
 
     Members
     -------
@@ -216,29 +218,36 @@ class CreditLedger(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         depth = self.spec.buffer_flits
-        out, quiet_cycles = Signal(range(depth + 1)), Signal(range(self.leak_cycles + 1))
-        enters, leaves, grows = Signal(), Signal(), Signal()
-        self.state = {"out": out, "quiet_cycles": quiet_cycles}
+        room, quiet_cycles = Signal(range(depth + 1), init=depth), Signal(range(self.leak_cycles + 1))
+        enters, leaves, grows, empty, full = Signal(), Signal(), Signal(), Signal(init=1), Signal()
+        self.state = {"room": room, "quiet_cycles": quiet_cycles, "empty": empty, "full": full}
         # A flit beyond the buffer still finds a place if a credit comes in the same cycle.
         m.d.comb += [
-            enters.eq(self.flit & ((out != depth) | self.credit)),
-            self.leak.eq(quiet_cycles[-1] & ~self.credit & (out != 0)),
-            leaves.eq((self.credit & ((out != 0) | self.flit)) | self.leak),
+            enters.eq(self.flit & (~full | self.credit)),
+            self.leak.eq(quiet_cycles[-1] & ~self.credit & ~empty),
+            leaves.eq((self.credit & (~empty | self.flit)) | self.leak),
             self.violation.eq((self.flit & ~enters) | (self.credit & ~leaves)),
             # A place that becomes free goes to what is inserted before the far end hears of it.
-            self.inserted.eq(self.insert & ~self.flit & ~self.restart & ((out != depth) | leaves)),
+            self.inserted.eq(self.insert & ~self.flit & ~self.restart & (~full | leaves)),
             grows.eq(enters | self.inserted),
         ]
         # The credit and the flit come late: all outcomes are ready when it is known which one it is.
-        m.d.sync += out.eq(Mux(grows == leaves, out, Mux(grows, out + 1, out - 1)))
-        m.d.sync += self.limit.eq(Mux(leaves == self.inserted, self.limit, Mux(leaves, self.limit + 1, self.limit - 1)))
-        with m.If(self.held | self.flit | self.inserted | self.credit | (out == 0)):
+        m.d.sync += room.eq(Mux(grows == leaves, room, Mux(leaves, room + 1, room - 1)))
+        # The flags are registers beside the count, as those of a Fifo.
+        with m.If(grows & ~leaves):
+            m.d.sync += [empty.eq(0), full.eq(room == 1)]
+        with m.Elif(leaves & ~grows):
+            m.d.sync += [empty.eq(room == depth - 1), full.eq(0)]
+        # Of two sums Yosys would make one, which waits for the choice between 1 and -1: so this is not written as a sum.
+        one_less = ~(~self.limit + 1)
+        m.d.sync += self.limit.eq(Mux(leaves == self.inserted, self.limit, Mux(leaves, self.limit + 1, one_less)))
+        with m.If(self.held | self.flit | self.inserted | self.credit | empty):
             m.d.sync += quiet_cycles.eq(0)
         with m.Elif(~quiet_cycles[-1]):
             m.d.sync += quiet_cycles.eq(quiet_cycles + 1)
         # Flits of before the restart keep their places: the new limit begins below the buffer by what is out.
         with m.If(self.restart):
-            m.d.sync += self.limit.eq(Mux(enters == leaves, depth - out, Mux(enters, depth - 1 - out, depth + 1 - out)))
+            m.d.sync += self.limit.eq(Mux(enters == leaves, room, Mux(leaves, room + 1, room - 1)))
         return m
 
 
@@ -259,12 +268,41 @@ class RoundRobin(wiring.Component):
         m = Module()
         above = Signal.like(self.requests)
         self.state = {"above": above}
-        # Requests above the last winner go first; side by side, both choices need no rotation before and behind them.
-        pending, everything = self.requests & above, self.requests
-        with m.If(pending.any()):
-            m.d.comb += self.grant.eq(lowest(pending))
-        with m.Else():
-            m.d.comb += self.grant.eq(lowest(everything))
+        m.d.comb += self.grant.eq(_in_turn(self.requests, above))
         with m.If(self.taken):
-            m.d.sync += above.eq(Cat(self.grant[:n].any() for n, _ in enumerate(self.grant)))
+            m.d.sync += above.eq(_above(self.grant))
         return m
+
+
+class EarlyRoundRobin(wiring.Component):
+    """Grants as RoundRobin does, but from a register: the requests are told a cycle ahead.
+
+    Members
+    -------
+    requests : In(count), those of the next cycle
+    grant : Out(count), one-hot or zero
+    taken : In(1), the grant is used: the turn moves on
+    """
+
+    def __init__(self, count: int):
+        super().__init__({"requests": In(count), "grant": Out(count), "taken": In(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        above, next_above = Signal.like(self.requests), Signal.like(self.requests)
+        self.state = {"above": above}
+        m.d.comb += next_above.eq(Mux(self.taken, _above(self.grant), above))
+        m.d.sync += [above.eq(next_above), self.grant.eq(_in_turn(self.requests, next_above))]
+        return m
+
+
+def _in_turn(requests, above):
+    """Grants the lowest request above the last winner, or else the lowest of all. Combinational."""
+    # Side by side, both choices need no rotation before and behind them.
+    pending = requests & above
+    return Mux(pending.any(), lowest(pending), lowest(requests))
+
+
+def _above(winner):
+    """Masks the places above that of the winner. Combinational."""
+    return Cat(winner[:n].any() for n, _ in enumerate(winner))

@@ -84,10 +84,11 @@ class Receiver(wiring.Component):
         frame = Signal(frame_layout(spec))
         m.d.comb += frame.eq(deframer.frame)
 
-        checked = self._check(m, frame, deframer)
-        closed = Signal()
-        self._accept(m, checked, closed)
-        self._keep_nak_pending(m, checked)
+        checked, sequence = self._check(m, frame, deframer)
+        closed, was_received = Signal(), Signal()
+        m.d.sync += was_received.eq(self.received)
+        self._accept(m, checked, sequence, closed, was_received)
+        self._keep_nak_pending(m, checked, was_received)
         self._take_peer_state(m, frame.header, checked)
         ledgers, reserved = self._count_credits(m)
         self._close_packets(m, ledgers, reserved, closed)
@@ -100,12 +101,19 @@ class Receiver(wiring.Component):
         return m
 
     def _check(self, m, frame, deframer):
-        """Tells a register stage after a frame came which sequence it has, and whether it is good."""
+        """Tells a register stage after a frame came which sequence it has, and whether it is good.
+
+        Returns that, and the sequence without the register stage.
+        """
         header, checked = frame.header, Signal(CHECKED)
-        upcoming, upcoming_crc = Signal(SEQUENCE_BITS), Signal.like(deframer.error)
+        upcoming, upcoming_crc, sequence = Signal(SEQUENCE_BITS), Signal.like(deframer.error), Signal(SEQUENCE_BITS)
         explicit, numbered, valid = Signal(), Signal(), Signal()
         explicit_right, implicit_right, is_implicit, sure = Signal(), Signal(), Signal(), Signal()
-        m.d.comb += [explicit.eq(header.code == EXPLICIT), numbered.eq(explicit | header.type[0])]
+        m.d.comb += [
+            explicit.eq(header.code == EXPLICIT),
+            numbered.eq(explicit | header.type[0]),
+            sequence.eq(Mux(explicit, header.sequence, upcoming)),
+        ]
         m.d.sync += [
             valid.eq(deframer.valid),
             explicit_right.eq(deframer.error == 0),
@@ -114,7 +122,7 @@ class Receiver(wiring.Component):
             sure.eq(header.implicit.all() | ~header.implicit.any()),
             checked.numbered.eq(numbered),
             checked.is_data.eq(header.type[0]),
-            checked.sequence.eq(Mux(explicit, header.sequence, upcoming)),
+            checked.sequence.eq(sequence),
         ]
         # The bit that says whether a frame is implicit chooses its CRC, so it is sent several times, all equal.
         m.d.comb += checked.good.eq(valid & sure & Mux(is_implicit, implicit_right, explicit_right))
@@ -138,32 +146,39 @@ class Receiver(wiring.Component):
             self.o.flit.source.eq(header.source),
             self.o.flit.payload.eq(frame.payload),
         ]
-        return checked
+        return checked, sequence
 
-    def _accept(self, m, checked, closed):
+    def _accept(self, m, checked, sequence, closed, was_received):
         """Gives out a flit if it is the next one in order and no end of a packet goes out in its place."""
-        expected = Signal(SEQUENCE_BITS)
+        expected, next_expected = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS, init=1)
+        is_expected, is_next = Signal(), Signal()
+        # The comparison is made a register stage ahead, in which the frame before may yet be received.
+        m.d.sync += [is_expected.eq(sequence == expected), is_next.eq(sequence == next_expected)]
         # A flit that came with an end of a packet is asked for again, as if it had been lost.
         m.d.comb += [
-            self.received.eq(checked.good & checked.is_data & (checked.sequence == expected) & ~closed),
+            self.received.eq(checked.good & checked.is_data & Mux(was_received, is_next, is_expected) & ~closed),
             self.o.valid.eq(self.received | closed),
         ]
         with m.If(self.received):
-            m.d.sync += [self.local.received.eq(expected), expected.eq(following(expected))]
+            m.d.sync += [self.local.received.eq(expected), expected.eq(next_expected)]
+            m.d.sync += next_expected.eq(following(next_expected))
         with m.If(self.flush):
-            m.d.sync += [self.local.received.eq(NEVER_RECEIVED), expected.eq(0)]
+            m.d.sync += [self.local.received.eq(NEVER_RECEIVED), expected.eq(0), next_expected.eq(1)]
 
-    def _keep_nak_pending(self, m, checked):
+    def _keep_nak_pending(self, m, checked, was_received):
         """Decides whether a flit is missing, a register stage later, when ``local.received`` counts the frame in."""
-        was_bad, was_numbered, was = Signal(), Signal(), Signal(SEQUENCE_BITS)
-        m.d.sync += [was_bad.eq(checked.bad), was_numbered.eq(checked.good & checked.numbered), was.eq(checked.sequence)]
+        was_bad, was_numbered, ahead = Signal(), Signal(), Signal(SEQUENCE_BITS)
+        # Where ``local.received`` changes in between, it is to the sequence of this very frame.
+        m.d.sync += [
+            was_bad.eq(checked.bad),
+            was_numbered.eq(checked.good & checked.numbered),
+            ahead.eq(checked.sequence - self.local.received),
+        ]
         # Taken modulo 256, not 255, a sequence that is 1 to 127 ahead looks 1 to 128 ahead: that spares a carry.
-        ahead = (was - self.local.received)[:SEQUENCE_BITS]
         is_ahead = ~ahead[-1] | ~ahead[:-1].any()
-        with m.If(self.flush | self.received | (was_numbered & (was == self.local.received))):
-            m.d.sync += self.local.wanting.eq(0)
-        with m.Elif(was_bad | (was_numbered & is_ahead)):
-            m.d.sync += self.local.wanting.eq(1)
+        cleared = self.flush | self.received | was_received | (was_numbered & (ahead == 0))
+        missing = was_bad | (was_numbered & is_ahead)
+        m.d.sync += self.local.wanting.eq((self.local.wanting | missing) & ~cleared)
 
     def _take_peer_state(self, m, header, checked):
         """Takes the state of the other end's receiver from good frames, or from its training at ``resume``."""
@@ -219,17 +234,19 @@ class Receiver(wiring.Component):
         is_open, closing = Signal(len(channels)), Signal(len(channels))
         ends = data.StructLayout({"destination": ADDRESS_BITS, "source": ADDRESS_BITS})
         packets, end, now = [Signal(ends, name=f"packet_{v}") for v in channels], Signal(ends), Signal(len(channels))
+        # A flit opens and ends its packet a register stage later, with the ledger's.
+        was, was_last, is_now_open = Signal(ends), Signal(), Signal(len(channels))
+        m.d.sync += [was.destination.eq(flit.destination), was.source.eq(flit.source), was_last.eq(flit.last)]
         m.d.comb += [now.eq(lowest(reserved)), end.eq(one_hot_mux(now, packets))]
         m.d.sync += closed.eq(now.any())
         for v in channels:
             m.d.comb += ledgers[v].insert.eq(closing[v])
-            with m.If(self.received & (flit.virtual_channel == v)):
-                m.d.sync += [is_open[v].eq(~flit.last), packets[v].destination.eq(flit.destination)]
-                m.d.sync += packets[v].source.eq(flit.source)
-            with m.If(self.flush):
-                m.d.sync += is_open[v].eq(0)
+            m.d.comb += is_now_open[v].eq(Mux(ledgers[v].flit, ~was_last, is_open[v]))
+            with m.If(ledgers[v].flit):
+                m.d.sync += packets[v].eq(was)
             m.d.sync += [
-                closing[v].eq((closing[v] & ~ledgers[v].inserted) | (self.flush & is_open[v])),
+                is_open[v].eq(is_now_open[v] & ~self.flush),
+                closing[v].eq((closing[v] & ~ledgers[v].inserted) | (self.flush & is_now_open[v])),
                 reserved[v].eq((reserved[v] & ~now[v]) | ledgers[v].inserted),
             ]
             with m.If(now[v]):

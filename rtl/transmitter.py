@@ -13,13 +13,13 @@ The words of its state machines:
 * *trouble*: replays did not help, the line is to be trained again
 """
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import ACK, CREDIT_BITS, EXPLICIT, NAK, SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.channel import ChannelSignature, Queue, RoundRobin, flit_layout, one_hot_mux
+from lightfabric.rtl.channel import ChannelSignature, EarlyRoundRobin, Queue, flit_layout, one_hot_mux
 from lightfabric.rtl.frame import HEADER, frame_layout, peer_state_layout, state_layout
 from lightfabric.rtl.line import Framer, LineSignature
 from lightfabric.rtl.replay import ReplayBuffer
@@ -117,42 +117,40 @@ class Transmitter(wiring.Component):
         """Takes the next flit from its queue, by turns, at the cost of a credit."""
         spec = self.spec
         m.submodules.queue = queue = Queue(spec)
-        m.submodules.turn = turn = RoundRobin(spec.virtual_channels)
+        # The grant has every bit of the flits to reach, and their queues: so it is a register.
+        m.submodules.turn = turn = EarlyRoundRobin(spec.virtual_channels)
         wiring.connect(m, wiring.flipped(self.i), queue.i)
         staged, vacant, stages, linked = Signal(flit_layout(spec)), Signal(), Signal(), Signal()
         valid, will_be_valid, loads, begins, flushed = Signal(), Signal(), Signal(init=1), Signal(), Signal()
         opened, dropping = Signal(spec.virtual_channels), Signal(spec.virtual_channels)
+        taken, drops, will_be_linked = Signal(spec.virtual_channels), Signal(spec.virtual_channels), Signal()
         # A cycle after the flush no flit is taken any more, so that what is staged and opened stays as it is.
         m.d.sync += flushed.eq(self.flush)
+        # A drop is a register, for speed, so that whether there is another one to drop is known in every second cycle.
+        m.d.sync += drops.eq(dropping & queue.valid & ~drops & (~self.flush & ~flushed).replicate(len(drops)))
         m.d.comb += [
-            vacant.eq(linked & (~valid | new if spec.beats_per_flit == 1 else ~valid)),
-            stages.eq(vacant & turn.requests.any()),
+            stages.eq(vacant & turn.grant.any()),
             will_be_valid.eq(stages | (valid & ~new & (begins | ~flushed))),
+            will_be_linked.eq((linked | self.heard.answer) & ~self.flush),
             turn.taken.eq(stages),
-            queue.pop.eq(
-                (turn.grant & vacant.replicate(spec.virtual_channels))
-                | (dropping & queue.valid & (~flushed).replicate(spec.virtual_channels))
-            ),
+            taken.eq(turn.grant & vacant.replicate(len(taken))),
+            queue.pop.eq(taken | drops),
         ]
-        m.d.sync += valid.eq(will_be_valid)
+        # Until the far end has told its limits, those of before its reset must not let a flit through.
+        m.d.sync += [valid.eq(will_be_valid), linked.eq(will_be_linked)]
         # ``loads`` has every bit of a flit to reach: where slots allow, it is known a cycle ahead.
         if spec.beats_per_flit == 1:
-            m.d.comb += loads.eq(vacant)
+            m.d.comb += [vacant.eq(linked & (~valid | new)), loads.eq(vacant)]
         else:
-            m.d.sync += loads.eq(~will_be_valid)
+            m.d.sync += [vacant.eq(will_be_linked & ~will_be_valid), loads.eq(~will_be_valid)]
         with m.If(loads):
             m.d.sync += staged.as_value().eq(one_hot_mux(turn.grant, queue.heads))
         with m.If(stages):
             m.d.sync += begins.eq(~(opened & turn.grant).any())
-        # Until the far end has told its limits, those of before its reset must not let a flit through.
-        with m.If(self.flush):
-            m.d.sync += linked.eq(0)
-        with m.Elif(self.heard.answer):
-            m.d.sync += linked.eq(1)
         for v in range(spec.virtual_channels):
             kept = Signal(name=f"kept_{v}")
             m.d.comb += kept.eq(valid & begins & (staged.virtual_channel == v))
-            self._spend(m, v, queue, turn, dropping[v], flushed, kept)
+            self._spend(m, v, queue, turn, taken[v], dropping[v], flushed, kept)
             with m.If(queue.pop[v]):
                 m.d.sync += opened[v].eq(~queue.heads[v].last)
             with m.If(flushed):
@@ -161,21 +159,31 @@ class Transmitter(wiring.Component):
                 m.d.sync += dropping[v].eq(0)
         return staged, valid
 
-    def _spend(self, m, v, queue, turn, dropping, flushed, kept):
+    def _spend(self, m, v, queue, turn, taken, dropping, flushed, kept):
         """Requests a turn where there is a flit and a credit; both are looked at a cycle ahead.
 
-        ``sent`` counts flits as the limit does, and ``after`` is one more: the count as it is if this cycle pops a flit.
+        ``sent`` counts flits as the limit does, ``after`` is one more, the count as it is if this cycle takes a flit, and
+        ``third`` is two more.
         """
-        sent, after = Signal(CREDIT_BITS, name=f"sent_{v}"), Signal(CREDIT_BITS, name=f"after_{v}", init=1)
-        pop, limit = queue.pop[v], self.heard.limits[v]
-        m.d.comb += self.credits[v].eq(limit - sent)
-        first, second = queue.valid[v] & (sent != limit), queue.more[v] & (after != limit)
-        m.d.sync += turn.requests[v].eq(Mux(pop, second, first) & ~dropping)
+        sent, after, third = (Signal(CREDIT_BITS, name=f"count_{v}_{n}", init=n) for n in range(3))
+        has_one, has_two = Signal(name=f"has_one_{v}"), Signal(name=f"has_two_{v}")
+        m.d.comb += self.credits[v].eq(self.heard.limits[v] - sent)
+
+        def below_limit(count):
+            # Written as an inequality it would be made of the difference above, and come as late as its carry.
+            return (count ^ self.news.limits[v]).any()
+
+        if self.spec.beats_per_flit == 1:
+            m.d.comb += [has_one.eq(below_limit(sent)), has_two.eq(below_limit(after))]
+        else:  # the comparison takes the place of the register stage of what is heard
+            m.d.sync += has_one.eq(Mux(taken, below_limit(after), below_limit(sent)))
+            m.d.sync += has_two.eq(Mux(taken, below_limit(third), below_limit(after)))
+        m.d.comb += turn.requests[v].eq(Mux(taken, queue.more[v] & has_two, queue.valid[v] & has_one) & ~dropping)
         # The far end counts from 0 again; a staged flit that is kept is the first one that it will see.
         with m.If(flushed):
-            m.d.sync += [sent.eq(kept), after.eq(Mux(kept, 2, 1))]
-        with m.Elif(pop & ~dropping):
-            m.d.sync += [sent.eq(after), after.eq(after + 1)]
+            m.d.sync += [count.eq(n + kept) for n, count in enumerate((sent, after, third))]
+        with m.Elif(taken):
+            m.d.sync += [sent.eq(after), after.eq(third), third.eq(third + 1)]
 
     def _replay(self, m, load, buffer):
         """Decides when to send again what is kept.
@@ -224,9 +232,11 @@ class Transmitter(wiring.Component):
         spec = self.spec
         own, unsent, sends, explicit, implicit = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal(), Signal(), Signal()
         explicit_turn, jumped, credit_channel = Signal(init=1), Signal(), Signal(range(spec.virtual_channels))
+        replays = Signal()
         m.d.comb += [
             own.eq(Mux(buffer.again, buffer.sequence, buffer.upcoming)),
-            sends.eq((buffer.again & framing) | ready),
+            replays.eq(buffer.again & framing),
+            sends.eq(replays | ready),
             explicit.eq(explicit_turn | (sends & jumped)),
             implicit.eq(sends & ~explicit),
             unsent.eq(Mux(explicit_turn, buffer.newest, self.local.received)),
@@ -244,20 +254,21 @@ class Transmitter(wiring.Component):
         # The framer takes a frame of several beats a register stage after its slot was decided; its flit is still there.
         domain = m.d.comb if spec.beats_per_flit == 1 else m.d.sync
         header, again, is_data, is_implicit, sequence = Signal(HEADER), Signal(), Signal(), Signal(), Signal(SEQUENCE_BITS)
+        says, sequences = explicit_turn | jumped, (buffer.sequence, buffer.upcoming, unsent)
+        wanting, codes = self.local.wanting, [Const(code, HEADER["code"].width) for code in (EXPLICIT, NAK, ACK)]
         domain += [
             again.eq(buffer.again),
             is_data.eq(sends),
             is_implicit.eq(implicit),
             sequence.eq(own),
-            header.type.eq(Cat(sends, sends & Mux(buffer.again, buffer.head.error, staged.error))),
-            header.code.eq(Mux(explicit, EXPLICIT, Mux(self.local.wanting, NAK, ACK))),
-            header.sequence.eq(Mux(sends & (explicit_turn | jumped), own, unsent)),
+            header.type.eq(Cat(sends, one_hot_mux((replays, ready), (buffer.head.error, staged.error)))),
+            header.code.eq(one_hot_mux((explicit, ~explicit & wanting, ~explicit & ~wanting), codes)),
+            header.sequence.eq(one_hot_mux((replays & says, ready & says, ~sends | ~says), sequences)),
             header.credit_channel.eq(credit_channel),
             header.credits.eq(self.local.limits[credit_channel]),
         ]
         for name in ("last", "virtual_channel", "length_bytes", "destination", "source"):
-            field = Mux(buffer.again, buffer.head[name], staged[name])
-            domain += header[name].eq(field & sends.replicate(len(field)))
+            domain += header[name].eq(one_hot_mux((replays, ready), (buffer.head[name], staged[name])))
         payload = Mux(again, buffer.head.payload, staged.payload)
         frame = Signal(frame_layout(spec))
         m.d.comb += [

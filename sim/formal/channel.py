@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In
 
 from lightfabric.model.codec import CREDIT_BITS
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.channel import CreditLedger, Credits, Queue, RoundRobin, flit_layout
+from lightfabric.rtl.channel import CreditLedger, Credits, EarlyRoundRobin, Queue, RoundRobin, flit_layout
 from lightfabric.sim.formal.harness import SMALL, Harness, Inside, counts, latched, was
 
 
@@ -154,6 +154,34 @@ class Turns(Harness):
             m.d.comb += Cover((waits == count - 1) & grant[i], "the last in turn is granted")
 
 
+class EarlyTurns(Harness):
+    """Lets an arbiter that hears of the requests a cycle ahead grant beside one that does not.
+
+    Members
+    -------
+    requests : In(count), those of the next cycle
+    taken : In(1), where there is a grant to take
+    """
+
+    def __init__(self, early=EarlyRoundRobin, count: int = 4):
+        self.early, self.arbiter = early(count), RoundRobin(count)
+        super().__init__({"requests": In(count), "taken": In(1)})
+
+    def _prove(self, m):
+        early, arbiter = self.early, self.arbiter
+        m.submodules += [early, arbiter]
+        above, same_above = Inside(early)["above"], Inside(arbiter)["above"]
+        m.d.comb += [
+            early.requests.eq(self.requests),
+            arbiter.requests.eq(was(m, self.requests, "requested")),
+            early.taken.eq(self.taken & arbiter.requests.any()),
+            arbiter.taken.eq(early.taken),
+            Assert(early.grant == arbiter.grant, "an early grant is the one that would be given now"),
+            Assert(above == same_above, "invariant: the same turn"),
+            Cover(early.grant[-1] & above[-1], "the turn moves on"),
+        ]
+
+
 class Ledger(Harness):
     """Keeps the books between a far sender that respects its limit and a client that keeps the rules.
 
@@ -180,7 +208,7 @@ class Ledger(Harness):
     def _prove(self, m):
         m.submodules.ledger = ledger = self.ledger
         self.inside, depth = Inside(ledger), self.spec.buffer_flits
-        out, quiet = self.inside["out"], self.inside["quiet_cycles"]
+        room, quiet, empty, full = (self.inside[name] for name in ("room", "quiet_cycles", "empty", "full"))
         entered, heard = Signal(CREDIT_BITS), Signal(CREDIT_BITS)
         gives, loses = Signal(), Signal()
         held = counts(m, ledger.flit + ledger.inserted, gives + loses, "held", depth)
@@ -205,9 +233,11 @@ class Ledger(Harness):
         was_full, was_lost = latched(m, held == depth, "was_full"), latched(m, lost == depth, "was_lost")
         m.d.comb += [
             Assert(may_enter[:CREDIT_BITS] == depth - held - lost, "the limit is the buffer and what was freed"),
-            Assert(out == held + lost, "what is out is what entered and did not leave"),
+            Assert(room == depth - held - lost, "what is out is what entered and did not leave"),
+            Assert(empty == (room == depth), "invariant: the flag of an empty buffer"),
+            Assert(full == (room == 0), "invariant: the flag of a full buffer"),
             Assert(held + lost <= depth, "the buffer never overflows"),
-            Assert(~ledger.insert | was_restart | (out == depth), "what is inserted waits for room only"),
+            Assert(~ledger.insert | was_restart | (room == 0), "what is inserted waits for room only"),
             Assert(~was_restart | ((heard == 0) & (entered == 0)), "invariant: a sender that begins again"),
             Assert(~ledger.violation, "who keeps the rules is never reported"),
             Assert(~ledger.leak | (lost != 0), "only what is missing is given again"),
@@ -215,7 +245,7 @@ class Ledger(Harness):
             Assert(knows[:CREDIT_BITS] <= may_enter[:CREDIT_BITS], "invariant: limits are late, never early"),
             Assert(quiet <= self.LEAK_CYCLES, "invariant: quiet cycles"),
             Cover(was_full & (held == 0) & (lost == 0) & (entered == depth + 1), "a full buffer is emptied and used again"),
-            Cover(was_full & ledger.inserted & (out == depth), "a flit is inserted into a full buffer as a place is freed"),
+            Cover(was_full & ledger.inserted & (room == 0), "a flit is inserted into a full buffer as a place is freed"),
             Cover(was_lost & (lost == 0), "all credits were lost and are given again"),
         ]
         self._soon(m, lost, held)

@@ -7,7 +7,7 @@ from functools import partial
 from amaranth import Elaboratable
 from amaranth.back import rtlil
 
-from lightfabric.sim.formal.channel import CreditLoop, FlitOrder, Ledger, Turns
+from lightfabric.sim.formal.channel import CreditLoop, EarlyTurns, FlitOrder, Ledger, Turns
 from lightfabric.sim.formal.harness import SLOW
 from lightfabric.sim.formal.link import Calm, LossyLine
 from lightfabric.sim.formal.register import Accesses
@@ -46,6 +46,7 @@ PROOFS = (
     Proof("credit-loop", "credits", "credits are conserved and the queue never overflows", CreditLoop, 2, 16),
     Proof("credits", "credits", "limits are the buffer and what was freed; leaks are what is missing", Ledger, 2, 18),
     Proof("turns", "arbiter", "one requester is granted, and nobody waits longer than a round", Turns, 2, 12),
+    Proof("early-turns", "arbiter", "a grant made a cycle ahead is the one that would be made now", EarlyTurns, 2, 6),
     Proof("replay-window", "link", "a replay is what was put and not freed, in order and unchanged", ReplayWindow, 2, 14),
     Proof(
         "replay-window-slow", "link", "the same where a flit is more than a beat", partial(ReplayWindow, spec=SLOW), 2, 20

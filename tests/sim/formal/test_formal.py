@@ -19,6 +19,7 @@ PROOFS = {proof.name: proof for proof in ALL_PROOFS}
 QUEUE = ("queue", channel, "Queue")
 CREDITS = ("credit_count", channel, "Credits")
 ARBITER = ("arbiter", channel, "RoundRobin")
+EARLY_ARBITER = ("early", channel, "EarlyRoundRobin")
 LEDGER = ("ledger", channel, "CreditLedger")
 BUFFER = ("buffer", replay, "ReplayBuffer")
 REGISTERS = ("registers", register, "Registers")
@@ -36,19 +37,20 @@ MUTANTS = {
     "a flit is lost": ("flit-order", *QUEUE, "fifo.r_en.eq(self.pop[channel])", "fifo.r_en.eq(self.pop.any())"),
     "a credit without a flit": ("credit-loop", *QUEUE, "self.pop[channel] & fifo.r_rdy", "self.pop[channel]"),
     "a credit for two flits": ("credit-loop", *QUEUE, "self.pop[channel] & fifo.r_rdy", "self.pop.all() & fifo.r_rdy"),
-    "one credit too many": ("credit-loop", *CREDITS, "depth + 1), init=depth", "depth + 2), init=depth + 1"),
+    "one credit too many": ("credit-loop", *CREDITS, "depth + 1), init=depth, name", "depth + 2), init=depth + 1, name"),
     "a refund is forgotten": ("credit-loop", *CREDITS, "self.refund[channel] -", "(self.refund & ~self.spend)[channel] -"),
-    "a requester is served twice": ("turns", *ARBITER, "self.grant[:n].any()", "self.grant[: n + 1].any()"),
-    "two are granted": ("turns", *ARBITER, "self.grant.eq(lowest(pending))", "self.grant.eq(pending)"),
+    "a requester is served twice": ("turns", *ARBITER, "winner[:n].any()", "winner[: n + 1].any()"),
+    "two are granted": ("turns", *ARBITER, "pending.any(), lowest(pending)", "pending.any(), pending"),
     "the turn stays": ("turns", *ARBITER, "m.If(self.taken)", "m.If(self.taken & self.requests[0])"),
-    "a leak gives nothing": ("credits", *LEDGER, "(out != 0) | self.flit)) | self.leak)", "(out != 0) | self.flit)))"),
+    "an early turn stays": ("early-turns", *EARLY_ARBITER, "Mux(self.taken, _above", "Mux(0, _above"),
+    "a leak gives nothing": ("credits", *LEDGER, "(~empty | self.flit)) | self.leak)", "(~empty | self.flit)))"),
     "a leak too soon": ("credits", *LEDGER, "m.If(self.held | self.flit", "m.If(self.flit"),
-    "a limit forgets what is out": ("credits", *LEDGER, "depth - 1 - out, depth + 1", "depth - 1, depth + 1"),
+    "a limit forgets what is out": ("credits", *LEDGER, "Mux(enters == leaves, room", "Mux(enters == leaves, depth"),
     "a flit in the cycle of a credit is forgotten": (
         "credits",
         *LEDGER,
-        "Mux(grows == leaves, out, ",
-        "Mux(grows == leaves, out - grows, ",
+        "Mux(grows == leaves, room, ",
+        "Mux(grows == leaves, room + grows, ",
     ),
     "any answer frees": ("replay-window", *BUFFER, "~stale & (ahead <= self.count)", "~stale & (ahead <= self.count + 1)"),
     "a repeated answer frees twice": ("replay-window", *BUFFER, "self.acknowledge & ~stale & ", "self.acknowledge & "),
@@ -62,7 +64,7 @@ MUTANTS = {
     ),
     "the buffer is read early": ("replay-window-slow", *BUFFER, "fetched.eq(0)]", "fetched.eq(1)]"),
     "a replay begins at the end": ("replay-window-slow", *BUFFER, "place.eq(first), ", "place.eq(end), "),
-    "any flit is accepted": ("lossy-line", *RECEIVER, " & (checked.sequence == expected)", ""),
+    "any flit is accepted": ("lossy-line", *RECEIVER, " & Mux(was_received, is_next, is_expected)", ""),
     "a wrong frame is accepted": (
         "lossy-line",
         *RECEIVER,
@@ -75,7 +77,7 @@ MUTANTS = {
         "Mux(buffer.again, buffer.sequence, ",
         "Mux(0, buffer.sequence, ",
     ),
-    "nobody asks for the last flit": ("calm-line", *RECEIVER, "self.local.wanting.eq(1)", "self.local.wanting.eq(0)"),
+    "nobody asks for the last flit": ("calm-line", *RECEIVER, "wanting | missing", "wanting | 0"),
     "a packet begins in the middle": ("reset-link", *TRANSMITTER, "dropping[v].eq(opened[v] & ~kept)", "dropping[v].eq(0)"),
     "a staged flit in the middle of a packet is sent": (
         "reset-link",
@@ -83,11 +85,11 @@ MUTANTS = {
         "~new & (begins | ~flushed)",
         "~new & (1 | ~flushed)",
     ),
-    "two packets are joined": ("reset-link", *RECEIVER, "(self.flush & is_open[v])", "(self.flush & 0)"),
+    "two packets are joined": ("reset-link", *RECEIVER, "(self.flush & is_now_open[v])", "(self.flush & 0)"),
     "the end of a broken packet is not counted": (
         "credits",
         *LEDGER,
-        "self.limit + 1, self.limit - 1",
+        "self.limit + 1, one_less",
         "self.limit + 1, self.limit",
     ),
     "a write waits for the strobes": (
@@ -173,7 +175,8 @@ CHANGES = {
 DECLARED = {
     ("credit-loop", *CREDITS): "count_0 count_1",
     ("turns", *ARBITER): "above",
-    ("credits", *LEDGER): "out quiet_cycles",
+    ("early-turns", *EARLY_ARBITER): "above",
+    ("credits", *LEDGER): "room quiet_cycles empty full",
     ("replay-window", *BUFFER): "ahead less acknowledged stale oldest after_oldest first end place to_send behind",
     ("registers", *REGISTERS): "address_held data_held write_address commit reading read_address grouped read_mapped",
 }
