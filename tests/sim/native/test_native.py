@@ -61,9 +61,6 @@ class Tampered(wiring.Component):
     def corrupts(self, m):
         m.d.comb += self.m_axis_tdata.eq(self.link.m_axis_tdata ^ self.now)
 
-    def hides(self, m):
-        m.d.comb += self.m_axis_tuser.eq(self.link.m_axis_tuser[:-1])
-
     def misroutes(self, m):
         m.d.comb += self.m_axis_tdest.eq(self.link.m_axis_tdest ^ self.now)
 
@@ -74,6 +71,8 @@ class Tampered(wiring.Component):
         held = Signal()
         m.d.sync += held.eq(self.m_axis_tvalid & ~self.m_axis_tready)
         m.d.comb += self.m_axis_tdest.eq(self.link.m_axis_tdest ^ (self.m_axis_tvalid & ~self.m_axis_tready & held))
+        # Marks are hidden as well, which only resets make: so one program, whose making takes longest, serves two tests.
+        m.d.comb += self.m_axis_tuser.eq(self.link.m_axis_tuser[:-1])
 
     def loses(self, m):
         with m.If(self.now):
@@ -226,26 +225,26 @@ BROKEN_SILENTLY = ("truncated", "merged", "headless", "lost_unharmed")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [NARROW, BEAT_IS_FLIT], ids=["narrow", "beat is flit"])
-@pytest.mark.parametrize("faults", [{}, {"stalls": 0.4}, {"stalls": 0.8, "ber": 1e-5, "ber_back": 1e-5, "drops": 1e-3}])
-def test_resets_of_either_end_at_any_time_leave_packets_whole_or_marked(spec, faults, tmp_path):
+@pytest.mark.parametrize(("spec", "packets"), [(NARROW, 3_000), (BEAT_IS_FLIT, 8_000)], ids=["narrow", "beat is flit"])
+def test_resets_of_either_end_at_any_time_leave_packets_whole_or_marked(spec, packets, tmp_path):
     """A fixed seed, and one that is new each time: pytest shows it when the test fails."""
     built = flow.build(spec, tmp_path)
-    for seed in (1, secrets.randbits(32)):
-        print(f"seed {seed}")
-        seen = flow.run(built, native.Run(8_000, 8_000, seed=seed, **RESETS, **faults))
-        assert seen["seed"] == seed
-        assert damage({**seen, "lost": 0}) == {}
-        assert [name for name in BROKEN_SILENTLY if seen[name]] == []
-        assert seen["resets"] > 5
-        assert seen["broken"] > 0
-        assert seen["delivered"] > 8_000
+    for faults in ({}, {"stalls": 0.4}, {"stalls": 0.8, "ber": 1e-5, "ber_back": 1e-5, "drops": 1e-3}):
+        for seed in (1, secrets.randbits(32)):
+            print(f"seed {seed} {faults}")
+            seen = flow.run(built, native.Run(packets, packets, seed=seed, **RESETS, **faults))
+            assert seen["seed"] == seed
+            assert damage({**seen, "lost": 0}) == {}
+            assert [name for name in BROKEN_SILENTLY if seen[name]] == []
+            assert seen["resets"] > 5
+            assert seen["broken"] > 0
+            assert seen["delivered"] > packets
 
 
 @pytest.mark.slow
 def test_the_bench_sees_ends_that_are_not_marked(tmp_path):
     """Without the mark the beginnings of packets look like packets."""
-    seen = flow.run(flow.build(NARROW, tmp_path, link=Tampered(NARROW, "hides")), native.Run(4_000, 4_000, **RESETS))
+    seen = flow.run(flow.build(NARROW, tmp_path, link=Tampered(NARROW, "wavers")), native.Run(4_000, 4_000, **RESETS))
     assert damage({**seen, "lost": 0}).keys() <= {"corrupted", "protocol_errors"}
     assert seen["truncated"] > 0
     assert seen["broken"] == 0
