@@ -145,7 +145,7 @@ def test_a_packet_that_is_cut_ends_with_an_error_and_the_next_is_whole(benches, 
     into, out = benches
     spec = into.spec
     offered, expected, given_words = [], [], []
-    for whole, broken in zip(some_packets(spec, 20, 21), broken_packets(spec, 20, 22), strict=True):
+    for whole, broken in zip(some_packets(spec, 12, 21), broken_packets(spec, 12, 22), strict=True):
         offered += [*words(spec, whole.flits(spec)), *ended_without_bytes(spec, broken)]
         expected += [*whole.flits(spec), *broken]
         end = words(spec, broken) if broken[-1].payload else ended_without_bytes(spec, broken)
@@ -154,7 +154,7 @@ def test_a_packet_that_is_cut_ends_with_an_error_and_the_next_is_whole(benches, 
     assert [flit for _, flit in run.received] == expected
     given = out.run([(0, flit) for flit in expected], pauses=at_random(25, odds))
     assert_given(spec, given, given_words)
-    assert sum(word.error for _, word in given.received) == 20
+    assert sum(word.error for _, word in given.received) == 12
 
 
 def test_a_word_is_taken_and_given_in_every_cycle_of_a_long_packet(benches):
