@@ -67,5 +67,9 @@ class Plan:
     @property
     def grouped(self) -> list["Plan"]:
         """The same plan with each size of ``expert_group`` that differs; one group of all ranks is as no groups."""
-        sizes = [size for size in range(1, max(self.ep, 2)) if self.ep % size == 0]
-        return [replace(self, expert_group=size) for size in sizes]
+        return [replace(self, expert_group=size) for size in group_sizes(self.ep)]
+
+
+def group_sizes(ep: int) -> list[int]:
+    """Sizes of groups of ``ep`` ranks that differ; one group of all ranks is as no groups."""
+    return [size for size in range(1, max(ep, 2)) if ep % size == 0]

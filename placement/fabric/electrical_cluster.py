@@ -1,5 +1,7 @@
 """Placement on islands of GPUs joined by network cards: what stays on an island is fast."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,7 +28,10 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
         return max(busiest_bytes(flows, gpus, leaves) / nic, busiest_bytes(flows, gpus, ~leaves) / island)
 
     def estimated_rates(self, plans: Cases) -> Rates:
-        """The rate of the island where each ring or chain is inside one, else that of the network card."""
+        """The rate of the island where each ring or chain is inside one, else that of the network card.
+
+        Of an exchange each peer is one or the other, and the slower of the two sets the pace.
+        """
         nic, island = (self.payload_bytes_per_s(gbps) for gbps in (self.spec.nic_gbps, self.spec.island_gbps))
         island_gpus, gpus = self.spec.island_gpus, plans.dp * plans.tp * plans.pp * plans.cp
 
@@ -35,4 +40,16 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
             inside = (gpus <= island_gpus) | ((span <= island_gpus) & (island_gpus % span == 0))
             return np.where(inside, island, nic)
 
-        return best_nesting(plans, rate)
+        def exchange(stride: NDArray[np.int64]) -> NDArray[np.float64]:
+            group, beside = plans.expert_group, plans.copies - plans.crossing
+            # Ranks of an ep group on an island are next to each other, whole groups of them or a part of one.
+            own = np.minimum(np.where(gpus <= island_gpus, gpus, island_gpus) // stride, plans.ep).clip(1)
+            out = plans.crossing * _others(plans.ep / group, own / group) + beside * _others(group, own)
+            return np.maximum(out / nic, (plans.copies - out) / island)
+
+        return best_nesting(plans, rate, exchange)
+
+
+def _others(members: Any, own: Any) -> Any:
+    """Share of the other members of a group that are not among a rank's ``own``."""
+    return np.where(members > 1, (members - own.clip(1)).clip(0) / np.maximum(members - 1, 1), 0.0)

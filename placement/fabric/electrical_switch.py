@@ -21,4 +21,4 @@ class ElectricalSwitch(model.ElectricalSwitch, Electrical):
 
     def estimated_rates(self, plans: Cases) -> Rates:
         """Every neighbour gets the full rate."""
-        return Rates(self.bytes_per_s, self.bytes_per_s, self.bytes_per_s)
+        return Rates(self.bytes_per_s, self.bytes_per_s, self.bytes_per_s, self.bytes_per_s)

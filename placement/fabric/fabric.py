@@ -17,7 +17,7 @@ from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.mapping.traffic import EXCHANGE, Dimension, Traffic, busiest_bytes
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import Cases
-from lightfabric.placement.workload.volume import sent_bytes
+from lightfabric.placement.workload.volume import routed_bytes, sent_bytes
 
 if TYPE_CHECKING:
     from lightfabric.placement.circuit.lane_load import LaneLoad
@@ -61,24 +61,38 @@ class Fabric(model.Fabric):
         return None
 
 
-def best_nesting(plans: Cases, rate: Callable[[NDArray[np.int64], NDArray[np.int64]], Any]) -> Rates:
+Spans = NDArray[np.int64]
+
+
+def best_nesting(plans: Cases, rate: Callable[[Spans, Spans], Any], exchange: Callable[[Spans], Any]) -> Rates:
     """Rates at the nesting of dimensions in which each plan's communication takes least.
 
     ``rate(span, stride)`` is that of a dimension whose neighbours are ``stride`` GPUs apart and whose rings or chains
-    span so many.
+    span so many; ``exchange(stride)`` are the seconds for a byte of each of the ``copies`` to experts, which are on ranks
+    ``stride`` GPUs apart.
     """
-    sizes = sent_bytes(plans)
+    tensor, pipeline, data = sent_bytes(plans)
+    routed = routed_bytes(plans)
+    sizes = tensor, pipeline, data - routed, routed
     lengths: dict[Dimension, NDArray[np.int64]] = {"tp": plans.tp * plans.cp, "pp": plans.pp, "dp": plans.dp}
     best: list[NDArray[np.float64]] = []
     for nesting in permutations(lengths):
         steps = np.cumprod([np.ones_like(plans.tp), *(lengths[name] for name in nesting[:-1])], axis=0)
         step = dict(zip(nesting, steps, strict=True))
-        rates = [rate(lengths[name] * step[name], step[name]) for name in DIMENSIONS]
+        # Ranks that hold the same experts are as many replicas apart as have others.
+        apart = step | {"dp": step["dp"] * np.where(plans.ep < plans.replicas, plans.ep, 1)}
+        rates = [rate(lengths[name] * step[name], apart[name]) for name in DIMENSIONS]
+        rates.append(exchange_rate(plans, exchange(step["dp"])))
         # Times and rates stand in one list, so that a better nesting replaces both together.
         costs = [np.sum([size / rate for size, rate in zip(sizes, rates, strict=True)], axis=0), *rates]
         better = costs[0] < best[0] if best else np.ones(len(plans), bool)
         best = [np.where(better, new, old) for new, old in zip(costs, best or costs, strict=True)]
     return Rates(*best[1:])
+
+
+def exchange_rate(plans: Cases, seconds: Any) -> Any:
+    """The rate at which a rank sends all its ``copies`` of a byte in ``seconds``; infinite where it sends none."""
+    return np.divide(plans.copies, seconds, out=np.full(len(plans), inf), where=plans.copies > 0)
 
 
 def rate_of(moved_bytes: int, seconds: float) -> float:

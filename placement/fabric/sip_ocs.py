@@ -1,9 +1,11 @@
 """Placement behind optical circuit switches: a circuit per port, relays for other pairs (SiP-ML, SIGCOMM 2021)."""
 
+from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fabric import sip_ocs as model
@@ -12,7 +14,7 @@ from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.optical import Optical
 from lightfabric.placement.mapping.traffic import Traffic
 from lightfabric.placement.workload.case import Cases
-from lightfabric.placement.workload.volume import sent_bytes
+from lightfabric.placement.workload.volume import routed_bytes, sent_bytes
 
 if TYPE_CHECKING:
     from lightfabric.placement.circuit.lane_load import LaneLoad
@@ -36,14 +38,46 @@ class SipOcs(model.SipOcs, Optical):
         return self.bound_seconds(flows, gpus)
 
     def estimated_rates(self, plans: Cases) -> Rates:
-        """One tensor, two pipeline and one data circuit share the ports of a rank.
+        """One tensor, two pipeline and one data circuit share the ports of a rank, with experts also those of an exchange.
 
         The sum of the parts' times is least where they share in proportion to the square root of their bytes.
         """
-        tensor, pipeline, data = (np.sqrt(size) for size in sent_bytes(plans))
+        routed = routed_bytes(plans)
+        tensor, pipeline, shared = sent_bytes(plans)
+        tensor, pipeline, data = (np.sqrt(size) for size in (tensor, pipeline, shared - routed))
         # A plan on one GPU sends nothing, and would divide by 0.
         weight = np.maximum(tensor + 2 * pipeline + data, 1)
-        return Rates(*(np.where(part > 0, self.bytes_per_s * part / weight, inf) for part in (tensor, pipeline, data)))
+        rates = [np.where(part > 0, self.bytes_per_s * part / weight, inf) for part in (tensor, pipeline, data)]
+        rates.append(np.full(len(plans), inf))
+        if np.any(plans.ep > 1):
+            found = self._shared_with_experts(plans, (tensor, pipeline, data), routed)
+            rates = [np.where(plans.ep > 1, new, old) for new, old in zip(found, rates, strict=True)]
+        return Rates(*rates)
+
+    def _shared_with_experts(self, plans: Cases, roots: Sequence[Any], routed: Any) -> list[Any]:
+        """Rates where whole ports are handed out, the next to each circuit of the part that has least for its root of bytes.
+
+        An exchange has circuits to all peers, among them the next replica that gradients go to, or as many as others leave.
+        What it relays then takes the ways that are shortest, which are not spread: all may meet on one circuit.
+        """
+        tensor, pipeline, data = (size > 0 for size in roots)
+        # In groups the next replica may be no peer, and that with the same experts never is.
+        apart = (plans.ep < plans.replicas) | (plans.expert_group > 1)
+        fixed = np.array([1 * tensor, np.minimum(plans.pp - 1, 2) * pipeline, data * apart])
+        peers = plans.expert_group + plans.ep // plans.expert_group - 2
+        direct = np.clip(self.chiplet.ports - fixed.sum(axis=0), 1, np.maximum(peers, 1))
+        hops, circuits = _mean_hops(peers, direct), np.vstack((fixed, direct))
+        root = np.vstack((*roots, np.sqrt(routed * hops / direct)))
+        lanes, every = np.ones(root.shape), np.arange(len(plans))
+        for _ in range(self.chiplet.ports):
+            fits = (circuits > 0) & ((circuits * lanes).sum(axis=0) + circuits <= self.chiplet.ports)
+            poorest = np.where(fits, root / lanes, -1).argmax(axis=0)
+            lanes[poorest, every] += fits[poorest, every]
+        # Where ports are too few for one each, parts relay over each other.
+        share = np.minimum(self.chiplet.ports / np.maximum((circuits * lanes).sum(axis=0), 1), 1)
+        lanes[2] = np.where(apart, lanes[2], lanes[3])
+        lanes[3] *= np.where(peers > direct, 1, direct) / hops
+        return list(np.where(root > 0, self.bytes_per_s / self.chiplet.ports * lanes * share, inf))
 
     def assign(self, gpus: int, demand_bytes: dict[Pair, int]) -> Circuits:
         """Direct circuits for the largest demands, relays for the others."""
@@ -54,3 +88,12 @@ class SipOcs(model.SipOcs, Optical):
         from lightfabric.placement.circuit.lane_load import ocs_load_of
 
         return ocs_load_of(circuits, placed, gpus, self.chiplet.ports)
+
+
+def _mean_hops(peers: NDArray[np.int64], circuits: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Circuits on the way to a peer, if every circuit leads from those reached to one that was not."""
+    total, left, reached, hop = np.zeros(len(peers)), peers, np.ones_like(peers), 0
+    while np.any(left):
+        hop, reached = hop + 1, np.minimum(reached * circuits, left)
+        total, left = total + hop * reached, left - reached
+    return np.where(peers > 0, total / np.maximum(peers, 1), 1.0)

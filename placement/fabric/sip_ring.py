@@ -58,9 +58,16 @@ class SipRing(model.SipRing, Optical):
         return refined(flows, gpu_of_rank, exchanges, np.random.default_rng(1))
 
     def estimated_rates(self, plans: Cases) -> Rates:
-        """A dimension of stride k loads every segment with k pairs, and relayed parts share its wavelengths in turn."""
+        """A dimension of stride k loads every segment with k pairs, and relayed parts share its wavelengths in turn.
+
+        An exchange loads most the segment in the middle of its ranks, or of the group there if groups are odd in number.
+        """
         rate = self.bytes_per_s / 2
-        return best_nesting(plans, lambda _span, stride: rate / stride)
+
+        def exchange(stride: NDArray[np.int64]) -> NDArray[np.float64]:
+            return stride * _middle(plans, stride) / rate
+
+        return best_nesting(plans, lambda _span, stride: rate / stride, exchange)
 
     def hops(self, placed: Traffic, gpus: int) -> NDArray[np.int64]:
         """Segments of the shorter way round."""
@@ -87,3 +94,16 @@ class SipRing(model.SipRing, Optical):
         from lightfabric.placement.circuit.lane_load import ring_load_of
 
         return ring_load_of(circuits, placed, gpus, self.segment_lanes, self.spec.max_hops)
+
+
+def _middle(plans: Cases, stride: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Copies each way over the fullest segment by ranks ``stride`` GPUs apart, of one of the groups that lie interleaved."""
+    group, groups = plans.expert_group, plans.ep // plans.expert_group
+    # Bytes of a pair of a group, and of a pair of ranks of one place in two groups.
+    beside = (plans.copies - plans.crossing) / np.maximum(group - 1, 1)
+    between = plans.crossing / np.maximum(groups - 1, 1)
+    # Where the ranks go all round, half of what passes a segment goes the other way.
+    halves = np.where((plans.ep * stride == plans.dp * plans.tp * plans.pp * plans.cp) & (groups > 2), 2, 1)
+    at_edge = group * (groups**2 // 4) * between / halves
+    inside = (group**2 // 4) * beside + at_edge - np.where(groups % 2, 0, group / 2 * between / halves)
+    return np.maximum(at_edge, inside)

@@ -1,7 +1,7 @@
 """A transformer as a workload: its parallelism is searched for, and its task graph is Megatron's."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec
 from lightfabric.model.task import TaskGraph
@@ -39,13 +39,16 @@ class Transformer:
             next(search(self.job, self.accelerator, gpus, lambda _: Rates(1.0, 1.0, 1.0)))
 
     def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:
-        """The best of each (dp, tp, pp, ep, virtual stages)."""
+        """The best of each (dp, tp, pp, ep, virtual stages), at the size of its expert groups that is estimated to be best.
+
+        They come without groups, which ``Plan.grouped`` adds.
+        """
         seen: set[tuple[int, ...]] = set()
         for plan in search(self.job, self.accelerator, gpus, rates):
             key = (*plan.degrees, plan.ep, plan.virtual_stages)
             if key not in seen:
                 seen.add(key)
-                yield plan
+                yield replace(plan, expert_group=1)
 
     def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:
         """Search the ``whole_space``, of which the task graph carries only a part: the ``plans``."""

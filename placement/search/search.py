@@ -16,7 +16,7 @@ from lightfabric.model.spec import AcceleratorSpec, JobSpec
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.cost.step import step
-from lightfabric.placement.plan import Plan, Recompute
+from lightfabric.placement.plan import Plan, Recompute, group_sizes
 from lightfabric.placement.search.partition import balanced
 from lightfabric.placement.workload.case import FULL, RECOMPUTATIONS, Cases, case, cut, plan_of
 from lightfabric.placement.workload.memory import DoesNotFit, memory_bytes, peak_bytes, peak_memory, shortage
@@ -65,44 +65,58 @@ def degrees(job: JobSpec, gpus: int, space: Space = Space()) -> Iterator[tuple[i
                     yield dp, tp, pp, cp
 
 
-def _choices(job: JobSpec, space: Space, dp: int, pp: int, cp: int) -> Iterator[tuple[int, int, int]]:
-    """(virtual stages, ep, micro-batch) that go with the degrees; interleaving needs micro-batches in multiples of pp."""
+def _choices(job: JobSpec, space: Space, dp: int, pp: int, cp: int) -> Iterator[tuple[int, int, int, int]]:
+    """(virtual stages, ep, size of its groups, micro-batch) for degrees; interleaved, micro-batches are multiples of pp."""
     # The chunks of an interleaved pipeline are alike, so layers must divide by its stages first.
     layers = job.model.layers // pp if job.model.layers % pp == 0 else 1
     stages = [v for v in _divisors(layers, space.most_virtual_stages) if v == 1 or pp > 1]
-    experts = _expert_degrees(job, space, dp, cp)
+    experts = [(ep, group) for ep in _expert_degrees(job, space, dp, cp) for group in group_sizes(ep)]
     sizes = [1 << power for power in range(MAX_SEQUENCES.bit_length()) if (job.batch // dp) % (1 << power) == 0]
-    for v, ep, micro_batch in product(stages, experts, sizes):
+    for v, (ep, group), micro_batch in product(stages, experts, sizes):
         if v == 1 or (job.batch // dp // micro_batch) % pp == 0:
-            yield v, ep, micro_batch
+            yield v, ep, group, micro_batch
 
 
 def _expert_degrees(job: JobSpec, space: Space, dp: int, cp: int) -> list[int]:
     return [ep for ep in _divisors(job.model.experts or 1, space.most_ep) if (dp * cp) % ep == 0]
 
 
-_TRIED = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "micro_batch", "zero", "recompute")
+_TRIED = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "expert_group", "micro_batch", "zero", "recompute")
 
 
 def table(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: RatesOf, space: Space = Space()) -> Cases:
     """Every plan of the space on exactly ``gpus`` GPUs, whether it fits or not. Micro-batches are powers of two.
 
     A pipeline without interleaving is there with even stages, and with the stages that are fastest at the ``rates`` of
-    even ones, if they are others.
+    even ones, if they are others. With experts, a layer of which may take a tenth of the memory, also with stages near these
+    if they do not fit.
     """
     cuts = [
-        (dp, tp, pp, v, cp, ep, micro_batch)
+        (dp, tp, pp, v, cp, ep, group, micro_batch)
         for dp, tp, pp, cp in degrees(job, gpus, space)
-        for v, ep, micro_batch in _choices(job, space, dp, pp, cp)
+        for v, ep, group, micro_batch in _choices(job, space, dp, pp, cp)
     ]
     ways = np.array(list(product(space.zero, map(RECOMPUTATIONS.index, space.recompute))), np.int64)
-    cut_columns = np.repeat(np.array(cuts, np.int64).reshape(-1, 7), len(ways), axis=0).T
+    cut_columns = np.repeat(np.array(cuts, np.int64).reshape(-1, 8), len(ways), axis=0).T
     way_columns = np.tile(ways, (len(cuts), 1)).T
     even = cut(job, dict(zip(_TRIED, (*cut_columns, *way_columns), strict=True)), accelerator)
     even = even[(even.zero < 2) | (even.pp == 1)]
     nothing = np.zeros_like(even.pp)
     uneven = balanced(even, calibration(), lambda chosen: rates(chosen).network)
+    if job.model.experts:
+        uneven = uneven.joined(_roomier(uneven, accelerator))
     return replace(even, first_layers=nothing, last_layers=nothing).joined(uneven)
+
+
+def _roomier(uneven: Cases, accelerator: AcceleratorSpec) -> Cases:
+    """Cuts with a layer more at either end or at both, of pipelines that do not fit: the stages between hold less."""
+    full = uneven[(uneven.pp > 2) & (peak_bytes(uneven.exactly) > memory_bytes(accelerator))]
+    first, last = full.first_layers, full.last_layers
+    one, other, both = (
+        replace(full, first_layers=first + more, last_layers=last + after) for more, after in ((1, 0), (0, 1), (1, 1))
+    )
+    every = one.joined(other).joined(both)
+    return every[every.layers - every.first_layers - every.last_layers >= every.pp - 2]
 
 
 def prediction(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, rates: Rates) -> Prediction:
@@ -179,7 +193,7 @@ def least_memory_bytes(job: JobSpec, gpus: int, space: Space = Space()) -> int |
     """Memory per GPU of the plan that needs least; None if no plan divides."""
     # Every choice that takes memory is at its least, so no other plan of these degrees needs less.
     least = [
-        (dp, tp, pp, 1, cp, max(_expert_degrees(job, space, dp, cp)), 1, zero, FULL)
+        (dp, tp, pp, 1, cp, max(_expert_degrees(job, space, dp, cp)), 1, 1, zero, FULL)
         for dp, tp, pp, cp in degrees(job, gpus, space)
         for zero in space.zero
         if zero < 2 or pp == 1

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.spec import AcceleratorSpec, JobSpec, ModelSpec, Precision
 from lightfabric.placement.plan import Plan, Recompute
-from lightfabric.placement.workload.routing import busiest_copies, busiest_load
+from lightfabric.placement.workload.routing import busiest_copies, busiest_crossing, busiest_load
 
 Column = NDArray[Any]
 RECOMPUTATIONS: tuple[Recompute, ...] = ("none", "selective", "full")
@@ -41,7 +41,8 @@ class Cases:
     one kernel, ``lean`` whether norms and what comes from latents are computed again, ``hides_tensor`` and ``hides_experts``
     whether their communication is overlapped. ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0. A token goes to
     experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``, those of activations if 0. On the
-    way to experts the busiest rank sends or gets ``copies`` per token of a rank; 0 where they are counted by island.
+    way to experts the busiest rank sends or gets ``copies`` per token of a rank, ``crossing`` of them between groups of
+    ``expert_group`` ranks; 0 where they are counted by island.
     ``expert_tp`` ranks share an expert, tp if 0; if they are fewer, ep ranks are those of tensor parallelism, too. A token
     goes to each of its experts, or once to each island of them or to each rank, as ``dispatch`` says; hidden exchanges take
     ``exchange_multiprocessors`` from the passes. ``graphs`` are passes that the host does not launch kernel by kernel.
@@ -119,6 +120,8 @@ class Cases:
     max_nodes: Any = 0
     dispatch_bytes: Any = 0
     copies: Any = 0
+    crossing: Any = 0
+    expert_group: Any = 1
     schedule: Any = ONE_F_ONE_B
     expert_tp: Any = 0
     dispatch: Any = PER_ISLAND
@@ -317,7 +320,8 @@ class Cases:
 
 
 OF_PLAN = (
-    "dp", "tp", "pp", "virtual_stages", "cp", "ep", "micro_batch", "zero", "first_layers", "last_layers", "recompute",
+    "dp", "tp", "pp", "virtual_stages", "cp", "ep", "micro_batch", "zero", "first_layers", "last_layers", "expert_group",
+    "recompute",
 )  # fmt: skip
 """The columns that a plan decides."""
 
@@ -325,24 +329,26 @@ OF_PLAN = (
 def case(job: JobSpec, plan: Plan, accelerator: AcceleratorSpec | None = None) -> Cases:
     """One plan, every column a number; times are asked of an accelerator only."""
     columns = {name: getattr(plan, name) for name in OF_PLAN}
-    return cut(job, columns | {"recompute": RECOMPUTATIONS.index(plan.recompute)}, accelerator, plan.expert_group)
+    return cut(job, columns | {"recompute": RECOMPUTATIONS.index(plan.recompute)}, accelerator)
 
 
 def cases(job: JobSpec, plans: Sequence[Plan], accelerator: AcceleratorSpec | None = None) -> Cases:
     """Many plans of a job, every column of a plan an array."""
     columns = {name: np.array([getattr(plan, name) for plan in plans], np.int64) for name in OF_PLAN[:-1]}
     columns["recompute"] = np.array([RECOMPUTATIONS.index(plan.recompute) for plan in plans], np.int64)
-    return cut(job, columns, accelerator, np.array([plan.expert_group for plan in plans], np.int64))
+    return cut(job, columns, accelerator)
 
 
-def cut(job: JobSpec, plans: dict[str, Any], accelerator: AcceleratorSpec | None = None, expert_group: Any = 1) -> Cases:
+def cut(job: JobSpec, plans: dict[str, Any], accelerator: AcceleratorSpec | None = None) -> Cases:
     """One job, cut by plans given as columns named as in ``OF_PLAN``; communication at the end is that of the task graph."""
     values = model_values(job.model) | precision_values(job.precision)
     if accelerator is not None:
         values |= accelerator_values(accelerator, job.precision)
+    group = plans.get("expert_group", 1)
     return Cases(
         **plans, **values, batch=job.batch, dispatch_bytes=job.dispatch_bytes, sharded=job.sequence_parallel,
-        expert_load=_busiest(job, plans["ep"]), copies=_copies(job, plans["ep"], expert_group),
+        expert_load=_busiest(job, plans["ep"]),
+        copies=_copies(busiest_copies, job, plans["ep"], group), crossing=_copies(busiest_crossing, job, plans["ep"], group),
     )  # fmt: skip
 
 
@@ -352,12 +358,12 @@ def _busiest(job: JobSpec, ep: Any) -> Any:
     return _of_each(lambda degree: busiest_load(job.model.experts, job.expert_skew, degree), ep)
 
 
-def _copies(job: JobSpec, ep: Any, expert_group: Any) -> Any:
+def _copies(count: Callable[[JobSpec, int, int], float], job: JobSpec, ep: Any, expert_group: Any) -> Any:
     if not job.model.experts:
         return 0
     # A degree and a size are one number while many plans share few of them.
     both = ep * MAX_DEGREE + expert_group
-    return _of_each(lambda pair: busiest_copies(job, *divmod(pair, MAX_DEGREE)), both)
+    return _of_each(lambda pair: count(job, *divmod(pair, MAX_DEGREE)), both)
 
 
 def _of_each(known: Callable[[int], float], column: Any) -> Any:

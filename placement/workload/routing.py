@@ -76,6 +76,13 @@ def busiest_copies(job: JobSpec, ep: int, group: int = 1) -> float:
     return float(max(found.sum(axis=0).max(), found.sum(axis=1).max()))
 
 
+def busiest_crossing(job: JobSpec, ep: int, group: int = 1) -> float:
+    """Those of ``busiest_copies`` that go to other groups."""
+    home = np.arange(ep) // group
+    found = copies(job, ep, group) * (home[:, None] != home)
+    return float(max(found.sum(axis=0).max(), found.sum(axis=1).max()))
+
+
 def _reach(job: JobSpec, ep: int, cells: int, loads: tuple[float, ...]) -> NDArray[np.float64]:
     """Chance that a token has an expert in each of so many equal cells of ``ep`` ranks."""
     experts, known = job.model.experts, loads or expert_loads(job.model.experts, job.expert_skew, ep)

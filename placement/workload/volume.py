@@ -136,5 +136,11 @@ def sent_bytes(c: Cases) -> tuple[Any, Any, Any]:
     reduced = known.tensor_bytes(c.fullest_layers)
     gradients = ring_bytes(sum(fullest_parameters(c)) * known.parameter_bytes, replicas)
     keys = (c.cp - 1) * reduced / c.hidden * 2 * c.kv_head_count * c.head_size / c.tp
-    routed = reduced * c.sparse_share * c.copies / c.tp
-    return ring_bytes(reduced, c.tp), known.pipeline_bytes, gradients + 0.75 * keys + routed
+    return ring_bytes(reduced, c.tp), known.pipeline_bytes, gradients + 0.75 * keys + routed_bytes(c)
+
+
+def routed_bytes(c: Cases) -> Any:
+    """Bytes of one iteration from a rank to experts, or back to it, of the mean stage as long as the fullest."""
+    known = Volume(c)
+    there = where(c.dispatch_bytes > 0, c.dispatch_bytes / c.value_bytes, 1.0)
+    return known.tensor_bytes(c.fullest_layers) * c.sparse_share * c.copies * (1 + there) / (2 * c.tp)

@@ -4,11 +4,15 @@ from dataclasses import replace
 from typing import get_args
 
 import numpy as np
+import pytest
 
 from lightfabric.model.fluid import engine
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, FabricSpec, JobSpec, ModelSpec, SipOcsSpec
-from lightfabric.placement.fabric.fabric import fabric_of
+from lightfabric.model.task import Part
+from lightfabric.placement.fabric.fabric import fabric_of, most_moved
 from lightfabric.placement.job.kind import workload
+from lightfabric.placement.mapping.order import orders
+from lightfabric.placement.mapping.traffic import traffic
 from lightfabric.placement.place import candidates
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import cases
@@ -67,12 +71,51 @@ MOE = ModelSpec(
 def test_tokens_are_copied_in_groups_of_ranks_where_that_is_faster(fabric_spec, monkeypatch):
     """A plan is placed with the size of group that is predicted to be fastest, so none is slower than without groups."""
     fabric = fabric_of(fabric_spec, CHIPLET)
-    found = candidates(JobSpec(MOE, batch=16), H100, fabric, 16)
+    job = JobSpec(replace(MOE, experts_per_token=4), batch=16)
+    found = candidates(job, H100, fabric, 16)
     monkeypatch.setattr(Plan, "grouped", property(lambda plan: [plan]))
-    alone = {placed.plan: placed.prediction.total for placed in candidates(JobSpec(MOE, batch=16), H100, fabric, 16)}
+    alone = {placed.plan: placed.prediction.total for placed in candidates(job, H100, fabric, 16)}
     # Where groups make plans faster more of them are tried.
     assert alone.keys() <= {replace(placed.plan, expert_group=1) for placed in found}
     for placed in found:
         total = alone.get(replace(placed.plan, expert_group=1), np.inf)
         assert placed.prediction.total < total or (placed.plan.expert_group == 1 and placed.prediction.total == total)
     assert any(placed.plan.expert_group > 1 for placed in found) == (fabric_spec.kind in ("sip-ring", "sip-ocs"))
+
+
+@pytest.mark.parametrize("group", [1, 2, 4])
+@pytest.mark.parametrize(("dp", "tp", "ep"), [(8, 1, 8), (16, 1, 8), (8, 2, 8), (2, 8, 2), (16, 4, 16)])
+def test_the_estimated_rate_of_an_exchange_is_that_of_its_traffic(dp, tp, ep, group, fabric_spec):
+    """At one of the nestings; to a tenth where a ring is closed, and no more than all ports where an OCS shares them."""
+    if ep % group or group == ep:
+        return
+    plan = Plan(dp, tp, 1, 1, ep=ep, expert_group=group)
+    fabric = fabric_of(fabric_spec, ChipletSpec(ports=32, wavelengths_per_port=8))
+    estimated = np.ravel(fabric.estimated_rates(cases(JobSpec(MOE, batch=16), [plan], H100)).expert)[0]
+    flows, seen = traffic(JobSpec(MOE, batch=16), plan).at_once(Part.EXCHANGE), []
+    for _, order in orders(plan, folds=False):
+        placed = flows.placed(order)
+        seen.append(most_moved(placed, Part.EXCHANGE) / fabric.bottleneck_seconds(placed, plan.gpus))
+    if fabric_spec.kind == "sip-ocs":
+        assert estimated <= max(seen) * (1 + 1e-4)
+    else:
+        assert min(abs(estimated / rate - 1) for rate in seen) < (0.1 if fabric_spec.kind == "sip-ring" else 1e-4)
+
+
+def test_with_whole_ports_a_rank_behind_an_ocs_uses_no_more_than_it_has():
+    """Eight ranks exchange over a circuit each, and the port that is left goes to the only other part, gradients."""
+    fabric = fabric_of(SipOcsSpec("ocs", "sip-ocs"), ChipletSpec(ports=16, wavelengths_per_port=8))
+    port = fabric.bytes_per_s / 16
+    rates = fabric.estimated_rates(cases(JobSpec(MOE, batch=16), [Plan(16, 1, 1, 1, ep=8)], H100))
+    assert rates.expert[0] in (7 * port, 14 * port)
+    assert rates.data[0] == 16 * port - rates.expert[0]
+
+
+def test_fewer_bytes_to_experts_are_never_slower(fabric_spec):
+    """Neither in fewer groups nor in values of one byte do tokens lead to a slower placement."""
+    fabric = fabric_of(fabric_spec, CHIPLET)
+    whole = JobSpec(MOE, batch=16)
+    limited = JobSpec(MOE, batch=16, expert_groups=8, max_groups=2)
+    jobs = replace(limited, dispatch_bytes=1), limited, whole
+    times = [candidates(job, H100, fabric, 16)[0].prediction.total for job in jobs]
+    assert times == sorted(times)

@@ -12,7 +12,8 @@ from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.search.search import prediction, search, table
 from lightfabric.placement.workload.case import case, plan_of
-from lightfabric.placement.workload.memory import DoesNotFit, peak_memory
+from lightfabric.placement.workload.memory import DoesNotFit, memory_bytes, peak_bytes, peak_memory
+from lightfabric.placement.workload.preset import MODELS
 from lightfabric.placement.workload.volume import ring_bytes, volume
 
 H100 = ACCELERATORS["h100"]
@@ -142,3 +143,14 @@ def test_the_bubble_without_communication_is_the_closed_form():
         plan = Plan(1, 1, pp, micro_batch)
         seconds = prediction(job, H100, plan, Rates(1e30, 1e30, 1e30))
         assert seconds.bubble / seconds.compute == pytest.approx((pp - 1) * micro_batch / 32, rel=0.01)
+
+
+def test_a_pipeline_of_experts_too_full_at_its_fastest_cut_is_tried_with_more_layers_at_its_ends():
+    """DeepSeek-V3 cut 8 x 4 x 8 fits 80 GB with 8 and 6 of 61 layers at its ends, but neither evenly nor with 7 and 6."""
+    job = JobSpec(MODELS["deepseek-v3"], 1024, expert_groups=8, max_groups=4, dispatch_bytes=1)
+    every = table(job, ACCELERATORS["h100"], 256, lambda _: Rates(4.159e11, 4.62e10, 4.62e10, 8.44e10))
+    alike = every[(every.dp == 8) & (every.tp == 4) & (every.pp == 8) & (every.virtual_stages == 1) & (every.ep == 8)]
+    alike = alike[(alike.micro_batch == 1) & (alike.recompute == 1) & (alike.zero == 1) & (alike.expert_group == 2)]
+    fits = peak_bytes(alike.exactly) <= memory_bytes(ACCELERATORS["h100"])
+    cuts = list(zip(alike.first_layers.tolist(), alike.last_layers.tolist(), fits.tolist(), strict=True))
+    assert {(0, 0, False), (7, 6, False), (8, 6, True)} <= set(cuts)
