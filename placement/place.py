@@ -5,7 +5,7 @@ order of ranks and, on optical fabrics, circuits, for each size of the groups in
 rates that these circuits really give decide.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 import numpy as np
@@ -23,7 +23,10 @@ from lightfabric.placement.job.kind import Workload, workload
 from lightfabric.placement.mapping.order import Objective, Order, best_order, searched_order
 from lightfabric.placement.mapping.traffic import (
     Traffic,
+    bound_byte_hops,
+    byte_hops,
     degrees,
+    in_rings,
     ring_steps,
 )
 from lightfabric.placement.plan import Plan
@@ -128,15 +131,19 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
     predicted = [(asked.prediction(plan, rates), rates, circuits) for rates, circuits in options]
     # Which circuits are best depends on how a plan's traffic is mixed, so each option is predicted.
     prediction, rates, circuits = min(predicted, key=lambda option: option[0].total)
+    dealt = in_rings(placed, fabric.rings)
+    if dealt is not placed:
+        # Which pairs the rings of a fabric join depends on where ranks are, so what they cost is known only now.
+        order = replace(order, byte_hops=byte_hops(dealt, plan.gpus), bound_byte_hops=bound_byte_hops(dealt, plan.gpus))
     return Placement(
         order=order,
         prediction=prediction,
         rates=rates,
         circuits=circuits,
-        gpus_by_degree=np.bincount(degrees(placed, plan.gpus)),
-        bytes_by_distance=_bytes_by_distance(placed, plan.gpus),
+        gpus_by_degree=np.bincount(degrees(dealt, plan.gpus)),
+        bytes_by_distance=_bytes_by_distance(dealt, plan.gpus),
         compute_bound_seconds=prediction.compute + prediction.optimiser,
-        traffic=placed,
+        traffic=dealt,
     )
 
 

@@ -83,7 +83,7 @@ def _run(
     if out is not None:
         _draw(out, spec, placed)
     if export is not None:
-        _export(export, spec, placed[0])
+        _export(export, spec, *found[0][:2])
     if topology is not None:
         _write_topology(topology, *found[0][:2])
     if as_json:
@@ -140,9 +140,11 @@ def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tupl
         raise InputError(f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}") from None
 
 
-def _export(path: Path, spec: StudySpec, placed: "Placement") -> None:
+def _export(path: Path, spec: StudySpec, fabric: "Fabric", placed: "Placement") -> None:
+    from lightfabric.placement.graph.rings import in_rings
+
     graph = workload(spec.job, spec.accelerator).task_graph(placed.plan)
-    exchange.write(path, graph.placed(placed.gpu_of_rank))
+    exchange.write(path, in_rings(graph.placed(placed.gpu_of_rank), fabric.rings))
 
 
 def _write_topology(path: Path, fabric: "Fabric", placed: "Placement") -> None:

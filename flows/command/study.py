@@ -197,8 +197,10 @@ def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> "Simulated":
 
 def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Simulated":
     from lightfabric.model.fluid import engine as fluid
+    from lightfabric.placement.graph.rings import in_rings
 
     graph = workload(spec.job, spec.accelerator).task_graph(placed.plan).placed(placed.gpu_of_rank)
+    graph = in_rings(graph, fabric.rings)
     network = fabric.network(placed.plan.gpus, graph.demand_bytes(), placed.circuits)
     return placed, graph, network, fluid.run(graph, network)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import ElectricalCabling, hub
@@ -39,6 +40,18 @@ class ElectricalCluster(Fabric):
         up = source + np.where(inside, 0, 2 * gpus)
         down = destination + np.where(inside, gpus, 3 * gpus)
         return join(gpus, links, source, destination, np.stack([up, down], axis=1))
+
+    def rings(self, members: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+        """Give as many rings as members share each of several islands, so that all their network cards are equally busy.
+
+        Each goes from island to island, in the next ring from the next member on [NCCL: a ring per network card]. Where
+        islands have different numbers of members there is one ring in the given order.
+        """
+        _, own = np.unique(members // self.spec.island_gpus, return_counts=True)
+        if len(own) == 1 or own[0] == 1 or np.any(own != own[0]):
+            return [members]
+        of_island = np.sort(members).reshape(len(own), own[0])
+        return [np.roll(of_island, -turn, axis=1).ravel() for turn in range(own[0])]
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
         """Make a hub for each island, then one for all GPUs."""

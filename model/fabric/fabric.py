@@ -8,6 +8,9 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
 from lightfabric.model.fluid.network import Network
@@ -78,6 +81,10 @@ class Fabric(ABC):
 
         ValueError for more GPUs at a switch than its ports, and where relays could wait for each other in a circle.
         """
+
+    def rings(self, members: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+        """Give the rings over which a group of GPUs is reduced, each with an equal part of the bytes: one in their order."""
+        return [members]
 
     @property
     def measured(self) -> Timing:

@@ -9,7 +9,7 @@ from lightfabric.model.fabric import electrical_cluster as model
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.electrical import Electrical
 from lightfabric.placement.fabric.fabric import best_nesting
-from lightfabric.placement.mapping.traffic import Traffic, busiest_bytes
+from lightfabric.placement.mapping.traffic import Dimension, Traffic, busiest_bytes, in_rings
 from lightfabric.placement.workload.case import Cases
 
 
@@ -23,6 +23,7 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
 
     def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
         """The slower of the busiest network card and the busiest island port."""
+        flows = in_rings(flows, self.rings)
         leaves = flows.source // self.spec.island_gpus != flows.destination // self.spec.island_gpus
         nic, island = (self.payload_bytes_per_s(gbps) for gbps in (self.spec.nic_gbps, self.spec.island_gbps))
         return max(busiest_bytes(flows, gpus, leaves) / nic, busiest_bytes(flows, gpus, ~leaves) / island)
@@ -30,15 +31,18 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
     def estimated_rates(self, plans: Cases) -> Rates:
         """The rate of the island where each ring or chain is inside one, else that of the network card.
 
+        A ring has the network cards of all its members on an island, if these are as many on each.
         Of an exchange each peer is one or the other, and the slower of the two sets the pace.
         """
         nic, island = (self.payload_bytes_per_s(gbps) for gbps in (self.spec.nic_gbps, self.spec.island_gbps))
         island_gpus, gpus = self.spec.island_gpus, plans.dp * plans.tp * plans.pp * plans.cp
 
-        def rate(span: NDArray[np.int64], _stride: NDArray[np.int64]) -> NDArray[np.float64]:
+        def rate(name: Dimension, span: NDArray[np.int64], stride: NDArray[np.int64]) -> NDArray[np.float64]:
             # A span that does not divide the island lies across its edge somewhere, and the slowest part sets the pace.
             inside = (gpus <= island_gpus) | ((span <= island_gpus) & (island_gpus % span == 0))
-            return np.where(inside, island, nic)
+            alike = (name != "pp") & (island_gpus % stride == 0) & (span % island_gpus == 0)
+            own = np.where(alike, island_gpus // stride, 1)
+            return np.where(inside, island, np.minimum(own * nic, island * own / np.maximum(own - 1, 0.5)))
 
         def exchange(stride: NDArray[np.int64]) -> NDArray[np.float64]:
             group, beside = plans.expert_group, plans.copies - plans.crossing

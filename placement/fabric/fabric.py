@@ -64,10 +64,10 @@ class Fabric(model.Fabric):
 Spans = NDArray[np.int64]
 
 
-def best_nesting(plans: Cases, rate: Callable[[Spans, Spans], Any], exchange: Callable[[Spans], Any]) -> Rates:
+def best_nesting(plans: Cases, rate: Callable[[Dimension, Spans, Spans], Any], exchange: Callable[[Spans], Any]) -> Rates:
     """Rates at the nesting of dimensions in which each plan's communication takes least.
 
-    ``rate(span, stride)`` is that of a dimension whose neighbours are ``stride`` GPUs apart and whose rings or chains
+    ``rate(name, span, stride)`` is that of a dimension whose neighbours are ``stride`` GPUs apart and whose rings or chains
     span so many; ``exchange(stride)`` are the seconds for a byte of each of the ``copies`` to experts, which are on ranks
     ``stride`` GPUs apart.
     """
@@ -81,7 +81,7 @@ def best_nesting(plans: Cases, rate: Callable[[Spans, Spans], Any], exchange: Ca
         step = dict(zip(nesting, steps, strict=True))
         # Ranks that hold the same experts are as many replicas apart as have others.
         apart = step | {"dp": step["dp"] * np.where(plans.ep < plans.replicas, plans.ep, 1)}
-        rates = [rate(lengths[name] * step[name], apart[name]) for name in DIMENSIONS]
+        rates = [rate(name, lengths[name] * step[name], apart[name]) for name in DIMENSIONS]
         rates.append(exchange_rate(plans, exchange(step["dp"])))
         # Times and rates stand in one list, so that a better nesting replaces both together.
         costs = [np.sum([size / rate for size, rate in zip(sizes, rates, strict=True)], axis=0), *rates]

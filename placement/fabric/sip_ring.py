@@ -67,7 +67,7 @@ class SipRing(model.SipRing, Optical):
         def exchange(stride: NDArray[np.int64]) -> NDArray[np.float64]:
             return stride * _middle(plans, stride) / rate
 
-        return best_nesting(plans, lambda _span, stride: rate / stride, exchange)
+        return best_nesting(plans, lambda _name, _span, stride: rate / stride, exchange)
 
     def hops(self, placed: Traffic, gpus: int) -> NDArray[np.int64]:
         """Segments of the shorter way round."""

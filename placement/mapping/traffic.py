@@ -1,6 +1,6 @@
 """Traffic between ranks in one iteration, and what it costs on a fabric where each rank has its GPU."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,6 +89,44 @@ def _exchanges(sent: Volume, block: NDArray[np.int32]) -> Iterator[_Entries]:
 def _entries(part: int, source: NDArray[np.int32], destination: NDArray[np.int32], size_bytes: NDArray[Any]) -> _Entries:
     size = np.broadcast_to(np.asarray(size_bytes, np.int64), source.shape)
     return source.ravel(), destination.ravel(), size.ravel(), np.full(source.size, part, np.int8)
+
+
+def in_rings(flows: Traffic, rings: Callable[[NDArray[np.int32]], list[NDArray[np.int32]]]) -> Traffic:
+    """The flows with those of each ring of ranks dealt out to the ``rings`` of its members, if they are several.
+
+    Of rings of the same part that share ranks the entries of one come before those of the other.
+    """
+    kept, added = np.ones(len(flows.part), bool), list[_Entries]()
+    for part in (TENSOR, DATA):
+        for entries in _cycles(flows, np.flatnonzero(flows.part == part)):
+            found = rings(flows.source[entries])
+            if len(found) > 1:
+                kept[entries] = False
+                source, destination = np.stack(found), np.roll(np.stack(found), -1, axis=1)
+                # The rest of a division goes to the first rings, so that no byte is lost.
+                each, left = divmod(int(flows.size_bytes[entries[0]]), len(found))
+                size = each + (np.arange(len(found)) < left)
+                added.append(_entries(part, source, destination, size[:, None]))
+    if not added:
+        return flows
+    before = flows[kept]
+    columns = zip((before.source, before.destination, before.size_bytes, before.part), *added, strict=True)
+    return Traffic(*(np.concatenate(column) for column in columns))
+
+
+def _cycles(flows: Traffic, entries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Entries of each ring among some, in the ring's order: every rank sends once in a ring."""
+    following = dict[int, list[int]]()
+    for entry in reversed(entries.tolist()):
+        following.setdefault(int(flows.source[entry]), []).append(entry)
+    for first in flows.source[entries].tolist():
+        while following[first]:
+            ring, at = list[int](), first
+            while following.get(at) and not (ring and at == first):
+                ring.append(following[at].pop())
+                at = int(flows.destination[ring[-1]])
+            if at == first:
+                yield np.array(ring, np.int64)
 
 
 def ring_steps(source: NDArray[np.int32], destination: NDArray[np.int32], gpus: int) -> NDArray[np.int64]:

@@ -21,6 +21,7 @@ from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, spec_hash
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.iteration import task_graph
+from lightfabric.placement.graph.rings import in_rings
 from lightfabric.placement.place import candidates
 
 SMALL = files("lightfabric.examples") / "small.toml"
@@ -213,6 +214,7 @@ def test_the_times_are_those_of_the_fluid_model_on_the_measured_timing(rows, inv
         simulated = {}
         for placed in candidates(spec.job, spec.accelerator, on, gpus):
             graph = task_graph(spec.job, spec.accelerator, placed.plan).placed(placed.gpu_of_rank)
+            graph = in_rings(graph, on.rings)
             graph.verify()
             built = on.network(gpus, graph.demand_bytes(), placed.circuits)
             simulated[f"{placed.prediction.total:.9g}"] = fluid.run(graph, built).makespan_ps / 1e12

@@ -12,11 +12,13 @@ import pytest
 from lightfabric.flows.experiment.allreduce import all_reduce, cabling, closed_form_cycles, measure
 from lightfabric.model.cycle.cabling import ElectricalCabling, Hub, circuit_switched, ring
 from lightfabric.model.cycle.cluster import Cluster
+from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.fluid.network import star
-from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.model.timing import Timing
+from lightfabric.placement.graph.rings import in_rings
 from lightfabric.sim.characterize import characterize
 
 SPEC = ChipletSpec(ports=2, wavelengths_per_port=8, flit_bytes=64, buffer_flits=120, reach_m=21.0)
@@ -132,6 +134,20 @@ def test_the_fluid_model_says_the_same_but_for_flits_and_latency(timing):
     steps = 2 * (gpus - 1) + 1
     slack_ps = steps * (latency_cycles(timing, 5) + 4) * SPEC.cycle_ps
     assert of_fluid.makespan_ps < of_cycles.makespan_ps < 1.01 * of_fluid.makespan_ps + slack_ps
+
+
+def test_rings_of_a_cluster_take_the_time_of_the_fluid_model(timing):
+    """As long as one in rings of a network card each, to the latency that steps inside of islands do not have."""
+    islands = ElectricalClusterSpec(
+        "islands", "electrical-cluster", island_gbps=512.0, nic_gbps=128.0, island_gpus=4, nic_latency_us=0.01
+    )
+    fabric = fabric_of(islands, SPEC, timing)
+    made = in_rings(all_reduce(8, 1_600_000), fabric.rings)
+    network = fabric.network(8, made.demand_bytes())
+    of_fluid = fluid.run(made, network).makespan_ps
+    of_cycles = Cluster(made, SPEC, timing, fabric.cabling(8)).run().makespan_ps
+    late_ps = 14 * int(network.latency_ps[network.route(3, 4)].sum())
+    assert of_fluid - late_ps < of_cycles < 1.02 * of_fluid
 
 
 def test_rings_that_cross_are_the_same_wherever_they_start(timing):
