@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from lightfabric.flows.command import place, replay
-from lightfabric.flows.format import infragraph
+from lightfabric.flows.format import infragraph, timing_store
 from lightfabric.flows.report import InputError
 from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, ElectricalSwitchSpec
@@ -214,7 +214,8 @@ def test_a_fabric_that_is_written_comes_back_as_it_was(tmp_path, invented_timing
         assert latencies[1].sum() == pytest.approx(latencies[0].sum(), abs=len(latencies[0]) / 2)
 
 
-def test_place_writes_the_fabric_that_it_placed_on(tmp_path, capsys):
+def test_place_writes_the_fabric_that_it_placed_on(tmp_path, capsys, monkeypatch, invented_timing):
+    monkeypatch.setattr(timing_store, "measured_timing", lambda *_: invented_timing)
     path = tmp_path / "net.yaml"
     place.main(SMALL, 16, "ideal switch", as_json=True, topology=path)
     assert len(infragraph.read(path, 1.0).ranks) == json.loads(capsys.readouterr().out)["gpus"]
