@@ -225,14 +225,16 @@ BROKEN_SILENTLY = ("truncated", "merged", "headless", "lost_unharmed")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("spec", "packets"), [(NARROW, 3_000), (BEAT_IS_FLIT, 8_000)], ids=["narrow", "beat is flit"])
-def test_resets_of_either_end_at_any_time_leave_packets_whole_or_marked(spec, packets, tmp_path):
+@pytest.mark.parametrize(
+    ("spec", "packets", "rate"), [(NARROW, 3_000, 3e-4), (BEAT_IS_FLIT, 8_000, 1e-3)], ids=["narrow", "beat is flit"]
+)
+def test_resets_of_either_end_at_any_time_leave_packets_whole_or_marked(spec, packets, rate, tmp_path):
     """A fixed seed, and one that is new each time: pytest shows it when the test fails."""
     built = flow.build(spec, tmp_path)
     for faults in ({}, {"stalls": 0.4}, {"stalls": 0.8, "ber": 1e-5, "ber_back": 1e-5, "drops": 1e-3}):
         for seed in (1, secrets.randbits(32)):
             print(f"seed {seed} {faults}")
-            seen = flow.run(built, native.Run(packets, packets, seed=seed, **RESETS, **faults))
+            seen = flow.run(built, native.Run(packets, packets, seed=seed, **(RESETS | {"resets": rate}), **faults))
             assert seen["seed"] == seed
             assert damage({**seen, "lost": 0}) == {}
             assert [name for name in BROKEN_SILENTLY if seen[name]] == []
