@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.fluid.network import Network
-from lightfabric.model.fluid.world import tasks_and_paths
+from lightfabric.model.fluid.world import ragged, tasks_and_paths
 from lightfabric.model.task import SHARES, Kind, Part, Schedule, Share, TaskGraph
 
 _MOVES: dict[Part, Share] = {Part.TENSOR: "tensor", Part.PIPELINE: "pipeline", Part.DATA: "data", Part.EXCHANGE: "exchange"}
@@ -68,11 +68,16 @@ def _alone(graph: TaskGraph, network: Network, before: _Predecessors) -> tuple[N
     def together_ps(first: int) -> int:
         """Time that the link takes for which all bytes before a task, or those of a task before nothing, are the most."""
         own = before.of(first) if graph.kind[first] == Kind.BARRIER else np.array([first])
-        sent = np.zeros(len(path))
-        np.add.at(sent, task["path"][own], task["flow_bytes"][own] * (task["path"][own] >= 0))
-        load = np.zeros(len(bytes_per_ps))
-        np.add.at(load, entry["link"], sent[entry["path"]] * entry["uses"])
-        return round(float((load / bytes_per_ps).max(initial=0)))
+        own = own[task["path"][own] >= 0]
+        used, place = np.unique(task["path"][own], return_inverse=True)
+        sent = np.zeros(len(used))
+        np.add.at(sent, place, task["flow_bytes"][own])
+        row, step = ragged(path["entry_end"][used] - path["entry"][used])
+        entries = entry[path["entry"][used[row]] + step]
+        links, place = np.unique(entries["link"], return_inverse=True)
+        load = np.zeros(len(links))
+        np.add.at(load, place, sent[row] * entries["uses"])
+        return round(float((load / bytes_per_ps[links]).max(initial=0)))
 
     def alone_ps(each: int) -> int:
         after = graph.successors[graph.successor_start[each] : graph.successor_start[each + 1]]

@@ -179,14 +179,14 @@ def _routes_of(network: Network, source: NDArray[np.int32], destination: NDArray
 
 def _ring_routes(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For every edge of the rings of the groups ``used``: the group, the route."""
-    row, step = _ragged(np.diff(graph.member_start)[used])
+    row, step = ragged(np.diff(graph.member_start)[used])
     group = used[row].astype(np.int64)
     start, size = graph.member_start[group], np.diff(graph.member_start)[group]
     source, destination = graph.members[start + step], graph.members[start + (step + 1) % size]
     return group, _routes_of(network, source, destination)
 
 
-def _ragged(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def ragged(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row and position in the row of every item of rows of the given sizes."""
     row = np.repeat(np.arange(len(size)), size)
     return row, np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)
@@ -203,7 +203,7 @@ def _paths(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple
     routes, links = len(network.pair_key), max(len(network.bytes_per_s), 1)
     group, edge_route = _ring_routes(graph, network, used)
     owner, route = np.concatenate([np.arange(routes), routes + group]), np.concatenate([np.arange(routes), edge_route])
-    row, step = _ragged(np.diff(network.route_start)[route])
+    row, step = ragged(np.diff(network.route_start)[route])
     ample = _ample(network)
     link = network.route_links[network.route_start[route[row]] + step]
     # Ample links sort behind the others of a path, which is what ``shared_end`` divides.
@@ -219,7 +219,7 @@ def _paths(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple
 
 def _join_runs(path: Records, entry: Records) -> Records:
     """Runs of the entries that may limit their paths, and where each path has its own."""
-    owner, step = _ragged(path["shared_end"] - path["entry"])
+    owner, step = ragged(path["shared_end"] - path["entry"])
     shared = entry[path["entry"][owner] + step]
     link, uses = shared["link"], shared["uses"]
     begins = np.ones(len(shared), bool)
