@@ -14,7 +14,9 @@ from lightfabric.model.fluid.network import Network
 from lightfabric.model.fluid.world import ragged, tasks_and_paths
 from lightfabric.model.task import SHARES, Kind, Part, Schedule, Share, TaskGraph
 
-_MOVES: dict[Part, Share] = {Part.TENSOR: "tensor", Part.PIPELINE: "pipeline", Part.DATA: "data", Part.EXCHANGE: "exchange"}
+# Plain numbers, since a look-up in an enumeration takes as long as the rest of a step along the path.
+_COMPUTE, _BARRIER, _OPTIMISER = int(Kind.COMPUTE), int(Kind.BARRIER), int(Part.OPTIMISER)
+_MOVES: dict[int, Share] = {Part.TENSOR: "tensor", Part.PIPELINE: "pipeline", Part.DATA: "data", Part.EXCHANGE: "exchange"}
 
 
 def attribution(graph: TaskGraph, network: Network, schedule: Schedule) -> dict[Share, int]:
@@ -31,10 +33,10 @@ def attribution(graph: TaskGraph, network: Network, schedule: Schedule) -> dict[
     latency_ps, alone_ps = _alone(graph, network, before)
     for task, begin_ps in _critical_path(graph, schedule, before):
         spent_ps = int(schedule.finish_ps[task]) - begin_ps
-        part = Part(int(graph.part[task]))
-        if graph.kind[task] == Kind.COMPUTE:
-            found["optimiser" if part == Part.OPTIMISER else "compute"] += spent_ps
-        elif graph.kind[task] != Kind.BARRIER:
+        part = int(graph.part[task])
+        if graph.kind[task] == _COMPUTE:
+            found["optimiser" if part == _OPTIMISER else "compute"] += spent_ps
+        elif graph.kind[task] != _BARRIER:
             late = min(int(latency_ps[task]), spent_ps)
             moved = min(alone_ps(task), spent_ps - late)
             found["latency"] += late
@@ -63,11 +65,14 @@ def _alone(graph: TaskGraph, network: Network, before: _Predecessors) -> tuple[N
     """Latency of each task, and what tells the time of its bytes, or of its exchange's, with nothing else on the way."""
     task, path, entry = tasks_and_paths(graph, network, 0)
     bytes_per_ps = network.bytes_per_s * 1e-12
+    ps_per_byte = np.zeros(len(path) + 1)  # what moves no bytes is on path -1
+    np.maximum.at(ps_per_byte, entry["path"], entry["uses"] / bytes_per_ps[entry["link"]])
+    single_ps = np.rint(task["flow_bytes"] * ps_per_byte[task["path"]]).astype(np.int64)
 
     @cache
-    def together_ps(first: int) -> int:
-        """Time that the link takes for which all bytes before a task, or those of a task before nothing, are the most."""
-        own = before.of(first) if graph.kind[first] == Kind.BARRIER else np.array([first])
+    def exchange_ps(barrier: int) -> int:
+        """Time of the link that has most to do for all messages before a barrier together."""
+        own = before.of(barrier)
         own = own[task["path"][own] >= 0]
         used, place = np.unique(task["path"][own], return_inverse=True)
         sent = np.zeros(len(used))
@@ -81,8 +86,8 @@ def _alone(graph: TaskGraph, network: Network, before: _Predecessors) -> tuple[N
 
     def alone_ps(each: int) -> int:
         after = graph.successors[graph.successor_start[each] : graph.successor_start[each + 1]]
-        is_exchange = len(after) == 1 and graph.kind[after[0]] == Kind.BARRIER
-        return together_ps(int(after[0]) if is_exchange else each)
+        is_exchange = len(after) == 1 and graph.kind[after[0]] == _BARRIER
+        return exchange_ps(int(after[0])) if is_exchange else int(single_ps[each])
 
     return task["latency_ps"], alone_ps
 
@@ -115,7 +120,7 @@ class _Computations:
 
     def last_before(self, task: int) -> int:
         """Computation that ended last on the device of another one before that began; -1 if there is none."""
-        if self._graph.kind[task] != Kind.COMPUTE:
+        if self._graph.kind[task] != _COMPUTE:
             return -1
         device = int(self._graph.device[task])
         first, end = int(self._first[device]), int(self._first[device + 1])
