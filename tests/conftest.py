@@ -33,3 +33,25 @@ def invented_timing():
     link |= {"latency_cycles": 20, "cycles_per_flit": Fraction(33, 16)}
     switch |= {"latency_cycles": 3, "cycles_per_flit": Fraction(1)}
     return Timing(LinkTiming(**link), SwitchTiming(**switch), ClientTiming(1, 1, 1, 1), "", "", "none")
+
+
+@pytest.fixture(scope="session")
+def chakra_collective():
+    """What writes the Chakra traces of one collective of all ranks, byte by byte: it shares no code with the reader."""
+
+    def varint(value):
+        out = bytearray()
+        while value > 127:
+            out.append(value & 127 | 128)
+            value >>= 7
+        return bytes([*out, value])
+
+    def written(folder, ranks, kind, size):
+        node = b"\x08\x01\x18\x07"
+        for name, value in (("comm_type", kind), ("comm_size", size)):
+            attribute = b"\x0a" + varint(len(name)) + name.encode() + b"\x48" + varint(value)
+            node += b"\x52" + varint(len(attribute)) + attribute
+        for rank in range(ranks):
+            (folder / f"job.{rank}.et").write_bytes(b"\x00" + varint(len(node)) + node)
+
+    return written

@@ -291,8 +291,8 @@ shared = pytest.mark.skipif(not SHARED.exists(), reason="the measured training s
 def test_held_out_models_are_predicted_better_than_by_a_constant_efficiency():
     for source in accuracy.measure(SHARED):
         assert source["model_mean"] < min(0.085, source["constant_mean"])
-        # Steps that are nearer to each other than the error have no order to keep.
-        assert source["rank_correlation"] > 0.95 or source["model_mean"] < 0.0125
+        # Steps that are nearer to each other than the error keep their order less well.
+        assert source["rank_correlation"] > (0.9 if source["model_mean"] < 0.0125 else 0.95)
         assert source["memory_mean"] is None or source["memory_mean"] < 0.1
 
 

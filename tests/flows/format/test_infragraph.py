@@ -302,38 +302,20 @@ BOUND_US_AT_1_GB = {("dgx2", ALL_GATHER): 7750, ("dgx2", ALL_TO_ALL): 80_000, ("
 """Bounds of TE-CCL's set-ups (SIGCOMM 2024) for an output buffer of a gigabyte: the slowest cut at its full rate."""
 
 
-def varint(value):
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-def collective(folder, ranks, kind, size):
-    """A Chakra trace of one collective of all ranks."""
-    node = b"\x08\x01\x18\x07"
-    for name, value in (("comm_type", kind), ("comm_size", size)):
-        attribute = b"\x0a" + varint(len(name)) + name.encode() + b"\x48" + varint(value)
-        node += b"\x52" + varint(len(attribute)) + attribute
-    for rank in range(ranks):
-        (folder / f"job.{rank}.et").write_bytes(b"\x00" + varint(len(node)) + node)
-
-
 @pytest.mark.parametrize("size", [64 * 10**3, 10**6, 16 * 10**6, 10**9])
 @pytest.mark.parametrize("algorithm", ["ring", "tree", "direct", "halving-doubling"])
 @pytest.mark.parametrize(("machine", "kind"), BOUND_US_AT_1_GB)
-def test_no_collective_is_faster_than_its_bound(tmp_path, machine, kind, algorithm, size):
+def test_no_collective_is_faster_than_its_bound(tmp_path, chakra_collective, machine, kind, algorithm, size):
     path = written(tmp_path, {"dgx2": DGX2, "ndv2": NDV2}[machine])
-    collective(tmp_path, {"dgx2": 32, "ndv2": 16}[machine], kind, size)
+    chakra_collective(tmp_path, {"dgx2": 32, "ndv2": 16}[machine], kind, size)
     found_us = replay.replay(tmp_path, 100.0, latency_ps=0, algorithm=algorithm, fabric=str(path))["iteration_ms"] * 1000
     across_us = {"dgx2": 2.6 + 2 * 0.35, "ndv2": 1.3}[machine]
     assert found_us >= max(BOUND_US_AT_1_GB[machine, kind] * size / 1e9, across_us)
 
 
-def test_an_all_to_all_shares_out_the_links_between_the_boxes(tmp_path):
+def test_an_all_to_all_shares_out_the_links_between_the_boxes(tmp_path, chakra_collective):
     """So it is at its bound but for the latency."""
     path = written(tmp_path, DGX2)
-    collective(tmp_path, 32, ALL_TO_ALL, 10**9)
+    chakra_collective(tmp_path, 32, ALL_TO_ALL, 10**9)
     found_us = replay.replay(tmp_path, 100.0, latency_ps=0, fabric=str(path))["iteration_ms"] * 1000
     assert found_us == pytest.approx(80_000 + 2.6 + 2 * 0.35, abs=0.01)

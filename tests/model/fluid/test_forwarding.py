@@ -101,24 +101,6 @@ def test_links_serve_in_the_order_in_which_messages_come():
         assert found >= max(size / 1.7e9 * 1e12 for size in moved.values())
 
 
-def program(folder, kind, ranks, size):
-    """A Chakra trace of one collective."""
-
-    def varint(value):
-        out = bytearray()
-        while value > 127:
-            out.append(value & 127 | 128)
-            value >>= 7
-        return bytes([*out, value])
-
-    node = b"\x08\x01\x18\x07"
-    for name, value in (("comm_type", kind), ("comm_size", size)):
-        attribute = b"\x0a" + varint(len(name)) + name.encode() + b"\x48" + varint(value)
-        node += b"\x52" + varint(len(attribute)) + attribute
-    for rank in range(ranks):
-        (folder / f"job.{rank}.et").write_bytes(b"\x00" + varint(len(node)) + node)
-
-
 def ring_of(folder, ranks):
     edges = [
         {
@@ -141,9 +123,9 @@ def nanoseconds(folder, **given):
 
 
 @pytest.mark.parametrize(("ranks", "published_ns"), [(16, 2_477_005), (64, 2_648_971)])
-def test_a_ring_all_reduce_takes_what_astra_sim_says_without_its_memory(tmp_path, ranks, published_ns):
+def test_a_ring_all_reduce_takes_what_astra_sim_says_without_its_memory(tmp_path, chakra_collective, ranks, published_ns):
     """At 50 GiB/s and 500 ns; it adds 3 |c / 1600| + 20 ns to a sum of c bytes, and 10 ns at the end."""
-    program(tmp_path, 0, ranks, 64 << 20)
+    chakra_collective(tmp_path, ranks, 0, 64 << 20)
     chunk = (64 << 20) // ranks
     memory_ns = (ranks - 1) * (3 * (chunk // 1600) + 20) + 10
     found = nanoseconds(tmp_path, fabric=ring_of(tmp_path, ranks), latency_ps=0)
@@ -152,15 +134,15 @@ def test_a_ring_all_reduce_takes_what_astra_sim_says_without_its_memory(tmp_path
     assert on_switch == pytest.approx(2 * found, rel=1e-9)
 
 
-def test_an_all_to_all_on_a_switch_takes_what_astra_sim_says(tmp_path):
+def test_an_all_to_all_on_a_switch_takes_what_astra_sim_says(tmp_path, chakra_collective):
     """A GiB on 16: one message after the other out, one after the other in; it adds 10 ns at each end."""
-    program(tmp_path, 6, 16, 1 << 30)
+    chakra_collective(tmp_path, 16, 6, 1 << 30)
     assert nanoseconds(tmp_path, latency_ps=500_000) == pytest.approx(20_001_020 - 20, abs=2)
 
 
-def test_an_all_to_all_on_a_ring_is_not_below_its_bound(tmp_path):
+def test_an_all_to_all_on_a_ring_is_not_below_its_bound(tmp_path, chakra_collective):
     """Which ASTRA-sim's 45 001 020 ns, that take one way round for all that is half-way, are not at."""
-    program(tmp_path, 6, 16, 1 << 30)
+    chakra_collective(tmp_path, 16, 6, 1 << 30)
     found = nanoseconds(tmp_path, fabric=ring_of(tmp_path, 16), latency_ps=0)
     bound = 64 / 2 * ((1 << 30) / 16 / BYTES_PER_NS)
     assert bound <= found <= 45_001_020
@@ -200,8 +182,8 @@ def test_too_many_messages_are_refused(monkeypatch):
         ({"trace": "t.json"}, "--trace must be left out with --forwarding store-and-forward, not t.json"),
     ],
 )
-def test_options_that_do_not_go_together_are_one_line(tmp_path, given, says):
-    program(tmp_path, 0, 2, 100)
+def test_options_that_do_not_go_together_are_one_line(tmp_path, chakra_collective, given, says):
+    chakra_collective(tmp_path, 2, 0, 100)
     with pytest.raises(InputError) as error:
         replay.main(tmp_path, "100Gbps", **{"forwarding": "store-and-forward"} | given)
     assert str(error.value) == says
