@@ -122,8 +122,12 @@ def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing, propagation_ps: float
 
 
 def class_of(spec: FabricSpec, folder: str) -> Any:
-    """Find the class of a kind of fabric in a folder: ``sip-ring`` is ``SipRing`` of its ``sip_ring.py``."""
-    return getattr(import_module(f"{folder}.{spec.kind.replace('-', '_')}"), spec.kind.title().replace("-", ""))
+    """Find the class of a kind of fabric in a package: ``sip-ring`` is ``SipRing`` of ``optical.sip_ring``.
+
+    The family, such as ``optical``, is the name of the module that has its spec.
+    """
+    family, name = type(spec).__module__.rpartition(".")[2], spec.kind.replace("-", "_")
+    return getattr(import_module(f"{folder}.{family}.{name}"), spec.kind.title().replace("-", ""))
 
 
 def fabric_of(spec: FabricSpec, chiplet: ChipletSpec, timing: Timing | None = None) -> Fabric:

@@ -6,15 +6,10 @@ follow from others are properties.
 
 from lightfabric.model.spec.accelerator import ACCELERATORS, AcceleratorSpec, Precision
 from lightfabric.model.spec.chiplet import FIBRE_PS_PER_M, ChipletSpec, spec_hash
-from lightfabric.model.spec.fabric import (
-    CABLE_PS_PER_M,
-    ElectricalClusterSpec,
-    ElectricalSwitchSpec,
-    FabricSpec,
-    SipOcsSpec,
-    SipRingSpec,
-)
+from lightfabric.model.spec.electrical import CABLE_PS_PER_M, ElectricalClusterSpec, ElectricalSwitchSpec
+from lightfabric.model.spec.fabric import FabricSpec
 from lightfabric.model.spec.job import JobSpec, NetworkJobSpec
+from lightfabric.model.spec.optical import SipOcsSpec, SipRingSpec
 from lightfabric.model.spec.require import SpecError
 from lightfabric.model.spec.study import StudySpec
 from lightfabric.model.spec.transformer import ModelSpec

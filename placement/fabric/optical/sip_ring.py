@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
-from lightfabric.model.fabric import sip_ring as model
+from lightfabric.model.fabric.optical import sip_ring as model
 from lightfabric.model.spec import SpecError
 from lightfabric.placement.circuit.assign import assign_ring
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import best_nesting
-from lightfabric.placement.fabric.optical import Optical, demand_of
+from lightfabric.placement.fabric.optical.optical import Optical, demand_of
 from lightfabric.placement.mapping.traffic import Traffic, ring_load, ring_steps
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import Cases

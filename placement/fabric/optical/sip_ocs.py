@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
-from lightfabric.model.fabric import sip_ocs as model
+from lightfabric.model.fabric.optical import sip_ocs as model
 from lightfabric.placement.circuit.assign import assign_ocs
 from lightfabric.placement.cost.prediction import Rates
-from lightfabric.placement.fabric.optical import Optical
+from lightfabric.placement.fabric.optical.optical import Optical
 from lightfabric.placement.mapping.traffic import Traffic
 from lightfabric.placement.workload.case import Cases
 from lightfabric.placement.workload.volume import routed_bytes, sent_bytes

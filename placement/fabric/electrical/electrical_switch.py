@@ -1,8 +1,8 @@
 """Placement on an ideal electrical switch, where all GPUs are equally near."""
 
-from lightfabric.model.fabric import electrical_switch as model
+from lightfabric.model.fabric.electrical import electrical_switch as model
 from lightfabric.placement.cost.prediction import Rates
-from lightfabric.placement.fabric.electrical import Electrical
+from lightfabric.placement.fabric.electrical.electrical import Electrical
 from lightfabric.placement.mapping.traffic import Traffic
 from lightfabric.placement.workload.case import Cases
 

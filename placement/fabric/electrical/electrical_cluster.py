@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fabric import electrical_cluster as model
+from lightfabric.model.fabric.electrical import electrical_cluster as model
 from lightfabric.placement.cost.prediction import Rates
-from lightfabric.placement.fabric.electrical import Electrical
+from lightfabric.placement.fabric.electrical.electrical import Electrical
 from lightfabric.placement.fabric.fabric import best_nesting
 from lightfabric.placement.mapping.traffic import Dimension, Traffic, busiest_bytes, in_rings
 from lightfabric.placement.workload.case import Cases

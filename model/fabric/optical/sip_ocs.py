@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fabric.optical import Optical
+from lightfabric.model.fabric.optical.optical import Optical
 from lightfabric.model.spec import SipOcsSpec
 
 

@@ -1,0 +1,1 @@
+"""Electrical fabrics reach every GPU over switches, with rates and delays of their own."""

@@ -1,0 +1,1 @@
+"""Optical fabrics join GPUs by circuits of light, which their chiplets end."""

@@ -1,0 +1,1 @@
+"""Placement on fabrics of electrical switches has one file per kind here."""

@@ -1,0 +1,1 @@
+"""Placement on fabrics of optical circuits has one file per kind here."""
