@@ -30,6 +30,7 @@ _VERILATOR = (
     # The code is so wide that -O2 and -O3 take half as long again to compile it, and it runs no faster.
     "-MAKEFLAGS", "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1",
 )  # fmt: skip
+_RUNTIME = ("verilated.o", "verilated_threads.o")
 
 
 def build(spec: ChipletSpec, folder: Path, *, waves: bool = False, link: Any = None) -> Path:
@@ -80,7 +81,14 @@ def _made(top: str, files: dict[str, str], folder: Path, waves: bool) -> Path:
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
     program = next(name for name in files if name.endswith(".cpp"))
-    options = [*_VERILATOR, "-CFLAGS", f"-I{folder.resolve()}", *(["--trace-vcd"] if waves else [])]
+    # Verilator's own runtime is the same in every program: make takes its objects as they lie there.
+    (folder / "build").mkdir(exist_ok=True)
+    runtime = {name: kept for name in _RUNTIME if (kept := _kept("runtime", name, waves))}
+    made = [name for name, kept in runtime.items() if kept.is_file()]
+    for name in made:
+        shutil.copy(runtime[name], folder / "build" / name)
+    kept_as_they_are = ["-MAKEFLAGS", " ".join(f"-o {name}" for name in made)]
+    options = [*_VERILATOR, *kept_as_they_are, "-CFLAGS", f"-I{folder.resolve()}", *(["--trace-vcd"] if waves else [])]
     command = ["verilator", *options, "--top-module", top, "--prefix", f"V{top}", f"{top}.v", program]
     done = subprocess.run(
         command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=BUILD_BOUND_S, check=False
@@ -89,17 +97,23 @@ def _made(top: str, files: dict[str, str], folder: Path, waves: bool) -> Path:
         lines = done.stdout.splitlines()
         reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else str(done.returncode))
         raise RunError(f"Verilator did not build the {top}: {reason.strip()}")
+    for name in runtime.keys() - set(made):
+        keep(folder / "build" / name, runtime[name])
     return folder / "build" / "bench"
 
 
 def kept_path(top: str, files: dict[str, str], waves: bool) -> Path | None:
     """Return where the program made of these files is kept, in the cache folder of the user; None if there is no home."""
-    made_of = [version("verilator"), *map(repr, _VERILATOR), str(waves), *(repr(entry) for entry in sorted(files.items()))]
+    return _kept(".", top, waves, *(repr(entry) for entry in sorted(files.items())))
+
+
+def _kept(within: str, name: str, waves: bool, *parts: str) -> Path | None:
+    made_of = [version("verilator"), *map(repr, _VERILATOR), str(waves), *parts]
     try:
-        folder = user_cache_path("lightfabric", appauthor=False) / "native"
+        folder = user_cache_path("lightfabric", appauthor=False) / "native" / within
     except RuntimeError:
         return None
-    return folder / f"{top}-{hashlib.sha256(chr(10).join(made_of).encode()).hexdigest()[:32]}"
+    return folder / f"{name}-{hashlib.sha256(chr(10).join(made_of).encode()).hexdigest()[:32]}"
 
 
 def keep(built: Path, kept: Path | None) -> Path:

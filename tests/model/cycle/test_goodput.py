@@ -26,12 +26,6 @@ def spec_of(delay_cycles: int, flit_bytes: int = 256) -> ChipletSpec:
     return ChipletSpec(ports=1, wavelengths_per_port=1, flit_bytes=flit_bytes, virtual_channels=1, reach_m=reach_m)
 
 
-@pytest.fixture(scope="module")
-def timing() -> LinkTiming:
-    """Measured on flits of 64 bytes, which is quick: how many cycles the pipelines take has nothing to do with the flit."""
-    return measure_link(spec_of(10, flit_bytes=64))
-
-
 def lost_slots(spec: ChipletSpec, timing: LinkTiming, delay_cycles: int) -> float:
     """Slots from a wrong flit to its replay, on average over the phases of slots against clock and answers."""
     slots = Slots.of(spec, timing.first_beat_cycle, line_cycles=timing.line_cycles)
@@ -49,13 +43,13 @@ def lost_slots(spec: ChipletSpec, timing: LinkTiming, delay_cycles: int) -> floa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("delay_cycles", DELAYS_CYCLES)
-def test_goodput_is_that_of_go_back_n(delay_cycles, timing, tmp_path):
+def test_goodput_is_that_of_go_back_n(delay_cycles, narrow_timing, tmp_path):
     """Each flit is wrong with probability p and then costs W slots: 1 + W p / (1 - p) slots per flit [Lin, Costello, Miller,
     IEEE Communications Magazine 22 (12), 1984, go-back-N]. Errors are geometric, so their number in a window is known but
     for its standard deviation.
     """
     spec, seed = spec_of(delay_cycles), 1
-    program, lost = flow.build(spec, tmp_path), lost_slots(spec, timing, delay_cycles)
+    program, lost = flow.build(spec, tmp_path), lost_slots(spec, narrow_timing, delay_cycles)
     window = {"warm_up_flits": 1_000, "window_flits": WINDOW_FLITS}
     run = {"saturated": True, "delay_cycles": delay_cycles, "seed": seed, **window}
     for ber in (0.0, *ERROR_RATES):
@@ -77,10 +71,17 @@ NARROW = spec_of(50, flit_bytes=64)
 BUSY_FLITS = 100_000
 
 
+@pytest.fixture(scope="module")
+def narrow_timing() -> LinkTiming:
+    """How many cycles the pipelines take has nothing to do with the size of flits or the reach, so it is measured once."""
+    return measure_link(NARROW)
+
+
 @pytest.fixture(scope="module", params=[WIDE, NARROW], ids=["a beat per flit", "eight beats"])
-def built(request, tmp_path_factory):
+def built(request, narrow_timing, tmp_path_factory):
     spec = request.param
-    return spec, measure_link(spec), flow.build(spec, tmp_path_factory.mktemp("built"))
+    timing = narrow_timing if spec is NARROW else measure_link(spec)
+    return spec, timing, flow.build(spec, tmp_path_factory.mktemp("built"))
 
 
 def run_of_rtl(program, delay_cycles: int, **rates: float):
