@@ -17,6 +17,8 @@ class AcceleratorSpec:
     ``matmul_fraction`` of a peak is the highest rate that large matrix products were seen to reach, ``fp8_matmul_fraction``
     that of products of 8 bits, ``nvfp4_matmul_fraction`` of 4, the same as of more bits if left out. Each of
     ``multiprocessors`` works off one tile of a product at a time; 0 stands for so many that none is ever idle.
+    ``memory_reserve_share`` of the memory is kept for what is there beside the job's tensors, CUDA's context, buffers of
+    NCCL's groups and fragments: some 3 of 80 GiB.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -34,6 +36,7 @@ class AcceleratorSpec:
     nvfp4_tflops: float | None = None
     fp8_matmul_fraction: float | None = None
     nvfp4_matmul_fraction: float | None = None
+    memory_reserve_share: float = 0.04
 
     def __post_init__(self) -> None:
         require_name(self)
@@ -41,6 +44,7 @@ class AcceleratorSpec:
         for name in ("matmul_fraction", "fp8_matmul_fraction", "nvfp4_matmul_fraction"):
             fraction = getattr(self, name)
             require(self, name, fraction is None or 0 < fraction <= 1, "above 0 and at most 1")
+        require(self, "memory_reserve_share", 0 <= self.memory_reserve_share < 1, "at least 0 and below 1")
         require_between(self, 0, 1 << 16, "multiprocessors")
         for name in ("tf32_tflops", "fp8_tflops", "nvfp4_tflops"):
             if getattr(self, name) is not None:

@@ -155,12 +155,12 @@ def whole_space(
 ) -> tuple[list[Prediction], list[Prediction]]:
     """The ``count`` fastest of all plans that fit, and the Pareto front of time, memory and traffic, fastest first.
 
-    Empty if none fits. Times certify themselves: every plan of the space is timed. Memory is that which kernels need.
+    Empty if none fits. Times certify themselves: every plan of the space is timed. Memory is counted as in ``search``.
     """
     every = table(job, accelerator, gpus, rates, WHOLE)
-    every = every[peak_bytes(every) <= memory_bytes(accelerator)]
+    every = every[peak_bytes(every.exactly) <= memory_bytes(accelerator)]
     found = step(every, calibration(), rates(every).network)
-    found = replace(found, memory=peak_memory(every), sent_bytes=_sent(every))
+    found = replace(found, memory=peak_memory(every.exactly), sent_bytes=_sent(every))
 
     def chosen(indices: NDArray[np.int64]) -> list[Prediction]:
         return [found.at(plan_of(every, index), index) for index in indices.tolist()]

@@ -16,7 +16,7 @@ from lightfabric.placement.workload.parameter import kv_values, rank_parameters
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes on one GPU by class, numbers or columns; nothing is set aside for the run-time system or fragmentation."""
+    """Bytes on one GPU by class, numbers or columns; what the run-time system takes is ``memory_reserve_share``."""
 
     weights: Any
     gradients: Any
@@ -43,8 +43,8 @@ class DoesNotFit(ValueError):  # noqa: N818
 
 
 def memory_bytes(accelerator: AcceleratorSpec) -> int:
-    """What the memory of the accelerator holds."""
-    return int(accelerator.memory_gib * (1 << 30))
+    """What the memory of the accelerator has for a job."""
+    return int(accelerator.memory_gib * (1 - accelerator.memory_reserve_share) * (1 << 30))
 
 
 def shortage(accelerator: AcceleratorSpec, gpus: int, needed_bytes: int) -> str:
@@ -52,7 +52,7 @@ def shortage(accelerator: AcceleratorSpec, gpus: int, needed_bytes: int) -> str:
     gib, room_bytes = 1 << 30, memory_bytes(accelerator)
     return (
         f"memory on {gpus} GPUs is short by {(needed_bytes - room_bytes) / gib:.1f} GiB per GPU: "
-        f"the job needs {needed_bytes / gib:.1f}, {accelerator.name} has {room_bytes / gib:.1f}"
+        f"the job needs {needed_bytes / gib:.1f}, {accelerator.name} has {room_bytes / gib:.1f} for it"
     )
 
 

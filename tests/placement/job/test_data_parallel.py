@@ -18,7 +18,7 @@ from lightfabric.placement.workload.layered import CRITEO_ROWS, dlrm, resnet50, 
 from lightfabric.placement.workload.memory import DoesNotFit
 
 H100 = ACCELERATORS["h100"]
-SMALL = replace(H100, name="small", memory_gib=4.0)
+SMALL = replace(H100, name="small", memory_gib=5.0, memory_reserve_share=0.2)
 JOBS = [
     NetworkJobSpec("resnet-50", 1024), NetworkJobSpec("vgg-16", 256), NetworkJobSpec("transformer-big", 128),
     NetworkJobSpec("dlrm", 65536, table_rows=(1_000_000, 3, 70_000, 2_000_000, 500_000), table_width=64),
@@ -150,7 +150,7 @@ def test_tables_are_dealt_out_so_that_no_gpu_sends_two_rows_more(gpus):
         (
             NetworkJobSpec("dlrm", 1 << 16),
             2,
-            "memory on 2 GPUs is short by 21.0 GiB per GPU: the job needs 25.0, small has 4.0",
+            "memory on 2 GPUs is short by 21.0 GiB per GPU: the job needs 25.0, small has 4.0 for it",
             None,
         ),
         (NetworkJobSpec("dlrm", 1 << 16, table_rows=(10_000_000,) * 16), 2, "16 GPUs are enough", 16),
