@@ -123,10 +123,11 @@ class Timing:
 
     def to_dict(self) -> dict[str, Any]:
         """Give all fields as plain values, fractions as text: ``"33/32"``."""
-        return _plain(asdict(self))
+        return plain(asdict(self))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Return what holds fractions with their text in their place, as JSON takes it."""
     if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in cast(dict[str, Any], value).items()}
+        return {name: plain(entry) for name, entry in cast(dict[str, Any], value).items()}
     return str(value) if isinstance(value, Fraction) else value

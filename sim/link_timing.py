@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from fractions import Fraction
 from functools import partial
-from math import ceil, gcd
+from math import gcd
 from typing import Any
 
 from lightfabric.model.codec import CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCES
 from lightfabric.model.cycle.slot import Slots
-from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec
+from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import LinkTiming
 from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS, REPLAYS_TO_RETRAIN
 from lightfabric.sim.bench.bench import ClientFlit, Transfers
 from lightfabric.sim.bench.link import LinkBench, LinkRun, Lost, Slot
+from lightfabric.sim.phase import TooFewPhasesError, same
 
 _FLIT = ClientFlit(b"\1")
 
@@ -60,17 +61,13 @@ def measure_link(spec: ChipletSpec, workers: Executor | None = None) -> LinkTimi
     return LinkTiming(**known, **lost_answers())
 
 
-class _TooFewPhasesError(RuntimeError):
-    pass
-
-
 def _measured(
     experiment: "Callable[[_Probes], dict[str, Any]]", on: LinkBench | ChipletSpec, slots: Slots, known: dict[str, Any]
 ) -> dict[str, Any]:
     """Repeat the experiment as often as it takes, on a bench or on one made of a spec."""
     bench = LinkBench(on) if isinstance(on, ChipletSpec) else on
     for rounds in (1, 2):
-        with contextlib.suppress(_TooFewPhasesError):
+        with contextlib.suppress(TooFewPhasesError):
             return experiment(_Probes(bench, slots, known, rounds))
     return experiment(_Probes(bench, slots, known, 4))
 
@@ -191,7 +188,7 @@ class _Probes:
                     refused = min(refused, cycle - at)
                 slot += 1
         if earliest > refused:
-            raise _TooFewPhasesError(f"LinkTiming.halt_in_cycles is {earliest} or more, but the RTL's slots say {refused}")
+            raise TooFewPhasesError(f"LinkTiming.halt_in_cycles is {earliest} or more, but the RTL's slots say {refused}")
         return refused
 
     def _is_waiting(self, run: LinkRun, cycle: int) -> bool:
@@ -237,7 +234,7 @@ class _Probes:
         known, slots = self.known, range(self.apart_slots, self.apart_slots + self.slots.beats)
         shortest = min(slots, key=lambda slot: self.slots.decided_cycle(slot + 1) - self.slots.decided_cycle(slot))
         at = self.slots.decided_cycle(shortest) - known["accept_cycles"] - known["stage_cycles"]
-        apart_cycles, grow_cycles = self.apart_slots * self.slots.longest_cycles, _reach_cycles(self.spec)
+        apart_cycles, grow_cycles = self.apart_slots * self.slots.longest_cycles, self.spec.reach_cycles
         first = at + apart_cycles
         grow = first + 4 * (known["align_cycles"] + known["exchange_cycles"])
         second = grow + grow_cycles + apart_cycles
@@ -292,21 +289,8 @@ class _Probes:
         # One more than the slot that was missed: the effect came after that decision, by a cycle or more.
         least = 1 + max(self.slots.decided_cycle(n - every) - cause for cause, n in pairs)
         if least != most:
-            raise _TooFewPhasesError(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
+            raise TooFewPhasesError(f"LinkTiming.{name} must be one number, but the RTL's slots say {least} to {most}")
         return most
-
-
-def _reach_cycles(spec: ChipletSpec) -> int:
-    """Return the delay of the longest fibre that the replay buffer is made for."""
-    return ceil(spec.reach_m * FIBRE_PS_PER_M / spec.cycle_ps)
-
-
-def same(name: str, values: Iterable[int]) -> int:
-    """Return the one value that all of them have; RuntimeError if they differ, which more phases may mend."""
-    different = set(values)
-    if len(different) != 1:
-        raise _TooFewPhasesError(f"Timing.{name} must be one number, but the RTL says {sorted(different)}")
-    return different.pop()
 
 
 def _carriers(run: LinkRun) -> list[Slot]:

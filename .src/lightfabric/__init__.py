@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from concurrent.futures import Executor
 
     from lightfabric.model.spec import ChipletSpec, StudySpec
@@ -132,10 +133,11 @@ def simulate(spec: "StudySpec", gpus: int, fabric: str, *, fidelity: Literal["fl
     """
     from lightfabric.flows.command import place as place_command
     from lightfabric.flows.command import study as command
+    from lightfabric.flows.experiment.cell import simulated
 
     one = place_command.chosen(spec, gpus, fabric)
     (job,) = command.jobs(one, command.checked(one, spec.name, fidelity), characterize(spec), fidelity)
-    row, placement, schedule, _ = command.simulated(job)
+    row, placement, schedule, _ = simulated(job)
     return Simulation(row, placement, schedule)
 
 
@@ -164,13 +166,13 @@ def study(spec: "StudySpec", *, fidelity: Literal["fluid", "cycle"] = "fluid") -
     """
     from lightfabric.flows.command import study as command
     from lightfabric.flows.format.spec_file import Variant
-    from lightfabric.flows.format.timing_store import measured_timing
+    from lightfabric.flows.format.timing_store import measured_timings
 
     reasons = command.checked(spec, spec.name, fidelity)
     alone = sum(reasons) * len(spec.fabrics) <= _SMALL_GPUS
 
-    def timing(chiplet: "ChipletSpec", workers: "Executor | None") -> "Timing":
-        return measured_timing(chiplet, workers=workers)
+    def timings(chiplets: "Sequence[ChipletSpec]", workers: "Executor | None") -> "list[Timing]":
+        return measured_timings(chiplets, workers=workers)
 
-    rows, (measured,), _ = command.run([(Variant({}, spec), reasons)], timing, fidelity=fidelity, alone=alone)
+    rows, (measured,), _ = command.run([(Variant({}, spec), reasons)], timings, fidelity=fidelity, alone=alone)
     return Study(spec.name, rows, measured)

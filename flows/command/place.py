@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lightfabric.flows.command.study import GIB, check, fastest, plan_columns
+from lightfabric.flows.command.study import check
+from lightfabric.flows.experiment.cell import GIB, fastest, plan_columns
 from lightfabric.flows.figure.result import folder
 from lightfabric.flows.format import task_graph as exchange
 from lightfabric.flows.format.spec_file import load_spec

@@ -142,10 +142,14 @@ class ChipletSpec:
         return self.beats_per_flit / self.blocks_per_cycle
 
     @property
+    def reach_cycles(self) -> int:
+        """Give the delay of the longest fibre that the replay buffer is made for."""
+        return math.ceil(self.reach_m * FIBRE_PS_PER_M / self.cycle_ps)
+
+    @property
     def round_trip_flits(self) -> int:
         """Bound the slots from the sending of a flit over ``reach_m`` to the slot that can use its acknowledgement."""
-        delay_cycles = math.ceil(self.reach_m * FIBRE_PS_PER_M / self.cycle_ps)
-        return math.ceil((2 * delay_cycles + self.LOOP_CYCLES) / self.slot_cycles) + self.LOOP_SLOTS
+        return math.ceil((2 * self.reach_cycles + self.LOOP_CYCLES) / self.slot_cycles) + self.LOOP_SLOTS
 
     @property
     def gbps_per_port(self) -> float:

@@ -7,6 +7,7 @@ import sys
 import tomllib
 from dataclasses import fields, replace
 from fractions import Fraction
+from functools import wraps
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from lightfabric.flows.format import timing_store
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import RunError, written_whole
-from lightfabric.flows.tool.pool import interrupts_blocked
+from lightfabric.flows.tool.pool import ThisProcess, interrupts_blocked
 from lightfabric.model.spec import ChipletSpec, spec_hash
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 from lightfabric.sim import characterize
@@ -319,6 +320,55 @@ def test_a_cache_that_cannot_be_used_does_not_matter(cached, measured, capsys, o
     assert timing_store.measured_timing(ChipletSpec()) == timing(ChipletSpec())
     assert "\n" in capsys.readouterr().err
     assert measured
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """Names of the blocks that were simulated, in place of which they get invented timing."""
+    simulated = []
+
+    def stub(name, block):
+        @wraps(block.measure)
+        def measure(spec, *_):
+            simulated.append(name)
+            return getattr(timing(spec), name)
+
+        return replace(block, measure=measure)
+
+    monkeypatch.setattr(characterize, "BLOCKS", {name: stub(name, each) for name, each in characterize.BLOCKS.items()})
+    return simulated
+
+
+@pytest.mark.usefixtures("cached")
+@pytest.mark.parametrize("workers", [None, ThisProcess()])
+def test_a_sweep_measures_only_the_blocks_that_differ(blocks, workers):
+    chiplets = [ChipletSpec(flit_bytes=256, wavelengths_per_port=count) for count in (8, 16, 32, 8)]
+    said = []
+    found = timing_store.measured_timings(chiplets, said.append, workers)
+    assert [each.spec_hash for each in found] == [spec_hash(each) for each in chiplets]
+    assert [found[0].to_dict() | {"simulator": ""}] == [timing(chiplets[0]).to_dict() | {"simulator": ""}]
+    assert sorted(blocks) == ["client"] * 3 + ["link"] * 3 + ["switch"]
+    assert sorted(said) == sorted(blocks)
+    more = [ChipletSpec(flit_bytes=256, ports=4), ChipletSpec(flit_bytes=256, wavelengths_per_port=4)]
+    timing_store.measured_timings([chiplets[0], *more], said.append, workers)
+    assert sorted(blocks[7:]) == ["client", "link", "switch"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "0" * 16, '"1/0"', "null"])
+def test_a_damaged_block_is_said_once_and_replaced(cached, blocks, capsys, content):
+    timing_store.measured_timing(ChipletSpec())
+    (kept,) = (cached / "lightfabric").glob("switch-*")
+    good = kept.read_text()
+    damage = {
+        "0" * 16: ('"spec_hash": "', '"spec_hash": "0'),
+        '"1/0"': ('"cycles_per_flit": "33/32"', '"cycles_per_flit": "1/0"'),
+    }
+    kept.write_text(good.replace(*damage[content]) if content in damage else content)
+    assert kept.read_text() != good
+    timing_store.measured_timing(ChipletSpec(wavelengths_per_port=8))
+    assert capsys.readouterr().err.count("\n") == 1
+    assert kept.read_text() == good
+    assert sorted(blocks[3:]) == ["client", "link", "switch"]
 
 
 @pytest.mark.usefixtures("cached")

@@ -12,6 +12,7 @@ from itertools import pairwise
 import pytest
 
 from lightfabric.flows.command import study
+from lightfabric.flows.experiment import cell, grid
 from lightfabric.flows.format import timing_store
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError
@@ -335,9 +336,9 @@ def test_cells_of_other_jobs_have_other_keys(invented):
         study.jobs(each, {8: ""}, invented(spec.chiplet), "fluid")[0]
         for each in (spec, replace(spec, job=replace(spec.job, batch=2 * spec.job.batch)))
     )
-    keys = [study._key(job) for job in (one, other, replace(one, gpus=16), replace(one, fidelity="cycle"))]
+    keys = [grid.key(job) for job in (one, other, replace(one, gpus=16), replace(one, fidelity="cycle"))]
     assert len(set(keys)) == 4
-    assert study._key(replace(one)) == keys[0]
+    assert grid.key(replace(one)) == keys[0]
 
 
 def test_a_cell_that_needs_more_memory_than_there_is_is_a_row_that_says_so(monkeypatch, invented):
@@ -347,8 +348,8 @@ def test_a_cell_that_needs_more_memory_than_there_is_is_a_row_that_says_so(monke
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr(study, "simulated", full)
-    row, _ = study.simulate(job)
+    monkeypatch.setattr(cell, "simulated", full)
+    row, _ = cell.simulate(job)
     assert not row["fits"]
     assert row["reason"].startswith("to simulate it takes more than the ")
 
@@ -371,7 +372,7 @@ def test_training_takes_longer_by_what_bit_errors_cost_the_fibre(invented):
     for bit_error_rate in (0.0, 1e-12, 1e-7, 1e-6, 1e-5, 1e-4):
         chiplet = replace(spec.chiplet, bit_error_rate=bit_error_rate)
         mine = replace(spec, chiplet=chiplet)
-        row, _ = study.simulate(study.Job(mine, 8, fabric_of(slow, chiplet, timing), "fluid", ""))
+        row, _ = cell.simulate(cell.Job(mine, 8, fabric_of(slow, chiplet, timing), "fluid", ""))
         assert row["slot_loss_rate"] == Losses.of(chiplet).slot_loss_rate
         seconds.append(row["iteration_s"])
         rates.append(port_bytes_per_s(chiplet, timing, slow.cable_m * CABLE_PS_PER_M))

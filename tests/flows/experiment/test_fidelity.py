@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lightfabric.flows.command import replay, study
-from lightfabric.flows.experiment import fidelity
+from lightfabric.flows.experiment import cell, fidelity
 from lightfabric.flows.figure import panel
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.format.timing_store import measured_timing
@@ -58,7 +58,7 @@ def test_an_iteration_takes_about_as_long_flit_by_flit_as_in_the_fluid_model(tin
     """To a percent on circuits of their own; where rings share circuits fluids keep to one rate, and flits fill the gaps."""
     for fabric in tiny.fabrics:
         on = fabric_of(fabric, tiny.chiplet, timing)
-        rows = [study.simulate(study.Job(tiny, gpus, on, name, ""))[0]["iteration_s"] for name in fidelity.FIDELITIES]
+        rows = [cell.simulate(cell.Job(tiny, gpus, on, name, ""))[0]["iteration_s"] for name in fidelity.FIDELITIES]
         assert rows[1] == pytest.approx(rows[0], rel=0.1 if fabric.kind == "sip-ocs" else 0.02), fabric.name
 
 
@@ -71,7 +71,7 @@ def test_bit_errors_take_about_as_long_flit_by_flit_as_in_the_fluid_model(tiny, 
         spec = replace(tiny, chiplet=replace(tiny.chiplet, bit_error_rate=rate))
         on = fabric_of(fabric, spec.chiplet, timing)
         for name in fidelity.FIDELITIES:
-            runs = [study.simulate(study.Job(spec, 4, on, name, ""))[0]["iteration_s"] for _ in range(2)]
+            runs = [cell.simulate(cell.Job(spec, 4, on, name, ""))[0]["iteration_s"] for _ in range(2)]
             assert runs[0] == runs[1]
             seconds[name, rate] = runs[0]
     for name in fidelity.FIDELITIES:

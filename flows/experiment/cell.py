@@ -1,0 +1,182 @@
+"""A cell of a study is one GPU count on one fabric: it is placed and simulated here, and becomes a row of columns."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightfabric.flows.experiment import fidelity as fidelities
+from lightfabric.flows.tool.pool import memory_bytes
+from lightfabric.model.spec import StudySpec
+from lightfabric.model.task import SHARES
+from lightfabric.placement.job.kind import workload
+
+if TYPE_CHECKING:
+    from lightfabric.model.circuit import Circuits
+    from lightfabric.model.fluid.network import Network
+    from lightfabric.model.task import Schedule, TaskGraph
+    from lightfabric.placement.fabric.fabric import Fabric
+    from lightfabric.placement.place import Placement
+
+    Simulated = tuple[Placement, TaskGraph, Network, Schedule]
+
+Row = dict[str, Any]
+"""One GPU count on one fabric: a value per column of results.csv."""
+
+Cell = tuple[Row, fidelities.Detail | None]
+"""A row, and what a run at cycle fidelity shows beside."""
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Job:
+    """One cell of the study; ``reason`` says why so many GPUs cannot hold the job, empty if they can."""
+
+    spec: StudySpec
+    gpus: int
+    fabric: "Fabric"
+    fidelity: str
+    reason: str
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """How progress and errors call it."""
+        return ", ".join(filter(None, (cell_name(self.gpus, self.fabric.name), self.variant)))
+
+
+def cell_name(gpus: int, fabric: str) -> str:
+    """How progress and errors call a cell."""
+    return f"{gpus} GPUs, {fabric}"
+
+
+def simulate(job: Job) -> Cell:
+    """The row of one cell; one that cannot be served, or simulated for want of memory, gives a row without times."""
+    try:
+        row, _, _, detail = simulated(job)
+    except ValueError as error:
+        return _row(job) | {"fits": False, "reason": str(error)}, None
+    except MemoryError:
+        reason = f"to simulate it takes more than the {memory_bytes() / GIB:.3g} GiB of memory that a process may have here"
+        return _row(job) | {"fits": False, "reason": reason}, None
+    return row, detail
+
+
+def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail | None]:
+    """Placement, task graph and model of one cell; ValueError if it cannot be served."""
+    from lightfabric.model.fluid.attribution import attribution
+
+    if job.reason:
+        raise ValueError(job.reason)
+    spec = job.spec
+    placed, graph, network, schedule = fastest(spec, job.fabric, job.gpus)
+    detail = None
+    if job.fidelity == "cycle":
+        schedule, detail = _run_flits(job, graph, placed.circuits)
+    seconds, asked = schedule.makespan_ps / 1e12, workload(spec.job, spec.accelerator)
+    spent_s = {name: spent_ps / 1e12 for name, spent_ps in attribution(graph, network, schedule).items()}
+    return _row(job) | plan_columns(placed) | {
+        "tasks": len(graph),
+        "links": len(schedule.link_busy_ps),
+        "limit": _largest(spent_s),
+        **{f"{name}_s": spent for name, spent in spent_s.items()},
+        "busiest_link_share": float(schedule.link_busy_ps.max(initial=0)) / schedule.makespan_ps,
+        "iteration_s": seconds,
+        "samples_per_s": asked.samples / seconds,
+        "tokens_per_s": asked.tokens and asked.tokens / seconds,
+    }, placed, schedule, detail  # fmt: skip
+
+
+def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> "Simulated":
+    """The placement with the shortest simulated iteration, its task graph on the GPUs, the network, and the schedule there.
+
+    Candidates are simulated, the fastest predicted first, until no prediction is below the shortest: a prediction leaves
+    out that parts compete for links. ValueError if the fabric cannot serve.
+    """
+    from lightfabric.placement.place import candidates
+
+    best = None
+    for placed in candidates(spec.job, spec.accelerator, fabric, gpus):
+        if best is not None and placed.prediction.total * 1e12 >= best[-1].makespan_ps:
+            break
+        tried = _run_fluid(spec, fabric, placed)
+        if best is None or tried[-1].makespan_ps < best[-1].makespan_ps:
+            best = tried
+    assert best is not None, "there is a candidate, or an error"
+    return best
+
+
+def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Simulated":
+    from lightfabric.model.fluid import engine as fluid
+    from lightfabric.placement.graph.rings import in_rings
+
+    graph = workload(spec.job, spec.accelerator).task_graph(placed.plan).placed(placed.gpu_of_rank)
+    graph = in_rings(graph, fabric.rings)
+    network = fabric.network(placed.plan.gpus, graph.demand_bytes(), placed.circuits)
+    return placed, graph, network, fluid.run(graph, network)
+
+
+def _run_flits(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:
+    return fidelities.run(graph, job.spec.chiplet, job.fabric.measured, job.fabric.cabling(job.gpus, circuits))
+
+
+def _row(job: Job) -> Row:
+    timing, chiplet = job.fabric.measured, job.spec.chiplet
+    nanoseconds = chiplet.cycle_ps / 1000
+    return dict.fromkeys(COLUMNS) | {
+        "gpus": job.gpus,
+        "fabric": job.fabric.name,
+        "fabric_kind": job.fabric.spec.kind,
+        "fits": True,
+        "link_latency_ns": timing.link.latency_cycles * nanoseconds,
+        "switch_latency_ns": timing.switch.latency_cycles * nanoseconds,
+        "port_payload_gbps": chiplet.gbps_per_port * job.fabric.efficiency,
+        "slot_loss_rate": job.fabric.slot_loss_rate,
+        "goodput_share": job.fabric.goodput_share,
+    }
+
+
+def plan_columns(placed: Any) -> Row:
+    """Columns of a ``Placement``: plan, order, memory, what is predicted and the rates behind it."""
+    plan, seconds, rates = placed.plan, placed.prediction, placed.rates
+    return {
+        "dp": plan.dp, "tp": plan.tp, "pp": plan.pp,
+        "virtual_stages": plan.virtual_stages, "first_layers": plan.first_layers, "last_layers": plan.last_layers,
+        "ep": plan.ep, "expert_group": plan.expert_group, "zero": plan.zero,
+        "micro_batch_sequences": plan.micro_batch, "recompute": plan.recompute, "order": placed.order.name,
+        **{f"memory_{name}_gib": getattr(seconds.memory, name) / GIB for name in _MEMORY},
+        **{f"predicted_{name}_s": getattr(seconds, name) for name in _SECONDS},
+        **{f"{name}_gbps": _finite_gbps(getattr(rates, name)) for name in ("tensor", "pipeline", "data")},
+        "compute_bound_s": placed.compute_bound_seconds,
+        "max_degree": len(placed.gpus_by_degree) - 1,
+        "limit": _largest({name: getattr(seconds, name) for name in _SECONDS if name != "total"}),
+    }  # fmt: skip
+
+
+def _finite_gbps(bytes_per_s: float) -> float | None:
+    return bytes_per_s * 8e-9 if bytes_per_s < float("inf") else None
+
+
+def _largest(parts: Mapping[str, float]) -> str:
+    """The two largest parts of an iteration and their shares."""
+    first, second = sorted(parts.items(), key=lambda part: -part[1])[:2]
+    return ", ".join(f"{name} {value / sum(parts.values()):.0%}" for name, value in (first, second))
+
+
+_MEMORY = ("weights", "gradients", "optimiser", "activations", "total")
+_SECONDS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser", "total")
+
+COLUMNS = (
+    "gpus", "fabric", "fabric_kind", "fits", "reason", "iteration_s", "compute_bound_s", "samples_per_s", "tokens_per_s",
+    "speed_over_baseline",
+    "dp", "tp", "pp", "virtual_stages", "first_layers", "last_layers", "ep", "expert_group", "zero",
+    "micro_batch_sequences", "recompute", "order", "limit",
+    *(f"memory_{name}_gib" for name in _MEMORY), *(f"predicted_{name}_s" for name in _SECONDS),
+    "tensor_gbps", "pipeline_gbps", "data_gbps", "port_payload_gbps", "link_latency_ns", "switch_latency_ns",
+    *(f"{name}_s" for name in SHARES),
+    "max_degree", "tasks", "links", "busiest_link_share", "slot_loss_rate", "goodput_share",
+)  # fmt: skip
+"""Of results.csv, in order. ``tensor_gbps`` and its like are payload rates from a GPU to its neighbour of that dimension.
+``compute_s`` to ``contention_s`` are where the time of the simulated iteration goes, ``predicted_compute_s`` and its like
+what was predicted. ``slot_loss_rate`` is the share of a line's slots that bit errors spoil, ``goodput_share`` what is left
+of a port's payload rate over ``reach_m`` of fibre."""
