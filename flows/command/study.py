@@ -91,7 +91,8 @@ def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
                 continue  # a row without times
             graph = workload(spec.job, spec.accelerator).task_graph(placed.plan)
             name = cell_name(gpus, fabric.name)
-            fidelities.require_few(sum(graph.demand_bytes().values()) // spec.chiplet.payload_bytes, f"{source}: {name}")
+            flits = sum(graph.demand_bytes().values()) // fabric.cycle_chiplet.payload_bytes
+            fidelities.require_few(flits, f"{source}: {name}")
             try:
                 fabric.cabling(gpus, placed.circuits)
             except ValueError as error:

@@ -117,22 +117,22 @@ def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Simul
 
 
 def _run_flits(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:
-    return fidelities.run(graph, job.spec.chiplet, job.fabric.measured, job.fabric.cabling(job.gpus, circuits))
+    fabric = job.fabric
+    return fidelities.run(graph, fabric.cycle_chiplet, fabric.cycle_timing, fabric.cabling(job.gpus, circuits))
 
 
 def _row(job: Job) -> Row:
-    timing, chiplet = job.fabric.measured, job.spec.chiplet
-    nanoseconds = chiplet.cycle_ps / 1000
+    fabric = job.fabric
     return dict.fromkeys(COLUMNS) | {
         "gpus": job.gpus,
-        "fabric": job.fabric.name,
-        "fabric_kind": job.fabric.spec.kind,
+        "fabric": fabric.name,
+        "fabric_kind": fabric.spec.kind,
         "fits": True,
-        "link_latency_ns": timing.link.latency_cycles * nanoseconds,
-        "switch_latency_ns": timing.switch.latency_cycles * nanoseconds,
-        "port_payload_gbps": chiplet.gbps_per_port * job.fabric.efficiency,
-        "slot_loss_rate": job.fabric.slot_loss_rate,
-        "goodput_share": job.fabric.goodput_share,
+        "link_latency_ns": fabric.link_latency_ns,
+        "switch_latency_ns": fabric.switch_ps / 1000,
+        "port_payload_gbps": fabric.port_gbps * fabric.efficiency,
+        "slot_loss_rate": fabric.slot_loss_rate,
+        "goodput_share": fabric.goodput_share,
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
-from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, ChipletSpec, SpecError
+from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, SpecError
 
 MAX_HUB_GPUS = 64
 """A hub is one switch for each plane, and this is how many ports that has."""
@@ -97,7 +97,7 @@ class Hub:
     """Joins ``gpus`` by switches that never limit, one for each of ``planes``, with a link from and to each GPU.
 
     ``gpus`` rise. A link has a ``share`` of the line rate of a port and a time of flight; ``latency_ps`` more are lost at
-    the GPU, as in a network card.
+    the GPU, as in a network card, and ``down_latency_ps`` on the way back, behind the switch.
     """
 
     gpus: NDArray[np.int32]
@@ -105,6 +105,7 @@ class Hub:
     planes: int = 1
     share: float = 1.0
     latency_ps: float = 0.0
+    down_latency_ps: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.gpus) <= MAX_HUB_GPUS:
@@ -170,13 +171,6 @@ def circuit_switched(permutations: ArrayLike, fibre_m: float) -> Cabling:
         raise ValueError(f"circuit_switched.permutations must have a permutation of 0..{ends.shape[1] - 1} in each row")
     ports = np.tile(np.arange(len(ends), dtype=np.int32), (ends.shape[1], 1))
     return Cabling(ends.T.copy(), ports, 2 * fibre_m)
-
-
-def hub(gpus: range, gbps: float, cable_m: float, spec: ChipletSpec, latency_ps: float = 0.0) -> Hub:
-    """Make a hub of GPUs at a raw rate, of as many planes as that takes ports of the chiplet."""
-    planes = ceil(gbps / spec.gbps_per_port)
-    share = gbps / planes / spec.gbps_per_port
-    return Hub(np.array(gpus, np.int32), cable_m * CABLE_PS_PER_M, planes, share, latency_ps)
 
 
 def circuits_cabled(

@@ -79,16 +79,16 @@ class Cluster:
         self.gpus += [top.add(f"gpu[{n}]", self._program.gpu(n, ports, flit_cycles)) for n, ports in enumerate(far_ports)]
 
     def _from_gpu(self, fifo: Fifo, latency_cycles: int = 0) -> Fifo:
-        """Lengthen the channel out of a GPU by the latency of messages; so many more flits may be under way."""
-        more = self._message_latency_cycles + latency_cycles
-        return Fifo(fifo.depth + more, fifo.latency_cycles + more, self._timing.client.ingress_credit_cycles)
+        """Lengthen the channel out of a GPU by the latency of messages."""
+        made = _longer(fifo, self._message_latency_cycles + latency_cycles)
+        return replace(made, credit_cycles=self._timing.client.ingress_credit_cycles)
 
     def _join_to_hub(self, top: Module, number: int, hub: Hub, first_lanes: Sequence[int]) -> None:
         """Add the switches of a hub; its links to GPUs are numbered plane by plane."""
         timing, channels, size = self._timing, self.spec.virtual_channels, len(hub.gpus)
         client = timing.client
         spec, node = line(self.spec, hub.share), self.graph.devices + number
-        delay, more = delay_cycles(hub.flight_ps, spec), delay_cycles(hub.latency_ps, spec)
+        delay, more, back = (delay_cycles(ps, spec) for ps in (hub.flight_ps, hub.latency_ps, hub.down_latency_ps))
         for plane in range(hub.planes):
             switch = top.add(f"hub[{number}][{plane}]", Switch(replace(spec, ports=-(-size // 2)), timing.switch))
             for queue in range(size * channels, len(switch.i)):  # ports are even in number: an odd one leads to itself
@@ -105,7 +105,7 @@ class Cluster:
                         self._from_gpu(Link.input_fifo(spec, timing.link, client.ingress_cycles), more),
                     )
                     connect(up.o[v], switch.i[queue], up.output_fifo())
-                    connect(switch.o[queue], down.i[v], switch.output_fifo(timing.link.accept_cycles))
+                    connect(switch.o[queue], down.i[v], _longer(switch.output_fifo(timing.link.accept_cycles), back))
                     connect(down.o[v], self.gpus[n].i[of_gpu], down.output_fifo())
 
     def _add_link(
@@ -204,3 +204,8 @@ class Cluster:
         """Count the flits that each link has sent until now."""
         taken = self.system.channels.fifo["head"]
         return np.array([sum(int(taken[port.bound[0].index]) for port in link.i) for link in self.links.values()], np.int64)
+
+
+def _longer(fifo: Fifo, cycles: int) -> Fifo:
+    """Let a channel take so many cycles more; as many more flits may be under way, so it is no slower."""
+    return replace(fifo, depth=fifo.depth + cycles, latency_cycles=fifo.latency_cycles + cycles)

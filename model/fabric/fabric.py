@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
 from lightfabric.model.fluid.network import Network
-from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, ChipletSpec, FabricSpec
+from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, FabricSpec
 from lightfabric.model.timing import Timing
 
 
@@ -22,10 +22,10 @@ from lightfabric.model.timing import Timing
 class Fabric(ABC):
     """Knows a fabric of one kind by its spec, the chiplets on it, and their measured timing.
 
-    Every rate is payload: a port carries ``port_bytes_per_s`` over the length at hand, an electrical link of g Gb/s the
-    same fraction of its raw rate. Every link costs ``link.latency_cycles`` and its length; a chiplet or switch that passes
-    traffic on costs ``switch.latency_cycles`` more. ``timing`` may be None until the RTL is measured: then efficiency is 1,
-    and nothing can be simulated.
+    Every rate is payload: a port carries ``port_bytes_per_s`` over the length at hand. Every link costs
+    ``link.latency_cycles`` and its length; a chiplet that passes traffic on costs ``switch.latency_cycles`` more. ``timing``
+    may be None until the RTL is measured: then efficiency is 1, and nothing can be simulated. An electrical fabric has its
+    own rates and latencies, and asks neither chiplet nor timing.
     """
 
     spec: Any
@@ -44,7 +44,7 @@ class Fabric(ABC):
 
     @cached_property
     def efficiency(self) -> float:
-        """Divide the measured payload rate of a port by its raw line rate; it applies to every link of every fabric."""
+        """Divide the measured payload rate of a port by its raw line rate; it applies to every circuit."""
         if self.timing is None:
             return 1.0
         return port_bytes_per_s(self.chiplet, self.timing) * 8 / (self.chiplet.gbps_per_port * 1e9)
@@ -93,19 +93,30 @@ class Fabric(ABC):
             raise ValueError("Fabric.timing must be measured before a simulation, not None")
         return self.timing
 
-    def crossing_ps(self, propagation_ps: float) -> int:
-        """Add the latency of a link and of the cable or fibre between its ends."""
-        return round(self.measured.link.latency_cycles * self.chiplet.cycle_ps + propagation_ps)
+    @property
+    def cycle_chiplet(self) -> ChipletSpec:
+        """Give the chiplet that the cycle model builds ports from."""
+        return self.chiplet
+
+    @property
+    def cycle_timing(self) -> Timing:
+        """Give the timing of ``cycle_chiplet``; ValueError if it has not been measured."""
+        return self.measured
+
+    @property
+    def port_gbps(self) -> float:
+        """Give the raw rate of a port of a GPU."""
+        return self.chiplet.gbps_per_port
+
+    @property
+    def link_latency_ns(self) -> float:
+        """Give the latency of a link without the cable or fibre between its ends."""
+        return self.measured.link.latency_cycles * self.chiplet.cycle_ps / 1000
 
     @property
     def switch_ps(self) -> int:
         """Give the latency of the switch of a chiplet."""
         return round(self.measured.switch.latency_cycles * self.chiplet.cycle_ps)
-
-    def cable_bytes_per_s(self, gbps: float, cable_m: float) -> float:
-        """Give the payload rate of an electrical link: the fraction of its raw rate that a port has over this length."""
-        port = port_bytes_per_s(self.chiplet, self.measured, cable_m * CABLE_PS_PER_M)
-        return gbps * (port / self.chiplet.gbps_per_port)
 
 
 def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing, propagation_ps: float = 0.0) -> float:

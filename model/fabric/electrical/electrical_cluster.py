@@ -1,18 +1,19 @@
 """An electrical cluster has islands of GPUs behind a fast switch each, network cards, and an ideal core."""
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
-from lightfabric.model.cycle.cabling import ElectricalCabling, hub
-from lightfabric.model.fabric.fabric import Fabric
+from lightfabric.model.cycle.cabling import ElectricalCabling
+from lightfabric.model.fabric.electrical.electrical import Electrical, hub
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
-from lightfabric.model.spec import CABLE_PS_PER_M, ElectricalClusterSpec
+from lightfabric.model.spec import ElectricalClusterSpec
 
 
-class ElectricalCluster(Fabric):
+class ElectricalCluster(Electrical):
     """Links GPUs to the switch of their island and back, then to the core through the network card and back.
 
     A network card adds its latency once per route. Nodes from ``gpus`` on are the switches of the islands, the last node
@@ -21,18 +22,37 @@ class ElectricalCluster(Fabric):
 
     spec: ElectricalClusterSpec
 
+    @property
+    def port_gbps(self) -> float:
+        """Give the raw rate of the link to the switch of the island."""
+        return self.spec.island_gbps
+
+    @cached_property
+    def efficiency(self) -> float:
+        """Give the share of the raw rate of the link to the switch of the island that is payload."""
+        return self.spec.island_payload_share
+
+    @property
+    def nic_bytes_per_s(self) -> float:
+        """Give the payload rate of a network card."""
+        return self.spec.nic_gbps * 1e9 / 8 * self.spec.nic_payload_share
+
+    @property
+    def nic_ps(self) -> int:
+        """Give what a network card adds to a route."""
+        return round(self.spec.nic_latency_us * 1e6)
+
     def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
         """Route pairs of one island over its switch, all others over the core."""
         spec, (source, destination) = self.spec, pair_ends(gpus, pairs)
         gpu = np.arange(gpus, dtype=np.int32)
         island = gpus + gpu // spec.island_gpus
         core = np.full(gpus, island[-1] + 1, np.int32)
-        hop_ps = self.crossing_ps(spec.cable_m * CABLE_PS_PER_M)
-        island_rate, nic_rate = (self.cable_bytes_per_s(gbps, spec.cable_m) for gbps in (spec.island_gbps, spec.nic_gbps))
+        island_rate, nic_rate, hop_ps = self.port_bytes_per_s, self.nic_bytes_per_s, self.hop_ps
         links = [
             Links(gpu, island, island_rate, hop_ps),
             Links(island, gpu, island_rate, hop_ps + self.switch_ps),
-            Links(gpu, core, nic_rate, hop_ps + round(spec.nic_latency_us * 1e6)),
+            Links(gpu, core, nic_rate, hop_ps + self.nic_ps),
             Links(core, gpu, nic_rate, hop_ps),
         ]
         # Links are numbered up, down, out, in, a GPU after the other: a pair takes an up and a down, or an out and an in.
@@ -55,7 +75,7 @@ class ElectricalCluster(Fabric):
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
         """Make a hub for each island, then one for all GPUs."""
-        spec, chiplet = self.spec, self.chiplet
-        islands = [range(first, min(first + spec.island_gpus, gpus)) for first in range(0, gpus, spec.island_gpus)]
-        core = hub(range(gpus), spec.nic_gbps, spec.cable_m, chiplet, spec.nic_latency_us * 1e6)
-        return ElectricalCabling((*(hub(island, spec.island_gbps, spec.cable_m, chiplet) for island in islands), core))
+        size, hop_ps = self.spec.island_gpus, self.hop_ps
+        islands = [range(first, min(first + size, gpus)) for first in range(0, gpus, size)]
+        hubs = (hub(island, self.port_bytes_per_s, hop_ps, hop_ps + self.switch_ps) for island in islands)
+        return ElectricalCabling((*hubs, hub(range(gpus), self.nic_bytes_per_s, hop_ps + self.nic_ps, hop_ps)))

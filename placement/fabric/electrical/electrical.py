@@ -17,7 +17,3 @@ class Electrical(Fabric):
             flows = placed.at_once(part)
             rates.append(rate_of(most_moved(flows, part), self.bottleneck_seconds(flows, plan.gpus)))
         return [(Rates(*rates), None)]
-
-    def payload_bytes_per_s(self, gbps: float) -> float:
-        """Payload rate of a raw rate."""
-        return gbps * 1e9 / 8 * self.efficiency

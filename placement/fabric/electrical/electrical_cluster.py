@@ -19,13 +19,13 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
     @property
     def bytes_per_s(self) -> float:
         """The rates of the island and of the network card together."""
-        return self.payload_bytes_per_s(self.spec.island_gbps + self.spec.nic_gbps)
+        return self.port_bytes_per_s + self.nic_bytes_per_s
 
     def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
         """The slower of the busiest network card and the busiest island port."""
         flows = in_rings(flows, self.rings)
         leaves = flows.source // self.spec.island_gpus != flows.destination // self.spec.island_gpus
-        nic, island = (self.payload_bytes_per_s(gbps) for gbps in (self.spec.nic_gbps, self.spec.island_gbps))
+        nic, island = self.nic_bytes_per_s, self.port_bytes_per_s
         return max(busiest_bytes(flows, gpus, leaves) / nic, busiest_bytes(flows, gpus, ~leaves) / island)
 
     def estimated_rates(self, plans: Cases) -> Rates:
@@ -34,7 +34,7 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
         A ring has the network cards of all its members on an island, if these are as many on each.
         Of an exchange each peer is one or the other, and the slower of the two sets the pace.
         """
-        nic, island = (self.payload_bytes_per_s(gbps) for gbps in (self.spec.nic_gbps, self.spec.island_gbps))
+        nic, island = self.nic_bytes_per_s, self.port_bytes_per_s
         island_gpus, gpus = self.spec.island_gpus, plans.dp * plans.tp * plans.pp * plans.cp
 
         def rate(name: Dimension, span: NDArray[np.int64], stride: NDArray[np.int64]) -> NDArray[np.float64]:

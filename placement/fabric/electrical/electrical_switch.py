@@ -13,7 +13,7 @@ class ElectricalSwitch(model.ElectricalSwitch, Electrical):
     @property
     def bytes_per_s(self) -> float:
         """The rate of the link to the switch."""
-        return self.payload_bytes_per_s(self.spec.gpu_gbps)
+        return self.port_bytes_per_s
 
     def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
         """The busiest GPU's bytes at its rate."""

@@ -63,14 +63,14 @@ LATENCY_CYCLES = 70
 """More than any of these paths takes."""
 
 
-def transfers(gpus, flits):
+def transfers(gpus, flits, payload=PAYLOAD):
     """A graph that sends so many flits for each pair, all at once."""
     pairs = np.array(list(flits)).reshape(-1, 2)
     return TaskGraph(
         gpus,
         np.full(len(pairs), Kind.TRANSFER, np.int8),
         pairs[:, 0].astype(np.int32),
-        np.array(list(flits.values()), np.int64) * PAYLOAD,
+        np.array(list(flits.values()), np.int64) * payload,
         pairs[:, 1].astype(np.int32),
         np.ones(len(pairs), np.int32),
         np.zeros(len(pairs) + 1, np.int64),
@@ -111,7 +111,9 @@ def test_every_flit_takes_every_circuit_of_its_path(fabric, virtual_channels):
 def test_over_hubs_every_flit_goes_up_and_down():
     flits = all_pairs(5, 90)
     islands = ElectricalClusterSpec("islands", "electrical-cluster", 300.0, 70.0, island_gpus=2, nic_latency_us=0.1)
-    cluster = Cluster(transfers(5, flits), SPEC, TIMING, fabric_of(islands, SPEC).cabling(5))
+    fabric = fabric_of(islands, SPEC)
+    graph = transfers(5, flits, fabric.cycle_chiplet.payload_bytes)
+    cluster = Cluster(graph, fabric.cycle_chiplet, fabric.cycle_timing, fabric.cabling(5))
     cluster.run()
     wanted = {}
     for (a, b), count in flits.items():
@@ -136,14 +138,37 @@ FABRICS = [
 @pytest.mark.parametrize(("fabric", "lanes"), FABRICS)
 @pytest.mark.parametrize("pair", [(0, 1), (1, 2), (0, 3)])
 def test_a_long_transfer_takes_what_the_fluid_model_says(fabric, lanes, pair):
-    graph = transfers(4, {pair: 20_000})
+    on = fabric_of(fabric, SPEC, TIMING)
+    chiplet = on.cycle_chiplet
+    graph = transfers(4, {pair: 20_000}, chiplet.payload_bytes)
     circuits = None
     if lanes:
         path = tuple(range(pair[0], pair[1] + 1))
         circuits = Circuits(lanes, {pair: path})
-    seen_ps = Cluster(graph, SPEC, TIMING, fabric_of(fabric, SPEC).cabling(4, circuits)).run().makespan_ps
-    wanted_ps = fluid.run(graph, fabric_of(fabric, SPEC, TIMING).network(4, [pair], circuits)).makespan_ps
+    seen_ps = Cluster(graph, chiplet, on.cycle_timing, on.cabling(4, circuits)).run().makespan_ps
+    wanted_ps = fluid.run(graph, on.network(4, [pair], circuits)).makespan_ps
     assert wanted_ps * 0.9999 <= seen_ps <= wanted_ps * 1.0001 + LATENCY_CYCLES * SPEC.cycle_ps
+
+
+@pytest.mark.parametrize("link_ns", [60.0, 1000.0])
+@pytest.mark.parametrize("gbps", [40.0, 100.0, 1600.0])
+def test_a_flit_on_an_electrical_fabric_takes_what_its_spec_says_to_a_slot(gbps, link_ns):
+    """Two links and a switch, and the flit at the rate of its payload; at each link it may wait for half a slot more."""
+    spec = ElectricalSwitchSpec(
+        "switch", "electrical-switch", gbps, payload_share=0.8, link_latency_ns=link_ns, switch_latency_ns=150.0, cable_m=4.0
+    )
+    on = fabric_of(spec, SPEC)
+    cluster = Cluster(transfers(2, {(0, 1): 1}, 244), on.cycle_chiplet, on.cycle_timing, on.cabling(2))
+    slot_ns = 244 * 8 / (0.8 * gbps)
+    slot_ns *= np.ceil(0.8 * gbps / 976)  # of as many ports of 976 Gb/s as the rate takes
+    wanted_ns = 2 * (link_ns + 4 * 5) + 150 + slot_ns
+    assert abs(cluster.run().makespan_ps / 1000 - wanted_ns) <= slot_ns + 4
+
+
+def test_a_link_too_slow_for_the_cycle_model_is_named():
+    slow = ElectricalSwitchSpec("switch", "electrical-switch", 10.0, payload_share=0.8)
+    with pytest.raises(ValueError, match=r"^a link must carry 15.3 Gb/s of payload at cycle fidelity, not 8 Gb/s$"):
+        fabric_of(slow, SPEC).cabling(4)
 
 
 def round_and_round(gpus):

@@ -111,8 +111,7 @@ def test_traffic_is_what_the_rings_send_and_what_rates_are_of():
         sent[source, destination] = sent.get((source, destination), 0) + size_bytes * (part == DATA)
     wanted = in_rings(all_reduce(range(gpus), size, gpus), fabric.rings).demand_bytes()
     assert {pair: size for pair, size in sent.items() if size} == pytest.approx(wanted, abs=4)
-    nic = fabric.payload_bytes_per_s(fabric.spec.nic_gbps)
-    assert fabric.bottleneck_seconds(flows, gpus) == pytest.approx(float(Fraction(each, 4)) / nic)
+    assert fabric.bottleneck_seconds(flows, gpus) == pytest.approx(float(Fraction(each, 4)) / fabric.nic_bytes_per_s)
 
 
 @pytest.mark.parametrize("plan", [Plan(32, 1, 1, 1), Plan(16, 2, 1, 1), Plan(8, 1, 4, 1), Plan(2, 16, 1, 1)])
@@ -124,7 +123,7 @@ def test_the_estimated_rate_of_rings_over_islands_is_that_of_all_their_cards(pla
     found = fabric.rate_options(plan, placed)[0][0]
     if plan.dp == plan.gpus:
         assert estimated.data[0] == pytest.approx(found.data, rel=1e-6)
-        assert found.data == pytest.approx(4 * fabric.payload_bytes_per_s(100.0), rel=1e-6)
+        assert found.data == pytest.approx(4 * fabric.nic_bytes_per_s, rel=1e-6)
     times = [sum(sent / rate for sent, rate in zip(sent_bytes(case(job, plan)), (r.tensor, r.pipeline, r.data), strict=True))
              for r in (estimated, found)]  # fmt: skip
     assert float(np.ravel(times[0])[0]) <= float(times[1]) * (1 + 1e-6)

@@ -62,7 +62,7 @@ def test_gradients_go_in_buckets_of_25_mib_the_last_layers_first():
 @pytest.mark.parametrize("gbps", [100, 4096])
 @pytest.mark.parametrize("job", [*JOBS, NetworkJobSpec("dlrm", 65536)], ids=lambda job: job.network)
 def test_the_prediction_is_the_simulated_iteration(job, gbps, gpus):
-    fabric = ElectricalSwitchSpec("switch", "electrical-switch", gbps)
+    fabric = ElectricalSwitchSpec("switch", "electrical-switch", gbps, payload_share=1.0)
     placed = candidates(job, H100, fabric_of(fabric, ChipletSpec()), gpus)[0]
     graph = DataParallel(job, H100).task_graph(placed.plan)
     star = network.star(gpus, gbps * 1e9 / 8, graph.demand_bytes())

@@ -1,0 +1,114 @@
+"""What electrical fabrics share: rates and latencies of their spec, whatever the chiplets of a study are.
+
+The cycle model builds their links from ``PORT``, a port of its own, with ``TIMING``: it sends flits of 256 bytes, 244 of
+them payload, as two beats of a clock of 1 GHz, and every stage of it takes one cycle. A link has as many such ports as its
+rate needs, each at a part of the line rate; what it takes longer than they do is waited for in front of them.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import fields
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+import numpy as np
+
+from lightfabric.model.cycle.cabling import Hub
+from lightfabric.model.fabric.fabric import Fabric
+from lightfabric.model.spec import CABLE_PS_PER_M, ChipletSpec
+from lightfabric.model.spec.chiplet import SLOWEST_CYCLES_PER_BLOCK
+from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
+
+PORT = ChipletSpec(
+    ports=1,
+    wavelengths_per_port=16,
+    wavelength_gbps=66.0,
+    core_clock_mhz=1000.0,
+    flit_bytes=256,
+    reach_m=1.0,
+    replay_flits=127,
+)
+
+
+def _one_cycle_each(kind: Any) -> Any:
+    return kind(**{field.name: 1 for field in fields(kind)})
+
+
+TIMING = Timing(_one_cycle_each(LinkTiming), _one_cycle_each(SwitchTiming), _one_cycle_each(ClientTiming), "", "", "none")
+_PORT_BYTES_PER_S = PORT.payload_bytes * PORT.core_clock_mhz * 1e6 / float(PORT.slot_cycles)
+_MIN_BYTES_PER_S = _PORT_BYTES_PER_S / PORT.wavelengths_per_port / SLOWEST_CYCLES_PER_BLOCK
+_STAGES = TIMING.link.accept_cycles + TIMING.link.stage_cycles + TIMING.link.line_cycles + TIMING.link.deliver_cycles
+_UP_CYCLES = TIMING.client.ingress_cycles + _STAGES + TIMING.switch.credit_cycles
+_DOWN_CYCLES = TIMING.switch.latency_cycles - TIMING.switch.credit_cycles + _STAGES + TIMING.client.egress_cycles
+
+
+class Electrical(Fabric):
+    """Has links whose payload and latency are those that the spec says; bits are never wrong."""
+
+    @property
+    def cycle_chiplet(self) -> ChipletSpec:
+        """Give the port that the cycle model builds links from."""
+        return PORT
+
+    @property
+    def cycle_timing(self) -> Timing:
+        """Give the timing of that port."""
+        return TIMING
+
+    @property
+    def slot_loss_rate(self) -> float:
+        """Give none: the error rate of electrical links is what is left after their forward error correction."""
+        return 0.0
+
+    @cached_property
+    def goodput_share(self) -> float:
+        """Give all, since no bit is wrong."""
+        return 1.0
+
+    @property
+    @abstractmethod
+    def port_gbps(self) -> float:
+        """Give the raw rate of the fastest link of a GPU."""
+
+    @cached_property
+    def efficiency(self) -> float:
+        """Give the share of the raw rate of the fastest link of a GPU that is payload."""
+        return self.spec.payload_share
+
+    @property
+    def port_bytes_per_s(self) -> float:
+        """Give the payload rate of the fastest link of a GPU."""
+        return self.port_gbps * 1e9 / 8 * self.efficiency
+
+    @property
+    def hop_ps(self) -> int:
+        """Give the latency of a link with its cable."""
+        return round(self.spec.link_latency_ns * 1e3 + self.spec.cable_m * CABLE_PS_PER_M)
+
+    @property
+    def switch_ps(self) -> int:
+        """Give the latency of a switch from port to port."""
+        return round(self.spec.switch_latency_ns * 1e3)
+
+    @property
+    def link_latency_ns(self) -> float:
+        """Give the latency of a link without its cable."""
+        return self.spec.link_latency_ns
+
+
+def hub(gpus: Sequence[int], bytes_per_s: float, up_ps: float, down_ps: float) -> Hub:
+    """Make a hub with this payload rate from and to each GPU, these latencies up to its switches and, with them, down.
+
+    Latencies below those of ``PORT``, some nanoseconds and a flit, stay those. ValueError if the port cannot send as slowly.
+    """
+    if bytes_per_s < _MIN_BYTES_PER_S:
+        gbps = (f"{rate * 8e-9:.3g} Gb/s" for rate in (_MIN_BYTES_PER_S, bytes_per_s))
+        raise ValueError("a link must carry {} of payload at cycle fidelity, not {}".format(*gbps))
+    planes = ceil(bytes_per_s / _PORT_BYTES_PER_S)
+    # A flit waits half a slot at each link; one slot of the two that it takes is counted with the bytes of the message.
+    slot_ps = PORT.payload_bytes * planes / bytes_per_s * 1e12
+    up_more_ps = up_ps - _UP_CYCLES * PORT.cycle_ps - slot_ps / 2
+    down_more_ps = down_ps - _DOWN_CYCLES * PORT.cycle_ps - slot_ps * 3 / 2
+    share = bytes_per_s / planes / _PORT_BYTES_PER_S
+    return Hub(np.array(gpus, np.int32), 0.0, planes, share, max(0.0, up_more_ps), max(0.0, down_more_ps))
