@@ -131,7 +131,7 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
     predicted = [(asked.prediction(plan, rates), rates, circuits) for rates, circuits in options]
     # Which circuits are best depends on how a plan's traffic is mixed, so each option is predicted.
     prediction, rates, circuits = min(predicted, key=lambda option: option[0].total)
-    dealt = in_rings(placed, fabric.rings)
+    dealt = in_rings(placed, fabric.rings, plan.gpus)
     if dealt is not placed:
         # Which pairs the rings of a fabric join depends on where ranks are, so what they cost is known only now.
         order = replace(order, byte_hops=byte_hops(dealt, plan.gpus), bound_byte_hops=bound_byte_hops(dealt, plan.gpus))

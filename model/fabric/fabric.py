@@ -82,7 +82,7 @@ class Fabric(ABC):
         ValueError for more GPUs at a switch than its ports, and where relays could wait for each other in a circle.
         """
 
-    def rings(self, members: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give the rings over which a group of GPUs is reduced, each with an equal part of the bytes: one in their order."""
         return [members]
 

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from lightfabric.model.task import Kind, TaskGraph
 
-Rings = Callable[[NDArray[np.int32]], list[NDArray[np.int32]]]
-"""The rings of a group, ``model.fabric.Fabric.rings``."""
+Rings = Callable[[NDArray[np.int32], int], list[NDArray[np.int32]]]
+"""The rings of a group among so many GPUs, ``model.fabric.Fabric.rings``."""
 
 
 def in_rings(graph: TaskGraph, rings: Rings) -> TaskGraph:
@@ -18,7 +18,7 @@ def in_rings(graph: TaskGraph, rings: Rings) -> TaskGraph:
     Of bytes that do not divide the first rings have one more each. All of them start when the one would have started, and
     what waits for the one waits for all. O(tasks + edges + members), times the rings where a group has several.
     """
-    found = [rings(graph.group(index)) for index in range(len(graph.member_start) - 1)]
+    found = [rings(graph.group(index), graph.devices) for index in range(len(graph.member_start) - 1)]
     reduces = graph.kind == Kind.ALL_REDUCE
     many = np.array([len(each) for each in found], np.int64)
     copies = np.ones(len(graph), np.int64)

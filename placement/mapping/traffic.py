@@ -91,7 +91,7 @@ def _entries(part: int, source: NDArray[np.int32], destination: NDArray[np.int32
     return source.ravel(), destination.ravel(), size.ravel(), np.full(source.size, part, np.int8)
 
 
-def in_rings(flows: Traffic, rings: Callable[[NDArray[np.int32]], list[NDArray[np.int32]]]) -> Traffic:
+def in_rings(flows: Traffic, rings: Callable[[NDArray[np.int32], int], list[NDArray[np.int32]]], gpus: int) -> Traffic:
     """The flows with those of each ring of ranks dealt out to the ``rings`` of its members, if they are several.
 
     Of rings of the same part that share ranks the entries of one come before those of the other.
@@ -99,7 +99,7 @@ def in_rings(flows: Traffic, rings: Callable[[NDArray[np.int32]], list[NDArray[n
     kept, added = np.ones(len(flows.part), bool), list[_Entries]()
     for part in (TENSOR, DATA):
         for entries in _cycles(flows, np.flatnonzero(flows.part == part)):
-            found = rings(flows.source[entries])
+            found = rings(flows.source[entries], gpus)
             if len(found) > 1:
                 kept[entries] = False
                 source, destination = np.stack(found), np.roll(np.stack(found), -1, axis=1)

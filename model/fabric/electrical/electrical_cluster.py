@@ -61,7 +61,7 @@ class ElectricalCluster(Electrical):
         down = destination + np.where(inside, gpus, 3 * gpus)
         return join(gpus, links, source, destination, np.stack([up, down], axis=1))
 
-    def rings(self, members: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give as many rings as members share each of several islands, so that all their network cards are equally busy.
 
         Each goes from island to island, in the next ring from the next member on [NCCL: a ring per network card]. Where

@@ -21,3 +21,13 @@ class SipRing(Optical):
         """Count as many fibres as the pair is apart."""
         apart = np.abs(source - destination)
         return np.minimum(apart, gpus - apart) * self.spec.fibre_m
+
+    def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
+        """Give the members both ways where their ring goes all round that of the fibres, of which half stay dark else.
+
+        What closes another ring goes back over the segments that its members are on, so that it uses both ways as it is.
+        """
+        ahead = np.mod(np.roll(members, -1) - members, gpus)
+        steps = np.where(2 * ahead > gpus, ahead - gpus, ahead)
+        # Opposite GPUs send to each other the same way round, so the ring the other way need not be disjoint.
+        return [members, members[::-1]] if steps.sum() and not np.any(2 * ahead == gpus) else [members]

@@ -23,7 +23,7 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
 
     def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
         """The slower of the busiest network card and the busiest island port."""
-        flows = in_rings(flows, self.rings)
+        flows = in_rings(flows, self.rings, gpus)
         leaves = flows.source // self.spec.island_gpus != flows.destination // self.spec.island_gpus
         nic, island = self.nic_bytes_per_s, self.port_bytes_per_s
         return max(busiest_bytes(flows, gpus, leaves) / nic, busiest_bytes(flows, gpus, ~leaves) / island)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import Fabric, most_moved, rate_of
-from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Traffic
+from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Traffic, in_rings
 from lightfabric.placement.plan import Plan
 
 
@@ -31,25 +31,34 @@ class Optical(Fabric):
 
     def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
         """Circuits shared by demand, and by the weight that minimises the sum of the parts' times: sqrt(bytes / hops)."""
+        dealt = in_rings(placed, self.rings, plan.gpus)
         # Circuits are handed out by whole numbers, and the factor keeps the roots apart when they are rounded.
-        root = np.rint(1000 * np.sqrt(placed.size_bytes / self.hops(placed, plan.gpus))).astype(np.int64)
-        found = [self.assign(plan.gpus, _summed(placed, weight)) for weight in (placed.size_bytes, root)]
-        return [(self.circuit_rates(circuits, placed), circuits) for circuits in found]
+        root = np.rint(1000 * np.sqrt(dealt.size_bytes / self.hops(dealt, plan.gpus))).astype(np.int64)
+        found = [self.assign(plan.gpus, _summed(dealt, weight)) for weight in (dealt.size_bytes, root)]
+        found += self.other_circuits(plan.gpus, dealt)
+        return [(self.circuit_rates(circuits, placed, dealt), circuits) for circuits in found]
 
-    def circuit_rates(self, circuits: Circuits, placed: Traffic) -> Rates:
-        """Rate of each part alone on circuits: what the slowest of its pairs gets, shared with pairs relayed over it."""
+    def other_circuits(self, gpus: int, dealt: Traffic) -> list[Circuits]:
+        """Circuits that this kind of fabric may be quicker with."""
+        return []
+
+    def circuit_rates(self, circuits: Circuits, placed: Traffic, dealt: Traffic) -> Rates:
+        """Rate of each part alone on circuits: what the slowest of its pairs gets, shared with pairs relayed over it.
+
+        It is the rate at which what is ``placed`` is moved, by the rings that it is ``dealt`` out to.
+        """
         lane_bytes_per_s = self.lane_gbps * 1e9 / 8 * self.efficiency
         rates: list[float] = []
         for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
             # What goes to experts and what comes back alternate, so an exchange never shares circuits with its own way back.
-            flows = placed.at_once(part) if part == EXCHANGE else placed.of(part)
+            flows, own = ((each.at_once(part) if part == EXCHANGE else each.of(part)) for each in (dealt, placed))
             demand = _summed(flows, flows.size_bytes)
             load: dict[Pair, int] = {}
             for pair, size in demand.items():
                 for leg in pairwise(circuits.stops[pair]):
                     load[leg] = load.get(leg, 0) + size
             seconds = max((size / (circuits.lanes[leg] * lane_bytes_per_s) for leg, size in load.items()), default=0.0)
-            moved = most_moved(flows, part) if part == EXCHANGE else max(demand.values(), default=0)
+            moved = most_moved(own, part) if part == EXCHANGE else max(demand_of(own).values(), default=0)
             rates.append(rate_of(moved, seconds))
         return Rates(*rates)
 

@@ -12,8 +12,7 @@ from lightfabric.placement.circuit.assign import assign_ring
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import best_nesting
 from lightfabric.placement.fabric.optical.optical import Optical, demand_of
-from lightfabric.placement.mapping.traffic import Traffic, ring_load, ring_steps
-from lightfabric.placement.plan import Plan
+from lightfabric.placement.mapping.traffic import DATA, TENSOR, Dimension, Traffic, ring_load, ring_steps
 from lightfabric.placement.workload.case import Cases
 
 if TYPE_CHECKING:
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_RELAYS = 1 << 21
 """Segments over which relays between neighbours are still listed one by one."""
+MIN_BOTH_WAYS = 3
+"""GPUs of which each has two neighbours."""
 
 
 class SipRing(model.SipRing, Optical):
@@ -49,7 +50,14 @@ class SipRing(model.SipRing, Optical):
 
     def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
         """The bytes over the fullest segment at the rate of one direction."""
-        return float(ring_load(flows, gpus).max()) / (self.bytes_per_s / 2)
+        reduced = (flows.part == TENSOR) | (flows.part == DATA)
+        rings, load = flows[reduced], ring_load(flows[reduced], gpus)
+        # A ring that does not go all round loads both ways alike, so that halves both ways are no more there.
+        if gpus >= MIN_BOTH_WAYS and np.array_equal(
+            *(np.bincount(end, minlength=gpus) for end in (rings.source, rings.destination))
+        ):
+            load = (load + load[::-1]) / 2
+        return float((load + ring_load(flows[~reduced], gpus)).max()) / (self.bytes_per_s / 2)
 
     def exchanged(self, flows: Traffic, gpu_of_rank: NDArray[np.int32], exchanges: int) -> NDArray[np.int32]:
         """Exchanges of ranks between segments, the same for the same input."""
@@ -60,14 +68,19 @@ class SipRing(model.SipRing, Optical):
     def estimated_rates(self, plans: Cases) -> Rates:
         """A dimension of stride k loads every segment with k pairs, and relayed parts share its wavelengths in turn.
 
+        A ring that goes all round has half of its bytes go either way.
         An exchange loads most the segment in the middle of its ranks, or of the group there if groups are odd in number.
         """
-        rate = self.bytes_per_s / 2
+        rate, gpus = self.bytes_per_s / 2, plans.dp * plans.tp * plans.pp * plans.cp
 
         def exchange(stride: NDArray[np.int64]) -> NDArray[np.float64]:
             return stride * _middle(plans, stride) / rate
 
-        return best_nesting(plans, lambda _name, _span, stride: rate / stride, exchange)
+        def neighbour(name: Dimension, span: NDArray[np.int64], stride: NDArray[np.int64]) -> NDArray[np.float64]:
+            around = (name != "pp") & (span == gpus) & (span > 2 * stride)
+            return rate / stride * np.where(around, 2, 1)
+
+        return best_nesting(plans, neighbour, exchange)
 
     def hops(self, placed: Traffic, gpus: int) -> NDArray[np.int64]:
         """Segments of the shorter way round."""
@@ -77,17 +90,14 @@ class SipRing(model.SipRing, Optical):
         """The shorter way round, relayed beyond ``max_hops``."""
         return assign_ring(gpus, demand_bytes, self.chiplet, self.spec.max_hops)
 
-    def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
-        """Beside circuits for all pairs also circuits between neighbours only.
+    def other_circuits(self, gpus: int, dealt: Traffic) -> list[Circuits]:
+        """Circuits between neighbours only, unless relays would be too many to list.
 
         Relayed traffic then takes turns on all wavelengths, where circuits of their own for all pairs divide them for good.
-        Left out where relays would be too many to list.
         """
-        found = super().rate_options(plan, placed)
-        if self.hops(placed, plan.gpus).sum() <= MAX_RELAYS:
-            circuits = assign_ring(plan.gpus, demand_of(placed), self.chiplet, 1)
-            found.append((self.circuit_rates(circuits, placed), circuits))
-        return found
+        if self.hops(dealt, gpus).sum() > MAX_RELAYS:
+            return []
+        return [assign_ring(gpus, demand_of(dealt), self.chiplet, 1)]
 
     def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
         """What wavelengths carry, beside how many it takes for pairs near enough to have one of their own."""

@@ -1,5 +1,6 @@
-"""All-reduces on a cluster as a ring for each network card of an island, against closed forms."""
+"""All-reduces as a ring for each network card of an island, or both ways round a ring, against closed forms."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -7,11 +8,12 @@ import pytest
 
 from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.fluid import engine
-from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalClusterSpec, JobSpec, ModelSpec
+from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalClusterSpec, JobSpec, ModelSpec, SipRingSpec
 from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.placement.fabric.fabric import fabric_of as placement_fabric
 from lightfabric.placement.graph.rings import in_rings
-from lightfabric.placement.mapping.traffic import DATA, PIPELINE, Traffic, traffic
+from lightfabric.placement.mapping.order import orders
+from lightfabric.placement.mapping.traffic import DATA, PIPELINE, Traffic, ring_load, traffic
 from lightfabric.placement.mapping.traffic import in_rings as traffic_in_rings
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import case, cases
@@ -85,15 +87,15 @@ def test_no_byte_is_lost_where_rings_do_not_divide_them_and_none_starts_early(in
     assert many.device[1:5].tolist() == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize("members", [[0, 1, 2, 3], [0, 4, 8], [5, 0, 1, 2], [3, 0, 9, 4, 1]])
+@pytest.mark.parametrize("members", [[0, 1, 2, 3], [0, 4, 8], [5, 0, 1, 2], [3, 0, 6, 9, 4]])
 def test_a_group_on_one_island_or_unequally_on_several_stays_one_ring(members, fabric_spec, invented_timing):
-    """As does every group on a fabric without islands."""
+    """As does every group on a fabric without islands, unless it goes all round a ring of fibres."""
     graph = all_reduce(members, 1 << 20, 16)
     assert in_rings(graph, fabric_of(fabric_spec, CHIPLET, invented_timing).rings) is graph
 
 
 def test_rings_of_a_folded_group_visit_each_island_once(invented_timing):
-    rings = fabric_of(islands(4), CHIPLET, invented_timing).rings(np.array([0, 8, 4, 5, 9, 1], np.int32))
+    rings = fabric_of(islands(4), CHIPLET, invented_timing).rings(np.array([0, 8, 4, 5, 9, 1], np.int32), 16)
     assert [ring.tolist() for ring in rings] == [[0, 1, 4, 5, 8, 9], [1, 0, 5, 4, 9, 8]]
 
 
@@ -104,7 +106,7 @@ def test_traffic_is_what_the_rings_send_and_what_rates_are_of():
     chain = Traffic(*(np.array([value], kind) for value, kind in ((3, "i4"), (4, "i4"), (77, "i8"), (PIPELINE, "i1"))))
     flows = Traffic(ring, np.roll(ring, -1), np.full(gpus, each), np.full(gpus, DATA, np.int8))
     both = Traffic(*(np.concatenate(pair) for pair in zip(vars(chain).values(), vars(flows).values(), strict=True)))
-    dealt = traffic_in_rings(both, fabric.rings)
+    dealt = traffic_in_rings(both, fabric.rings, gpus)
     assert int(dealt.size_bytes.sum()) == int(both.size_bytes.sum())
     sent = {}
     for source, destination, size_bytes, part in zip(*(column.tolist() for column in vars(dealt).values()), strict=True):
@@ -127,3 +129,49 @@ def test_the_estimated_rate_of_rings_over_islands_is_that_of_all_their_cards(pla
     times = [sum(sent / rate for sent, rate in zip(sent_bytes(case(job, plan)), (r.tensor, r.pipeline, r.data), strict=True))
              for r in (estimated, found)]  # fmt: skip
     assert float(np.ravel(times[0])[0]) <= float(times[1]) * (1 + 1e-6)
+
+
+RING = SipRingSpec("ring", "sip-ring", max_hops=4)
+
+
+@pytest.mark.parametrize("gpus", [3, 8, 64])
+def test_a_ring_round_all_fibres_is_reduced_both_ways_at_the_rate_of_all_ports(gpus, invented_timing):
+    """2 (n - 1) / n of half the bytes at the rate of half the ports; an odd port of the three serves neither way."""
+    fabric, size = placement_fabric(RING, replace(CHIPLET, ports=3), invented_timing), 1 << 30
+    plan, ring = Plan(gpus, 1, 1, 1), np.arange(gpus, dtype=np.int32)
+    each = np.full(gpus, 2 * (gpus - 1) * size // gpus)
+    flows = Traffic(ring, np.roll(ring, -1), each, np.full(gpus, DATA, np.int8))
+    rates, circuits = fabric.rate_options(plan, flows)[0]
+    assert rates.data == pytest.approx(fabric.bytes_per_s)
+    assert set(circuits.lanes.values()) == {fabric.chiplet.wavelengths_per_port}
+    assert len(circuits.lanes) == 2 * gpus
+    graph = in_rings(all_reduce(range(gpus), size, gpus), fabric.rings)
+    network = fabric.network(gpus, graph.demand_bytes(), circuits)
+    late_ps = 2 * (gpus - 1) * int(network.latency_ps.max())
+    seconds = 2 * (gpus - 1) / gpus * size / fabric.bytes_per_s
+    assert engine.run(graph, network).makespan_ps - 2000 - late_ps == pytest.approx(seconds * 1e12, rel=1e-3)
+    assert fabric.bottleneck_seconds(flows, gpus) == pytest.approx(seconds, rel=1e-9)
+
+
+@pytest.mark.parametrize("plan", [Plan(4, 4, 2, 1), Plan(2, 8, 2, 1), Plan(16, 1, 2, 1), Plan(5, 2, 3, 1), Plan(8, 4, 1, 1)])
+def test_the_bottleneck_of_a_ring_is_what_its_dealt_traffic_sends_over_the_fullest_segment(plan):
+    """In every structured order: rings that go all round are dealt, and others lose nothing by being so.
+
+    But for rings through opposite GPUs, a few per cent of whose bytes have two shortest ways.
+    """
+    fabric, job, counts = placement_fabric(RING, CHIPLET), JobSpec(MODEL, batch=80), set()
+    for _, gpu_of_rank in orders(plan, folds=True):
+        placed = traffic(job, plan).placed(gpu_of_rank)
+        dealt = traffic_in_rings(placed, fabric.rings, plan.gpus)
+        counts.add(len(dealt.part) > len(placed.part))
+        seconds = float(ring_load(dealt, plan.gpus).max()) / (fabric.bytes_per_s / 2)
+        opposite = (2 * (placed.source - placed.destination)) % (2 * plan.gpus) == plan.gpus
+        assert fabric.bottleneck_seconds(placed, plan.gpus) == pytest.approx(seconds, rel=0.02 if opposite.any() else 1e-6)
+    assert counts == {False, True} or plan.dp == 2
+
+
+def test_the_estimate_of_data_all_round_a_ring_is_what_its_circuits_give():
+    fabric, job, plan = placement_fabric(RING, CHIPLET), JobSpec(MODEL, batch=32), Plan(32, 1, 1, 1)
+    estimated = fabric.estimated_rates(cases(job, [plan], ACCELERATORS["h100"]))
+    assert estimated.data.tolist() == pytest.approx([fabric.bytes_per_s])
+    assert fabric.rate_options(plan, traffic(job, plan))[0][0].data == pytest.approx(fabric.bytes_per_s)

@@ -10,6 +10,7 @@ from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSp
 from lightfabric.model.task import Kind
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import fabric_of
+from lightfabric.placement.graph.rings import in_rings
 from lightfabric.placement.job.data_parallel import BUCKET_BYTES, DataParallel, layers_of, owned_tables
 from lightfabric.placement.mapping.traffic import EXCHANGE
 from lightfabric.placement.place import candidates, options
@@ -73,12 +74,12 @@ def test_the_prediction_is_the_simulated_iteration(job, gbps, gpus):
 @pytest.mark.parametrize("fabric", [SipRingSpec("ring", "sip-ring"), SipOcsSpec("ocs", "sip-ocs")], ids=lambda f: f.kind)
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
 def test_networks_are_placed_on_optical_fabrics(job, fabric):
-    placed = candidates(job, H100, fabric_of(fabric, ChipletSpec(ports=4)), 8)[0]
+    made = fabric_of(fabric, ChipletSpec(ports=4))
+    placed = candidates(job, H100, made, 8)[0]
     assert sorted(placed.gpu_of_rank.tolist()) == list(range(8))
     assert placed.circuits is not None
-    assert set(placed.circuits.stops) == set(
-        DataParallel(job, H100).task_graph(placed.plan).placed(placed.gpu_of_rank).demand_bytes()
-    )
+    graph = in_rings(DataParallel(job, H100).task_graph(placed.plan).placed(placed.gpu_of_rank), made.rings)
+    assert set(placed.circuits.stops) == set(graph.demand_bytes())
 
 
 def test_hidden_gradients_cost_no_more_than_the_wire_and_no_less_than_their_last_bucket():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, JobSpec, ModelSpec, SipRingSpec
+from lightfabric.model.task import Part
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.mapping.order import OBJECTIVES, best_order, orders, searched_order
 from lightfabric.placement.mapping.traffic import bound_byte_hops, traffic
@@ -17,18 +18,22 @@ PLANS = [Plan(4, 2, 2, 1), Plan(8, 1, 2, 1, ep=8), Plan(4, 1, 4, 1, ep=4), Plan(
 
 
 def naive_cost(objective, flows, gpu_of_rank):
-    """Every flow walks its ring segments, the shorter way, of two equal ways the one ``ring_steps`` names."""
+    """Every flow walks its ring segments, the shorter way, of two equal ways the one ``ring_steps`` names.
+
+    Half of what is reduced goes the other way, from each member to the one before.
+    """
     gpus = len(gpu_of_rank)
     load, pairs, hops = np.zeros((2, gpus)), np.zeros((2, gpus)), 0
     seen = set()
-    for source, destination, size in zip(flows.source, flows.destination, flows.size_bytes, strict=True):
+    for source, destination, size, part in zip(*vars(flows).values(), strict=True):
         a, b = int(gpu_of_rank[source]), int(gpu_of_rank[destination])
         ahead = (b - a) % gpus
         backward = 2 * ahead > gpus or (2 * ahead == gpus and a % 2 == 1)
         first, length = (b, gpus - ahead) if backward else (a, ahead)
         crossed = [(first + k) % gpus for k in range(length)]
         hops += length * int(size)
-        load[int(backward), crossed] += size
+        load[int(backward), crossed] += size / 2
+        load[int(backward ^ (part in (Part.TENSOR, Part.DATA))), crossed] += size / 2
         if (a, b) not in seen:
             pairs[int(backward), crossed] += 1
         seen.add((a, b))
