@@ -26,6 +26,7 @@ COMMANDS = {
     "predict": "Step time, its parts and memory of the plans in a table.",
     "qap": "Map facilities onto locations: a quadratic assignment problem, with a lower bound.",
     "replay": "Run the task graph of a real job on a fabric.",
+    "collective": "Time of every algorithm of a collective on a fabric.",
     "network": "Synthetic traffic on the cycle model of a network of routers.",
     "sim": "Simulate a block's RTL.",
     "verilog": "Write a block as Verilog.",

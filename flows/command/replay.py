@@ -20,7 +20,9 @@ from lightfabric.placement.graph.collective import ALGORITHMS
 
 if TYPE_CHECKING:
     from lightfabric.model.fluid.network import Network
+    from lightfabric.model.fluid.shortest import Topology
     from lightfabric.model.task import Schedule
+    from lightfabric.placement.collective.choice import Choose
 
 # 2 us for each step of a message: the set-up that reproduces the iteration times published with the TopoOpt files.
 MESSAGE_LATENCY_PS = 2_000_000
@@ -28,6 +30,8 @@ MAX_LATENCY_S = 1.0
 FABRICS = ("ideal-switch", "topoopt")
 """By name; any other is a file of InfraGraph."""
 TOPOLOGIES = (".yaml", ".yml", ".json")
+AUTO = "auto"
+"""The algorithm of the least predicted time for each collective."""
 FORWARDINGS = ("cut-through", "store-and-forward")
 DEGREE = 4
 """Links of a node of TopoOpt unless it is said: the smaller one of its published results."""
@@ -74,7 +78,8 @@ def replay(
     the folder ``out``. InputError names the file and the field that is wrong.
     """
     wire = Wire(latency_ps, 8e3 / bandwidth_gbps)
-    graph, nodes = exchange.read(path, algorithm, ACCELERATORS[accelerator] if accelerator else None, wire)
+    how = _chooser(fabric, bandwidth_gbps, latency_ps) if algorithm == AUTO else algorithm
+    graph, nodes = exchange.read(path, how, ACCELERATORS[accelerator] if accelerator else None, wire)
     tasks = len(graph)
     try:
         if fidelity == "cycle":
@@ -100,6 +105,31 @@ def replay(
     }
 
 
+def _chooser(fabric: str, bandwidth_gbps: float, latency_ps: int) -> "Choose":
+    """Return what chooses the algorithm of each collective on a fabric whose links the choice does not change."""
+    from lightfabric.model.fluid.network import star
+    from lightfabric.placement.collective.choice import fastest
+
+    if fabric == FABRICS[0]:
+        rate = bandwidth_gbps * 1e9 / 8
+        return fastest(lambda demand: [star(max(map(max, demand), default=0) + 1, rate, demand)], latency_ps)
+    topology = _topology(fabric, bandwidth_gbps)
+
+    def networks(demand: dict[tuple[int, int], int]) -> "list[Network]":
+        try:
+            return [topology.network(len(topology.ranks), demand)]
+        except ValueError as error:
+            raise InputError(f"{fabric}: {error}") from None
+
+    return fastest(networks, latency_ps)
+
+
+def _topology(fabric: str, bandwidth_gbps: float) -> "Topology":
+    from lightfabric.flows.format import infragraph
+
+    return infragraph.read(Path(fabric), bandwidth_gbps)
+
+
 def _joined(
     graph: TaskGraph, nodes: int, fabric: str, bandwidth_gbps: float, degree: int, *, stored: bool
 ) -> tuple[TaskGraph, "Network"]:
@@ -119,9 +149,7 @@ def _joined(
         direct = direct_connect(graph, nodes, degree)
         graph, topology = direct.graph, direct.topology(nodes, bandwidth_gbps * 1e9 / 8)
     else:
-        from lightfabric.flows.format import infragraph
-
-        topology = infragraph.read(Path(fabric), bandwidth_gbps)
+        topology = _topology(fabric, bandwidth_gbps)
         if len(topology.ranks) < nodes:
             raise InputError(f"{fabric}: must have an xpu for each of {nodes} ranks, not {len(topology.ranks)}")
     try:
@@ -203,7 +231,8 @@ def main(
     trace: Annotated[Path | None, typer.Option(help="JSON file of the schedule, for ui.perfetto.dev.")] = None,
     latency: Annotated[str, typer.Option(help="Of each message or step of a collective, such as 500ns.")] = "2us",
     algorithm: Annotated[
-        str | None, typer.Option(help="Of the collectives of a Chakra trace: ring, tree, direct or halving-doubling.")
+        str | None,
+        typer.Option(help="Of the collectives of a Chakra trace: ring, tree, direct, halving-doubling; auto: the fastest."),
     ] = None,
     accelerator: Annotated[
         str | None, typer.Option(help="That does the work of a Chakra trace that has no duration: a100 or h100.")
@@ -224,7 +253,10 @@ def main(
             if value is not None:
                 raise InputError(f"{option} must be left out with --forwarding {forwarding}, not {value}")
     if algorithm is not None:
-        require_one_of("--algorithm", ALGORITHMS, algorithm)
+        require_one_of("--algorithm", (*ALGORITHMS, AUTO), algorithm)
+    if algorithm == AUTO and fabric == "topoopt":
+        must_be = f"one of {', '.join(ALGORITHMS)} on topoopt, whose links depend on it"
+        raise InputError(f"--algorithm must be {must_be}, not {AUTO}")
     if accelerator is not None:
         require_one_of("--accelerator", ACCELERATORS, accelerator)
     if out is not None and fidelity != "cycle":

@@ -13,6 +13,7 @@ from lightfabric.placement.graph.any_source import NOMINAL, Wire
 if TYPE_CHECKING:
     from lightfabric.model.spec import AcceleratorSpec
     from lightfabric.model.task import TaskGraph
+    from lightfabric.placement.collective.choice import Choose
 
 # Of a file, or of all streams of a Chakra folder together.
 MAX_BYTES = 256 << 20
@@ -25,14 +26,15 @@ _STREAM = re.compile(r"(.*)\.(0|[1-9][0-9]{0,5})\.e[tg]")
 
 
 def read(
-    path: Path, algorithm: str | None = None, accelerator: "AcceleratorSpec | None" = None, wire: Wire = NOMINAL
+    path: Path, algorithm: "str | Choose | None" = None, accelerator: "AcceleratorSpec | None" = None, wire: Wire = NOMINAL
 ) -> tuple["TaskGraph", int]:
     """Return the graph in a file and how many devices of it are nodes.
 
     A folder, or one of its files ``NAME.RANK.et`` (or .eg), is Chakra's; a name that ends in .goal is GOAL, and so is a
     file that begins as binary GOAL; all else is TopoOpt's. Communicator groups are in comm_groups.json, comm_group.json or
     NAME.json beside the streams. Receives of GOAL from any source get what comes first over ``wire``. Only Chakra leaves
-    the algorithm of collectives open, a ring if None, and the accelerator of work without duration.
+    the algorithm of collectives open, a ring if None, a name or what chooses one for each, and the accelerator of work
+    without duration.
     InputError, one line, names the file and the field that is wrong.
     """
     if path.is_dir() or path.suffix in (".et", ".eg"):
@@ -65,7 +67,7 @@ def _read_goal(path: Path, data: bytes, wire: Wire) -> tuple["TaskGraph", int]:
         return goal.read(data, wire), goal.rank_count(data)
 
 
-def _read_chakra(path: Path, algorithm: str, accelerator: "AcceleratorSpec | None") -> tuple["TaskGraph", int]:
+def _read_chakra(path: Path, algorithm: "str | Choose", accelerator: "AcceleratorSpec | None") -> tuple["TaskGraph", int]:
     from lightfabric.placement.format import chakra
 
     folder = path if path.is_dir() else path.parent

@@ -7,25 +7,27 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lightfabric.placement.collective import layered, personal, ring, tree
+from lightfabric.placement.collective import hierarchical, personal, ring, tree
 from lightfabric.placement.collective.sends import Collective, Sends
 
 _GATHER, _SPREAD, _DEAL = Collective.ALL_GATHER, Collective.BROADCAST, Collective.SCATTER
 _REDUCE, _EXCHANGE = Collective.ALL_REDUCE, Collective.ALL_TO_ALL
 CHUNKS = (1, 4, 16, 64)
+IN_NETWORK = "in-network"
+"""The only one that members cannot do by themselves: it needs a switch that reduces."""
 
 _ALGORITHMS: dict[str, dict[Collective, Callable[[int], Sends]]] = {
+    "direct": {_GATHER: personal.each_to_all, _SPREAD: personal.root_to_all, _DEAL: personal.root_to_each},
     "ring": {_GATHER: ring.all_gather, _SPREAD: ring.chain, _DEAL: personal.root_to_each},
     "tree": {_GATHER: tree.all_gather, _SPREAD: tree.broadcast, _DEAL: tree.scatter},
-    "direct": {_GATHER: personal.each_to_all, _SPREAD: personal.root_to_all, _DEAL: personal.root_to_each},
     "halving-doubling": {_GATHER: tree.doubling, _SPREAD: tree.scatter_and_doubling, _DEAL: tree.scatter},
     "bidirectional-ring": {_GATHER: ring.both_ways},
     "multi-ring": {_GATHER: ring.multi_ring},
-    "in-network": {_REDUCE: layered.in_network},
+    IN_NETWORK: {_REDUCE: hierarchical.in_network},
     "staged": {_EXCHANGE: personal.staged},
 }
 _NUMBERED: dict[str, dict[Collective, Callable[[int, int], Sends]]] = {
-    "hierarchical": {_GATHER: layered.hierarchical, _EXCHANGE: personal.by_groups},
+    "hierarchical": {_GATHER: hierarchical.hierarchical, _EXCHANGE: personal.by_groups},
     "pipelined": {_SPREAD: ring.pipelined},
     "double-tree": {_SPREAD: tree.double_tree, _REDUCE: tree.double_tree_all_reduce},
 }

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from lightfabric.model.spec import AcceleratorSpec
 from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.collective.choice import Choose
 from lightfabric.placement.format import process_group
 from lightfabric.placement.graph.assembly import MAX_OPERATIONS, Assembly
 from lightfabric.placement.graph.by_rank import Rank, ranks
@@ -179,18 +180,18 @@ def read(
     streams: Iterable[bytes],
     members: Mapping[str, Sequence[int]],
     *,
-    algorithm: str = "ring",
+    algorithm: str | Choose = "ring",
     accelerator: AcceleratorSpec | None = None,
 ) -> TaskGraph:
     """Task graph of the streams of rank 0, 1, ...; ``members`` are the communicator groups by name.
 
     A send and a receive of equal ends and tag are one TRANSFER, in their order; the k-th collectives of a group at all its
-    members are one, which starts when all have come to it, and ``algorithm`` is one of ``graph.collective.ALGORITHMS``. A
-    group without members, or without a name, is of all ranks, and so is group 0 if nothing else is said of it; groups may
-    also be in the streams, see ``process_group``. What waits for a send waits until its bytes have arrived. A receive that
-    waits is a BARRIER of that and the TRANSFER, which starts when it is sent. A caller (``ctrl_deps``) that a converter
-    left out is not waited for. Tasks are in the order of the ids of their nodes, then of ranks; what ``write`` wrote comes
-    back as it was.
+    members are one, which starts when all have come to it, and ``algorithm`` is one of ``graph.collective.ALGORITHMS`` or
+    chooses one for each. A group without members, or without a name, is of all ranks, and so is group 0 if nothing else is
+    said of it; groups may also be in the streams, see ``process_group``. What waits for a send waits until its bytes have
+    arrived. A receive that waits is a BARRIER of that and the TRANSFER, which starts when it is sent. A caller
+    (``ctrl_deps``) that a converter left out is not waited for. Tasks are in the order of the ids of their nodes, then of
+    ranks; what ``write`` wrote comes back as it was.
 
     Computations and memory accesses are COMPUTE. One without duration takes as long as ``num_ops`` at the half-precision
     peak of the accelerator or ``tensor_size`` bytes at its memory, whichever is longer. Operators of the CPU, among them

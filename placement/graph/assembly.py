@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.collective.choice import Choose
 from lightfabric.placement.graph.any_source import NOMINAL, Ends, Part, Wire, pairs
 from lightfabric.placement.graph.collective import Collective, Message, rounds
 
@@ -62,13 +63,13 @@ class Assembly:
     """Tasks as they are read, with what their parts at each rank wait for; ``names`` and ``members`` are the groups.
 
     A group without members, the one without a name, and 0 if it is not among them, is of all ranks. ``algorithm`` is that
-    of all collectives. A receive may be larger than its message if ``larger``; over ``wire`` messages come to receives from
-    any source.
+    of all collectives, or chooses that of each. A receive may be larger than its message if ``larger``; over ``wire``
+    messages come to receives from any source.
     """
 
     names: list[str]
     members: list[Sequence[int]]
-    algorithm: str = "ring"
+    algorithm: str | Choose = "ring"
     larger: bool = False
     wire: Wire = NOMINAL
     tasks: list[_Task] = field(default_factory=list[_Task])
@@ -200,8 +201,11 @@ class Assembly:
     def _expand(self, each: _Collective) -> None:
         """Add the messages of a collective between its first and its last task."""
         members, (size, operations) = self.members[each.group], each.size
+        chosen = self.algorithm
         try:
-            found = rounds(each.kind, self.algorithm, len(members), size)
+            if not isinstance(chosen, str):
+                chosen = chosen(each.kind, members, size) if len(members) > 1 else "ring"
+            found = rounds(each.kind, chosen, len(members), size)
         except ValueError as error:
             raise ValueError(f"{each.where}.pg_name {error}") from None
         # What a member's next message waits for: all its messages of the last round in which it had any.

@@ -93,7 +93,7 @@ def test_a_message_has_the_latency_that_is_given(tmp_path, capsys, latency, expe
     [
         ({"latency": "2"}, "--latency must be a time with unit such as 500ns, from 0s to 1s, not '2'"),
         ({"latency": "2 s"}, "--latency must be a time with unit such as 500ns, from 0s to 1s, not '2 s'"),
-        ({"algorithm": "bruck"}, "--algorithm must be one of ring, tree, direct, halving-doubling, not 'bruck'"),
+        ({"algorithm": "bruck"}, "--algorithm must be one of ring, tree, direct, halving-doubling, auto, not 'bruck'"),
         ({"accelerator": "tpu"}, "--accelerator must be one of a100, a100-40gb, h100, "),
         ({"algorithm": "ring"}, "--algorithm must be left out unless the file is a Chakra trace, not 'ring' for "),
         ({"accelerator": "a100"}, "--accelerator must be left out unless the file is a Chakra trace, not 'a100' for "),

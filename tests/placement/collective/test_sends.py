@@ -7,7 +7,7 @@ from math import ceil, log2
 import numpy as np
 import pytest
 
-from lightfabric.placement.collective import algorithm, layered, personal, ring, tree
+from lightfabric.placement.collective import algorithm, hierarchical, personal, ring, tree
 from lightfabric.placement.collective.sends import Collective
 
 MEMBERS = [2, 3, 4, 5, 6, 7, 8, 12, 16]
@@ -131,6 +131,6 @@ def test_rings_of_several_orders_share_the_pieces():
 
 
 def test_groups_need_not_be_a_power_of_two():
-    assert layered.hierarchical(12, 4).latencies == 2 + 1
-    assert layered.hierarchical(12, 3).latencies == 2 + 1
-    assert layered.hierarchical(16, 4).latencies == 2 + 1
+    assert hierarchical.hierarchical(12, 4).latencies == 2 + 1
+    assert hierarchical.hierarchical(12, 3).latencies == 2 + 1
+    assert hierarchical.hierarchical(16, 4).latencies == 2 + 1
