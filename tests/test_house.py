@@ -19,8 +19,8 @@ FOLDERS = ("flows", "model", "placement", "rtl", "sim")
 SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 MAX_FILES, MAX_CODE_LINES, MIN_WORDS = 13, 300, 5
 
-ONE_FILE_PER_BLOCK = {"rtl"}
-"""Folders that may be larger, since a block is found by its file."""
+ONE_FILE_PER_BLOCK = {"rtl", "flows/command"}
+"""Folders that may be larger, since a block or a command is found by its file."""
 OF_ONE_THING = {
     # Commands are named as on the command line, whatever does the work behind them.
     *(path.stem for path in (ROOT / "flows" / "command").glob("*.py")),

@@ -119,7 +119,7 @@ def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
         ),
         (
             ["collective", "--kind", "gossip"],
-            "--kind must be one of all-reduce, all-gather, reduce-scatter, all-to-all, broadc",
+            "--kind must be one of all-reduce, all-gather, reduce-scatter, all-to-all",
         ),
         (["collective", "--bytes", "64"], "--bytes must be a size with unit such as 64MiB, from 1B to 1024TiB, not '64'"),
         (["collective", "--gpus", "2048"], "--gpus must be from 2 to 1024, not 2048"),
