@@ -53,9 +53,8 @@ class SipRing(model.SipRing, Optical):
         reduced = (flows.part == TENSOR) | (flows.part == DATA)
         rings, load = flows[reduced], ring_load(flows[reduced], gpus)
         # A ring that does not go all round loads both ways alike, so that halves both ways are no more there.
-        if gpus >= MIN_BOTH_WAYS and np.array_equal(
-            *(np.bincount(end, minlength=gpus) for end in (rings.source, rings.destination))
-        ):
+        sent, received = (np.bincount(end, minlength=gpus) for end in (rings.source, rings.destination))
+        if gpus >= MIN_BOTH_WAYS and bool((sent == received).all()):
             load = (load + load[::-1]) / 2
         return float((load + ring_load(flows[~reduced], gpus)).max()) / (self.bytes_per_s / 2)
 

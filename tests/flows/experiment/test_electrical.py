@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from lightfabric.flows.command import study
+from lightfabric.flows.experiment import cell
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.model.spec import ChipletSpec, JobSpec, ModelSpec
 from lightfabric.placement.fabric.fabric import fabric_of
@@ -32,7 +32,7 @@ def electrical_spec(fabric_spec):
 
 
 def row(spec, fabric, timing, fidelity="fluid"):
-    return study.simulate(study.Job(spec, 8, fabric_of(fabric, spec.chiplet, timing), fidelity, ""))[0]
+    return cell.simulate(cell.Job(spec, 8, fabric_of(fabric, spec.chiplet, timing), fidelity, ""))[0]
 
 
 def test_neither_chiplet_nor_bit_errors_nor_timing_move_an_electrical_fabric(tiny, electrical_spec, invented_timing):
