@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.spec import (
+    SEARCHED,
     AcceleratorSpec,
     JobSpec,
     NetworkJobSpec,
+    PlanSpec,
 )
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.fabric.fabric import Fabric
@@ -73,18 +75,20 @@ def candidates(
     fabric: Fabric,
     gpus: int,
     objective: Objective | None = None,
+    pinned: PlanSpec = SEARCHED,
 ) -> list[Placement]:
     """Placements of the best few plans, that with the least predicted iteration time first.
 
-    With an ``objective`` ranks are ordered for it alone, by a search that begins at the best structured order. DoesNotFit if
-    no plan fits the memory; ValueError with the reason of the best plan if the fabric can serve none.
+    Plans have the values that are ``pinned``. With an ``objective`` ranks are ordered for it alone, by a search that begins
+    at the best structured order. DoesNotFit if no plan fits the memory; ValueError with the reason of the best plan if the
+    fabric can serve none.
     """
     _ = fabric.bytes_per_s  # a chiplet without ports enough is said before any plan is tried
     found: list[Placement] = []
-    asked, reason, tried = workload(job, accelerator), "", 0
+    asked, reason, tried = workload(job, accelerator, pinned), "", 0
     for plan in asked.plans(gpus, fabric.estimated_rates):
         placed: list[Placement] = []
-        for grouped in plan.grouped:
+        for grouped in asked.grouped(plan):
             try:
                 placed.append(_placed(asked, grouped, fabric, objective))
             except ValueError as error:

@@ -76,6 +76,7 @@ def _run(
     spec: StudySpec, source: str, as_json: bool, export: Path | None, topology: Path | None, out: Path | None, objective: str
 ) -> None:
     count, found = placements(spec, source, objective)
+    spec = spec.at(count)
     from lightfabric.placement.place import options
 
     placed = [placement for _, placement, _ in found]
@@ -115,7 +116,7 @@ def placements(spec: StudySpec, source: str, objective: str) -> tuple[int, list[
     from lightfabric.placement.fabric.fabric import fabric_of
 
     fabrics = [fabric_of(kind, spec.chiplet, timing) for kind in spec.fabrics]
-    return count, [(kind, *_place(spec, kind, count, objective)) for kind in fabrics]
+    return count, [(kind, *_place(spec.at(count), kind, count, objective)) for kind in fabrics]
 
 
 def chosen(spec: StudySpec, gpus: int | None, fabric: str | None) -> StudySpec:
@@ -125,7 +126,8 @@ def chosen(spec: StudySpec, gpus: int | None, fabric: str | None) -> StudySpec:
     fabrics = tuple(kind for kind in spec.fabrics if fabric in (None, kind.name))
     if not fabrics:
         raise InputError(f"--fabric must be one of {', '.join(kind.name for kind in spec.fabrics)}, not {fabric!r}")
-    return replace(spec, fabrics=fabrics, gpus=spec.gpus if gpus is None else (gpus,))
+    spec = replace(spec, fabrics=fabrics)
+    return spec if gpus is None else replace(spec.at(gpus), gpus=(gpus,))
 
 
 def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tuple["Placement", float | None]:
@@ -136,7 +138,7 @@ def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tupl
         if objective == "simulated-time":
             placed, _, _, schedule = fastest(spec, fabric, gpus)
             return placed, schedule.makespan_ps / 1e12
-        return candidates(spec.job, spec.accelerator, fabric, gpus, _OF_ORDER.get(objective))[0], None
+        return candidates(spec.job, spec.accelerator, fabric, gpus, _OF_ORDER.get(objective), spec.plan)[0], None
     except ValueError as error:
         raise InputError(f"fabric {fabric.name!r} must serve {gpus} GPUs, but {error}") from None
 

@@ -43,7 +43,7 @@ def check(spec: StudySpec, source: str, at: Callable[[list[int]], int] = min) ->
 
     InputError if none can, or if a fabric cannot serve that count of the others which ``at`` chooses.
     """
-    reasons = {gpus: _does_not_fit(spec, gpus) for gpus in sorted(spec.gpus)}
+    reasons = {gpus: _does_not_fit(spec.at(gpus), gpus) for gpus in sorted(spec.gpus)}
     fitting = [gpus for gpus, reason in reasons.items() if not reason]
     if not fitting:
         raise InputError(f"{source}: gpus must be counts that hold the job, not {max(reasons)}: {reasons[max(reasons)]}")
@@ -53,7 +53,7 @@ def check(spec: StudySpec, source: str, at: Callable[[list[int]], int] = min) ->
     gpus = at(fitting)
     for fabric in spec.fabrics:
         try:
-            candidates(spec.job, spec.accelerator, fabric_of(fabric, spec.chiplet), gpus)
+            candidates(spec.at(gpus).job, spec.accelerator, fabric_of(fabric, spec.chiplet), gpus, pinned=spec.plan)
         except SpecError as error:
             raise InputError(f"{source}: {error.of('chiplet')}") from None
         except ValueError as error:
@@ -63,7 +63,7 @@ def check(spec: StudySpec, source: str, at: Callable[[list[int]], int] = min) ->
 
 def _does_not_fit(spec: StudySpec, gpus: int) -> str:
     try:
-        workload(spec.job, spec.accelerator).require(gpus)
+        workload(spec.job, spec.accelerator, spec.plan).require(gpus)
     except DoesNotFit as error:
         return str(error)
     return ""
@@ -86,10 +86,10 @@ def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
     for gpus in (gpus for gpus, reason in reasons.items() if not reason):
         for fabric in (fabric_of(each, spec.chiplet) for each in spec.fabrics):
             try:
-                placed = candidates(spec.job, spec.accelerator, fabric, gpus)[0]
+                placed = candidates(spec.at(gpus).job, spec.accelerator, fabric, gpus, pinned=spec.plan)[0]
             except ValueError:
                 continue  # a row without times
-            graph = workload(spec.job, spec.accelerator).task_graph(placed.plan)
+            graph = workload(spec.at(gpus).job, spec.accelerator).task_graph(placed.plan)
             name = cell_name(gpus, fabric.name)
             flits = sum(graph.demand_bytes().values()) // fabric.cycle_chiplet.payload_bytes
             fidelities.require_few(flits, f"{source}: {name}")
@@ -149,7 +149,9 @@ def jobs(spec: StudySpec, reasons: dict[int, str], timing: Timing, fidelity: str
     from lightfabric.placement.fabric.fabric import fabric_of
 
     fabrics = [fabric_of(fabric, spec.chiplet, timing) for fabric in spec.fabrics]
-    return [Job(spec, gpus, fabric, fidelity, reason, variant) for gpus, reason in reasons.items() for fabric in fabrics]
+    return [
+        Job(spec.at(gpus), gpus, fabric, fidelity, reason, variant) for gpus, reason in reasons.items() for fabric in fabrics
+    ]
 
 
 def _compare(rows: list[Row], name: str | None) -> None:

@@ -96,7 +96,7 @@ def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> "Simulated":
     from lightfabric.placement.place import candidates
 
     best = None
-    for placed in candidates(spec.job, spec.accelerator, fabric, gpus):
+    for placed in candidates(spec.job, spec.accelerator, fabric, gpus, pinned=spec.plan):
         if best is not None and placed.prediction.total * 1e12 >= best[-1].makespan_ps:
             break
         tried = _run_fluid(spec, fabric, placed)
@@ -125,6 +125,7 @@ def _row(job: Job) -> Row:
     fabric = job.fabric
     return dict.fromkeys(COLUMNS) | {
         "gpus": job.gpus,
+        "batch": job.spec.job.batch,
         "fabric": fabric.name,
         "fabric_kind": fabric.spec.kind,
         "fits": True,
@@ -168,7 +169,7 @@ _SECONDS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser", "tot
 
 COLUMNS = (
     "gpus", "fabric", "fabric_kind", "fits", "reason", "iteration_s", "compute_bound_s", "samples_per_s", "tokens_per_s",
-    "speed_over_baseline",
+    "speed_over_baseline", "batch",
     "dp", "tp", "pp", "virtual_stages", "first_layers", "last_layers", "ep", "expert_group", "zero",
     "micro_batch_sequences", "recompute", "order", "limit",
     *(f"memory_{name}_gib" for name in _MEMORY), *(f"predicted_{name}_s" for name in _SECONDS),

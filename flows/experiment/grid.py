@@ -48,7 +48,7 @@ def _finished(futures: dict["Future[Cell]", Job]) -> Iterator[tuple[Job, Cell]]:
 def key(job: Job) -> str:
     """Hash all that the result of a cell depends on, but not what it is called."""
     spec = job.spec
-    parts = (spec.accelerator, spec.job, spec.chiplet, job.fabric.spec)
+    parts = (spec.accelerator, spec.job, spec.plan, spec.chiplet, job.fabric.spec)
     return key_of([*map(asdict, parts), job.fabric.measured.to_dict(), job.gpus, job.fidelity])
 
 

@@ -25,6 +25,7 @@ from lightfabric.model.spec import (
     JobSpec,
     ModelSpec,
     NetworkJobSpec,
+    PlanSpec,
     SpecError,
     StudySpec,
 )
@@ -43,7 +44,7 @@ _MAY_BE_TINY = ("bit_error_rate",)
 
 _FABRICS: dict[str, type] = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in get_args(FabricSpec)}
 _TABLES: dict[str, type] = {
-    "": StudySpec, "accelerator": AcceleratorSpec, "chiplet": ChipletSpec, "job.model": ModelSpec,
+    "": StudySpec, "accelerator": AcceleratorSpec, "chiplet": ChipletSpec, "job.model": ModelSpec, "plan": PlanSpec,
 }  # fmt: skip
 _MUST_BE = {
     "int_type": "a whole number",

@@ -8,7 +8,7 @@ from lightfabric.model.spec.accelerator import ACCELERATORS, AcceleratorSpec, Pr
 from lightfabric.model.spec.chiplet import FIBRE_PS_PER_M, ChipletSpec, spec_hash
 from lightfabric.model.spec.electrical import CABLE_PS_PER_M, ElectricalClusterSpec, ElectricalSwitchSpec
 from lightfabric.model.spec.fabric import FabricSpec
-from lightfabric.model.spec.job import JobSpec, NetworkJobSpec
+from lightfabric.model.spec.job import SEARCHED, JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.spec.optical import SipOcsSpec, SipRingSpec
 from lightfabric.model.spec.require import SpecError
 from lightfabric.model.spec.study import StudySpec
@@ -18,6 +18,7 @@ __all__ = [
     "ACCELERATORS",
     "CABLE_PS_PER_M",
     "FIBRE_PS_PER_M",
+    "SEARCHED",
     "AcceleratorSpec",
     "ChipletSpec",
     "ElectricalClusterSpec",
@@ -26,6 +27,7 @@ __all__ = [
     "JobSpec",
     "ModelSpec",
     "NetworkJobSpec",
+    "PlanSpec",
     "Precision",
     "SipOcsSpec",
     "SipRingSpec",

@@ -1,6 +1,6 @@
-"""A job says what is trained: a transformer, or a network that is no stack of equal layers."""
+"""A job says what is trained: a transformer, or a network that is no stack of equal layers; and how it may be cut."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from lightfabric.model.spec.accelerator import Precision
@@ -50,6 +50,42 @@ class JobSpec:
         enough = self.max_groups * experts >= chosen * self.expert_groups
         require(self, "max_groups", enough, f"enough for {chosen} experts of a token")
         require(self, "expert_skew", not self.expert_skew or experts * chosen <= self.MAX_SKEWED, "0 for so many experts")
+
+
+@dataclass(frozen=True)
+class PlanSpec:
+    """Fixes what is given of the plan by which a transformer is cut over GPUs; what is None is searched for.
+
+    The fields are those of ``lightfabric.placement.plan.Plan``. A micro-batch that is given need not be a power of two.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    dp: int | None = None
+    tp: int | None = None
+    pp: int | None = None
+    virtual_stages: int | None = None
+    ep: int | None = None
+    expert_group: int | None = None
+    micro_batch: int | None = None
+    zero: int | None = None
+    recompute: Literal["none", "selective", "full"] | None = None
+
+    COUNTS: ClassVar[tuple[str, ...]] = ("dp", "tp", "pp", "virtual_stages", "ep", "expert_group", "micro_batch")
+
+    def __post_init__(self) -> None:
+        for name in self.COUNTS:
+            require(self, name, getattr(self, name) is None or 1 <= getattr(self, name) <= 1 << 20, "from 1 to 1048576")
+        require(self, "zero", self.zero in (None, 0, 1), "0 or 1")
+
+    @property
+    def given(self) -> dict[str, int | str]:
+        """Name the fields that are given, and their values."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+
+SEARCHED = PlanSpec()
+"""Nothing of the plan is given."""
 
 
 @dataclass(frozen=True)

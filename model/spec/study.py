@@ -1,12 +1,12 @@
 """A study spec says everything that one study needs."""
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 from lightfabric.model.spec.accelerator import AcceleratorSpec
 from lightfabric.model.spec.chiplet import ChipletSpec
 from lightfabric.model.spec.fabric import FabricSpec
-from lightfabric.model.spec.job import JobSpec, NetworkJobSpec
+from lightfabric.model.spec.job import JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.spec.require import FORBID, require, require_name
 
 
@@ -14,7 +14,9 @@ from lightfabric.model.spec.require import FORBID, require, require_name
 class StudySpec:
     """Describes a study: a job and an accelerator, the fabrics to compare, and the numbers of GPUs.
 
-    ``baseline`` names the fabric whose speed is 100 %, the first ideal switch if empty.
+    ``plan`` fixes parts of the plan by which a transformer is cut. With strong ``scaling`` all counts share one batch; with
+    weak scaling the batch is that of the smallest count and grows with the GPUs. ``baseline`` names the fabric whose speed
+    is 100 %, the first ideal switch if empty.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -25,6 +27,8 @@ class StudySpec:
     fabrics: tuple[FabricSpec, ...]
     gpus: tuple[int, ...]
     chiplet: ChipletSpec = field(default_factory=ChipletSpec)
+    plan: PlanSpec = field(default_factory=PlanSpec)
+    scaling: Literal["strong", "weak"] = "strong"
     baseline: str = ""
 
     def __post_init__(self) -> None:
@@ -33,4 +37,17 @@ class StudySpec:
         require(self, "gpus", in_range, "one or more counts from 2 to 131072")
         names = [fabric.name for fabric in self.fabrics]
         require(self, "fabrics", 0 < len(names) == len(set(names)), "one or more fabrics of different names")
+        is_cut = isinstance(self.job, JobSpec) or not self.plan.given
+        require(self, "plan", is_cut, "left out but for a transformer")
+        for count in self.gpus:
+            self.at(count)
         require(self, "baseline", self.baseline in ("", *names), f"the name of a fabric, one of {', '.join(names)}")
+
+    def at(self, gpus: int) -> "StudySpec":
+        """Give the spec of one count, with strong scaling and the batch of so many GPUs; SpecError if that is not whole."""
+        if self.scaling == "strong":
+            return self
+        batch, rest = divmod(self.job.batch * gpus, min(self.gpus))
+        must_be = f"strong for {gpus} GPUs, whose part of a batch of {self.job.batch} on {min(self.gpus)} is not whole"
+        require(self, "scaling", rest == 0, must_be)
+        return replace(self, job=replace(self.job, batch=batch), gpus=(gpus,), scaling="strong")

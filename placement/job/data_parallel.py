@@ -12,7 +12,7 @@ from heapq import heapreplace
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.spec import AcceleratorSpec, NetworkJobSpec
+from lightfabric.model.spec import SEARCHED, AcceleratorSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.prediction import Prediction, Rates
@@ -69,10 +69,11 @@ class _Times:
 
 @dataclass(frozen=True)
 class DataParallel:
-    """A network trained with a replica on every GPU: a ``Workload``."""
+    """A network trained with a replica on every GPU: a ``Workload`` that leaves nothing to be ``pinned``."""
 
     job: NetworkJobSpec
     accelerator: AcceleratorSpec
+    pinned: PlanSpec = SEARCHED
     tokens: int | None = None
 
     @property
@@ -108,6 +109,10 @@ class DataParallel:
     def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:  # noqa: ARG002
         """The only plan, whatever the rates."""
         yield self.plan(gpus)
+
+    def grouped(self, plan: Plan) -> list[Plan]:
+        """There are no experts to group."""
+        return [plan]
 
     def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:  # noqa: ARG002
         """There are no options to compare, since there is one plan."""

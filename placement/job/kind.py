@@ -6,7 +6,7 @@ A new kind of job is a file beside this one and a row in ``_KINDS``.
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from lightfabric.model.spec import AcceleratorSpec, JobSpec, NetworkJobSpec
+from lightfabric.model.spec import SEARCHED, AcceleratorSpec, JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.job.data_parallel import DataParallel
@@ -38,6 +38,10 @@ class Workload(Protocol):
         """Plans that fit and that differ, the best first by estimated ``rates``; DoesNotFit if there is none."""
         ...
 
+    def grouped(self, plan: Plan) -> list[Plan]:
+        """The same plan with each size of expert groups that may be."""
+        ...
+
     def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:
         """The fastest of all plans, and those that nothing beats in time, memory and traffic."""
         ...
@@ -62,6 +66,6 @@ class Workload(Protocol):
 _KINDS: dict[type[Any], Any] = {JobSpec: Transformer, NetworkJobSpec: DataParallel}
 
 
-def workload(job: JobSpec | NetworkJobSpec, accelerator: AcceleratorSpec) -> Workload:
-    """What the job spec stands for."""
-    return _KINDS[type(job)](job, accelerator)
+def workload(job: JobSpec | NetworkJobSpec, accelerator: AcceleratorSpec, pinned: PlanSpec = SEARCHED) -> Workload:
+    """What the job spec stands for; its plans have what is ``pinned``."""
+    return _KINDS[type(job)](job, accelerator, pinned)

@@ -3,23 +3,24 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from lightfabric.model.spec import AcceleratorSpec, JobSpec
+from lightfabric.model.spec import SEARCHED, AcceleratorSpec, JobSpec, PlanSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.mapping.traffic import Traffic, traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import RatesOf, least_memory_bytes, prediction, search, whole_space
+from lightfabric.placement.search.search import RatesOf, Space, least_memory_bytes, prediction, search, whole_space
 from lightfabric.placement.workload.call import RankKind, transformer_calls
 from lightfabric.placement.workload.memory import memory_bytes
 
 
 @dataclass(frozen=True)
 class Transformer:
-    """A transformer cut by data, tensor, pipeline and expert parallelism: a ``Workload``."""
+    """A transformer cut by data, tensor, pipeline and expert parallelism, as ``pinned`` as it is: a ``Workload``."""
 
     job: JobSpec
     accelerator: AcceleratorSpec
+    pinned: PlanSpec = SEARCHED
 
     @property
     def samples(self) -> int:
@@ -33,22 +34,30 @@ class Transformer:
 
     def require(self, gpus: int) -> None:
         """Raise DoesNotFit unless the plan that needs least memory fits."""
-        needed = least_memory_bytes(self.job, gpus)
+        needed = least_memory_bytes(self.job, gpus, self._space)
         if needed is None or needed > memory_bytes(self.accelerator):
             # The search raises the error that says what is short and what would do.
-            next(search(self.job, self.accelerator, gpus, lambda _: Rates(1.0, 1.0, 1.0)))
+            next(search(self.job, self.accelerator, gpus, lambda _: Rates(1.0, 1.0, 1.0), self._space))
+
+    @property
+    def _space(self) -> Space:
+        return Space().only(self.pinned)
 
     def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:
         """The best of each (dp, tp, pp, ep, virtual stages), at the size of its expert groups that is estimated to be best.
 
-        They come without groups, which ``Plan.grouped`` adds.
+        They come without groups, which ``grouped`` adds.
         """
         seen: set[tuple[int, ...]] = set()
-        for plan in search(self.job, self.accelerator, gpus, rates):
+        for plan in search(self.job, self.accelerator, gpus, rates, self._space):
             key = (*plan.degrees, plan.ep, plan.virtual_stages)
             if key not in seen:
                 seen.add(key)
                 yield replace(plan, expert_group=1)
+
+    def grouped(self, plan: Plan) -> list[Plan]:
+        """The same plan with each size of expert groups that may be."""
+        return [each for each in plan.grouped if self.pinned.expert_group in (None, each.expert_group)]
 
     def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:
         """Search the ``whole_space``, of which the task graph carries only a part: the ``plans``."""

@@ -4,7 +4,7 @@ All plans are columns of one table (``case``), measured and timed at once: the s
 is the optimum of the cost model. Plans are made one by one and only as far as asked for.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.spec import AcceleratorSpec, JobSpec
+from lightfabric.model.spec import SEARCHED, AcceleratorSpec, JobSpec, PlanSpec
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.cost.step import step
 from lightfabric.placement.plan import Plan, Recompute, group_sizes
 from lightfabric.placement.search.partition import balanced
-from lightfabric.placement.workload.case import FULL, RECOMPUTATIONS, Cases, case, cut, plan_of
+from lightfabric.placement.workload.case import RECOMPUTATIONS, Cases, case, cut, plan_of
 from lightfabric.placement.workload.memory import DoesNotFit, memory_bytes, peak_bytes, peak_memory, shortage
 from lightfabric.placement.workload.volume import sent_bytes
 
@@ -42,43 +42,62 @@ class Space:
     most_virtual_stages: int = 16
     most_cp: int = 1
     most_ep: int = 64
+    pinned: PlanSpec = SEARCHED
+
+    def only(self, pinned: PlanSpec) -> "Space":
+        """Leave of the space what has the ``pinned`` values; they may be beyond its bounds."""
+        zero = self.zero if pinned.zero is None else (pinned.zero,)
+        recompute = self.recompute if pinned.recompute is None else (pinned.recompute,)
+        return replace(self, zero=zero, recompute=recompute, pinned=pinned)
 
 
 WHOLE = Space((0, 1, 2, 3), ("selective", "full"), most_cp=16)
 """Flash attention keeps what selective recomputation does, and takes no longer than with nothing recomputed."""
 
 
-def _divisors(number: int, bound: int) -> list[int]:
-    return [d for d in range(1, min(number, bound) + 1) if number % d == 0]
+def _given(options: Sequence[int], pinned: int | None) -> Sequence[int]:
+    return options if pinned is None else (pinned,)
+
+
+def _divisors(number: int, bound: int, pinned: int | None = None) -> list[int]:
+    return [d for d in _given(range(1, min(number, bound) + 1), pinned) if number % d == 0]
 
 
 def degrees(job: JobSpec, gpus: int, space: Space = Space()) -> Iterator[tuple[int, int, int, int]]:
     """(dp, tp, pp, cp) of product ``gpus``: tp divides heads, widths and sequence / cp, dp the batch; pp has layers."""
-    model = job.model
+    model, pinned = job.model, space.pinned
     for cp in _divisors(gpus, space.most_cp):
-        for tp in _divisors(gpus // cp, model.heads):
+        for tp in _divisors(gpus // cp, model.heads, pinned.tp):
             if any(size % tp for size in (model.heads, model.ffn_width, model.expert_width)) or model.sequence % (tp * cp):
                 continue
-            for pp in _divisors(gpus // (cp * tp), model.layers):
+            for pp in _divisors(gpus // (cp * tp), model.layers, pinned.pp):
                 dp = gpus // (cp * tp * pp)
-                if job.batch % dp == 0:
+                if job.batch % dp == 0 and pp <= model.layers and pinned.dp in (None, dp):
                     yield dp, tp, pp, cp
 
 
 def _choices(job: JobSpec, space: Space, dp: int, pp: int, cp: int) -> Iterator[tuple[int, int, int, int]]:
     """(virtual stages, ep, size of its groups, micro-batch) for degrees; interleaved, micro-batches are multiples of pp."""
+    pinned, each = space.pinned, job.batch // dp
     # The chunks of an interleaved pipeline are alike, so layers must divide by its stages first.
     layers = job.model.layers // pp if job.model.layers % pp == 0 else 1
-    stages = [v for v in _divisors(layers, space.most_virtual_stages) if v == 1 or pp > 1]
-    experts = [(ep, group) for ep in _expert_degrees(job, space, dp, cp) for group in group_sizes(ep)]
-    sizes = [1 << power for power in range(MAX_SEQUENCES.bit_length()) if (job.batch // dp) % (1 << power) == 0]
+    stages = [v for v in _divisors(layers, space.most_virtual_stages, pinned.virtual_stages) if v == 1 or pp > 1]
+    groups = [(ep, group) for ep in _expert_degrees(job, space, dp, cp) for group in group_sizes(ep)]
+    experts = [(ep, group) for ep, group in groups if pinned.expert_group in (None, group)]
+    powers = [1 << power for power in range(MAX_SEQUENCES.bit_length())]
+    sizes = [size for size in _given(powers, pinned.micro_batch) if each % size == 0]
     for v, (ep, group), micro_batch in product(stages, experts, sizes):
-        if v == 1 or (job.batch // dp // micro_batch) % pp == 0:
+        if v == 1 or (each // micro_batch) % pp == 0:
             yield v, ep, group, micro_batch
 
 
 def _expert_degrees(job: JobSpec, space: Space, dp: int, cp: int) -> list[int]:
-    return [ep for ep in _divisors(job.model.experts or 1, space.most_ep) if (dp * cp) % ep == 0]
+    return [ep for ep in _divisors(job.model.experts or 1, space.most_ep, space.pinned.ep) if (dp * cp) % ep == 0]
+
+
+def _least(job: JobSpec, space: Space, dp: int, pp: int, cp: int) -> list[tuple[int, int, int, int]]:
+    """The one of the ``_choices`` that takes least memory, none if there is none."""
+    return sorted(_choices(job, space, dp, pp, cp), key=lambda choice: (-choice[1], choice[3], choice))[:1]
 
 
 _TRIED = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "expert_group", "micro_batch", "zero", "recompute")
@@ -193,8 +212,9 @@ def least_memory_bytes(job: JobSpec, gpus: int, space: Space = Space()) -> int |
     """Memory per GPU of the plan that needs least; None if no plan divides."""
     # Every choice that takes memory is at its least, so no other plan of these degrees needs less.
     least = [
-        (dp, tp, pp, 1, cp, max(_expert_degrees(job, space, dp, cp)), 1, 1, zero, FULL)
+        (dp, tp, pp, v, cp, ep, group, micro_batch, zero, max(map(RECOMPUTATIONS.index, space.recompute)))
         for dp, tp, pp, cp in degrees(job, gpus, space)
+        for v, ep, group, micro_batch in _least(job, space, dp, pp, cp)
         for zero in space.zero
         if zero < 2 or pp == 1
     ]
@@ -217,5 +237,8 @@ def _does_not_fit(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, space: 
     fits = _least_gpus(job, room, space)
     advice = f"{fits} GPUs are enough" if fits else f"no power of two up to {MAX_GPUS} is enough"
     if needed is None:
-        return DoesNotFit(f"no dp * tp * pp = {gpus} divides batch and heads and has a layer for each stage; {advice}", fits)
+        given = ", ".join(f"{name} {value}" for name, value in space.pinned.given.items())
+        with_plan = f" with {given}" if given else ""
+        reason = f"no dp * tp * pp = {gpus}{with_plan} divides batch and heads and has a layer for each stage"
+        return DoesNotFit(f"{reason}; {advice}", fits)
     return DoesNotFit(f"{shortage(accelerator, gpus, needed)}; {advice}", fits)

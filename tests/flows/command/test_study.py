@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 
-from lightfabric.flows.command import study
+from lightfabric.flows.command import place, study
 from lightfabric.flows.experiment import cell, grid
 from lightfabric.flows.format import timing_store
 from lightfabric.flows.format.spec_file import load_spec
@@ -19,7 +19,7 @@ from lightfabric.flows.report import InputError
 from lightfabric.model.cycle.slot import Losses
 from lightfabric.model.fabric.fabric import port_bytes_per_s
 from lightfabric.model.fluid import engine as fluid
-from lightfabric.model.spec import FIBRE_PS_PER_M, NetworkJobSpec, spec_hash
+from lightfabric.model.spec import FIBRE_PS_PER_M, NetworkJobSpec, PlanSpec, SpecError, spec_hash
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.graph.rings import in_rings
@@ -341,6 +341,34 @@ def test_cells_of_other_jobs_have_other_keys(invented):
     keys = [grid.key(job) for job in (one, other, replace(one, gpus=16), replace(one, fidelity="cycle"))]
     assert len(set(keys)) == 4
     assert grid.key(replace(one)) == keys[0]
+
+
+def test_a_pinned_plan_is_that_of_every_row(invented):
+    spec = replace(load_spec(None, "small"), plan=PlanSpec(tp=2, micro_batch=1), gpus=(8, 106))
+    reasons = study.check(spec, "x")
+    found = [cell.simulate(job)[0] for job in study.jobs(spec, reasons, invented(spec.chiplet), "fluid")]
+    assert [(row["gpus"], row["tp"], row["micro_batch_sequences"]) for row in found[:4]] == [(8, 2, 1)] * 4
+    assert [row["fits"] for row in found] == [True] * 4 + [False] * 4
+    assert found[-1]["reason"].startswith("no dp * tp * pp = 106 with tp 2, micro_batch 1 divides")
+    free, pinned = (
+        grid.key(study.jobs(each, {8: ""}, invented(spec.chiplet), "fluid")[0]) for each in (load_spec(None, "small"), spec)
+    )
+    assert free != pinned
+    with pytest.raises(InputError, match=r"gpus must be counts that hold the job, not 8: no dp .* with tp 3"):
+        study.check(replace(spec, plan=PlanSpec(tp=3), gpus=(8,)), "x")
+    with pytest.raises(SpecError, match=r"StudySpec.plan must be left out but for a transformer"):
+        replace(load_spec(None, "dlrm"), plan=PlanSpec(dp=2))
+
+
+def test_weak_scaling_gives_each_gpu_the_work_of_the_smallest_count(invented):
+    spec = replace(load_spec(None, "small"), scaling="weak", gpus=(16, 8))
+    rows = [cell.simulate(job)[0] for job in study.jobs(spec, study.check(spec, "x"), invented(spec.chiplet), "fluid")]
+    assert [row["batch"] for row in rows] == [64] * 4 + [128] * 4
+    assert rows[4]["samples_per_s"] == pytest.approx(128 / rows[4]["iteration_s"])
+    alone = replace(spec, scaling="strong", gpus=(16,), job=replace(spec.job, batch=128))
+    (same, *_) = study.jobs(alone, {16: ""}, invented(spec.chiplet), "fluid")
+    assert cell.simulate(same)[0] == rows[4]
+    assert place.chosen(spec, 32, None).job.batch == 256
 
 
 def test_a_cell_that_needs_more_memory_than_there_is_is_a_row_that_says_so(monkeypatch, invented):

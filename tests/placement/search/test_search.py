@@ -6,11 +6,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, JobSpec, ModelSpec
+from lightfabric.model.spec import ACCELERATORS, AcceleratorSpec, JobSpec, ModelSpec, PlanSpec
 from lightfabric.placement.cost.layer import pass_seconds
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import prediction, search, table
+from lightfabric.placement.search.search import Space, least_memory_bytes, prediction, search, table
 from lightfabric.placement.workload.case import case, plan_of
 from lightfabric.placement.workload.memory import DoesNotFit, memory_bytes, peak_bytes, peak_memory
 from lightfabric.placement.workload.preset import MODELS
@@ -115,6 +115,44 @@ def test_a_job_that_fits_no_number_of_gpus_says_so():
     tiny = AcceleratorSpec("tiny", 0.001, 1000.0, 100.0, 100.0, 20.0)
     with pytest.raises(DoesNotFit, match="no power of two up to 131072 is enough"):
         next(search(GPT3, tiny, 64, lambda _: EVEN))
+
+
+EXPERTS = JobSpec(
+    ModelSpec(layers=4, hidden=512, heads=8, sequence=512, vocabulary=512, experts=8, experts_per_token=2), batch=48
+)
+
+
+@pytest.mark.parametrize(
+    "pins",
+    [{"tp": 2}, {"dp": 4, "pp": 2, "virtual_stages": 2}, {"ep": 4, "expert_group": 2}, {"micro_batch": 2, "zero": 0},
+     {"zero": 1, "recompute": "selective"}, {"dp": 8, "tp": 1, "pp": 1, "micro_batch": 1, "ep": 8, "expert_group": 1}],
+)  # fmt: skip
+def test_pinned_plans_are_those_of_all_that_have_these_values(pins):
+    free = search(EXPERTS, H100, 8, lambda _: EVEN)
+    wanted = [plan for plan in free if all(getattr(plan, name) == value for name, value in pins.items())]
+    assert wanted
+    assert list(search(EXPERTS, H100, 8, lambda _: EVEN, Space().only(PlanSpec(**pins)))) == wanted
+
+
+def test_a_pinned_micro_batch_need_not_be_a_power_of_two():
+    plan = next(search(EXPERTS, H100, 8, lambda _: EVEN, Space().only(PlanSpec(micro_batch=3))))
+    assert (plan.micro_batch, EXPERTS.batch // plan.dp % 3) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    "pins", [{"tp": 3}, {"pp": 5}, {"dp": 8, "tp": 2}, {"ep": 3}, {"micro_batch": 5}, {"expert_group": 16}]
+)
+def test_a_pinned_plan_that_does_not_divide_is_named(pins):
+    given = ", ".join(f"{name} {value}" for name, value in pins.items())
+    with pytest.raises(DoesNotFit, match=rf"^no dp \* tp \* pp = 8 with {given} divides batch and heads"):
+        next(search(EXPERTS, H100, 8, lambda _: EVEN, Space().only(PlanSpec(**pins))))
+
+
+@pytest.mark.parametrize("pins", [{}, {"recompute": "none"}, {"micro_batch": 4, "tp": 1}, {"zero": 0, "pp": 1}, {"ep": 2}])
+def test_the_least_memory_is_that_of_the_plan_that_needs_least(pins):
+    space = Space().only(PlanSpec(**pins))
+    every = table(EXPERTS, H100, 8, lambda _: EVEN, space)
+    assert least_memory_bytes(EXPERTS, 8, space) == peak_bytes(every[every.first_layers == 0].exactly).min()
 
 
 def test_a_number_of_gpus_that_divides_nothing_is_refused():
