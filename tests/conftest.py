@@ -5,12 +5,25 @@ from fractions import Fraction
 
 import pytest
 
-from lightfabric.model.spec import ElectricalClusterSpec, ElectricalSwitchSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.spec import (
+    DragonflySpec,
+    ElectricalClusterSpec,
+    ElectricalSwitchSpec,
+    FatTreeSpec,
+    RailOptimisedSpec,
+    SipOcsSpec,
+    SipRingSpec,
+)
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 
 FABRICS = (
     ElectricalSwitchSpec("switch", "electrical-switch", gpu_gbps=1024.0),
     ElectricalClusterSpec("islands", "electrical-cluster", island_gbps=1024.0, nic_gbps=100.0, island_gpus=4),
+    FatTreeSpec("tree", "fat-tree", nic_gbps=200.0, radix=6, levels=3, oversubscription=2.0),
+    RailOptimisedSpec(
+        "rails", "rail-optimised", island_gbps=1024.0, nic_gbps=100.0, island_gpus=4, rail_islands=2, oversubscription=2.0
+    ),
+    DragonflySpec("dragonfly", "dragonfly", 400.0, 400.0, gpus_per_router=2, routers_per_group=4, global_links=2),
     SipRingSpec("ring", "sip-ring", max_hops=4),
     SipOcsSpec("ocs", "sip-ocs", fibre_m=5.0),
 )

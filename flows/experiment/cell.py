@@ -72,7 +72,7 @@ def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail
     placed, graph, network, schedule = fastest(spec, job.fabric, job.gpus)
     detail = None
     if job.fidelity == "cycle":
-        schedule, detail = _run_flits(job, graph, placed.circuits)
+        schedule, detail = _run_flits(job.fabric, graph, placed.circuits)
     seconds, asked = schedule.makespan_ps / 1e12, workload(spec.job, spec.accelerator)
     spent_s = {name: spent_ps / 1e12 for name, spent_ps in attribution(graph, network, schedule).items()}
     return _row(job) | plan_columns(placed) | {
@@ -116,9 +116,8 @@ def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Simul
     return placed, graph, network, fluid.run(graph, network)
 
 
-def _run_flits(job: Job, graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:
-    fabric = job.fabric
-    return fidelities.run(graph, fabric.cycle_chiplet, fabric.cycle_timing, fabric.cabling(job.gpus, circuits))
+def _run_flits(fabric: "Fabric", graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:
+    return fidelities.run(graph, fabric.cycle_chiplet, fabric.cycle_timing, fabric.cabling(graph.devices, circuits))
 
 
 def _row(job: Job) -> Row:

@@ -6,7 +6,14 @@ follow from others are properties.
 
 from lightfabric.model.spec.accelerator import ACCELERATORS, AcceleratorSpec, Precision
 from lightfabric.model.spec.chiplet import FIBRE_PS_PER_M, ChipletSpec, spec_hash
-from lightfabric.model.spec.electrical import CABLE_PS_PER_M, ElectricalClusterSpec, ElectricalSwitchSpec
+from lightfabric.model.spec.electrical import (
+    CABLE_PS_PER_M,
+    DragonflySpec,
+    ElectricalClusterSpec,
+    ElectricalSwitchSpec,
+    FatTreeSpec,
+    RailOptimisedSpec,
+)
 from lightfabric.model.spec.fabric import FabricSpec
 from lightfabric.model.spec.job import SEARCHED, JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.spec.optical import SipOcsSpec, SipRingSpec
@@ -21,14 +28,17 @@ __all__ = [
     "SEARCHED",
     "AcceleratorSpec",
     "ChipletSpec",
+    "DragonflySpec",
     "ElectricalClusterSpec",
     "ElectricalSwitchSpec",
     "FabricSpec",
+    "FatTreeSpec",
     "JobSpec",
     "ModelSpec",
     "NetworkJobSpec",
     "PlanSpec",
     "Precision",
+    "RailOptimisedSpec",
     "SipOcsSpec",
     "SipRingSpec",
     "SpecError",

@@ -73,3 +73,91 @@ class ElectricalClusterSpec(ElectricalLinks):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_between(self, 1, 1 << 16, "island_gpus")
+
+
+@dataclass(frozen=True)
+class FatTreeSpec(ElectricalLinks):
+    """Describes a fat tree: GPUs with a NIC each on leaf switches, these on spines, with 3 ``levels`` in pods on a core.
+
+    Of the ``radix`` ports of a leaf as many lead down that GPUs have ``oversubscription`` times the rate of its uplinks.
+    Switches above are not oversubscribed: with 2 levels there are up to ``radix`` leaves, with 3 pods of half as many, and
+    up to ``radix`` pods.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["fat-tree"]
+    nic_gbps: float
+    radix: int = 64
+    levels: int = 2
+    oversubscription: float = 1.0
+    nic_latency_us: float = 2.0
+    payload_share: float = NETWORK_PAYLOAD_SHARE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_between(self, 2, 1 << 16, "radix")
+        require_between(self, 2, 3, "levels")
+        require_between(self, 1, 1 << 16, "oversubscription")
+
+    @property
+    def leaf_gpus(self) -> int:
+        """Count the GPUs of a leaf."""
+        return int(self.radix * self.oversubscription / (1 + self.oversubscription))
+
+    @property
+    def pod_leaves(self) -> int:
+        """Count the leaves that reach each other without the core."""
+        return self.radix if self.levels == 2 else self.radix // 2
+
+
+@dataclass(frozen=True)
+class RailOptimisedSpec(ElectricalLinks):
+    """Describes islands of GPUs behind a fast switch each, whose network cards of the same number are on a rail switch.
+
+    A rail switch joins ``rail_islands`` islands; spines join those of a rail, with 1 / ``oversubscription`` of the rate of
+    the network cards on each. Latency and shares of payload are as those of ``electrical-cluster``.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["rail-optimised"]
+    island_gbps: float
+    nic_gbps: float
+    island_gpus: int = 8
+    rail_islands: int = 32
+    oversubscription: float = 1.0
+    nic_latency_us: float = 2.0
+    island_payload_share: float = ISLAND_PAYLOAD_SHARE
+    nic_payload_share: float = NETWORK_PAYLOAD_SHARE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_between(self, 1, 1 << 16, "island_gpus", "rail_islands", "oversubscription")
+
+
+@dataclass(frozen=True)
+class DragonflySpec(ElectricalLinks):
+    """Describes groups of routers, all joined in a group, and all groups by ``global_links`` of each router [Kim 2008].
+
+    Links between routers have ``link_gbps``. Two groups share as many links as divide evenly among all of them, so there are
+    at most ``routers_per_group * global_links + 1`` groups.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["dragonfly"]
+    nic_gbps: float
+    link_gbps: float
+    gpus_per_router: int = 4
+    routers_per_group: int = 8
+    global_links: int = 4
+    nic_latency_us: float = 2.0
+    payload_share: float = NETWORK_PAYLOAD_SHARE
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_between(self, 1, 1 << 16, "gpus_per_router", "routers_per_group", "global_links")

@@ -1,6 +1,14 @@
 """A fabric is described by one spec per kind; the file of a spec names its family, the folder of what the kind does."""
 
-from lightfabric.model.spec.electrical import ElectricalClusterSpec, ElectricalSwitchSpec
+from lightfabric.model.spec.electrical import (
+    DragonflySpec,
+    ElectricalClusterSpec,
+    ElectricalSwitchSpec,
+    FatTreeSpec,
+    RailOptimisedSpec,
+)
 from lightfabric.model.spec.optical import SipOcsSpec, SipRingSpec
 
-FabricSpec = ElectricalSwitchSpec | ElectricalClusterSpec | SipRingSpec | SipOcsSpec
+FabricSpec = (
+    ElectricalSwitchSpec | ElectricalClusterSpec | FatTreeSpec | RailOptimisedSpec | DragonflySpec | SipRingSpec | SipOcsSpec
+)

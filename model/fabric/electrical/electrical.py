@@ -6,16 +6,19 @@ rate needs, each at a part of the line rate; what it takes longer than they do i
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import fields
 from functools import cached_property
 from math import ceil
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Hub
 from lightfabric.model.fabric.fabric import Fabric
+from lightfabric.model.fluid.network import Links, Network, join, pair_ends
 from lightfabric.model.spec import CABLE_PS_PER_M, ChipletSpec
 from lightfabric.model.spec.chiplet import SLOWEST_CYCLES_PER_BLOCK
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
@@ -71,6 +74,29 @@ class Electrical(Fabric):
     def port_gbps(self) -> float:
         """Give the raw rate of the fastest link of a GPU."""
 
+    @abstractmethod
+    def links(self, gpus: int) -> list[Links]:
+        """List all links; ValueError for more GPUs than there is room for."""
+
+    @abstractmethod
+    def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Number the links on the way of each pair in a row, in order; -1 stands for none. Nobody sends to itself."""
+
+    def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
+        """Join the links and the routes of the pairs."""
+        source, destination = pair_ends(gpus, pairs)
+        return join(gpus, self.links(gpus), source, destination, self.routes(gpus, source, destination))
+
+    def busiest_seconds(
+        self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64], size_bytes: NDArray[Any]
+    ) -> float:
+        """Find how long the link with the most to do takes for bytes from GPU to GPU."""
+        routes = self.routes(gpus, source, destination)
+        parts = [np.broadcast_to(np.float64(part.bytes_per_s), len(part.source)) for part in self.links(gpus)]
+        bytes_per_s, used = np.concatenate(parts), routes >= 0
+        sent = np.bincount(routes[used], np.repeat(size_bytes, used.sum(axis=1)), len(bytes_per_s))
+        return float((sent / bytes_per_s).max())
+
     @cached_property
     def efficiency(self) -> float:
         """Give the share of the raw rate of the fastest link of a GPU that is payload."""
@@ -80,6 +106,11 @@ class Electrical(Fabric):
     def port_bytes_per_s(self) -> float:
         """Give the payload rate of the fastest link of a GPU."""
         return self.port_gbps * 1e9 / 8 * self.efficiency
+
+    @property
+    def nic_ps(self) -> int:
+        """Give what network cards add to a route, once."""
+        return round(self.spec.nic_latency_us * 1e6)
 
     @property
     def hop_ps(self) -> int:
@@ -97,7 +128,7 @@ class Electrical(Fabric):
         return self.spec.link_latency_ns
 
 
-def hub(gpus: Sequence[int], bytes_per_s: float, up_ps: float, down_ps: float) -> Hub:
+def hub(gpus: ArrayLike, bytes_per_s: float, up_ps: float, down_ps: float) -> Hub:
     """Make a hub with this payload rate from and to each GPU, these latencies up to its switches and, with them, down.
 
     Latencies below those of ``PORT``, some nanoseconds and a flit, stay those. ValueError if the port cannot send as slowly.

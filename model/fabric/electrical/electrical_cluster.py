@@ -1,15 +1,14 @@
 """An electrical cluster has islands of GPUs behind a fast switch each, network cards, and an ideal core."""
 
-from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.circuit import Circuits
 from lightfabric.model.cycle.cabling import ElectricalCabling
 from lightfabric.model.fabric.electrical.electrical import Electrical, hub
-from lightfabric.model.fluid.network import Links, Network, join, pair_ends
+from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import ElectricalClusterSpec
 
 
@@ -37,29 +36,25 @@ class ElectricalCluster(Electrical):
         """Give the payload rate of a network card."""
         return self.spec.nic_gbps * 1e9 / 8 * self.spec.nic_payload_share
 
-    @property
-    def nic_ps(self) -> int:
-        """Give what a network card adds to a route."""
-        return round(self.spec.nic_latency_us * 1e6)
-
-    def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
-        """Route pairs of one island over its switch, all others over the core."""
-        spec, (source, destination) = self.spec, pair_ends(gpus, pairs)
+    def links(self, gpus: int) -> list[Links]:
+        """Number the links up, down, out, in, a GPU after the other."""
         gpu = np.arange(gpus, dtype=np.int32)
-        island = gpus + gpu // spec.island_gpus
+        island = gpus + gpu // self.spec.island_gpus
         core = np.full(gpus, island[-1] + 1, np.int32)
         island_rate, nic_rate, hop_ps = self.port_bytes_per_s, self.nic_bytes_per_s, self.hop_ps
-        links = [
+        return [
             Links(gpu, island, island_rate, hop_ps),
             Links(island, gpu, island_rate, hop_ps + self.switch_ps),
             Links(gpu, core, nic_rate, hop_ps + self.nic_ps),
             Links(core, gpu, nic_rate, hop_ps),
         ]
-        # Links are numbered up, down, out, in, a GPU after the other: a pair takes an up and a down, or an out and an in.
-        inside = source // spec.island_gpus == destination // spec.island_gpus
+
+    def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Route pairs of one island over its switch, up and down, all others over the core, out and in."""
+        inside = source // self.spec.island_gpus == destination // self.spec.island_gpus
         up = source + np.where(inside, 0, 2 * gpus)
         down = destination + np.where(inside, gpus, 3 * gpus)
-        return join(gpus, links, source, destination, np.stack([up, down], axis=1))
+        return np.stack([up, down], axis=1)
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give as many rings as members share each of several islands, so that all their network cards are equally busy.

@@ -1,11 +1,12 @@
 """An ideal electrical switch lets every GPU reach every other at full rate, one switch hop away."""
 
-from collections.abc import Iterable
+import numpy as np
+from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.circuit import Circuits
 from lightfabric.model.cycle.cabling import ElectricalCabling
 from lightfabric.model.fabric.electrical.electrical import Electrical, hub
-from lightfabric.model.fluid.network import Network, star
+from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import ElectricalSwitchSpec
 
 
@@ -24,10 +25,15 @@ class ElectricalSwitch(Electrical):
         """Give the raw rate of the link to the switch."""
         return self.spec.gpu_gbps
 
-    def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
+    def links(self, gpus: int) -> list[Links]:
         """Number the links as ``fluid.network.star`` does."""
-        up_ps, down_ps = self.hop_ps, self.hop_ps + self.switch_ps
-        return star(gpus, self.port_bytes_per_s, pairs, up_latency_ps=up_ps, down_latency_ps=down_ps)
+        gpu, switch = np.arange(gpus, dtype=np.int32), np.full(gpus, gpus, np.int32)
+        rate, hop_ps = self.port_bytes_per_s, self.hop_ps
+        return [Links(gpu, switch, rate, hop_ps), Links(switch, gpu, rate, hop_ps + self.switch_ps)]
+
+    def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Route all pairs over the switch."""
+        return np.stack([source, gpus + destination], axis=1)
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
         """Make one hub of all GPUs."""

@@ -9,7 +9,7 @@ from lightfabric.model.fabric.electrical import electrical_cluster as model
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.electrical.electrical import Electrical
 from lightfabric.placement.fabric.fabric import best_nesting
-from lightfabric.placement.mapping.traffic import Dimension, Traffic, busiest_bytes, in_rings
+from lightfabric.placement.mapping.traffic import Dimension
 from lightfabric.placement.workload.case import Cases
 
 
@@ -20,13 +20,6 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
     def bytes_per_s(self) -> float:
         """The rates of the island and of the network card together."""
         return self.port_bytes_per_s + self.nic_bytes_per_s
-
-    def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
-        """The slower of the busiest network card and the busiest island port."""
-        flows = in_rings(flows, self.rings, gpus)
-        leaves = flows.source // self.spec.island_gpus != flows.destination // self.spec.island_gpus
-        nic, island = self.nic_bytes_per_s, self.port_bytes_per_s
-        return max(busiest_bytes(flows, gpus, leaves) / nic, busiest_bytes(flows, gpus, ~leaves) / island)
 
     def estimated_rates(self, plans: Cases) -> Rates:
         """The rate of the island where each ring or chain is inside one, else that of the network card.

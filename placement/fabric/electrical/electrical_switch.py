@@ -10,11 +10,6 @@ from lightfabric.placement.workload.case import Cases
 class ElectricalSwitch(model.ElectricalSwitch, Electrical):
     """The busiest GPU is the bottleneck, whatever the order of ranks."""
 
-    @property
-    def bytes_per_s(self) -> float:
-        """The rate of the link to the switch."""
-        return self.port_bytes_per_s
-
     def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
         """The busiest GPU's bytes at its rate."""
         return self.bound_seconds(flows, gpus)

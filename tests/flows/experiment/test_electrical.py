@@ -3,11 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lightfabric.flows.experiment import cell
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.model.spec import ChipletSpec, JobSpec, ModelSpec
 from lightfabric.placement.fabric.fabric import fabric_of
+from lightfabric.placement.place import candidates
 
 JOB = JobSpec(ModelSpec(layers=2, hidden=256, heads=4, sequence=128, vocabulary=512), batch=16)
 CHIPLETS = (
@@ -31,8 +34,8 @@ def electrical_spec(fabric_spec):
     return fabric_spec
 
 
-def row(spec, fabric, timing, fidelity="fluid"):
-    return cell.simulate(cell.Job(spec, 8, fabric_of(fabric, spec.chiplet, timing), fidelity, ""))[0]
+def row(spec, fabric, timing, fidelity="fluid", gpus=8):
+    return cell.simulate(cell.Job(spec, gpus, fabric_of(fabric, spec.chiplet, timing), fidelity, ""))[0]
 
 
 def test_neither_chiplet_nor_bit_errors_nor_timing_move_an_electrical_fabric(tiny, electrical_spec, invented_timing):
@@ -48,11 +51,30 @@ def test_neither_chiplet_nor_bit_errors_nor_timing_move_an_electrical_fabric(tin
     ) < 1  # fmt: skip
 
 
+@pytest.mark.parametrize("gpus", [16, 32])
+def test_an_electrical_fabric_is_predicted_to_a_tenth_of_what_is_simulated(gpus, electrical_spec, invented_timing):
+    found = row(load_spec(None, "small"), electrical_spec, invented_timing, gpus=gpus)
+    print(electrical_spec.kind, gpus, found["predicted_total_s"] / found["iteration_s"])
+    assert found["predicted_total_s"] == pytest.approx(found["iteration_s"], rel=0.1)
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(factor=st.floats(1, 10))
+def test_a_faster_electrical_fabric_is_never_predicted_to_be_slower(factor, electrical_spec):
+    rates = {name: value * factor for name, value in vars(electrical_spec).items() if name.endswith("_gbps")}
+    spec, totals = load_spec(None, "small"), list[float]()
+    for fabric in (electrical_spec, replace(electrical_spec, **rates)):
+        on = fabric_of(fabric, spec.chiplet)
+        totals.append(candidates(JOB, spec.accelerator, on, 16)[0].prediction.total)
+    assert totals[1] <= totals[0]
+
+
 def test_an_electrical_fabric_takes_as_long_flit_by_flit_as_in_the_fluid_model(tiny, electrical_spec, invented_timing):
     try:
         fabric_of(electrical_spec, tiny.chiplet).cabling(8)
     except ValueError as error:
-        assert str(error) == f"cycle fidelity does not have {electrical_spec.kind} fabrics"  # noqa: PT017
-        return
+        assert str(error).startswith("cycle fidelity does not have ")  # noqa: PT017
+        pytest.skip(str(error))
     fluid, cycle = (row(tiny, electrical_spec, invented_timing, name)["iteration_s"] for name in ("fluid", "cycle"))
+    print(electrical_spec.kind, cycle / fluid)
     assert cycle == pytest.approx(fluid, rel=0.03)

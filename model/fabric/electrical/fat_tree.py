@@ -1,0 +1,78 @@
+"""A fat tree joins leaf switches of GPUs by spines, and pods of leaves by a core."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.circuit import Circuits
+from lightfabric.model.cycle.cabling import ElectricalCabling
+from lightfabric.model.fabric.electrical.electrical import Electrical, hub
+from lightfabric.model.fluid.network import Links
+from lightfabric.model.spec import FatTreeSpec
+
+
+class FatTree(Electrical):
+    """Links GPUs to leaves and back, these to their pod and back, with 3 levels pods to the core and back.
+
+    The uplinks of a leaf are one link of their summed rate, and so are those of a pod: packets are spread over all of them
+    evenly, whatever flow they are of [ECMP at its best]. One flow is no faster than a network card, which is its first
+    link.
+    """
+
+    spec: FatTreeSpec
+
+    @property
+    def port_gbps(self) -> float:
+        """Give the raw rate of a network card."""
+        return self.spec.nic_gbps
+
+    def links(self, gpus: int) -> list[Links]:
+        """Number the links GPU up, down, leaf up, down, pod up, down; nodes follow in that order."""
+        spec, rate, hop_ps = self.spec, self.port_bytes_per_s, self.hop_ps
+        leaves, pods = self._sizes(gpus)
+        gpu, leaf, pod = (np.arange(count, dtype=np.int32) for count in (gpus, leaves, pods))
+        of_gpu, of_leaf = gpus + gpu // spec.leaf_gpus, gpus + leaves + leaf // spec.pod_leaves
+        uplinks, on_ps = spec.leaf_gpus * rate / spec.oversubscription, hop_ps + self.switch_ps
+        core = np.full(pods, gpus + leaves + pods, np.int32)
+        return [
+            Links(gpu, of_gpu, rate, hop_ps + self.nic_ps),
+            Links(of_gpu, gpu, rate, on_ps),
+            Links(gpus + leaf, of_leaf, uplinks, on_ps),
+            Links(of_leaf, gpus + leaf, uplinks, on_ps),
+            Links(gpus + leaves + pod, core, spec.pod_leaves * uplinks, on_ps),
+            Links(core, gpus + leaves + pod, spec.pod_leaves * uplinks, on_ps),
+        ][: 2 * spec.levels]
+
+    def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Route pairs as high as they must."""
+        (leaves, pods), first = self._sizes(gpus), 2 * gpus
+        leaf, to_leaf = source // self.spec.leaf_gpus, destination // self.spec.leaf_gpus
+        pod, to_pod = leaf // self.spec.pod_leaves, to_leaf // self.spec.pod_leaves
+        links = [
+            source,
+            np.where(leaf != to_leaf, first + leaf, -1),
+            np.where(pod != to_pod, first + 2 * leaves + pod, -1),
+            np.where(pod != to_pod, first + 2 * leaves + pods + to_pod, -1),
+            np.where(leaf != to_leaf, first + leaves + to_leaf, -1),
+            gpus + destination,
+        ]
+        return np.stack(links, axis=1)
+
+    def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
+        """Make one hub, with the latency of the longest route; ValueError if it might limit as a hub never does."""
+        (leaves, pods), on_ps = self._sizes(gpus), self.hop_ps + self.switch_ps
+        if leaves > 1 and self.spec.oversubscription > 1:
+            raise ValueError("cycle fidelity does not have oversubscribed fat-tree fabrics")
+        switches = 1 if leaves == 1 else 3 if pods == 1 else 5
+        return ElectricalCabling((hub(range(gpus), self.port_bytes_per_s, self.hop_ps + self.nic_ps, switches * on_ps),))
+
+    def _sizes(self, gpus: int) -> tuple[int, int]:
+        """Count the leaves and the pods."""
+        spec = self.spec
+        leaves = -(-gpus // spec.leaf_gpus)
+        pods, most = -(-leaves // spec.pod_leaves), 1 if spec.levels == 2 else spec.radix
+        if pods > most:
+            room = most * spec.pod_leaves * spec.leaf_gpus
+            raise ValueError(
+                f"a fat tree of {spec.levels} levels and radix {spec.radix} has room for {room} GPUs, not {gpus}"
+            )
+        return leaves, pods
