@@ -38,9 +38,13 @@ class Part(IntEnum):
     COMPUTE = 4
     """Forward and backward passes."""
     OPTIMISER = 5
+    RECONFIGURATION = 6
+    """Waits of a GPU's ports for light, as a computation of a device that has no other."""
 
 
-Share = Literal["compute", "optimiser", "bubble", "tensor", "pipeline", "data", "exchange", "latency", "contention"]
+Share = Literal[
+    "compute", "optimiser", "bubble", "tensor", "pipeline", "data", "exchange", "latency", "contention", "reconfiguration"
+]
 SHARES: tuple[Share, ...] = get_args(Share)
 """What the time of an iteration is spent on, see ``model.fluid.attribution``."""
 

@@ -15,7 +15,8 @@ from lightfabric.model.fluid.world import ragged, tasks_and_paths
 from lightfabric.model.task import SHARES, Kind, Part, Schedule, Share, TaskGraph
 
 # Plain numbers, since a look-up in an enumeration takes as long as the rest of a step along the path.
-_COMPUTE, _BARRIER, _OPTIMISER = int(Kind.COMPUTE), int(Kind.BARRIER), int(Part.OPTIMISER)
+_COMPUTE, _BARRIER = int(Kind.COMPUTE), int(Kind.BARRIER)
+_COMPUTES: dict[int, Share] = {Part.OPTIMISER: "optimiser", Part.RECONFIGURATION: "reconfiguration"}
 _MOVES: dict[int, Share] = {Part.TENSOR: "tensor", Part.PIPELINE: "pipeline", Part.DATA: "data", Part.EXCHANGE: "exchange"}
 
 
@@ -35,7 +36,7 @@ def attribution(graph: TaskGraph, network: Network, schedule: Schedule) -> dict[
         spent_ps = int(schedule.finish_ps[task]) - begin_ps
         part = int(graph.part[task])
         if graph.kind[task] == _COMPUTE:
-            found["optimiser" if part == _OPTIMISER else "compute"] += spent_ps
+            found[_COMPUTES.get(part, "compute")] += spent_ps
         elif graph.kind[task] != _BARRIER:
             late = min(int(latency_ps[task]), spent_ps)
             moved = min(alone_ps(task), spent_ps - late)
@@ -86,8 +87,9 @@ def _alone(graph: TaskGraph, network: Network, before: _Predecessors) -> tuple[N
 
     def alone_ps(each: int) -> int:
         after = graph.successors[graph.successor_start[each] : graph.successor_start[each + 1]]
-        is_exchange = len(after) == 1 and graph.kind[after[0]] == _BARRIER
-        return exchange_ps(int(after[0])) if is_exchange else int(single_ps[each])
+        # A reconfiguration may wait for a message, too.
+        ends = after[graph.kind[after] == _BARRIER]
+        return exchange_ps(int(ends[0])) if len(ends) == 1 else int(single_ps[each])
 
     return task["latency_ps"], alone_ps
 

@@ -1,16 +1,49 @@
 """Optical fabrics are described here, a spec per kind."""
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
-from lightfabric.model.spec.require import FORBID, require_between, require_name, require_positive
+from lightfabric.model.spec.require import FORBID, require, require_between, require_name, require_positive
+
+DELAYS = ("decision_us", "control_us", "switching_us", "ring_lock_us", "receiver_us")
+"""What passes from the last byte in the old circuits to light in the new ones, one after the other."""
+MAX_DELAY_US = 1e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconfigurableSpec:
+    """Says when circuits are chosen anew during an iteration, and how long ports are dark then.
+
+    ``reconfigure`` is "never" for circuits that stay; "phase" for others during the sums of gradients than during passes;
+    "collective" for others inside of layers, between stages and between replicas. Circuits of a job are looked up, so that
+    by default its ``decision_us`` is 0. ``receiver_us`` is that of a demonstration of 24 ports. The training of the line
+    comes on top, as measured on the RTL.
+    """
+
+    name: str
+    reconfigure: Literal["never", "phase", "collective"] = "never"
+    decision_us: float = 0.0
+    control_us: float = 0.0
+    switching_us: float = 0.0
+    ring_lock_us: float = 0.0
+    receiver_us: float = 8.7
+
+    def __post_init__(self) -> None:
+        require_name(self)
+        for name in DELAYS:
+            require(self, name, 0 <= getattr(self, name) <= MAX_DELAY_US, f"from 0 to {MAX_DELAY_US:g}")
 
 
 @dataclass(frozen=True)
-class SipRingSpec:
+class SipRingSpec(ReconfigurableSpec):
     """Describes GPUs on a bidirectional ring of fibres, half of the ports facing each way [SiP-Ring, SIGCOMM 2021].
 
     Wavelengths are assigned to pairs of GPUs up to ``max_hops`` apart and reused on disjoint segments.
+
+    ``reconfigure`` says when circuits are chosen anew: "never" during a job; "phase" for the sums of gradients and back;
+    "collective" between what is sent inside of layers, between stages and between replicas. Then all traffic ends, and all
+    ports are dark for the sum of the delays: micro-rings take up other wavelengths in ``ring_lock_us``, by default the 25 us
+    of add-drop rings, and receivers lock in the 8.7 us of a demonstration.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -19,18 +52,23 @@ class SipRingSpec:
     kind: Literal["sip-ring"]
     max_hops: int = 16
     fibre_m: float = 2.0
+    _: KW_ONLY
+    ring_lock_us: float = 25.0
 
     def __post_init__(self) -> None:
-        require_name(self)
+        super().__post_init__()
         require_between(self, 1, 1 << 16, "max_hops")
         require_positive(self, "fibre_m")
 
 
 @dataclass(frozen=True)
-class SipOcsSpec:
+class SipOcsSpec(ReconfigurableSpec):
     """Describes GPUs whose ports p all go to optical circuit switch p [SiP-OCS of SiP-ML, SIGCOMM 2021].
 
-    Each switch holds one permutation of the GPUs for the whole job.
+    Each switch holds one permutation of the GPUs, for the whole job unless ``reconfigure`` says otherwise: "phase" sets it
+    for the sums of gradients and back; "collective" between what is sent inside of layers, between stages and between
+    replicas. A port whose own traffic has ended is dark for the sum of the delays. By default ``switching_us`` is that of
+    MEMS with 320 ports (10 to 15 ms), ``control_us`` and ``receiver_us`` are those of a demonstration of 24 ports.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -38,7 +76,10 @@ class SipOcsSpec:
     name: str
     kind: Literal["sip-ocs"]
     fibre_m: float = 20.0
+    _: KW_ONLY
+    control_us: float = 68.5
+    switching_us: float = 15000.0
 
     def __post_init__(self) -> None:
-        require_name(self)
+        super().__post_init__()
         require_positive(self, "fibre_m")

@@ -12,12 +12,14 @@ from lightfabric.model.cycle.cabling import Cabling, circuits_cabled
 from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
 from lightfabric.model.spec import FIBRE_PS_PER_M
+from lightfabric.model.spec.optical import DELAYS
 
 
 class Optical(Fabric):
     """Has one link per entry of ``circuits.lanes``, by rising pair; then a link of each GPU that relays to itself.
 
-    The latter is the switch of its chiplet, of one measured flit rate per port. ValueError without circuits.
+    The latter is the switch of its chiplet, of one measured flit rate per port. ValueError without circuits. Circuits of
+    several configurations are for as many times more ``gpus``, see ``Circuits``.
     """
 
     @property
@@ -25,9 +27,27 @@ class Optical(Fabric):
     def lanes_per_port(self) -> int:
         """Count the lanes of circuits that a port has."""
 
+    @property
+    @abstractmethod
+    def turns_as_one(self) -> bool:
+        """Tell whether all GPUs get new circuits together, because those of some may be in the way of others."""
+
     @abstractmethod
     def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
         """Measure the fibre of the circuit of each pair."""
+
+    def dark_ps(self, gpus: int, circuits: Circuits) -> int:
+        """Add up how long ports are dark when circuits change: delays of the spec, and the longest line's training.
+
+        Each begins when the one before has ended. Training is what a retraining takes on the RTL, 0 until that is measured.
+        """
+        delays_ps = sum(getattr(self.spec, name) for name in DELAYS) * 1e6
+        if self.timing is None:
+            return round(delays_ps)
+        link, longest_m = self.timing.link, float(self._of_circuits_m(gpus, list(circuits.lanes)).max())
+        delay_cycles = longest_m * FIBRE_PS_PER_M / self.chiplet.cycle_ps
+        cycles = link.retrain_cycles + link.start_cycles + float(link.retrain_cycles_per_delay) * delay_cycles
+        return round(delays_ps + cycles * self.chiplet.cycle_ps)
 
     def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
         """Route along ``circuits.stops``: a circuit, then the switch of the relay and the next circuit."""
@@ -36,7 +56,7 @@ class Optical(Fabric):
         ends = sorted(circuits.lanes, key=lambda pair: ((pair[1] - pair[0]) % gpus, pair))
         lanes = np.array([_lanes(circuits, pair, gpus) for pair in ends], np.int64)
         link_source, link_destination = np.array(ends, np.int64).reshape(-1, 2).T
-        length_m = self.lengths_m(link_source, link_destination, gpus)
+        length_m = self._of_circuits_m(gpus // circuits.configurations, ends)
         # The rate over a length is a simulation: fabrics have thousands of circuits, but few lengths.
         lengths_m, length = np.unique(length_m, return_inverse=True)
         port = np.array([port_bytes_per_s(self.chiplet, self.measured, m * FIBRE_PS_PER_M) for m in lengths_m])[length]
@@ -59,10 +79,15 @@ class Optical(Fabric):
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling:
         """Cable a circuit of several ports as so many lanes, one of some wavelengths at less than a port's rate."""
         circuits = self._given(circuits)
-        source, destination = np.array(sorted(circuits.lanes), np.int64).reshape(-1, 2).T
-        length_m = self.lengths_m(source, destination, gpus)
-        of_pair = dict(zip(sorted(circuits.lanes), length_m.tolist(), strict=True))
+        ends = sorted(circuits.lanes)
+        length_m = self._of_circuits_m(gpus // circuits.configurations, ends)
+        of_pair = dict(zip(ends, length_m.tolist(), strict=True))
         return circuits_cabled(circuits, gpus, self.lanes_per_port, of_pair, self.chiplet.virtual_channels)
+
+    def _of_circuits_m(self, gpus: int, ends: list[Pair]) -> NDArray[np.float64]:
+        """Measure circuits by their ends, which are nodes of any configuration of the GPUs."""
+        source, destination = np.array(ends, np.int64).reshape(-1, 2).T % gpus
+        return self.lengths_m(source, destination, gpus)
 
     def _given(self, circuits: Circuits | None) -> Circuits:
         if circuits is None:

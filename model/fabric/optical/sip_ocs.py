@@ -17,6 +17,11 @@ class SipOcs(Optical):
         """A lane is a port with all its wavelengths."""
         return 1
 
+    @property
+    def turns_as_one(self) -> bool:
+        """A switch of light joins two of its ports, whatever the others do."""
+        return False
+
     def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
         """Count two fibres: one to the switch and one from it."""
         return np.full(len(source), 2 * self.spec.fibre_m)

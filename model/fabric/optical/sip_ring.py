@@ -17,6 +17,11 @@ class SipRing(Optical):
         """A lane is one wavelength."""
         return self.chiplet.wavelengths_per_port
 
+    @property
+    def turns_as_one(self) -> bool:
+        """Wavelengths pass the segments of others, which may still use them in the old circuits."""
+        return True
+
     def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
         """Count as many fibres as the pair is apart."""
         apart = np.abs(source - destination)
