@@ -68,6 +68,11 @@ class Placement:
         """The permutation of ranks onto GPUs."""
         return self.order.gpu_of_rank
 
+    @property
+    def nodes(self) -> int:
+        """GPUs times the configurations of their circuits."""
+        return self.plan.gpus * (self.circuits.configurations if self.circuits else 1)
+
 
 def candidates(
     job: JobSpec | NetworkJobSpec,
@@ -132,7 +137,10 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
         order = searched_order(fabric, flows, order, objective)
     placed = flows.placed(order.gpu_of_rank)
     options = fabric.rate_options(plan, placed)
-    predicted = [(asked.prediction(plan, rates), rates, circuits) for rates, circuits in options]
+    predicted = [
+        (_with_light(asked, asked.prediction(plan, rates), fabric, plan, circuits), rates, circuits)
+        for rates, circuits in options
+    ]
     # Which circuits are best depends on how a plan's traffic is mixed, so each option is predicted.
     prediction, rates, circuits = min(predicted, key=lambda option: option[0].total)
     dealt = in_rings(placed, fabric.rings, plan.gpus)
@@ -149,6 +157,12 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
         compute_bound_seconds=prediction.compute + prediction.optimiser,
         traffic=dealt,
     )
+
+
+def _with_light(asked: Workload, found: Prediction, fabric: Fabric, plan: Plan, circuits: Circuits | None) -> Prediction:
+    """The prediction with what ports wait for light."""
+    micro_batches = asked.samples / (plan.replicas * plan.micro_batch)
+    return replace(found, reconfiguration=fabric.reconfiguration_seconds(plan, found, circuits, micro_batches))
 
 
 def _bytes_by_distance(placed: Traffic, gpus: int) -> NDArray[np.int64]:

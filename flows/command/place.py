@@ -155,6 +155,8 @@ def _write_topology(path: Path, fabric: "Fabric", placed: "Placement") -> None:
 
     pairs = zip(placed.traffic.source.tolist(), placed.traffic.destination.tolist(), strict=True)
     try:
+        if placed.nodes > placed.plan.gpus:
+            raise ValueError("its circuits change during an iteration")
         infragraph.write(path, fabric.network(placed.plan.gpus, pairs, placed.circuits))
     except ValueError as error:
         raise InputError(

@@ -94,7 +94,7 @@ def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
             flits = sum(graph.demand_bytes().values()) // fabric.cycle_chiplet.payload_bytes
             fidelities.require_few(flits, f"{source}: {name}")
             try:
-                fabric.cabling(gpus, placed.circuits)
+                fabric.cabling(placed.nodes, placed.circuits)
             except ValueError as error:
                 raise InputError(f"--fidelity must be fluid for {source}: {name}, not cycle: {error}") from None
 

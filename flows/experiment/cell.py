@@ -111,8 +111,8 @@ def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Simul
     from lightfabric.placement.graph.rings import in_rings
 
     graph = workload(spec.job, spec.accelerator).task_graph(placed.plan).placed(placed.gpu_of_rank)
-    graph = in_rings(graph, fabric.rings)
-    network = fabric.network(placed.plan.gpus, graph.demand_bytes(), placed.circuits)
+    graph = fabric.reconfigured(in_rings(graph, fabric.rings), placed.circuits)
+    network = fabric.network(graph.devices, graph.demand_bytes(), placed.circuits)
     return placed, graph, network, fluid.run(graph, network)
 
 
@@ -164,7 +164,7 @@ def _largest(parts: Mapping[str, float]) -> str:
 
 
 _MEMORY = ("weights", "gradients", "optimiser", "activations", "total")
-_SECONDS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser", "total")
+_SECONDS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser", "reconfiguration", "total")
 
 COLUMNS = (
     "gpus", "fabric", "fabric_kind", "fits", "reason", "iteration_s", "compute_bound_s", "samples_per_s", "tokens_per_s",

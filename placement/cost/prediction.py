@@ -17,7 +17,8 @@ PARTS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser")
 class Prediction:
     """Seconds of an iteration by part, of one plan or ``[case]``; parts do not overlap: they add up.
 
-    ``memory`` is that of the fullest GPU, ``sent_bytes`` go from a GPU to its neighbours; None where nobody asks.
+    ``reconfiguration`` is what circuits take to change, on fabrics of light. ``memory`` is that of
+    the fullest GPU, ``sent_bytes`` go from a GPU to its neighbours; None where nobody asks.
     """
 
     compute: Any
@@ -26,6 +27,7 @@ class Prediction:
     bubble: Any
     data: Any
     optimiser: Any
+    reconfiguration: Any = 0.0
     memory: Any = None
     sent_bytes: Any = None
     plan: Plan | None = None
@@ -33,7 +35,7 @@ class Prediction:
     @property
     def total(self) -> Any:
         """How long the whole iteration takes."""
-        return sum(self.parts.values())
+        return sum(self.parts.values()) + self.reconfiguration
 
     @property
     def parts(self) -> dict[str, Any]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.fabric import fabric as model
 from lightfabric.model.spec import ChipletSpec, FabricSpec
+from lightfabric.model.task import TaskGraph
 from lightfabric.model.timing import Timing
-from lightfabric.placement.cost.prediction import Rates
+from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.mapping.traffic import EXCHANGE, Dimension, Traffic, busiest_bytes
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import Cases
@@ -55,6 +56,16 @@ class Fabric(model.Fabric):
     @abstractmethod
     def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
         """Ways to serve traffic between GPUs, each with the rate of every part alone; circuits on optical fabrics."""
+
+    def reconfigured(self, graph: TaskGraph, circuits: Circuits | None) -> TaskGraph:
+        """A graph on GPUs as it runs on circuits that change, see ``graph.reconfiguration``; the same where none do."""
+        return graph
+
+    def reconfiguration_seconds(
+        self, plan: Plan, found: Prediction, circuits: Circuits | None, micro_batches: float
+    ) -> float:
+        """How much longer an iteration takes, at least, because ports wait for light; ``found`` is all else."""
+        return 0.0
 
     def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad | None":
         """What the lanes of circuits carry; None on a fabric without circuits."""

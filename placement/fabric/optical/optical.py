@@ -1,20 +1,36 @@
 """What optical fabrics share: circuits for the traffic at hand, and what they give each part of it."""
 
 from abc import abstractmethod
-from itertools import pairwise
+from itertools import pairwise, product
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits, Pair
-from lightfabric.placement.cost.prediction import Rates
+from lightfabric.model.circuit import Circuits, Pair, joined
+from lightfabric.model.fabric.optical import optical as model
+from lightfabric.model.task import TaskGraph
+from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.fabric.fabric import Fabric, most_moved, rate_of
+from lightfabric.placement.graph.reconfiguration import in_configurations, with_turns
 from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Traffic, in_rings
 from lightfabric.placement.plan import Plan
 
+if TYPE_CHECKING:
+    from lightfabric.placement.circuit.lane_load import LaneLoad
 
-class Optical(Fabric):
-    """A fabric of circuits, whose lanes are shared among the pairs that talk."""
+_ALL = (TENSOR, PIPELINE, DATA, EXCHANGE)
+_PARTS = {
+    "never": (_ALL,),
+    "phase": ((TENSOR, PIPELINE, EXCHANGE), (DATA,)),
+    "collective": ((TENSOR, EXCHANGE), (PIPELINE,), (DATA,)),
+}
+"""Parts of the traffic that share a configuration. A task stands for all sums, or exchanges, of the layers of a pass, which
+alternate, so these share one."""
+
+
+class Optical(model.Optical, Fabric):
+    """A fabric of circuits, whose lanes are shared among the pairs that talk at the same time."""
 
     @property
     @abstractmethod
@@ -29,18 +45,76 @@ class Optical(Fabric):
         """Lengths of fibre on which a wavelength of each pair cannot be used by others."""
         return 1
 
-    def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
-        """Circuits shared by demand, and by the weight that minimises the sum of the parts' times: sqrt(bytes / hops)."""
-        dealt = in_rings(placed, self.rings, plan.gpus)
-        # Circuits are handed out by whole numbers, and the factor keeps the roots apart when they are rounded.
-        root = np.rint(1000 * np.sqrt(dealt.size_bytes / self.hops(dealt, plan.gpus))).astype(np.int64)
-        found = [self.assign(plan.gpus, _summed(dealt, weight)) for weight in (dealt.size_bytes, root)]
-        found += self.other_circuits(plan.gpus, dealt)
-        return [(self.circuit_rates(circuits, placed, dealt), circuits) for circuits in found]
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """The parts of traffic that share circuits; the next ones have others."""
+        return _PARTS[self.spec.reconfigure]
 
-    def other_circuits(self, gpus: int, dealt: Traffic) -> list[Circuits]:
-        """Circuits that this kind of fabric may be quicker with."""
-        return []
+    def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
+        """All ways to share circuits, of each configuration, which is chosen for its own traffic alone."""
+        used = [parts for parts in self.parts if np.isin(placed.part, parts).any()] or [_ALL]
+        each = [placed[np.isin(placed.part, parts)] for parts in used]
+        of_part = tuple(next((n for n, parts in enumerate(used) if part in parts), 0) for part in range(len(_ALL)))
+        found = list[tuple[Rates, Circuits | None]]()
+        dealt = [in_rings(flows, self.rings, plan.gpus) for flows in each]
+        ways = [
+            [(self.circuit_rates(way, flows, in_ring), way) for way in self.ways(plan.gpus, in_ring)]
+            for flows, in_ring in zip(each, dealt, strict=True)
+        ]
+        for chosen in product(*ways):
+            # What a configuration does not carry it carries at an infinite rate.
+            rates = Rates(*np.min([[*vars(rate).values()] for rate, _ in chosen], axis=0).tolist())
+            found.append((rates, joined([way for _, way in chosen], of_part, plan.gpus)))
+        return found
+
+    def ways(self, gpus: int, flows: Traffic) -> list[Circuits]:
+        """Circuits shared by demand, and by the weight that minimises the sum of the parts' times: sqrt(bytes / hops)."""
+        # Circuits are handed out by whole numbers, and the factor keeps the roots apart when they are rounded.
+        root = np.rint(1000 * np.sqrt(flows.size_bytes / self.hops(flows, gpus))).astype(np.int64)
+        return [self.assign(gpus, _summed(flows, weight)) for weight in (flows.size_bytes, root)]
+
+    def reconfigured(self, graph: TaskGraph, circuits: Circuits | None) -> TaskGraph:
+        """Turn ports between configurations: those of the passes first, or as traffic would begin undelayed."""
+        if circuits is None or circuits.configurations == 1:
+            return graph
+        moved = in_configurations(graph, circuits)
+        begin = moved.device.astype(np.int64) // graph.devices
+        if self.spec.reconfigure == "collective":
+            from lightfabric.model.fluid.engine import run
+
+            begin = run(moved, self.network(moved.devices, moved.demand_bytes(), circuits)).start_ps
+        dark_ps = self.dark_ps(graph.devices, circuits)
+        return with_turns(moved, circuits, dark_ps, begin, as_one=self.turns_as_one)
+
+    def reconfiguration_seconds(
+        self, plan: Plan, found: Prediction, circuits: Circuits | None, micro_batches: float
+    ) -> float:
+        """Once for gradients, and back behind the optimiser; between stages behind the passes that come next."""
+        if circuits is None or circuits.configurations == 1:
+            return 0.0
+        dark, of_part = self.dark_ps(plan.gpus, circuits) / 1e12, circuits.of_part
+        seconds, passes = 0.0, 2 * micro_batches * plan.virtual_stages
+        if of_part[DATA]:
+            # Without traffic inside of layers ports turn during the last pass, which takes less than two mean ones.
+            hidden = 0.0 if plan.tp > 1 or plan.ep > 1 else 2 * found.compute / passes
+            seconds += max(dark - hidden, 0.0) + max(dark - found.optimiser, 0.0)
+        if of_part[PIPELINE]:
+            # On the way through all stages a message waits for the ports before it goes on.
+            seconds += 2 * (plan.pp - 1) * dark + max(passes * 2 * dark - found.compute, 0.0)
+        return seconds
+
+    def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
+        """What the lanes carry in the configuration in which one carries most."""
+        if circuits.configurations == 1:
+            return self.own_load(gpus, circuits, placed)
+        of_flow = np.array(circuits.of_part)[placed.part]
+        each = range(circuits.configurations)
+        loads = [self.own_load(gpus, circuits.only(number, gpus), placed[of_flow == number]) for number in each]
+        return max(loads, key=lambda load: load.most_bytes)
+
+    @abstractmethod
+    def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
+        """What the lanes of circuits of a single configuration carry."""
 
     def circuit_rates(self, circuits: Circuits, placed: Traffic, dealt: Traffic) -> Rates:
         """Rate of each part alone on circuits: what the slowest of its pairs gets, shared with pairs relayed over it.

@@ -12,7 +12,7 @@ from lightfabric.model.fabric.optical import sip_ocs as model
 from lightfabric.placement.circuit.assign import assign_ocs
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.optical.optical import Optical
-from lightfabric.placement.mapping.traffic import Traffic
+from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Traffic
 from lightfabric.placement.workload.case import Cases
 from lightfabric.placement.workload.volume import routed_bytes, sent_bytes
 
@@ -40,19 +40,28 @@ class SipOcs(model.SipOcs, Optical):
     def estimated_rates(self, plans: Cases) -> Rates:
         """One tensor, two pipeline and one data circuit share the ports of a rank, with experts also those of an exchange.
 
-        The sum of the parts' times is least where they share in proportion to the square root of their bytes.
+        Those of another configuration do not. The sum of the parts' times is least where they share in proportion to the
+        square root of their bytes.
         """
+        found = [self._shared_by(plans, parts) for parts in self.parts]
+        return Rates(*np.min(found, axis=0))
+
+    def _shared_by(self, plans: Cases, parts: tuple[int, ...]) -> list[Any]:
+        """Rates of the parts that share a configuration, infinite for the others."""
         routed = routed_bytes(plans)
         tensor, pipeline, shared = sent_bytes(plans)
-        tensor, pipeline, data = (np.sqrt(size) for size in (tensor, pipeline, shared - routed))
+        own = [np.float64(part in parts) for part in (TENSOR, PIPELINE, DATA)]
+        tensor, pipeline, data = (
+            np.sqrt(size * each) for size, each in zip((tensor, pipeline, shared - routed), own, strict=True)
+        )
         # A plan on one GPU sends nothing, and would divide by 0.
         weight = np.maximum(tensor + 2 * pipeline + data, 1)
         rates = [np.where(part > 0, self.bytes_per_s * part / weight, inf) for part in (tensor, pipeline, data)]
         rates.append(np.full(len(plans), inf))
-        if np.any(plans.ep > 1):
+        if np.any(plans.ep > 1) and EXCHANGE in parts:
             found = self._shared_with_experts(plans, (tensor, pipeline, data), routed)
             rates = [np.where(plans.ep > 1, new, old) for new, old in zip(found, rates, strict=True)]
-        return Rates(*rates)
+        return rates
 
     def _shared_with_experts(self, plans: Cases, roots: Sequence[Any], routed: Any) -> list[Any]:
         """Rates where whole ports are handed out, the next to each circuit of the part that has least for its root of bytes.
@@ -83,7 +92,7 @@ class SipOcs(model.SipOcs, Optical):
         """Direct circuits for the largest demands, relays for the others."""
         return assign_ocs(gpus, demand_bytes, self.chiplet.ports)
 
-    def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
+    def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
         """What the ports of the circuits carry."""
         from lightfabric.placement.circuit.lane_load import ocs_load_of
 

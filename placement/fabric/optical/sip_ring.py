@@ -89,16 +89,18 @@ class SipRing(model.SipRing, Optical):
         """The shorter way round, relayed beyond ``max_hops``."""
         return assign_ring(gpus, demand_bytes, self.chiplet, self.spec.max_hops)
 
-    def other_circuits(self, gpus: int, dealt: Traffic) -> list[Circuits]:
-        """Circuits between neighbours only, unless relays would be too many to list.
+    def ways(self, gpus: int, flows: Traffic) -> list[Circuits]:
+        """Beside circuits for all pairs also circuits between neighbours only.
 
         Relayed traffic then takes turns on all wavelengths, where circuits of their own for all pairs divide them for good.
+        Left out where relays would be too many to list.
         """
-        if self.hops(dealt, gpus).sum() > MAX_RELAYS:
-            return []
-        return [assign_ring(gpus, demand_of(dealt), self.chiplet, 1)]
+        found = super().ways(gpus, flows)
+        if self.hops(flows, gpus).sum() <= MAX_RELAYS:
+            found.append(assign_ring(gpus, demand_of(flows), self.chiplet, 1))
+        return found
 
-    def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
+    def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
         """What wavelengths carry, beside how many it takes for pairs near enough to have one of their own."""
         from lightfabric.placement.circuit.lane_load import ring_load_of
 

@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 
 from lightfabric.flows.experiment.allreduce import all_reduce, cabling, closed_form_cycles, measure
+from lightfabric.model.circuit import Circuits, joined
 from lightfabric.model.cycle.cabling import ElectricalCabling, Hub, circuit_switched, ring
 from lightfabric.model.cycle.cluster import Cluster
 from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.fluid.network import star
-from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec
-from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, SipOcsSpec
+from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.model.timing import Timing
+from lightfabric.placement.fabric.fabric import fabric_of as placement_fabric
+from lightfabric.placement.graph.builder import Builder
 from lightfabric.placement.graph.rings import in_rings
 from lightfabric.sim.characterize import characterize
 
@@ -221,3 +224,26 @@ def test_a_thousand_chiplets_reduce_a_megabyte_each_in_the_closed_form_as_the_re
     for row in result["fabrics"]:
         assert row["cycles"] == pytest.approx(row["closed_form_cycles"], rel=0.01)
         assert row["flits"] == 2 * 1023 * 1024 * 9
+
+
+def test_a_reconfiguration_in_the_middle_takes_as_long_as_in_the_fluid_model(timing):
+    """Each GPU sums with one other, and sends it a message over the same circuits, then with another; they begin apart."""
+    builder, pairs = Builder(), np.array([[[0, 1], [2, 3]], [[0, 2], [1, 3]]], np.int32)
+    late = builder.add(Kind.COMPUTE, Part.COMPUTE, np.arange(4, dtype=np.int32), np.array([3, 1, 2, 4]) * 10**6)
+    for part, own, first in ((Part.TENSOR, pairs[0], 0), (Part.DATA, pairs[1], 2)):
+        builder.link(late[own].T, builder.add(Kind.ALL_REDUCE, part, own[:, 0], 300_000, first + np.arange(2)))
+        builder.link(late[own].T, builder.add(Kind.TRANSFER, part, own[:, 0], 200_000, own[:, 1]))
+    both = [[(int(a), int(b)) for a, b in (*own, *own[:, ::-1])] for own in pairs]
+    circuits = joined([Circuits(dict.fromkeys(ways, 2), {way: way for way in ways}) for ways in both], (0, 0, 1, 0), 4)
+    spec = SipOcsSpec("ocs", "sip-ocs", fibre_m=2.0, reconfigure="phase", control_us=0.0, switching_us=4.0, receiver_us=1.0)
+    fabric = placement_fabric(spec, SPEC, timing)
+    made = fabric.reconfigured(builder.graph(4, [*pairs.reshape(4, 1, 2)]), circuits)
+    cluster = Cluster(made, SPEC, timing, fabric.cabling(made.devices, circuits))
+    flits, fluids = cluster.run(), fluid.run(made, fabric.network(made.devices, made.demand_bytes(), circuits))
+    dark_ps = fabric.dark_ps(4, circuits)
+    assert 5e6 < dark_ps < 7e6
+    np.testing.assert_allclose(flits.finish_ps, fluids.finish_ps, rtol=0.03)
+    # Nobody waits for GPUs that it does not talk to, so one pair turns before the other. Later both turn back together.
+    turns = fluids.start_ps[made.part == Part.RECONFIGURATION]
+    assert (len(turns), len(set(turns.tolist()))) == (8, 3)
+    assert flits.makespan_ps > 4e6 + 2 * dark_ps + 2 * 250_000 / 64e9 * 1e12

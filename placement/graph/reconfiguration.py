@@ -1,0 +1,118 @@
+"""Task graphs on circuits that change: traffic of each configuration is on links of its own, and waits for its light.
+
+A *run* is the traffic that a GPU sends, receives or relays one after the other in one configuration. A *turn* is the task
+between two runs: it waits for all of the first and is waited for by all of the second. So traffic waits in the dark and is
+never lost, computation goes on, and both models run the graph as it is.
+"""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.task import Kind, Part, TaskGraph
+
+_Ints = NDArray[np.int64]
+
+
+def in_configurations(graph: TaskGraph, circuits: Circuits) -> TaskGraph:
+    """Move the traffic of each part to the nodes that GPUs are in its configuration, see ``Circuits``. O(tasks + members).
+
+    Computations stay on the first ``graph.devices`` nodes. ValueError for a graph whose tasks have no part.
+    """
+    if graph.part is None:
+        raise ValueError("TaskGraph.part must be given, not None")
+    gpus, count, groups = graph.devices, circuits.configurations, len(graph.member_start) - 1
+    transfer, reduces = graph.kind == Kind.TRANSFER, graph.kind == Kind.ALL_REDUCE
+    of_task = np.zeros(len(graph), np.int64)
+    of_task[transfer | reduces] = np.array(circuits.of_part)[graph.part[transfer | reduces]]
+    peer = graph.peer + of_task * np.select([transfer, reduces], [gpus, groups], 0)
+    starts = [graph.member_start[:-1] + c * len(graph.members) for c in range(count)]
+    return replace(
+        graph,
+        devices=count * gpus,
+        device=(graph.device + of_task * gpus).astype(np.int32),
+        peer=peer.astype(np.int32),
+        member_start=np.concatenate([*starts, [count * len(graph.members)]]),
+        members=np.concatenate([graph.members + c * gpus for c in range(count)]).astype(np.int32),
+    )
+
+
+def with_turns(graph: TaskGraph, circuits: Circuits, dark_ps: int, begin: _Ints, *, as_one: bool) -> TaskGraph:
+    """Add the turns of each GPU's ports to a graph that is ``in_configurations``, each of ``dark_ps``.
+
+    Traffic of different configurations at one GPU goes in the order of ``begin``, by task. The ports are back in the first
+    configuration in the end, as the next iteration needs them. Traffic waits for the turns of all GPUs that it passes, for
+    both ends of a circuit must be dark to turn; ``as_one`` all GPUs turn together, once nothing is under way. A turn is on
+    the node of its GPU in the second configuration, which computes nothing else. O(passed log passed) for the GPUs that
+    tasks pass.
+    """
+    gpus = graph.devices // circuits.configurations
+    node, task = _passed(graph, circuits)
+    if as_one:
+        node, task = np.zeros(len(np.unique(task)), np.int64), np.unique(task)
+    order = np.lexsort((task, begin[task], node % gpus))
+    node, task = node[order] % gpus, task[order]
+    configuration = graph.device[task] // gpus
+    opens = np.ones(len(node), bool)
+    opens[1:] = (np.diff(node) != 0) | (np.diff(configuration) != 0)
+    run, first = np.cumsum(opens) - 1, np.flatnonzero(opens)
+    # A turn follows each run but the last of a GPU in the configuration in which that GPU began.
+    last = np.append(np.diff(node[first]) != 0, True)
+    began = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
+    back = configuration[first] != np.repeat(configuration[first[began]], np.diff(np.append(began, len(first))))
+    turns = ~last | back
+    turn = len(graph) + np.cumsum(turns) - 1
+    before, after = turns[run], np.append(False, ~last[:-1])[run]
+    edges = [(task[before], turn[run[before]]), (turn[run[after] - 1], task[after])]
+    return _added(graph, gpus + node[first[turns]], dark_ps, edges)
+
+
+def _passed(graph: TaskGraph, circuits: Circuits) -> tuple[_Ints, _Ints]:
+    """For each task that sends bytes, and each node that these pass: the node, the task."""
+    sends = graph.work > 0
+    transfers = np.flatnonzero(sends & (graph.kind == Kind.TRANSFER) & (graph.device != graph.peer))
+    reduces = np.flatnonzero(sends & (graph.kind == Kind.ALL_REDUCE))
+    keys, pair = np.unique(
+        graph.device[transfers].astype(np.int64) * graph.devices + graph.peer[transfers], return_inverse=True
+    )
+    groups, group = np.unique(graph.peer[reduces], return_inverse=True)
+    ways = [circuits.stops[divmod(key, graph.devices)] for key in keys.tolist()]
+    rings = [_around(graph.group(each).tolist(), circuits.stops) for each in groups.tolist()]
+    found = [np.array(sorted(set(each)), np.int64) for each in (*ways, *rings)]
+    which = np.concatenate([pair, len(ways) + group])
+    nodes: list[_Ints] = [found[each] for each in which.tolist()]
+    task = np.repeat(np.concatenate([transfers, reduces]), list(map(len, nodes)))
+    return np.concatenate([np.zeros(0, np.int64), *nodes]), task
+
+
+def _around(members: list[int], stops: dict[Pair, tuple[int, ...]]) -> list[int]:
+    """List the nodes on the ways round a ring; none for a single member."""
+    ways = pairwise([*members, members[0]]) if len(members) > 1 else ()
+    return [stop for pair in ways for stop in stops[pair]]
+
+
+def _added(graph: TaskGraph, device: _Ints, work_ps: int, edges: list[tuple[_Ints, _Ints]]) -> TaskGraph:
+    """Append reconfigurations on these devices, and edges."""
+    assert graph.part is not None, "turns are of parts"
+    total, old = len(graph) + len(device), np.repeat(np.arange(len(graph)), np.diff(graph.successor_start))
+    before = np.concatenate([old, *(edge[0] for edge in edges)])
+    after = np.concatenate([graph.successors, *(edge[1] for edge in edges)])
+    order = np.argsort(before, kind="stable")
+
+    def longer(column: NDArray[np.int8 | np.int32 | np.int64], value: int) -> NDArray[np.int8 | np.int32 | np.int64]:
+        return np.append(column, np.full(len(device), value, column.dtype))
+
+    return replace(
+        graph,
+        kind=longer(graph.kind, Kind.COMPUTE),
+        device=np.append(graph.device, device).astype(np.int32),
+        work=longer(graph.work, work_ps),
+        peer=longer(graph.peer, -1),
+        operations=longer(graph.operations, 1),
+        successor_start=np.searchsorted(before[order], np.arange(total + 1)).astype(np.int64),
+        successors=after[order].astype(np.int32),
+        part=longer(graph.part, Part.RECONFIGURATION),
+    )
