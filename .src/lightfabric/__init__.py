@@ -105,7 +105,10 @@ def place(spec: "StudySpec", *, gpus: int | None = None, objective: Objective = 
 
 @dataclass(frozen=True)
 class Simulation:
-    """One training iteration on one fabric: the placement, when each task ran, and the row of the study."""
+    """One training iteration on one fabric: the placement, when each task ran, and the row of the study.
+
+    Of ranks that do the same at the same time the schedule has the tasks of one.
+    """
 
     row: Row
     placement: "Placement"

@@ -136,7 +136,7 @@ def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tupl
 
     try:
         if objective == "simulated-time":
-            placed, _, _, schedule = fastest(spec, fabric, gpus)
+            placed, _, schedule = fastest(spec, fabric, gpus)
             return placed, schedule.makespan_ps / 1e12
         return candidates(spec.job, spec.accelerator, fabric, gpus, _OF_ORDER.get(objective), spec.plan)[0], None
     except ValueError as error:
@@ -144,10 +144,10 @@ def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tupl
 
 
 def _export(path: Path, spec: StudySpec, fabric: "Fabric", placed: "Placement") -> None:
-    from lightfabric.placement.graph.rings import in_rings
+    from lightfabric.placement.graph.fold import unfolded
 
-    graph = workload(spec.job, spec.accelerator).task_graph(placed.plan)
-    exchange.write(path, in_rings(graph.placed(placed.gpu_of_rank), fabric.rings))
+    asked = workload(spec.job, spec.accelerator)
+    exchange.write(path, unfolded(asked, placed.plan, placed.gpu_of_rank, fabric))
 
 
 def _write_topology(path: Path, fabric: "Fabric", placed: "Placement") -> None:

@@ -31,7 +31,7 @@ JOURNAL = "unfinished.jsonl"
 """Beside the results, until all of them are there."""
 
 _NEEDED = (
-    "flows.cli", "flows.command.study", "model.fluid.engine", "model.cycle.sustained", "placement.graph.iteration",
+    "flows.cli", "flows.command.study", "model.fluid.engine", "model.cycle.sustained", "placement.graph.fold",
     "placement.place",
 )  # fmt: skip
 _FLITS_NEEDED = ("model.cycle.cabling", "model.cycle.cluster")

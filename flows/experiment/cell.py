@@ -12,12 +12,12 @@ from lightfabric.placement.job.kind import workload
 
 if TYPE_CHECKING:
     from lightfabric.model.circuit import Circuits
-    from lightfabric.model.fluid.network import Network
     from lightfabric.model.task import Schedule, TaskGraph
     from lightfabric.placement.fabric.fabric import Fabric
+    from lightfabric.placement.graph.fold import Folded
     from lightfabric.placement.place import Placement
 
-    Simulated = tuple[Placement, TaskGraph, Network, Schedule]
+    Simulated = tuple[Placement, Folded, Schedule]
 
 Row = dict[str, Any]
 """One GPU count on one fabric: a value per column of results.csv."""
@@ -68,15 +68,16 @@ def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail
 
     if job.reason:
         raise ValueError(job.reason)
-    spec = job.spec
-    placed, graph, network, schedule = fastest(spec, job.fabric, job.gpus)
-    detail = None
+    spec, asked = job.spec, workload(job.spec.job, job.spec.accelerator)
+    placed, (graph, network, alike), schedule = fastest(spec, job.fabric, job.gpus)
+    tasks, detail = int(alike.copies(graph).sum()), None
     if job.fidelity == "cycle":
+        graph = _whole(spec, job.fabric, placed)
         schedule, detail = _run_flits(job.fabric, graph, placed.circuits)
-    seconds, asked = schedule.makespan_ps / 1e12, workload(spec.job, spec.accelerator)
+    seconds = schedule.makespan_ps / 1e12
     spent_s = {name: spent_ps / 1e12 for name, spent_ps in attribution(graph, network, schedule).items()}
     return _row(job) | plan_columns(placed) | {
-        "tasks": len(graph),
+        "tasks": tasks,
         "links": len(schedule.link_busy_ps),
         "limit": _largest(spent_s),
         **{f"{name}_s": spent for name, spent in spent_s.items()},
@@ -88,7 +89,7 @@ def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail
 
 
 def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> "Simulated":
-    """The placement with the shortest simulated iteration, its task graph on the GPUs, the network, and the schedule there.
+    """The placement with the shortest simulated iteration, its folded task graph on the GPUs, and the schedule there.
 
     Candidates are simulated, the fastest predicted first, until no prediction is below the shortest: a prediction leaves
     out that parts compete for links. ValueError if the fabric cannot serve.
@@ -108,12 +109,26 @@ def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> "Simulated":
 
 def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Simulated":
     from lightfabric.model.fluid import engine as fluid
-    from lightfabric.placement.graph.rings import in_rings
+    from lightfabric.model.fluid.alike import Alike
+    from lightfabric.placement.graph.fold import Folded, folded
 
-    graph = workload(spec.job, spec.accelerator).task_graph(placed.plan).placed(placed.gpu_of_rank)
-    graph = fabric.reconfigured(in_rings(graph, fabric.rings), placed.circuits)
-    network = fabric.network(graph.devices, graph.demand_bytes(), placed.circuits)
-    return placed, graph, network, fluid.run(graph, network)
+    if placed.circuits is not None and placed.circuits.configurations > 1:
+        graph = _whole(spec, fabric, placed)
+        network = fabric.network(graph.devices, graph.demand_bytes(), placed.circuits)
+        # Ranks that are alike on each configuration need not turn their ports together, so nothing is folded.
+        run = Folded(graph, network, Alike.nothing(network))
+    else:
+        asked = workload(spec.job, spec.accelerator)
+        run = folded(asked, placed.plan, placed.gpu_of_rank, fabric, placed.circuits)
+    return placed, run, fluid.run(run.graph, run.network, alike=run.alike)
+
+
+def _whole(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "TaskGraph":
+    """The tasks of all ranks, with the turns of circuits between them."""
+    from lightfabric.placement.graph.fold import unfolded
+
+    graph = unfolded(workload(spec.job, spec.accelerator), placed.plan, placed.gpu_of_rank, fabric)
+    return fabric.reconfigured(graph, placed.circuits)
 
 
 def _run_flits(fabric: "Fabric", graph: "TaskGraph", circuits: "Circuits | None") -> tuple["Schedule", fidelities.Detail]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lightfabric.model.fluid.alike import Alike
 from lightfabric.model.fluid.heap import pop, push, schedule, take_first
 from lightfabric.model.fluid.max_min import advance, settle
 from lightfabric.model.fluid.network import Network
@@ -22,7 +23,7 @@ from lightfabric.model.task import Kind, Schedule, TaskGraph
 _COMPUTE = int(Kind.COMPUTE)
 
 
-def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0) -> Schedule:
+def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0, alike: Alike | None = None) -> Schedule:
     """Schedule of one iteration, the same for the same input to the picosecond.
 
     A TRANSFER occupies its route from its start until its last byte has left; an ALL_REDUCE occupies the routes from each
@@ -30,6 +31,8 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0) -> S
     later: of the route plus ``message_latency_ps``, times 2(n-1) for an ALL_REDUCE, whose slowest route counts. A TRANSFER
     of no bytes needs no route and takes ``message_latency_ps`` alone; one to its own device, an ALL_REDUCE of no bytes and
     one of a single member finish at once. Times are rounded to the nearest picosecond.
+
+    With ``alike`` the tasks are those of devices that stand for others, and run as if all others had theirs; links are all.
 
     ``Schedule.limit`` is the link that set the last rate of a flow, or -1 when its latency took longer than its bytes.
 
@@ -45,14 +48,15 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0) -> S
     """
     if graph.devices > network.devices:
         raise ValueError(f"TaskGraph.devices must be at most the {network.devices} of the network, not {graph.devices}")
-    world = build_world(graph, network, message_latency_ps)
+    world = build_world(graph, network, message_latency_ps, alike)
     if not entry_point(_run, world)(world):
         raise ValueError(f"TaskGraph.work must end within {HORIZON_PS} ps on this network, not later")
     task, link = world.task, world.link
     waiting = np.flatnonzero(world.waiting)
     if len(waiting):
         raise ValueError(f"TaskGraph.successors must form no cycle, not one through or before task {waiting[0]}")
-    return Schedule(task["start_ps"].copy(), task["finish_ps"].copy(), task["limit"].copy(), link["busy_ps"].copy())
+    busy_ps = link["busy_ps"].copy() if alike is None else link["busy_ps"][alike.link]
+    return Schedule(task["start_ps"].copy(), task["finish_ps"].copy(), task["limit"].copy(), busy_ps)
 
 
 @compiled

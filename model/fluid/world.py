@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lightfabric.model.fluid.alike import Alike
 from lightfabric.model.fluid.network import Network
 from lightfabric.model.kernel.compiled import Records, record
 from lightfabric.model.task import Kind, TaskGraph
@@ -99,9 +100,9 @@ class World(NamedTuple):
     size: Records
 
 
-def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> World:
+def build_world(graph: TaskGraph, network: Network, message_latency_ps: int, alike: Alike | None = None) -> World:
     """Everything at rest at time 0. Paths 0.. are the routes of the network, the rings of the graph's groups follow."""
-    task, path, entry = tasks_and_paths(graph, network, message_latency_ps)
+    task, path, entry = tasks_and_paths(graph, network, message_latency_ps, alike)
     path["queue"] = graph.devices + np.arange(len(path))
     run = _join_runs(path, entry)
     links = len(network.bytes_per_s)
@@ -124,10 +125,23 @@ def build_world(graph: TaskGraph, network: Network, message_latency_ps: int) -> 
     return world
 
 
-def tasks_and_paths(graph: TaskGraph, network: Network, message_latency_ps: int) -> tuple[Records, Records, Records]:
-    """Tasks with their latency and the path of their bytes, paths, and the entries of paths, a link with its uses each."""
+def tasks_and_paths(
+    graph: TaskGraph, network: Network, message_latency_ps: int, alike: Alike | None = None
+) -> tuple[Records, Records, Records]:
+    """Tasks with their latency and the path of their bytes, paths, and the entries of paths, a link with its uses each.
+
+    Where links are ``alike`` the one that stands for others is entered, used as often as by all copies of the path.
+    """
     task = _tasks(graph, network, message_latency_ps)
-    return task, *_paths(graph, network, np.unique(graph.peer[(task["path"] >= 0) & (graph.kind == Kind.ALL_REDUCE)]))
+    moves = task["path"] >= 0
+    rings = np.unique(graph.peer[moves & (graph.kind == Kind.ALL_REDUCE)])
+    if alike is None:
+        return task, *_paths(graph, network, rings, network.route_links)
+    path, entry = _paths(graph, network, rings, alike.link[network.route_links])
+    copies = np.zeros(len(path), np.int64)
+    copies[task["path"][moves]] = alike.copies(graph)[moves]
+    entry["uses"] = entry["uses"] * copies[entry["path"]] // alike.link_copies()[entry["link"]]
+    return task, path, entry
 
 
 def _records(dtype: np.dtype[Any], count: int, **values: Any) -> Records:
@@ -198,14 +212,16 @@ def _route_latency_ps(network: Network) -> NDArray[np.int64]:
     return sums[network.route_start[1:]] - sums[network.route_start[:-1]]
 
 
-def _paths(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple[Records, Records]:
+def _paths(
+    graph: TaskGraph, network: Network, used: NDArray[np.int32], route_links: NDArray[Any]
+) -> tuple[Records, Records]:
     """Paths and their entries; a link that several routes of a ring share is entered once, used several times."""
     routes, links = len(network.pair_key), max(len(network.bytes_per_s), 1)
     group, edge_route = _ring_routes(graph, network, used)
     owner, route = np.concatenate([np.arange(routes), routes + group]), np.concatenate([np.arange(routes), edge_route])
     row, step = ragged(np.diff(network.route_start)[route])
     ample = _ample(network)
-    link = network.route_links[network.route_start[route[row]] + step]
+    link = route_links[network.route_start[route[row]] + step]
     # Ample links sort behind the others of a path, which is what ``shared_end`` divides.
     key, uses = np.unique((owner[row] * 2 + ample[link]) * links + link, return_counts=True)
     path = key // (2 * links)

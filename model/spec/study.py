@@ -33,8 +33,8 @@ class StudySpec:
 
     def __post_init__(self) -> None:
         require_name(self)
-        in_range = len(self.gpus) > 0 and all(2 <= n <= 1 << 17 for n in self.gpus)
-        require(self, "gpus", in_range, "one or more counts from 2 to 131072")
+        in_range = len(self.gpus) > 0 and all(2 <= n <= 1 << 18 for n in self.gpus)
+        require(self, "gpus", in_range, "one or more counts from 2 to 262144")
         names = [fabric.name for fabric in self.fabrics]
         require(self, "fabrics", 0 < len(names) == len(set(names)), "one or more fabrics of different names")
         is_cut = isinstance(self.job, JobSpec) or not self.plan.given

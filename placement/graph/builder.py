@@ -1,7 +1,7 @@
 """Builds a task graph from arrays of tasks and edges."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,13 @@ from numpy.typing import NDArray
 from lightfabric.model.task import Kind, Part, TaskGraph
 
 Ids = NDArray[np.int32]
+
+
+class Kept(NamedTuple):
+    """Names the ranks that a graph has tasks of: blocks of as many ranks each, and columns, which are ranks of a block."""
+
+    blocks: NDArray[np.int64]
+    columns: NDArray[np.int64]
 
 
 @dataclass

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lightfabric.model.spec import AcceleratorSpec, JobSpec
 from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.placement.cost.layer import optimiser_seconds, pass_seconds
-from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
+from lightfabric.placement.graph.builder import Builder, Ids, Kept, picoseconds
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import Cases, case
 from lightfabric.placement.workload.volume import Volume, volume
@@ -76,7 +76,13 @@ def pass_steps(
     return forward, backward
 
 
-def task_graph(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, schedule: PipelineSchedule = "1f1b") -> TaskGraph:
+def task_graph(
+    job: JobSpec,
+    accelerator: AcceleratorSpec,
+    plan: Plan,
+    schedule: PipelineSchedule = "1f1b",
+    kept: Kept | None = None,
+) -> TaskGraph:
     """One iteration of ``plan`` over its ranks; groups are the tensor rings, the data rings, those of experts.
 
     A pass computes on its tp ranks, joins them in one ALL_REDUCE that stands for all of its stage's, sends tokens to their
@@ -85,9 +91,15 @@ def task_graph(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, schedule:
     step when its previous one has been reduced. Gradients are reduced when all replicas have drained, the optimiser
     follows. The schedule moves the same bytes, but what ``workload`` says of memory is of 1F1B. Gradients and weights of
     ZeRO 1 are the bytes of one all-reduce. O(tasks): GPT-3 on 1024 ranks, 812 160 tasks, takes 0.2 s and 150 MiB.
+
+    With ``kept`` blocks of ep replicas and tensor ranks, the first among them, there are only their tasks, in that order,
+    and the groups of these, with all members. What a task would wait for at other ranks is left out.
     """
     d, p, t = plan.dp, plan.pp, plan.tp
-    rank = np.arange(plan.gpus, dtype=np.int32).reshape(d, p, t)
+    every = np.arange(plan.gpus, dtype=np.int32).reshape(d, p, t)
+    kept = kept or Kept(np.arange(d // plan.ep), np.arange(t))
+    replicas = (kept.blocks[:, None] * plan.ep + np.arange(plan.ep)).ravel()
+    rank = every[replicas][:, :, kept.columns]
     builder, sent, timed = Builder(), volume(job, plan), case(job, plan, accelerator)
     ready = _add_passes(builder, sent, timed, plan, rank, schedule)
     reduces = _add_gradient_reduces(builder, sent, plan, rank, ready)
@@ -95,9 +107,10 @@ def task_graph(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, schedule:
     step = builder.add(Kind.COMPUTE, Part.OPTIMISER, rank, picoseconds(seconds)[:, None])
     for reduced in reduces:
         builder.link(reduced, step)
-    groups = [rank.reshape(d * p, t), rank.reshape(d, p * t).T]
+    column = every[:, :, kept.columns]
+    groups = [every[replicas].reshape(-1, t), column.reshape(d, -1).T]
     if len(reduces) > 1:
-        groups.append(rank.reshape(d // plan.ep, plan.ep * p * t).T)
+        groups.append(column.reshape(d // plan.ep, -1).T)
     return builder.graph(plan.gpus, groups)
 
 
@@ -127,11 +140,11 @@ def _add_steps(
     builder: Builder, sent: Volume, plan: Plan, rank: Ids, durations_ps: NDArray[np.int64], is_forward: NDArray[np.bool_]
 ) -> tuple[Ids, Ids]:
     """Computation and tensor all-reduce of every step: what starts and what ends it, ``[replica, stage, step, rank]``."""
-    device = np.broadcast_to(rank[:, :, None, :], (plan.dp, *is_forward.shape, plan.tp))
+    device = np.broadcast_to(rank[:, :, None, :], (len(rank), *is_forward.shape, rank.shape[-1]))
     start = builder.add(Kind.COMPUTE, Part.COMPUTE, device, durations_ps[:, :, None])
     if plan.tp == 1:
         return start, _add_exchanges(builder, sent, plan, rank, start, is_forward)
-    group = np.arange(plan.dp * plan.pp).reshape(plan.dp, plan.pp, 1, 1)
+    group = np.arange(len(rank) * plan.pp).reshape(-1, plan.pp, 1, 1)
     each = _by_pass(sent, sent.reduces(sent.of.stage_layers(np.arange(plan.pp))), is_forward)
     # One task stands for all reductions of a step, with their bytes together, and counts them for their latencies.
     end = builder.add(Kind.ALL_REDUCE, Part.TENSOR, device[..., :1], each * sent.reduce_bytes, group, each)
@@ -168,17 +181,17 @@ def _add_exchange(
     What a rank hands on in its group begins to leave while it still arrives, so that nothing waits but for the end.
     """
     source, destination = np.nonzero(sent)
-    block = rank.reshape(-1, plan.ep, plan.pp, 1, plan.tp)
-    steps = rounds.shape[1]
-    device = np.broadcast_to(block[:, source], (len(block), len(source), plan.pp, steps, plan.tp))
+    block = rank.reshape(-1, plan.ep, plan.pp, 1, rank.shape[-1])
+    steps, columns = rounds.shape[1], rank.shape[-1]
+    device = np.broadcast_to(block[:, source], (len(block), len(source), plan.pp, steps, columns))
     # Stages without experts send nothing, but a task must stand for at least one operation.
     work, operations = sent[source, destination][:, None, None, None] * rounds, np.maximum(each * rounds, 1)
     tasks = builder.add(Kind.TRANSFER, Part.EXCHANGE, device, work, block[:, destination], operations)
-    before = np.broadcast_to(ready, (*ready.shape[:-1], plan.tp)).reshape(-1, plan.ep, plan.pp, steps, plan.tp)
+    before = np.broadcast_to(ready, (*ready.shape[:-1], columns)).reshape(-1, plan.ep, plan.pp, steps, columns)
     builder.link(before[:, source], tasks)
-    end = builder.add(Kind.BARRIER, Part.EXCHANGE, np.full((len(block), 1, plan.pp, steps, plan.tp), -1, np.int32), 0)
+    end = builder.add(Kind.BARRIER, Part.EXCHANGE, np.full((len(block), 1, plan.pp, steps, columns), -1, np.int32), 0)
     builder.link(tasks, end)
-    return np.broadcast_to(end, before.shape).reshape(plan.dp, plan.pp, steps, plan.tp)
+    return np.broadcast_to(end, before.shape).reshape(len(rank), plan.pp, steps, columns)
 
 
 def _add_transfers(builder: Builder, size_bytes: int, source: Ids, destination: Ids, before: Ids, after: Ids) -> None:
@@ -193,7 +206,8 @@ def _add_gradient_reduces(builder: Builder, sent: Volume, plan: Plan, rank: Ids,
     """One all-reduce per stage and tensor rank, none if dp is 1, and one per expert rank; what the optimiser waits for."""
     if plan.dp == 1:
         return [ready]
-    group = plan.dp * plan.pp + np.arange(plan.pp * plan.tp).reshape(1, plan.pp, plan.tp)
+    groups, columns = len(rank) * plan.pp, rank[0].size
+    group: Ids = groups + np.arange(columns, dtype=np.int32).reshape(rank[:1].shape)
     shared, dealt = sent.gradient_bytes(np.arange(plan.pp))
     reduced = builder.add(Kind.ALL_REDUCE, Part.DATA, rank[:1], shared[:, None], group)
     builder.link(ready, reduced)
@@ -201,8 +215,8 @@ def _add_gradient_reduces(builder: Builder, sent: Volume, plan: Plan, rank: Ids,
     if plan.ep in (1, plan.dp):
         return [reduced]
     first = rank[: plan.ep]
-    group = plan.dp * plan.pp + plan.pp * plan.tp + np.arange(first.size).reshape(first.shape)
+    group = groups + columns + np.arange(first.size).reshape(first.shape)
     experts = builder.add(Kind.ALL_REDUCE, Part.DATA, first, dealt[:, None], group)
-    blocks = np.broadcast_to(ready, (plan.dp, plan.pp, ready.shape[-1])).reshape(-1, plan.ep, plan.pp, ready.shape[-1])
+    blocks = ready.reshape(-1, plan.ep, plan.pp, ready.shape[-1])
     builder.link(blocks, experts)
-    return [reduced, np.tile(experts, (plan.dp // plan.ep, 1, 1))]
+    return [reduced, np.tile(experts, (len(rank) // plan.ep, 1, 1))]

@@ -16,7 +16,7 @@ from lightfabric.model.spec import SEARCHED, AcceleratorSpec, NetworkJobSpec, Pl
 from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.prediction import Prediction, Rates
-from lightfabric.placement.graph.builder import Builder, Ids, picoseconds
+from lightfabric.placement.graph.builder import Builder, Ids, Kept, picoseconds
 from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, Traffic
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.search.search import MAX_GPUS, RatesOf
@@ -226,21 +226,26 @@ class DataParallel:
         each = ((reduces, Call("expert", "all_to_all", passes, size)) for size in sent)
         return rank_kinds(([gpu], calls) for gpu, calls in enumerate(each))
 
-    def task_graph(self, plan: Plan) -> TaskGraph:
-        """One iteration; the group is the ring of all GPUs.
+    def repeats(self, plan: Plan) -> tuple[int, int]:
+        """Count all GPUs as alike, but where some own tables none."""
+        return (1 if any(owned_tables(self.layers, plan.gpus)[1]) else plan.gpus), 1
+
+    def task_graph(self, plan: Plan, kept: Kept | None = None) -> TaskGraph:
+        """One iteration, or the part of the GPUs that are kept; the group is the ring of all GPUs.
 
         A pass looks up, exchanges rows, computes forward and backward, exchanges gradients of rows and updates tables; in
         the last one each bucket of gradients is reduced when all GPUs have it. O(passes x GPUs^2) tasks with tables, else
         O(GPUs).
         """
         times, passes = self._times(plan), self.job.batch // (plan.gpus * plan.micro_batch)
-        builder, gpu = Builder(), np.arange(plan.gpus, dtype=np.int32)
+        builder, every = Builder(), np.arange(plan.gpus, dtype=np.int32)
+        gpu = every.reshape(self.repeats(plan)[0], -1)[kept.blocks].ravel() if kept else every
         sent = np.array(owned_tables(self.layers, plan.gpus)[1], np.int64) * plan.micro_batch
         done, ready = list[Ids](), list[Ids]()
 
         def compute(seconds: float | NDArray[np.float64], part: Part = Part.COMPUTE) -> Ids:
             """Add a computation on every GPU, after its last one."""
-            added = builder.add(Kind.COMPUTE, part, gpu, picoseconds(np.broadcast_to(seconds, plan.gpus).tolist()))
+            added = builder.add(Kind.COMPUTE, part, gpu, picoseconds(np.broadcast_to(seconds, len(gpu)).tolist()))
             if done:
                 builder.link(done[-1], added)
             done.append(added)
@@ -262,7 +267,7 @@ class DataParallel:
         step = compute(times.optimiser, Part.OPTIMISER)
         for each in reduced:
             builder.link(each, step)
-        return builder.graph(plan.gpus, [gpu[None, :]])
+        return builder.graph(plan.gpus, [every[None, :]])
 
 
 def owned_tables(layers: Sequence[Layer], gpus: int) -> tuple[list[int], list[int]]:

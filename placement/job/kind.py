@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from lightfabric.model.spec import SEARCHED, AcceleratorSpec, JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.placement.cost.prediction import Prediction, Rates
+from lightfabric.placement.graph.builder import Kept
 from lightfabric.placement.job.data_parallel import DataParallel
 from lightfabric.placement.job.transformer import Transformer
 from lightfabric.placement.mapping.traffic import Traffic
@@ -58,8 +59,12 @@ class Workload(Protocol):
         """Calls of collectives in one iteration, by kind of rank."""
         ...
 
-    def task_graph(self, plan: Plan) -> TaskGraph:
-        """One iteration over the plan's ranks."""
+    def repeats(self, plan: Plan) -> tuple[int, int]:
+        """Blocks of ranks, and ranks next to each other in a block, that have the same program, for its part of a group."""
+        ...
+
+    def task_graph(self, plan: Plan, kept: Kept | None = None) -> TaskGraph:
+        """One iteration over the plan's ranks, or the part of the blocks and of the ranks in them that are kept."""
         ...
 
 

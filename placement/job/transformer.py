@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from lightfabric.model.spec import SEARCHED, AcceleratorSpec, JobSpec, PlanSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.placement.cost.prediction import Prediction, Rates
+from lightfabric.placement.graph.builder import Kept
 from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.mapping.traffic import Traffic, traffic
 from lightfabric.placement.plan import Plan
@@ -75,6 +76,10 @@ class Transformer:
         """Count the calls of tensor, data, expert and pipeline parallelism."""
         return transformer_calls(self.job, plan)
 
-    def task_graph(self, plan: Plan) -> TaskGraph:
-        """Build one iteration, in the order of 1F1B."""
-        return task_graph(self.job, self.accelerator, plan)
+    def repeats(self, plan: Plan) -> tuple[int, int]:
+        """Count the replicas, those that share experts as one, and the tensor ranks."""
+        return plan.dp // plan.ep, plan.tp
+
+    def task_graph(self, plan: Plan, kept: Kept | None = None) -> TaskGraph:
+        """Build one iteration, in the order of 1F1B, or the part of the ranks that are kept."""
+        return task_graph(self.job, self.accelerator, plan, kept=kept)

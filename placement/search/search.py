@@ -24,7 +24,7 @@ from lightfabric.placement.workload.volume import sent_bytes
 
 MAX_SEQUENCES = 64
 """Largest micro-batch tried; larger ones change a GEMM's efficiency no more."""
-MAX_GPUS = 1 << 17
+MAX_GPUS = 1 << 18
 
 RatesOf = Callable[[Cases], Rates]
 """Rates of plans on a fabric."""

@@ -111,7 +111,7 @@ def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
         ),
         (["replay", "x.fbuf", "--bandwidth", "0.001Mbps"], "--bandwidth must be a rate with unit"),
         (["replay", "x.fbuf", "--bandwidth", "\N{ARABIC-INDIC DIGIT THREE}Gbps"], "--bandwidth must be a rate with unit"),
-        (["place", "--gpus", "1"], "--gpus must be from 2 to 131072, not 1"),
+        (["place", "--gpus", "1"], "--gpus must be from 2 to 262144, not 1"),
         (["place", "--fabric", "torus"], "--fabric must be one of ideal switch, NVLink islands, SiP-Ring, SiP-OCS"),
         (
             ["place", "--objective", "speed"],

@@ -83,7 +83,7 @@ WRONG = [
         "scaling must be strong for 25 GPUs, whose part of a batch of 64 on 24 is not whole, not 'weak'",
     ),
     ("heads = 16", "heads = 17", "job.model.heads must be a divisor of hidden (1024), not 17"),
-    ("[8, 16, 32]", "[8, 1]", "gpus must be one or more counts from 2 to 131072, not (8, 1)"),
+    ("[8, 16, 32]", "[8, 1]", "gpus must be one or more counts from 2 to 262144, not (8, 1)"),
     ("[8, 16, 32]", '[8, "16"]', "gpus[1] must be a whole number, not '16'"),
     ("[8, 16, 32]", "8", "gpus must be an array, not 8"),
     ('"small"', "1979-05-27", "name must be text, not datetime.date(1979, 5, 27)"),

@@ -113,7 +113,7 @@ def test_a_job_that_does_not_fit_says_what_is_short_and_what_would_do():
 
 def test_a_job_that_fits_no_number_of_gpus_says_so():
     tiny = AcceleratorSpec("tiny", 0.001, 1000.0, 100.0, 100.0, 20.0)
-    with pytest.raises(DoesNotFit, match="no power of two up to 131072 is enough"):
+    with pytest.raises(DoesNotFit, match="no power of two up to 262144 is enough"):
         next(search(GPT3, tiny, 64, lambda _: EVEN))
 
 
