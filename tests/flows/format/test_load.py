@@ -1,4 +1,5 @@
 import json
+import re
 import tomllib
 from dataclasses import replace
 from importlib.resources import files
@@ -124,6 +125,15 @@ WRONG = [
     ('name = "small"', 'name = "small"\n"a\\nb" = 1', "'a\\nb' must be a known field"),
     ("[chiplet]", "[chiplet", "must be TOML, not: "),
 ]
+
+
+def test_fabrics_of_the_page_of_the_spec_are_read(tmp_path):
+    page = (Path(__file__).parents[3] / "docs" / "spec.md").read_text()
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "page.toml").write_text(SMALL.partition("[[fabrics]]")[0] + block)
+    fabrics = load_spec(tmp_path / "page.toml").fabrics
+    assert [fabric.kind for fabric in fabrics] == ["fat-tree", "rail-optimised", "dragonfly"]
+    assert [fabric.nic_gbps for fabric in fabrics] == [400.0] * 3
 
 
 def said(path: Path) -> str:
