@@ -6,6 +6,8 @@ from fractions import Fraction
 import pytest
 
 from lightfabric.model.spec import (
+    CubeTorusSpec,
+    CustomSpec,
     DragonflySpec,
     ElectricalClusterSpec,
     ElectricalSwitchSpec,
@@ -13,6 +15,8 @@ from lightfabric.model.spec import (
     RailOptimisedSpec,
     SipOcsSpec,
     SipRingSpec,
+    TorusSpec,
+    TwistedTorusSpec,
 )
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
 
@@ -26,6 +30,10 @@ FABRICS = (
     DragonflySpec("dragonfly", "dragonfly", 400.0, 400.0, gpus_per_router=2, routers_per_group=4, global_links=2),
     SipRingSpec("ring", "sip-ring", max_hops=4),
     SipOcsSpec("ocs", "sip-ocs", fibre_m=5.0),
+    TorusSpec("torus", "torus", dimensions=2),
+    TwistedTorusSpec("twisted", "twisted-torus", dimensions=2),
+    CubeTorusSpec("cubes", "cube-torus", dimensions=2, cube_edge=2),
+    CustomSpec("chords", "custom", 64, tuple((gpu, (gpu + step) % 64) for gpu in range(64) for step in (1, 8))),
 )
 
 

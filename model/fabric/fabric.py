@@ -118,6 +118,12 @@ class Fabric(ABC):
         """Give the latency of the switch of a chiplet."""
         return round(self.measured.switch.latency_cycles * self.chiplet.cycle_ps)
 
+    @property
+    def relay_bytes_per_s(self) -> float:
+        """Give the payload rate of the switch of a chiplet, of one measured flit rate per port."""
+        flits_per_s = self.chiplet.core_clock_mhz * 1e6 / float(self.measured.switch.cycles_per_flit)
+        return self.chiplet.ports * self.chiplet.payload_bytes * flits_per_s
+
 
 def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing, propagation_ps: float = 0.0) -> float:
     """Give the payload rate that a port sustains over a fibre, as the cycle model with the measured timing says.

@@ -6,6 +6,7 @@ follow from others are properties.
 
 from lightfabric.model.spec.accelerator import ACCELERATORS, AcceleratorSpec, Precision
 from lightfabric.model.spec.chiplet import FIBRE_PS_PER_M, ChipletSpec, spec_hash
+from lightfabric.model.spec.direct import CubeTorusSpec, CustomSpec, TorusSpec, TwistedTorusSpec
 from lightfabric.model.spec.electrical import (
     CABLE_PS_PER_M,
     DragonflySpec,
@@ -28,6 +29,8 @@ __all__ = [
     "SEARCHED",
     "AcceleratorSpec",
     "ChipletSpec",
+    "CubeTorusSpec",
+    "CustomSpec",
     "DragonflySpec",
     "ElectricalClusterSpec",
     "ElectricalSwitchSpec",
@@ -43,5 +46,7 @@ __all__ = [
     "SipRingSpec",
     "SpecError",
     "StudySpec",
+    "TorusSpec",
+    "TwistedTorusSpec",
     "spec_hash",
 ]

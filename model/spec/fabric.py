@@ -1,5 +1,6 @@
 """A fabric is described by one spec per kind; the file of a spec names its family, the folder of what the kind does."""
 
+from lightfabric.model.spec.direct import CubeTorusSpec, CustomSpec, TorusSpec, TwistedTorusSpec
 from lightfabric.model.spec.electrical import (
     DragonflySpec,
     ElectricalClusterSpec,
@@ -10,5 +11,7 @@ from lightfabric.model.spec.electrical import (
 from lightfabric.model.spec.optical import SipOcsSpec, SipRingSpec
 
 FabricSpec = (
-    ElectricalSwitchSpec | ElectricalClusterSpec | FatTreeSpec | RailOptimisedSpec | DragonflySpec | SipRingSpec | SipOcsSpec
-)
+    ElectricalSwitchSpec | ElectricalClusterSpec | FatTreeSpec | RailOptimisedSpec | DragonflySpec
+    | SipRingSpec | SipOcsSpec
+    | TorusSpec | TwistedTorusSpec | CubeTorusSpec | CustomSpec
+)  # fmt: skip

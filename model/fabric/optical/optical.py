@@ -63,14 +63,12 @@ class Optical(Fabric):
         stops = [_stops(circuits, pair) for pair in zip(source.tolist(), destination.tolist(), strict=True)]
         relays = sorted({stop for path in stops for stop in path[1:-1]})
         relay = np.array(relays, np.int32)
-        switch_flits_per_s = self.chiplet.core_clock_mhz * 1e6 / float(self.measured.switch.cycles_per_flit)
-        switch_rate = self.chiplet.ports * self.chiplet.payload_bytes * switch_flits_per_s
         latency_ps = self.measured.link.latency_cycles * self.chiplet.cycle_ps + length_m * FIBRE_PS_PER_M
         hop_ps = np.rint(latency_ps).astype(np.int64)
         rate = lanes * (port / self.lanes_per_port)
         links = [
             Links(link_source.astype(np.int32), link_destination.astype(np.int32), rate, hop_ps),
-            Links(relay, relay, switch_rate, self.switch_ps),
+            Links(relay, relay, self.relay_bytes_per_s, self.switch_ps),
         ]
         circuit_link = {pair: link for link, pair in enumerate(ends)}
         relay_link = {gpu: link for link, gpu in enumerate(relays, len(ends))}

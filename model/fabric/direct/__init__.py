@@ -1,0 +1,1 @@
+"""Direct fabrics join GPUs to GPUs, which relay what is not for them."""

@@ -1,0 +1,106 @@
+"""Balanced ways on any graph: each pair takes one of its shortest, so that links are loaded as evenly as a search finds.
+
+A *way* is a list of links, one from each vertex to the next. Pairs choose in turn, each the way that adds least to the sum
+of squares of the times that links take for a unit from all GPUs to all; then each may choose again, until none changes.
+"""
+
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.kernel.compiled import Records, compiled
+
+MAX_ROUNDS = 16
+
+_Ints = NDArray[np.int64]
+
+
+def balanced(gpus: int, vertices: int, source: _Ints, destination: _Ints, bytes_per_s: NDArray[np.float64]) -> _Ints:
+    """Choose the vertices on the way of each pair of GPUs, both ends included, ``[source * gpus + destination, hop]``.
+
+    Links are by rising source; rows are filled up with -1. ValueError if no way joins a pair.
+    O(gpus^2 x links between the two) for each of at most ``MAX_ROUNDS``, and gpus^2 x hops of memory.
+    """
+    hops: Any = _hops(vertices, source, destination)[:, :gpus]
+    if not np.isfinite(hops[:gpus]).all():
+        lost = np.argwhere(~np.isfinite(hops[:gpus]))[0]
+        raise ValueError(f"links must join all {gpus} GPUs, not leave {lost[0]} and {lost[1]} apart")
+    hops = hops.astype(np.int32)
+    stops = np.full((gpus * gpus, int(hops[:gpus].max()) + 1), -1, np.int64)
+    weight = (bytes_per_s.mean() / bytes_per_s) ** 2
+    first, load = np.searchsorted(source, np.arange(vertices + 1)), np.zeros(len(source))
+    cost = np.zeros(vertices)
+    before, fresh, front = (np.full(vertices, -1) for _ in range(3))
+    link = np.zeros((gpus * gpus, stops.shape[1] - 1), np.int64)
+    for turn in range(MAX_ROUNDS):
+        if not _choose(gpus, turn, hops, first, source, destination, weight, load, link, cost, before, fresh, front):
+            break
+    stops[:, 0] = np.repeat(np.arange(gpus), gpus)
+    walked = np.arange(link.shape[1]) < hops[:gpus].reshape(-1, 1)
+    stops[:, 1:][walked] = destination[link[walked]]
+    return stops
+
+
+def _hops(vertices: int, source: _Ints, destination: _Ints) -> NDArray[np.float64]:
+    sparse: Any = import_module("scipy.sparse")
+    csgraph: Any = import_module("scipy.sparse.csgraph")
+    graph = sparse.csr_array((np.ones(len(source)), (source, destination)), shape=(vertices, vertices))
+    found: Any = csgraph.shortest_path(graph, unweighted=True)
+    return found
+
+
+@compiled
+def _choose(
+    gpus: int,
+    turn: int,
+    hops: Records,
+    first: Records,
+    source: Records,
+    destination: Records,
+    weight: Records,
+    load: Records,
+    link: Records,
+    cost: Records,
+    before: Records,
+    fresh: Records,
+    front: Records,
+) -> int:
+    """Let each pair choose its ``link`` of each hop; count those that change. The last four arrays are for its own use."""
+    changed = 0
+    fresh[:] = -1
+    for pair in range(gpus * gpus):
+        start, end = pair // gpus, pair % gpus
+        length = hops[start, end]
+        if turn > 0:
+            for hop in range(length):
+                load[link[pair, hop]] -= 1.0
+        front[0], cost[start], begin, until = start, 0.0, 0, 1
+        # Vertices on shortest ways are found hop by hop, so that the cost of all before one is final when it is left.
+        for hop in range(length):
+            last = until
+            for at in range(begin, last):
+                here = front[at]
+                for each in range(first[here], first[here + 1]):
+                    there = destination[each]
+                    if hops[there, end] != length - hop - 1:
+                        continue
+                    total = cost[here] + (2.0 * load[each] + 1.0) * weight[each]
+                    if fresh[there] != pair:
+                        fresh[there] = pair
+                        front[until] = there
+                        until += 1
+                    elif total >= cost[there]:
+                        continue
+                    cost[there] = total
+                    before[there] = each
+            begin = last
+        here = end
+        for hop in range(length - 1, -1, -1):
+            each = before[here]
+            changed += link[pair, hop] != each
+            link[pair, hop] = each
+            load[each] += 1.0
+            here = source[each]
+    return changed

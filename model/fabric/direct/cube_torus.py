@@ -1,0 +1,34 @@
+"""Cubes of GPUs are joined to a torus by optical circuit switches [TPUv4, ISCA 2023]."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.fabric.direct.torus import Torus
+from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, CubeTorusSpec
+
+
+class CubeTorus(Torus):
+    """Has cables inside cubes; a fibre leads to a switch and one from it to the next cube."""
+
+    spec: CubeTorusSpec
+
+    @property
+    def twisted(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Tell what the switches make of the cubes."""
+        return self.spec.cabling == "twisted-torus"
+
+    @property
+    def unit(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Let each axis grow by whole cubes."""
+        return self.spec.cube_edge
+
+    def flights_ps(self, here: NDArray[np.int64], there: NDArray[np.int64], shape: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Tell cables from fibres: a link that leaves the cube, or goes round an axis, is optical."""
+        spec = self.spec
+        inside = (here // spec.cube_edge == there // spec.cube_edge) & (there < shape)
+        electrical, optical = spec.electrical_latency_ns, spec.optical_latency_ns
+        return np.where(
+            inside.all(axis=-1),
+            electrical * 1e3 if electrical else spec.cable_m * CABLE_PS_PER_M,
+            optical * 1e3 if optical else 2 * spec.fibre_m * FIBRE_PS_PER_M,
+        )

@@ -1,0 +1,43 @@
+"""Any topology that a list of links describes, with ways that load its links evenly."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.fabric.direct.balanced import balanced
+from lightfabric.model.fabric.direct.direct import Direct, Wires
+from lightfabric.model.spec import FIBRE_PS_PER_M, CustomSpec
+
+_Ints = NDArray[np.int64]
+
+
+class Custom(Direct):
+    """Has all links of the spec, whatever number of its GPUs the job runs on."""
+
+    spec: CustomSpec
+
+    def joined(self, gpus: int) -> Wires:
+        """Give each link and the one back."""
+        if gpus > self.spec.gpus:
+            raise ValueError(f"gpus must be at most the {self.spec.gpus} of {self.name!r}, not {gpus}")
+        table = np.array(self.spec.links)
+        one, other = table[:, :2].astype(np.int64).T
+        ends = np.concatenate([np.stack([one, other], axis=1), np.stack([other, one], axis=1)])
+        vertices = max(self.spec.gpus, int(ends.max()) + 1)
+        if table.shape[1] == 4:
+            rate, flight_ps = np.tile(table[:, 2] * 1e9 / 8, 2), np.tile(table[:, 3] * 1e3, 2)
+            return Wires.of(vertices, ends, 0, rate, flight_ps)
+        ports = self.ports_per_link(int(np.bincount(ends[:, 0]).max()))
+        rate = ports * self.chiplet.gbps_per_port * 1e9 / 8 * self.efficiency
+        return Wires.of(vertices, ends, ports, rate, self.spec.fibre_m * FIBRE_PS_PER_M)
+
+    def stops(self, gpus: int, source: _Ints, destination: _Ints) -> _Ints:
+        """Take the ways that are balanced for all GPUs of the spec together."""
+        return _ways(self)[source * self.spec.gpus + destination]
+
+
+@lru_cache(maxsize=8)
+def _ways(fabric: Custom) -> _Ints:
+    wires = fabric.wires(fabric.spec.gpus)
+    return balanced(fabric.spec.gpus, wires.vertices, wires.source, wires.destination, wires.bytes_per_s)

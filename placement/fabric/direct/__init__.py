@@ -1,0 +1,1 @@
+"""Placement on fabrics that join GPUs directly has one file per kind here."""

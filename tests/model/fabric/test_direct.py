@@ -1,0 +1,201 @@
+"""Direct fabrics: links against graphs built here, ways and loads against networkx, times against bounds."""
+
+import itertools
+
+import networkx as nx
+import numpy as np
+import pytest
+
+from lightfabric.model.fabric.direct.lattice import Lattice, most_cubic
+from lightfabric.model.fabric.fabric import fabric_of, port_bytes_per_s
+from lightfabric.model.spec import (
+    CABLE_PS_PER_M,
+    FIBRE_PS_PER_M,
+    ChipletSpec,
+    CubeTorusSpec,
+    CustomSpec,
+    SpecError,
+    TorusSpec,
+    TwistedTorusSpec,
+)
+
+CHIPLET = ChipletSpec(ports=8, wavelengths_per_port=8)
+TWISTS = {
+    (4, 4, 8): {0: (0, 0, 4), 1: (0, 0, 4)},
+    (4, 8, 8): {0: (0, 4, 4)},
+    (2, 8): {0: (0, 4)},
+    (2, 4, 8): {0: (0, 2, 4), 1: (0, 0, 4)},
+    (3, 5): {0: (0, 2)},
+}
+"""Where the way round an axis ends, by axis, as in the papers for the first two."""
+
+
+def grid(shape, twists):
+    """The torus as a graph of points, joined one by one."""
+    graph = nx.MultiDiGraph()
+    for point in itertools.product(*map(range, shape)):
+        for axis in range(len(shape)):
+            there = [*point]
+            there[axis] += 1
+            # The shift of one axis may lead round a later one, which then adds its own.
+            for each, most in enumerate(shape):
+                if there[each] >= most:
+                    there = [at + by for at, by in zip(there, twists.get(each, (0,) * len(shape)), strict=True)]
+                    there[each] -= most
+            if tuple(there) != point:
+                graph.add_edge(point, tuple(there))
+                graph.add_edge(tuple(there), point)
+    return nx.relabel_nodes(graph, {point: number for number, point in enumerate(sorted(graph))})
+
+
+def all_pairs(gpus):
+    return np.nonzero(~np.eye(gpus, dtype=bool))
+
+
+def link_loads(fabric, gpus):
+    wires = fabric.wires(gpus)
+    links = wires.links(fabric.stops(gpus, *all_pairs(gpus)))
+    return np.bincount(links[links >= 0], minlength=len(wires.source))
+
+
+CASES = [
+    *((shape, True) for shape in TWISTS),
+    *((shape, False) for shape in ((4, 4, 8), (2, 3), (5,), (1, 4, 1), (2, 2, 2))),
+]
+
+
+@pytest.mark.parametrize(("shape", "twisted"), CASES)
+def test_links_and_ways_are_those_of_the_graph(shape, twisted):
+    kind, name = (TwistedTorusSpec, "twisted-torus") if twisted else (TorusSpec, "torus")
+    graph, gpus = grid(shape, TWISTS[shape] if twisted else {}), int(np.prod(shape))
+    fabric = fabric_of(kind("t", name, shape=shape), CHIPLET)
+    wires = fabric.wires(gpus)
+    directions = max(degree for _, degree in graph.out_degree)
+    counts = {(a, b): graph.number_of_edges(a, b) * (8 // directions) for a, b in set(graph.edges())}
+    ends = zip(wires.source.tolist(), wires.destination.tolist(), strict=True)
+    assert dict(zip(ends, wires.ports.tolist(), strict=True)) == counts
+    distance = dict(nx.all_pairs_shortest_path_length(graph))
+    for stops in fabric.stops(gpus, *all_pairs(gpus)).tolist():
+        path = [stop for stop in stops if stop >= 0]
+        assert all(pair in counts for pair in itertools.pairwise(path))
+        assert len(path) - 1 == distance[path[0]][path[-1]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "twisted", "load", "single"),
+    [
+        ((4, 4, 8), False, 128, 128),
+        ((4, 4, 8), True, 220 / 3, 74),
+        ((4, 8, 8), False, 256, 256),
+        ((4, 8, 8), True, 184, 184),
+    ],
+)
+def test_loads_are_those_published_split_or_on_single_ways(shape, twisted, load, single):
+    graph, gpus = nx.DiGraph(grid(shape, TWISTS[shape] if twisted else {})), int(np.prod(shape))
+    split = nx.edge_betweenness_centrality(graph, normalized=False)
+    lattice = Lattice(shape, twisted)
+    assert max(split.values()) == pytest.approx(float(max(lattice.split_loads())), rel=1e-12)
+    assert float(max(lattice.split_loads())) == pytest.approx(load, rel=1e-15)
+    kind, name = (TwistedTorusSpec, "twisted-torus") if twisted else (TorusSpec, "torus")
+    loads = link_loads(fabric_of(kind("t", name), CHIPLET), gpus)
+    assert loads.max() == single
+    assert loads.sum() == sum(sum(lengths.values()) for _, lengths in nx.all_pairs_shortest_path_length(graph))
+
+
+def test_pairs_on_any_graph_take_ways_that_load_links_evenly():
+    """On a twisted torus that is only known as a list of links, and on a random graph, against one shortest way each."""
+    graph = nx.DiGraph(grid((4, 4, 8), TWISTS[4, 4, 8]))
+    regular = nx.random_regular_graph(4, 40, seed=7)
+    for links, gpus in ((graph, 128), (nx.DiGraph(regular), 40)):
+        ends = tuple((float(a), float(b)) for a, b in links.edges() if a < b)
+        loads = link_loads(fabric_of(CustomSpec("c", "custom", gpus, ends), CHIPLET), gpus)
+        split = nx.edge_betweenness_centrality(links, normalized=False)
+        total = sum(sum(lengths.values()) for _, lengths in nx.all_pairs_shortest_path_length(links))
+        assert loads.sum() == total
+        assert loads.max() >= total / len(split)
+        assert loads.max() <= max(split.values()) + 1
+
+
+def test_a_link_of_half_the_rate_gets_less():
+    """Two ways of two hops from 0 to 3, over 1 and over 2, of 100 and 50 Gb/s."""
+    links = ((0.0, 1.0, 100.0, 10.0), (1.0, 3.0, 100.0, 10.0), (0.0, 2.0, 50.0, 10.0), (2.0, 3.0, 50.0, 10.0))
+    fabric = fabric_of(CustomSpec("c", "custom", 4, links), CHIPLET)
+    assert fabric.stops(4, np.array([0, 3]), np.array([3, 0])).tolist() == [[0, 1, 3], [3, 1, 0]]
+    network = fabric.network(2, [(0, 1)])
+    assert network.bytes_per_s[network.route(0, 1)].tolist() == [12.5e9]
+    assert network.latency_ps[network.route(0, 1)].tolist() == [10_000]
+
+
+def test_a_slice_of_two_cubes_has_576_electrical_and_192_optical_links():
+    spec = CubeTorusSpec("c", "cube-torus", link_gbps=1.0, electrical_latency_ns=75.0, optical_latency_ns=50.0)
+    assert np.unique(fabric_of(spec, CHIPLET).wires(128).flight_ps, return_counts=True)[1].tolist() == [192, 576]
+    wires = fabric_of(CubeTorusSpec("c", "cube-torus", cube_edge=2, cable_m=1.0, fibre_m=20.0), CHIPLET).wires(32)
+    assert np.unique(wires.flight_ps).tolist() == pytest.approx([CABLE_PS_PER_M, 40 * FIBRE_PS_PER_M])
+
+
+def test_a_relay_adds_its_switch_between_two_links(invented_timing):
+    network = fabric_of(TorusSpec("t", "torus", dimensions=1), CHIPLET, invented_timing).network(8, [(0, 2), (0, 7)])
+    route = network.route(0, 2)
+    hop_ps = round(20 * CHIPLET.cycle_ps + 2 * FIBRE_PS_PER_M)
+    assert network.latency_ps[route].tolist() == [hop_ps, 3 * CHIPLET.cycle_ps, hop_ps]
+    port = port_bytes_per_s(CHIPLET, invented_timing, 2 * FIBRE_PS_PER_M)
+    assert network.bytes_per_s[route[0]] == pytest.approx(4 * port)
+    assert network.link_source[route].tolist() == [0, 1, 1]
+    assert len(network.route(0, 7)) == 1
+
+
+def test_a_grid_is_as_cubic_as_the_count_allows():
+    for count, axes in itertools.product(range(1, 65), (1, 2, 3)):
+        lengths = itertools.product(range(1, count + 1), repeat=axes - 1) if axes > 1 else [()]
+        shapes = {
+            tuple(sorted((*each, count // int(np.prod(each or [1])))))
+            for each in lengths
+            if count % int(np.prod(each or [1])) == 0
+        }
+        assert most_cubic(count, axes) == min(shapes, key=lambda shape: shape[::-1])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: fabric_of(TorusSpec("t", "torus", shape=(4, 4)), CHIPLET).wires(8),
+            r"TorusSpec.shape must be of 8 GPUs, not",
+        ),
+        (
+            lambda: fabric_of(TorusSpec("t", "torus", dimensions=5), CHIPLET).wires(32),
+            "ChipletSpec.ports must be at least 10, one",
+        ),
+        (
+            lambda: fabric_of(CubeTorusSpec("c", "cube-torus"), CHIPLET).wires(100),
+            "gpus must be a multiple of the 64 of a cube",
+        ),
+        (lambda: CubeTorusSpec("c", "cube-torus", shape=(4, 6)), "CubeTorusSpec.shape must be lengths that 4 divides, not"),
+        (
+            lambda: TorusSpec("t", "torus", link_gbps=1.0),
+            "TorusSpec.link_gbps must be given with link_gbps, link_latency_ns",
+        ),
+        (lambda: TorusSpec("t", "torus", shape=(1,)), "TorusSpec.shape must be of more than one GPU, not"),
+        (
+            lambda: CustomSpec("c", "custom", 2, ((0, 1, 5),)),
+            "CustomSpec.links must be all of two vertices, or all of two with",
+        ),
+        (lambda: CustomSpec("c", "custom", 2, ((0, 0),)), "CustomSpec.links must be between different vertices from 0 to"),
+        (lambda: CustomSpec("c", "custom", 2, ((0, 2),)), "CustomSpec.links must be with gbps and ns at switches"),
+        (
+            lambda: CustomSpec("c", "custom", 2, ((0, 1, 0, 1),)),
+            "CustomSpec.links must be of gbps above 0 and ns of at least 0",
+        ),
+        (
+            lambda: fabric_of(CustomSpec("c", "custom", 2, ((0, 1),)), CHIPLET).wires(3),
+            "gpus must be at most the 2 of 'c', not 3",
+        ),
+        (
+            lambda: fabric_of(CustomSpec("c", "custom", 3, ((0, 1),)), CHIPLET).stops(3, np.array([0]), np.array([1])),
+            "links must join all 3 GPUs, not leave 0 and 2 apart",
+        ),
+    ],
+)
+def test_what_cannot_be_is_named(make, message):
+    with pytest.raises((ValueError, SpecError), match=message):
+        make()
