@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from lightfabric.flows.published import count, expert, network, training
+from lightfabric.flows.published import count, direct, expert, network, training
 
 HEAD = "| what | published | lightfabric | ratio | set-up |\n|---|---|---|---|---|"
 
 
 def rows() -> list[dict[str, Any]]:
     """Run every figure again, see ``Figure.row``."""
-    return [figure.row() for figure in (*network.figures(), *training.figures(), *expert.figures(), *count.figures())]
+    kinds = network, direct, training, expert, count
+    return [figure.row() for kind in kinds for figure in kind.figures()]
 
 
 def text(row: dict[str, Any]) -> str:
