@@ -15,6 +15,7 @@ from typing import Any, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from lightfabric.flows.format import link_list
 from lightfabric.flows.format.huggingface import load_model
 from lightfabric.flows.report import MAX_SHOWN, InputError, WrongError, cut, read_bytes, shown
 from lightfabric.model.spec import (
@@ -34,7 +35,7 @@ from lightfabric.placement.workload.preset import MODELS
 MAX_BYTES = 1 << 18
 # The time of tomllib grows with the square of a line's dots, its stack with the line's brackets.
 MAX_CHARACTERS = 400
-MAX_DEPTH = 4
+MAX_DEPTH = 5
 MAX_SENTENCE = 240
 
 # Sums and products of values in this range, and of 0, neither overflow nor vanish.
@@ -176,6 +177,7 @@ def _spec(tables: dict[str, Any], folder: Path) -> StudySpec:
     _expand_preset(tables)
     _expand_model(tables.get("job"), folder)
     _check_fabrics(tables)
+    link_list.expand(tables.get("fabrics"), folder)
     try:
         # A date, which TOML has and JSON lacks, becomes a list, which no field takes.
         spec = TypeAdapter(StudySpec).validate_json(json.dumps(tables, default=lambda moment: [str(moment)]))
