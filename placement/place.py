@@ -34,9 +34,7 @@ from lightfabric.placement.mapping.traffic import (
 from lightfabric.placement.plan import Plan
 
 PLANS_TRIED = 6
-"""Plans of different degrees or virtual stages that get an order and circuits; the estimate that ranks them is close.
-
-With experts it is that many plans after the best."""
+"""Plans in a row that get an order and circuits and are no faster than the fastest before them; then no more are tried."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ def candidates(
                 reason = reason or str(error)
         if placed:
             best = min(placed, key=_seconds)
-            # The estimate knows of no groups, and of an exchange not how many partners it has, so it may be far off.
-            better = plan.ep > 1 and _seconds(best) < min(map(_seconds, found), default=inf)
+            # The estimate knows of no groups, and not how whole circuits are dealt out, so it may be far off.
+            better = _seconds(best) < min(map(_seconds, found), default=inf)
             found.append(best)
             tried = 0 if better else tried + 1
         if tried == PLANS_TRIED:

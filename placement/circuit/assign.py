@@ -5,9 +5,10 @@ is handed out one lane at a time to the circuit that has least. Wavelength colou
 wavelengths are counted, as in the published formulation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,10 +133,11 @@ def _circuits(legs: _Legs, lanes: Lanes, gpus: int) -> Circuits:
     return Circuits(dict(zip(pairs, lanes.tolist(), strict=True)), legs.stops)
 
 
-def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int) -> Circuits:
+def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int, first: Collection[Pair] = ()) -> Circuits:
     """Give each port one circuit; a pair without a port of its own is relayed over the fewest circuits there are.
 
-    If a GPU talks to all others and has fewer ports, circuits and relays are those of the best ``alltoall`` scheme.
+    Pairs that come ``first`` have a circuit before others of more demand. If a GPU talks to all others and has fewer ports,
+    circuits and relays are those of the best ``alltoall`` scheme.
     ValueError with what is needed and what there is if a pair cannot be served.
     """
     demand = _between_others(demand_bytes)
@@ -147,7 +149,7 @@ def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int) -> Circuits
         scheme = best(gpus, ports)
         stops = {pair: tuple(scheme.path(*pair)) for pair in demand}
     else:
-        stops = _relayed(_direct_pairs(ports, gpus, demand), gpus, demand, ports)
+        stops = _relayed(_direct_pairs(ports, gpus, demand, first), gpus, demand, ports)
     load: dict[Pair, int] = {}
     for pair, path in stops.items():
         for leg in pairwise(path):
@@ -163,11 +165,18 @@ def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int) -> Circuits
     return Circuits(dict(zip(load, lanes.tolist(), strict=True)), stops)
 
 
-def _direct_pairs(ports: int, gpus: int, demand: dict[Pair, int]) -> list[Pair]:
-    """Pairs that get a circuit: all if the ports suffice, otherwise the largest first while both ends have a port."""
+def _direct_pairs(ports: int, gpus: int, demand: dict[Pair, int], first: Collection[Pair]) -> list[Pair]:
+    """Pairs that get a circuit: all if the ports suffice, otherwise the largest first while both ends have a port.
+
+    Of pairs alike each GPU takes that to its next partner first, then that to the one after, round the GPUs: of partners
+    that all talk with each other every one is then as near as others, where largest first alone makes cliques in a chain.
+    """
     out, into = [ports] * gpus, [ports] * gpus
     chosen: list[Pair] = []
-    for source, destination in sorted(demand, key=lambda pair: -demand[pair]):
+    ahead = sorted(demand, key=lambda pair: (pair[0], (pair[1] - pair[0]) % gpus))
+    turn = {pair: place for _, own in groupby(ahead, key=itemgetter(0)) for place, pair in enumerate(own)}
+    before = set(first)
+    for source, destination in sorted(demand, key=lambda pair: (pair not in before, -demand[pair], turn[pair])):
         if out[source] and into[destination]:
             out[source] -= 1
             into[destination] -= 1

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -49,6 +50,16 @@ class Optical(Fabric):
         cycles = link.retrain_cycles + link.start_cycles + float(link.retrain_cycles_per_delay) * delay_cycles
         return round(delays_ps + cycles * self.chiplet.cycle_ps)
 
+    def ports_bytes_per_s(self, length_m: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the payload rate of a port over each of these lengths of fibre; before the RTL is measured all are alike."""
+        if self.timing is None:
+            return np.full(len(length_m), self.chiplet.gbps_per_port * 1e9 / 8 * self.efficiency)
+        # The rate over a length is a simulation: fabrics have thousands of circuits, but few lengths.
+        lengths_m, length = np.unique(length_m, return_inverse=True)
+        return np.array([_port_bytes_per_s(self.chiplet, self.timing, m * FIBRE_PS_PER_M) for m in lengths_m.tolist()])[
+            length
+        ]
+
     def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
         """Route along ``circuits.stops``: a circuit, then the switch of the relay and the next circuit."""
         circuits, (source, destination) = self._given(circuits), pair_ends(gpus, pairs)
@@ -57,15 +68,12 @@ class Optical(Fabric):
         lanes = np.array([_lanes(circuits, pair, gpus) for pair in ends], np.int64)
         link_source, link_destination = np.array(ends, np.int64).reshape(-1, 2).T
         length_m = self._of_circuits_m(gpus // circuits.configurations, ends)
-        # The rate over a length is a simulation: fabrics have thousands of circuits, but few lengths.
-        lengths_m, length = np.unique(length_m, return_inverse=True)
-        port = np.array([port_bytes_per_s(self.chiplet, self.measured, m * FIBRE_PS_PER_M) for m in lengths_m])[length]
         stops = [_stops(circuits, pair) for pair in zip(source.tolist(), destination.tolist(), strict=True)]
         relays = sorted({stop for path in stops for stop in path[1:-1]})
         relay = np.array(relays, np.int32)
         latency_ps = self.measured.link.latency_cycles * self.chiplet.cycle_ps + length_m * FIBRE_PS_PER_M
         hop_ps = np.rint(latency_ps).astype(np.int64)
-        rate = lanes * (port / self.lanes_per_port)
+        rate = lanes * (self.ports_bytes_per_s(length_m) / self.lanes_per_port)
         links = [
             Links(link_source.astype(np.int32), link_destination.astype(np.int32), rate, hop_ps),
             Links(relay, relay, self.relay_bytes_per_s, self.switch_ps),
@@ -91,6 +99,9 @@ class Optical(Fabric):
         if circuits is None:
             raise ValueError(f"circuits must be given for a {self.spec.kind} fabric, not None")
         return circuits
+
+
+_port_bytes_per_s = lru_cache(maxsize=1 << 12)(port_bytes_per_s)
 
 
 def _lanes(circuits: Circuits, pair: Pair, gpus: int) -> int:

@@ -1,6 +1,7 @@
 """What optical fabrics share: circuits for the traffic at hand, and what they give each part of it."""
 
 from abc import abstractmethod
+from collections.abc import Collection
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
@@ -32,14 +33,16 @@ alternate, so these share one."""
 class Optical(model.Optical, Fabric):
     """A fabric of circuits, whose lanes are shared among the pairs that talk at the same time."""
 
-    @property
     @abstractmethod
-    def lane_gbps(self) -> float:
-        """Raw rate of a lane of a circuit."""
+    def assign(self, gpus: int, demand_bytes: dict[Pair, int], first: Collection[Pair] = ()) -> Circuits:
+        """Circuits for all pairs with a demand, those that come ``first`` before others if not all can have their own.
 
-    @abstractmethod
-    def assign(self, gpus: int, demand_bytes: dict[Pair, int]) -> Circuits:
-        """Circuits for all pairs with a demand; ValueError with what is needed and what there is if there are too few."""
+        ValueError with what is needed and what there is if there are too few.
+        """
+
+    def preferences(self, dealt: Traffic) -> list[Collection[Pair]]:
+        """Choices of pairs that come first."""
+        return [()]
 
     def hops(self, placed: Traffic, gpus: int) -> NDArray[np.int64] | int:
         """Lengths of fibre on which a wavelength of each pair cannot be used by others."""
@@ -58,7 +61,7 @@ class Optical(model.Optical, Fabric):
         found = list[tuple[Rates, Circuits | None]]()
         dealt = [in_rings(flows, self.rings, plan.gpus) for flows in each]
         ways = [
-            [(self.circuit_rates(way, flows, in_ring), way) for way in self.ways(plan.gpus, in_ring)]
+            [(self.circuit_rates(way, flows, in_ring, plan.gpus), way) for way in self.ways(plan.gpus, in_ring)]
             for flows, in_ring in zip(each, dealt, strict=True)
         ]
         for chosen in product(*ways):
@@ -71,7 +74,16 @@ class Optical(model.Optical, Fabric):
         """Circuits shared by demand, and by the weight that minimises the sum of the parts' times: sqrt(bytes / hops)."""
         # Circuits are handed out by whole numbers, and the factor keeps the roots apart when they are rounded.
         root = np.rint(1000 * np.sqrt(flows.size_bytes / self.hops(flows, gpus))).astype(np.int64)
-        return [self.assign(gpus, _summed(flows, weight)) for weight in (flows.size_bytes, root)]
+        demands, reason = [_summed(flows, weight) for weight in (flows.size_bytes, root)], ValueError()
+        found = list[Circuits]()
+        for first, demand in product(self.preferences(flows), demands):
+            try:
+                found.append(self.assign(gpus, demand, first))
+            except ValueError as error:
+                reason = error
+        if not found:
+            raise reason
+        return found
 
     def reconfigured(self, graph: TaskGraph, circuits: Circuits | None) -> TaskGraph:
         """Turn ports between configurations: those of the passes first, or as traffic would begin undelayed."""
@@ -116,12 +128,17 @@ class Optical(model.Optical, Fabric):
     def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
         """What the lanes of circuits of a single configuration carry."""
 
-    def circuit_rates(self, circuits: Circuits, placed: Traffic, dealt: Traffic) -> Rates:
+    def circuit_rates(self, circuits: Circuits, placed: Traffic, dealt: Traffic, gpus: int) -> Rates:
         """Rate of each part alone on circuits: what the slowest of its pairs gets, shared with pairs relayed over it.
 
         It is the rate at which what is ``placed`` is moved, by the rings that it is ``dealt`` out to.
         """
-        lane_bytes_per_s = self.lane_gbps * 1e9 / 8 * self.efficiency
+        source, destination = np.array(list(circuits.lanes), np.int64).reshape(-1, 2).T
+        port_bytes_per_s = self.ports_bytes_per_s(self.lengths_m(source, destination, gpus)).tolist()
+        bytes_per_s = {
+            leg: lanes / self.lanes_per_port * rate
+            for (leg, lanes), rate in zip(circuits.lanes.items(), port_bytes_per_s, strict=True)
+        }
         rates: list[float] = []
         for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
             # What goes to experts and what comes back alternate, so an exchange never shares circuits with its own way back.
@@ -131,7 +148,7 @@ class Optical(model.Optical, Fabric):
             for pair, size in demand.items():
                 for leg in pairwise(circuits.stops[pair]):
                     load[leg] = load.get(leg, 0) + size
-            seconds = max((size / (circuits.lanes[leg] * lane_bytes_per_s) for leg, size in load.items()), default=0.0)
+            seconds = max((size / bytes_per_s[leg] for leg, size in load.items()), default=0.0)
             moved = most_moved(own, part) if part == EXCHANGE else max(demand_of(own).values(), default=0)
             rates.append(rate_of(moved, seconds))
         return Rates(*rates)

@@ -1,6 +1,6 @@
 """Placement behind optical circuit switches: a circuit per port, relays for other pairs (SiP-ML, SIGCOMM 2021)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fabric.optical import sip_ocs as model
 from lightfabric.placement.circuit.assign import assign_ocs
 from lightfabric.placement.cost.prediction import Rates
-from lightfabric.placement.fabric.optical.optical import Optical
+from lightfabric.placement.fabric.optical.optical import Optical, demand_of
 from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Traffic
 from lightfabric.placement.workload.case import Cases
 from lightfabric.placement.workload.volume import routed_bytes, sent_bytes
@@ -26,12 +26,7 @@ class SipOcs(model.SipOcs, Optical):
     @property
     def bytes_per_s(self) -> float:
         """All ports of a GPU send together."""
-        return self.chiplet.gbps * 1e9 / 8 * self.efficiency
-
-    @property
-    def lane_gbps(self) -> float:
-        """A lane is a port."""
-        return self.chiplet.gbps_per_port
+        return self.chiplet.ports * self.ports_bytes_per_s(np.array([2 * self.spec.fibre_m])).item()
 
     def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
         """The busiest GPU's bytes at its rate."""
@@ -88,9 +83,17 @@ class SipOcs(model.SipOcs, Optical):
         lanes[3] *= np.where(peers > direct, 1, direct) / hops
         return list(np.where(root > 0, self.bytes_per_s / self.chiplet.ports * lanes * share, inf))
 
-    def assign(self, gpus: int, demand_bytes: dict[Pair, int]) -> Circuits:
+    def assign(self, gpus: int, demand_bytes: dict[Pair, int], first: Collection[Pair] = ()) -> Circuits:
         """Direct circuits for the largest demands, relays for the others."""
-        return assign_ocs(gpus, demand_bytes, self.chiplet.ports)
+        return assign_ocs(gpus, demand_bytes, self.chiplet.ports, first)
+
+    def preferences(self, dealt: Traffic) -> list[Collection[Pair]]:
+        """Beside none all pairs but those of an exchange, whose peers relay for each other.
+
+        What goes from group to group of such peers has fewer bytes, and without a circuit of its own could not get there.
+        """
+        other = dealt[dealt.part != EXCHANGE]
+        return [()] if len(other.part) == len(dealt.part) else [(), demand_of(other).keys()]
 
     def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
         """What the ports of the circuits carry."""

@@ -1,5 +1,6 @@
 """Placement on a SiP-Ring: wavelengths for pairs near each other, relays for others (SiP-ML, SIGCOMM 2021)."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,12 +37,7 @@ class SipRing(model.SipRing, Optical):
         if chiplet.ports < 2:
             raise SpecError("ChipletSpec", "ports", f"at least 2 on a {self.spec.kind}", str(chiplet.ports))
         # An odd port would serve one direction only, and the other would set the pace.
-        return chiplet.ports // 2 * 2 * chiplet.gbps_per_port * 1e9 / 8 * self.efficiency
-
-    @property
-    def lane_gbps(self) -> float:
-        """A lane is a wavelength."""
-        return self.chiplet.wavelength_gbps
+        return chiplet.ports // 2 * 2 * self.ports_bytes_per_s(np.array([self.spec.fibre_m])).item()
 
     @property
     def segment_lanes(self) -> int:
@@ -85,7 +81,7 @@ class SipRing(model.SipRing, Optical):
         """Segments of the shorter way round."""
         return np.abs(ring_steps(placed.source, placed.destination, gpus))
 
-    def assign(self, gpus: int, demand_bytes: dict[Pair, int]) -> Circuits:
+    def assign(self, gpus: int, demand_bytes: dict[Pair, int], first: Collection[Pair] = ()) -> Circuits:
         """The shorter way round, relayed beyond ``max_hops``."""
         return assign_ring(gpus, demand_bytes, self.chiplet, self.spec.max_hops)
 

@@ -254,3 +254,26 @@ def test_an_all_to_all_has_the_rate_of_its_busiest_gpu_one_way():
     for rates, circuits in fabric_of(OCS, three_ports).rate_options(plan, traffic(job, plan)):
         assert set(circuits.lanes.values()) == {1}
         assert rates.expert == pytest.approx(3 * three_ports.gbps_per_port * 1e9 / 8)
+
+
+def test_peers_of_an_exchange_are_relayed_by_each_other_as_evenly_as_those_of_a_ring():
+    """Circuits to the next four of seven peers, and two each for the other three; no circuit has more than four pairs."""
+    peers = [(a, b) for a, b in product(range(16), repeat=2) if a != b and a // 8 == b // 8]
+    circuits = assign(OCS, chiplet(4, 8), 16, dict.fromkeys(peers, 1000))
+    load = Counter(leg for path in circuits.stops.values() for leg in pairwise(path))
+    assert set(load) == {(a, b) for a, b in peers if 1 <= (b - a) % 8 <= 4}
+    assert Counter(len(path) - 1 for path in circuits.stops.values()) == {1: 64, 2: 48}
+    assert max(load.values()) <= 4
+
+
+def test_gradients_reach_other_groups_of_experts_where_the_ports_are_too_few_for_all_peers():
+    """Each group of eight peers would use all four ports, and the ring through all groups could go nowhere."""
+    model = ModelSpec(layers=4, hidden=512, heads=8, sequence=256, vocabulary=1024, experts=8, experts_per_token=2)
+    job, plan = JobSpec(model, batch=64), Plan(32, 1, 1, 1, ep=8)
+    made = fabric_of(OCS, chiplet(4, 8))
+    options = made.rate_options(plan, traffic(job, plan))
+    assert options
+    for rates, circuits in options:
+        assert 0 < rates.data < np.inf
+        assert 0 < rates.expert < np.inf
+        assert np.bincount([a for a, _ in circuits.lanes], list(circuits.lanes.values())).max() <= 4
