@@ -8,7 +8,7 @@ from lightfabric.model.spec.require import FORBID, require, require_between, req
 CABLE_PS_PER_M = 5000.0
 """5 ns/m: copper with solid polyethylene, relative permittivity 2.25, so two thirds of the speed of light."""
 ISLAND_PAYLOAD_SHARE = 256 / 272
-"""A packet of NVLink has at most 16 flits of data behind a header, of 16 bytes each [Foley, Danskin, IEEE Micro 37(2), 2017].
+"""A packet of NVLink has at most 16 flits of data behind a header, of 16 bytes each [Foley, Danskin, IEEE Micro 37, 2017].
 What DeepSeek-V3 measures, 160 of 200 GB/s, is less by what the software takes."""
 NETWORK_PAYLOAD_SHARE = 4096 / 4178
 """RoCEv2 adds to 4096 bytes a preamble of 8, Ethernet 14, IPv4 20, UDP 8, BTH 12, ICRC 4, FCS 4 and a gap of 12."""

@@ -38,7 +38,8 @@ class ReconfigurableSpec:
 class SipRingSpec(ReconfigurableSpec):
     """Describes GPUs on a bidirectional ring of fibres, half of the ports facing each way [SiP-Ring, SIGCOMM 2021].
 
-    Wavelengths are assigned to pairs of GPUs up to ``max_hops`` apart and reused on disjoint segments.
+    Wavelengths are assigned to pairs of GPUs up to ``max_hops`` apart and reused on disjoint segments; without ``reuse`` one
+    is a single pair's all the way round [Mordia, SIGCOMM 2013].
 
     ``reconfigure`` says when circuits are chosen anew: "never" during a job; "phase" for the sums of gradients and back;
     "collective" between what is sent inside of layers, between stages and between replicas. Then all traffic ends, and all
@@ -52,6 +53,7 @@ class SipRingSpec(ReconfigurableSpec):
     kind: Literal["sip-ring"]
     max_hops: int = 16
     fibre_m: float = 2.0
+    reuse: bool = True
     _: KW_ONLY
     ring_lock_us: float = 25.0
 
@@ -63,12 +65,13 @@ class SipRingSpec(ReconfigurableSpec):
 
 @dataclass(frozen=True)
 class SipOcsSpec(ReconfigurableSpec):
-    """Describes GPUs whose ports p all go to optical circuit switch p [SiP-OCS of SiP-ML, SIGCOMM 2021].
+    """Describes GPUs whose ports are shared out among ``ocs`` optical circuit switches [SiP-OCS of SiP-ML, SIGCOMM 2021].
 
-    Each switch holds one permutation of the GPUs, for the whole job unless ``reconfigure`` says otherwise: "phase" sets it
-    for the sums of gradients and back; "collective" between what is sent inside of layers, between stages and between
-    replicas. A port whose own traffic has ended is dark for the sum of the delays. By default ``switching_us`` is that of
-    MEMS with 320 ports (10 to 15 ms), ``control_us`` and ``receiver_us`` are those of a demonstration of 24 ports.
+    Each switch has as many ports of every GPU, which it switches together, and holds one permutation of the GPUs, for the
+    whole job unless ``reconfigure`` says otherwise: "phase" sets it for the sums of gradients and back; "collective" between
+    what is sent inside of layers, between stages and between replicas. A port whose own traffic has ended is dark for the
+    sum of the delays. ``ocs`` of 0 stands for a switch for each port. By default ``switching_us`` is that of MEMS with 320
+    ports (10 to 15 ms), ``control_us`` and ``receiver_us`` are those of a demonstration of 24 ports.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -76,10 +79,12 @@ class SipOcsSpec(ReconfigurableSpec):
     name: str
     kind: Literal["sip-ocs"]
     fibre_m: float = 20.0
+    ocs: int = 0
     _: KW_ONLY
     control_us: float = 68.5
     switching_us: float = 15000.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_between(self, 0, 32, "ocs")
         require_positive(self, "fibre_m")

@@ -76,9 +76,12 @@ def _stops(pairs: list[Pair], leg_end: Lanes, destination: Lanes) -> dict[Pair, 
     return {pair: (pair[0], *visited[i:j]) for pair, i, j in zip(pairs, starts, ends, strict=True)}
 
 
-def assign_ring(gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, max_hops: int) -> Circuits:
+def assign_ring(
+    gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, max_hops: int, reuse: bool = True
+) -> Circuits:
     """Lead circuits the shorter way round, on ``ports // 2`` fibres each way, for all pairs with a demand.
 
+    Without ``reuse`` a wavelength is of one circuit on all segments, so that shorter circuits spare none.
     Pairs farther apart than ``max_hops`` are relayed by GPUs in between; where wavelengths do not suffice for one on each
     circuit, circuits are halved in length and relay more. ValueError with what is needed and what there is if even
     neighbours have too few.
@@ -90,16 +93,17 @@ def assign_ring(gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, 
     longest = needed = min(max_hops, max(gpus // 2, 1))
     while longest:
         legs = _legs(gpus, demand, longest)
+        taken = legs.steps if reuse else np.sign(legs.steps) * gpus
 
-        # The default binds this round's legs: a closure would see those of the last round.
-        def fits(lanes: Lanes, legs: _Legs = legs) -> bool:
-            return bool(segment_load(legs.source, legs.steps, lanes, gpus).max() <= capacity)
+        # The defaults bind this round's legs: a closure would see those of the last round.
+        def fits(lanes: Lanes, legs: _Legs = legs, taken: Lanes = taken) -> bool:
+            return bool(segment_load(legs.source, taken, lanes, gpus).max() <= capacity)
 
         lanes = _scale(legs.demand, capacity, fits)
         if lanes is not None:
-            _fill_segments(legs, lanes, capacity, gpus)
+            _fill_segments(legs, taken, lanes, capacity, gpus)
             return _circuits(legs, lanes, gpus)
-        needed = int(segment_load(legs.source, legs.steps, np.ones_like(legs.steps), gpus).max())
+        needed = int(segment_load(legs.source, taken, np.ones_like(taken), gpus).max())
         # Shorter legs are shared by more pairs and cross fewer segments each, so fewer wavelengths may do.
         longest //= 2
     raise ValueError(
@@ -108,12 +112,12 @@ def assign_ring(gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, 
     )
 
 
-def _fill_segments(legs: _Legs, lanes: Lanes, capacity: int, gpus: int) -> None:
-    free = (capacity - segment_load(legs.source, legs.steps, lanes, gpus)).tolist()
+def _fill_segments(legs: _Legs, taken: Lanes, lanes: Lanes, capacity: int, gpus: int) -> None:
+    free = (capacity - segment_load(legs.source, taken, lanes, gpus)).tolist()
     # All counters are doubled in length so that a slice along an arc never has to wrap.
     free = [side * 2 for side in free]
-    first = np.mod(np.where(legs.steps > 0, legs.source, legs.source + legs.steps), gpus).tolist()
-    length, backward = np.abs(legs.steps).tolist(), (legs.steps < 0).tolist()
+    first = np.mod(np.where(taken > 0, legs.source, legs.source + taken), gpus).tolist()
+    length, backward = np.abs(taken).tolist(), (taken < 0).tolist()
 
     def take(i: int) -> bool:
         side, begin, end = free[backward[i]], first[i], first[i] + length[i]

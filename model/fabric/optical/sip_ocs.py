@@ -1,4 +1,4 @@
-"""SiP-OCS leads port p of every GPU to optical circuit switch p [SiP-ML, SIGCOMM 2021]."""
+"""SiP-OCS shares out the ports of every GPU among optical circuit switches [SiP-ML, SIGCOMM 2021]."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fabric.optical import sip_ocs as model
+from lightfabric.model.spec import SpecError
 from lightfabric.placement.circuit.assign import assign_ocs
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.optical.optical import Optical, demand_of
@@ -24,9 +25,22 @@ class SipOcs(model.SipOcs, Optical):
     """The busiest GPU is the bottleneck, whatever the order of ranks."""
 
     @property
+    def switches(self) -> int:
+        """Circuits that a GPU has at most."""
+        return self.spec.ocs or self.chiplet.ports
+
+    @property
+    def switch_ports(self) -> int:
+        """Ports of a GPU at each switch; ValueError unless these are equally many."""
+        ports, switches = self.chiplet.ports, self.switches
+        if ports % switches:
+            raise SpecError("ChipletSpec", "ports", f"a multiple of the {switches} switches of {self.name}", str(ports))
+        return ports // switches
+
+    @property
     def bytes_per_s(self) -> float:
         """All ports of a GPU send together."""
-        return self.chiplet.ports * self.ports_bytes_per_s(np.array([2 * self.spec.fibre_m])).item()
+        return self.switches * self.switch_ports * self.ports_bytes_per_s(np.array([2 * self.spec.fibre_m])).item()
 
     def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
         """The busiest GPU's bytes at its rate."""
@@ -69,23 +83,24 @@ class SipOcs(model.SipOcs, Optical):
         apart = (plans.ep < plans.replicas) | (plans.expert_group > 1)
         fixed = np.array([1 * tensor, np.minimum(plans.pp - 1, 2) * pipeline, data * apart])
         peers = plans.expert_group + plans.ep // plans.expert_group - 2
-        direct = np.clip(self.chiplet.ports - fixed.sum(axis=0), 1, np.maximum(peers, 1))
+        direct = np.clip(self.switches - fixed.sum(axis=0), 1, np.maximum(peers, 1))
         hops, circuits = _mean_hops(peers, direct), np.vstack((fixed, direct))
         root = np.vstack((*roots, np.sqrt(routed * hops / direct)))
         lanes, every = np.ones(root.shape), np.arange(len(plans))
-        for _ in range(self.chiplet.ports):
-            fits = (circuits > 0) & ((circuits * lanes).sum(axis=0) + circuits <= self.chiplet.ports)
+        for _ in range(self.switches):
+            fits = (circuits > 0) & ((circuits * lanes).sum(axis=0) + circuits <= self.switches)
             poorest = np.where(fits, root / lanes, -1).argmax(axis=0)
             lanes[poorest, every] += fits[poorest, every]
         # Where ports are too few for one each, parts relay over each other.
-        share = np.minimum(self.chiplet.ports / np.maximum((circuits * lanes).sum(axis=0), 1), 1)
+        share = np.minimum(self.switches / np.maximum((circuits * lanes).sum(axis=0), 1), 1)
         lanes[2] = np.where(apart, lanes[2], lanes[3])
         lanes[3] *= np.where(peers > direct, 1, direct) / hops
-        return list(np.where(root > 0, self.bytes_per_s / self.chiplet.ports * lanes * share, inf))
+        return list(np.where(root > 0, self.bytes_per_s / self.switches * lanes * share, inf))
 
     def assign(self, gpus: int, demand_bytes: dict[Pair, int], first: Collection[Pair] = ()) -> Circuits:
         """Direct circuits for the largest demands, relays for the others."""
-        return assign_ocs(gpus, demand_bytes, self.chiplet.ports, first)
+        circuits = assign_ocs(gpus, demand_bytes, self.switches, first)
+        return Circuits({pair: lanes * self.switch_ports for pair, lanes in circuits.lanes.items()}, circuits.stops)
 
     def preferences(self, dealt: Traffic) -> list[Collection[Pair]]:
         """Beside none all pairs but those of an exchange, whose peers relay for each other.

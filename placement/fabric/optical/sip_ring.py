@@ -13,7 +13,7 @@ from lightfabric.placement.circuit.assign import assign_ring
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import best_nesting
 from lightfabric.placement.fabric.optical.optical import Optical, demand_of
-from lightfabric.placement.mapping.traffic import DATA, TENSOR, Dimension, Traffic, ring_load, ring_steps
+from lightfabric.placement.mapping.traffic import DATA, TENSOR, Dimension, Traffic, ring_steps, segment_load
 from lightfabric.placement.workload.case import Cases
 
 if TYPE_CHECKING:
@@ -47,12 +47,17 @@ class SipRing(model.SipRing, Optical):
     def bottleneck_seconds(self, flows: Traffic, gpus: int) -> float:
         """The bytes over the fullest segment at the rate of one direction."""
         reduced = (flows.part == TENSOR) | (flows.part == DATA)
-        rings, load = flows[reduced], ring_load(flows[reduced], gpus)
+        rings, load = flows[reduced], self._load(flows[reduced], gpus)
         # A ring that does not go all round loads both ways alike, so that halves both ways are no more there.
         sent, received = (np.bincount(end, minlength=gpus) for end in (rings.source, rings.destination))
         if gpus >= MIN_BOTH_WAYS and bool((sent == received).all()):
             load = (load + load[::-1]) / 2
-        return float((load + ring_load(flows[~reduced], gpus)).max()) / (self.bytes_per_s / 2)
+        return float((load + self._load(flows[~reduced], gpus)).max()) / (self.bytes_per_s / 2)
+
+    def _load(self, flows: Traffic, gpus: int) -> NDArray[np.int64]:
+        """Bytes whose wavelengths cross each segment, ``[direction, segment]``."""
+        steps = ring_steps(flows.source, flows.destination, gpus)
+        return segment_load(flows.source, steps if self.spec.reuse else np.sign(steps) * gpus, flows.size_bytes, gpus)
 
     def exchanged(self, flows: Traffic, gpu_of_rank: NDArray[np.int32], exchanges: int) -> NDArray[np.int32]:
         """Exchanges of ranks between segments, the same for the same input."""
@@ -63,27 +68,29 @@ class SipRing(model.SipRing, Optical):
     def estimated_rates(self, plans: Cases) -> Rates:
         """A dimension of stride k loads every segment with k pairs, and relayed parts share its wavelengths in turn.
 
-        A ring that goes all round has half of its bytes go either way.
+        A ring that goes all round has half of its bytes go either way. Without reuse all pairs of a part share all
+        wavelengths, half of them each way.
         An exchange loads most the segment in the middle of its ranks, or of the group there if groups are odd in number.
         """
-        rate, gpus = self.bytes_per_s / 2, plans.dp * plans.tp * plans.pp * plans.cp
+        rate, reuse, gpus = self.bytes_per_s / 2, self.spec.reuse, plans.dp * plans.tp * plans.pp * plans.cp
 
         def exchange(stride: NDArray[np.int64]) -> NDArray[np.float64]:
-            return stride * _middle(plans, stride) / rate
+            return (stride * _middle(plans, stride) if reuse else plans.copies * gpus / 2) / rate
 
         def neighbour(name: Dimension, span: NDArray[np.int64], stride: NDArray[np.int64]) -> NDArray[np.float64]:
             around = (name != "pp") & (span == gpus) & (span > 2 * stride)
-            return rate / stride * np.where(around, 2, 1)
+            return rate / stride * np.where(around, 2, 1) if reuse else rate / gpus * np.where(name == "pp", 1, 2)
 
         return best_nesting(plans, neighbour, exchange)
 
     def hops(self, placed: Traffic, gpus: int) -> NDArray[np.int64]:
-        """Segments of the shorter way round."""
-        return np.abs(ring_steps(placed.source, placed.destination, gpus))
+        """Segments of the shorter way round, or all."""
+        steps = np.abs(ring_steps(placed.source, placed.destination, gpus))
+        return steps if self.spec.reuse else np.full_like(steps, gpus)
 
     def assign(self, gpus: int, demand_bytes: dict[Pair, int], first: Collection[Pair] = ()) -> Circuits:
         """The shorter way round, relayed beyond ``max_hops``."""
-        return assign_ring(gpus, demand_bytes, self.chiplet, self.spec.max_hops)
+        return assign_ring(gpus, demand_bytes, self.chiplet, self.spec.max_hops, self.spec.reuse)
 
     def ways(self, gpus: int, flows: Traffic) -> list[Circuits]:
         """Beside circuits for all pairs also circuits between neighbours only.
@@ -92,8 +99,8 @@ class SipRing(model.SipRing, Optical):
         Left out where relays would be too many to list.
         """
         found = super().ways(gpus, flows)
-        if self.hops(flows, gpus).sum() <= MAX_RELAYS:
-            found.append(assign_ring(gpus, demand_of(flows), self.chiplet, 1))
+        if self.hops(flows, gpus).sum() <= MAX_RELAYS and self.segment_lanes >= (1 if self.spec.reuse else gpus):
+            found.append(assign_ring(gpus, demand_of(flows), self.chiplet, 1, self.spec.reuse))
         return found
 
     def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":

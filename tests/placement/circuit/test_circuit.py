@@ -10,12 +10,15 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lightfabric.model.circuit import Circuits
-from lightfabric.model.spec import ChipletSpec, JobSpec, ModelSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.spec import ACCELERATORS, ChipletSpec, JobSpec, ModelSpec, SipOcsSpec, SipRingSpec
 from lightfabric.placement.circuit.assign import permutations
+from lightfabric.placement.circuit.demand import Demand
+from lightfabric.placement.circuit.wavelength import Ring, without_reuse
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.mapping.order import best_order
 from lightfabric.placement.mapping.traffic import ring_steps, traffic
 from lightfabric.placement.plan import Plan
+from lightfabric.placement.workload.case import cases
 
 OCS = SipOcsSpec("ocs", "sip-ocs")
 CHIPLET = ChipletSpec()
@@ -277,3 +280,56 @@ def test_gradients_reach_other_groups_of_experts_where_the_ports_are_too_few_for
         assert 0 < rates.data < np.inf
         assert 0 < rates.expert < np.inf
         assert np.bincount([a for a, _ in circuits.lanes], list(circuits.lanes.values())).max() <= 4
+
+
+@given(demands())
+@settings(max_examples=60)
+def test_without_reuse_a_wavelength_is_of_one_pair_all_the_way_round(case):
+    """Never more lanes each way than there are, and the least lanes / bytes of the formulation that tries all ratios."""
+    gpus, demand = case
+    assume(gpus > 2)
+    max_hops = (gpus - 1) // 2
+    steps = {pair: int(ring_steps(*(np.array([end], np.int32) for end in pair), gpus)[0]) for pair in demand}
+    assume(all(abs(step) <= max_hops for step in steps.values()))
+    spec = SipRingSpec("ring", "sip-ring", max_hops=max_hops, reuse=False)
+    pairs = list(demand)
+    rows = Demand(gpus, *(np.array(side) for side in zip(*pairs, strict=True)), np.array(list(demand.values())))
+    best = without_reuse(Ring(gpus, 2, 8, max_hops), rows).value
+    try:
+        circuits = assign(spec, chiplet(4, 8), gpus, demand)
+    except ValueError:
+        assert best == 0
+        return
+    for way in (1, -1):
+        assert sum(lanes for pair, lanes in circuits.lanes.items() if steps[pair] * way > 0) <= 16
+    assert min(circuits.lanes[pair] / size for pair, size in demand.items()) == pytest.approx(best)
+
+
+def test_the_rates_estimated_without_reuse_are_those_of_a_ring_of_all_gpus():
+    """Each of the pairs has an equal part of the wavelengths of both ways together."""
+    job, plan = JobSpec(ModelSpec(layers=4, hidden=512, heads=8, sequence=256, vocabulary=1024), batch=64), Plan(16, 1, 1, 1)
+    made = fabric_of(SipRingSpec("ring", "sip-ring", reuse=False), chiplet(4, 16))
+    estimated = made.estimated_rates(cases(job, [plan], ACCELERATORS["h100"]))
+    assert estimated.data.tolist() == pytest.approx([made.bytes_per_s / 16])
+    placed = traffic(job, plan)
+    assert made.rate_options(plan, placed)[0][0].data == pytest.approx(made.bytes_per_s / 16)
+    assert made.bottleneck_seconds(placed, 16) == pytest.approx(placed.size_bytes.sum() / made.bytes_per_s)
+
+
+@pytest.mark.parametrize("ocs", [1, 2, 4, 8])
+def test_fewer_switches_have_wider_circuits(ocs):
+    """A ring has all ports however many switches there are; two partners share them if there are two switches or more."""
+    made = fabric_of(SipOcsSpec("ocs", "sip-ocs", ocs=ocs), chiplet(8, 8))
+    ring_of_all = {(a, (a + 1) % 6): 1000 for a in range(6)}
+    assert set(made.assign(6, ring_of_all).lanes.values()) == {8}
+    both = ring_of_all | {(a, (a - 1) % 6): 1000 for a in range(6)}
+    if ocs == 1:
+        assert max(map(len, made.assign(6, both).stops.values())) == 6
+    else:
+        assert set(made.assign(6, both).lanes.values()) == {4}
+
+
+def test_ports_that_switches_cannot_share_out_are_said():
+    made = fabric_of(SipOcsSpec("ocs", "sip-ocs", ocs=3), chiplet(8, 8))
+    with pytest.raises(ValueError, match=r"^ChipletSpec.ports must be a multiple of the 3 switches of ocs, not 8$"):
+        _ = made.bytes_per_s
