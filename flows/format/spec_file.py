@@ -65,8 +65,8 @@ _UNKNOWN = "unexpected_keyword_argument"
 Location = tuple[int | str, ...]
 
 
-EXAMPLES = ("gpt3-175b", "dlrm", "small", "prototype")
-"""Built in, as files of ``examples/``."""
+EXAMPLES = ("gpt3-175b", "dlrm", "small", "prototype", "sip-ml", "sip-ml-resnet", "sip-ml-transformer")
+"""Built in, as files of ``examples/``; those of SiP-ML have a sweep, so that only ``study`` runs them."""
 
 MAX_VARIANTS = 256
 

@@ -48,9 +48,9 @@ class SipRing(model.SipRing, Optical):
         """The bytes over the fullest segment at the rate of one direction."""
         reduced = (flows.part == TENSOR) | (flows.part == DATA)
         rings, load = flows[reduced], self._load(flows[reduced], gpus)
-        # A ring that does not go all round loads both ways alike, so that halves both ways are no more there.
         sent, received = (np.bincount(end, minlength=gpus) for end in (rings.source, rings.destination))
-        if gpus >= MIN_BOTH_WAYS and bool((sent == received).all()):
+        # A ring that does not go all round loads both ways alike, so that halves both ways are no more there.
+        if gpus >= MIN_BOTH_WAYS and np.array_equal(sent, received):
             load = (load + load[::-1]) / 2
         return float((load + self._load(flows[~reduced], gpus)).max()) / (self.bytes_per_s / 2)
 
