@@ -119,38 +119,53 @@ class Hub:
 
 @dataclass(frozen=True)
 class ElectricalCabling:
-    """Joins GPUs by hubs; two talk over the first one that both are at. Lanes of a GPU: plane by plane, hub by hub."""
+    """Joins GPUs by hubs; two talk over the first one that both are at, else over ``circuits`` if there are any.
+
+    Lanes of a GPU: the ports of circuits, then plane by plane, hub by hub.
+    """
 
     hubs: tuple[Hub, ...]
+    circuits: Cabling | None = None
+
+    @property
+    def _ports(self) -> int:
+        return self.circuits.ports if self.circuits else 0
 
     def first_lane(self, gpu: int, hub: Hub) -> int:
         """Find the lane of a GPU that leads to the first plane of a hub."""
         before = self.hubs[: self.hubs.index(hub)]
-        return sum(other.planes for other in before if other.place(gpu) >= 0)
+        return self._ports + sum(other.planes for other in before if other.place(gpu) >= 0)
 
-    def lanes_of(self, gpu: int) -> int:
-        """Count the lanes that a GPU has to all its hubs."""
-        return sum(hub.planes for hub in self.hubs if hub.place(gpu) >= 0)
+    def far_ports(self, gpu: int) -> list[int]:
+        """List what each lane adds to the address of another GPU: the port at which a circuit ends, 0 at a hub."""
+        ports: list[int] = self.circuits.port[gpu].tolist() if self.circuits else []
+        return ports + [0] * sum(hub.planes for hub in self.hubs if hub.place(gpu) >= 0)
 
-    def between(self, source: int, destination: int) -> Hub:
-        """Find the hub over which two GPUs talk; ValueError if there is none."""
+    def between(self, source: int, destination: int) -> Hub | Cabling:
+        """Find the hub over which two GPUs talk, or the circuits; ValueError if there are none."""
         for hub in self.hubs:
             if min(hub.place(source), hub.place(destination)) >= 0:
                 return hub
-        raise ValueError(f"ElectricalCabling must have one for GPU {source} and GPU {destination}, not none")
+        if self.circuits is None:
+            raise ValueError(f"ElectricalCabling must have one for GPU {source} and GPU {destination}, not none")
+        return self.circuits
 
     def address(self, source: int, destination: int) -> int:
         """Give the address of a GPU: its port at the switches between the two."""
-        return self.between(source, destination).place(destination)
+        way = self.between(source, destination)
+        return way.place(destination) if isinstance(way, Hub) else way.address(source, destination)
 
-    def channel(self, _source: int, _destination: int) -> int:
-        """Leave a pair any virtual channel, which -1 says."""
-        return -1
+    def channel(self, source: int, destination: int) -> int:
+        """Leave a pair any virtual channel of a hub, which -1 says."""
+        way = self.between(source, destination)
+        return -1 if isinstance(way, Hub) else way.channel(source, destination)
 
     def lanes(self, source: int, destination: int) -> int:
-        """Find the lanes from one GPU to the hub of both, as bits."""
-        hub = self.between(source, destination)
-        return (1 << hub.planes) - 1 << self.first_lane(source, hub)
+        """Find the lanes from one GPU towards the other, as bits."""
+        way = self.between(source, destination)
+        if isinstance(way, Hub):
+            return (1 << way.planes) - 1 << self.first_lane(source, way)
+        return way.lanes(source, destination)
 
 
 def ring(gpus: int, ports: int, fibre_m: float) -> Cabling:

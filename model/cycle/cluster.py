@@ -61,7 +61,9 @@ class Cluster:
         self.gpus = list[Gpu]()
         top = Module()
         if isinstance(cabling, ElectricalCabling):
-            self._add_gpus(top, [[0] * cabling.lanes_of(n) for n in range(graph.devices)])
+            self._add_gpus(top, [cabling.far_ports(n) for n in range(graph.devices)])
+            if cabling.circuits:
+                self._join_by_circuits(top, cabling.circuits)
             for number, hub in enumerate(cabling.hubs):
                 self._join_to_hub(top, number, hub, [cabling.first_lane(n, hub) for n in hub.gpus.tolist()])
         else:
@@ -141,7 +143,7 @@ class Cluster:
         switches = list[Switch]()
         for n, gpu in enumerate(self.gpus):
             switches.append(top.add(f"switch[{n}]", Switch(spec, timing, cabling.routes(n))))
-            for q in range(len(gpu.o)):
+            for q in range(cabling.ports * spec.virtual_channels):
                 connect(gpu.o[q], switches[n].i[q], self._from_gpu(Switch.input_fifo(spec, timing, client.ingress_cycles)))
                 connect(switches[n].o[q], gpu.i[q], switches[n].output_fifo(client.egress_cycles))
         return switches

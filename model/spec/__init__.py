@@ -17,7 +17,7 @@ from lightfabric.model.spec.electrical import (
 )
 from lightfabric.model.spec.fabric import FabricSpec
 from lightfabric.model.spec.job import SEARCHED, JobSpec, NetworkJobSpec, PlanSpec
-from lightfabric.model.spec.optical import SipOcsSpec, SipRingSpec
+from lightfabric.model.spec.optical import PhotonicRailsSpec, SipOcsSpec, SipRingSpec
 from lightfabric.model.spec.require import SpecError
 from lightfabric.model.spec.study import StudySpec
 from lightfabric.model.spec.transformer import ModelSpec
@@ -39,6 +39,7 @@ __all__ = [
     "JobSpec",
     "ModelSpec",
     "NetworkJobSpec",
+    "PhotonicRailsSpec",
     "PlanSpec",
     "Precision",
     "RailOptimisedSpec",

@@ -3,6 +3,7 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
+from lightfabric.model.spec.electrical import ISLAND_PAYLOAD_SHARE, ElectricalClusterSpec
 from lightfabric.model.spec.require import FORBID, require, require_between, require_name, require_positive
 
 DELAYS = ("decision_us", "control_us", "switching_us", "ring_lock_us", "receiver_us")
@@ -88,3 +89,42 @@ class SipOcsSpec(ReconfigurableSpec):
         super().__post_init__()
         require_between(self, 0, 32, "ocs")
         require_positive(self, "fibre_m")
+
+
+@dataclass(frozen=True)
+class PhotonicRailsSpec(ReconfigurableSpec):
+    """Describes islands of ``island_gpus`` GPUs behind an electrical switch each, joined by rails of light [Opus, 2025].
+
+    A rail has the GPUs of one place on all islands: their ports p all go to the same optical circuit switch. What is for
+    another place goes over the island to the GPU there first, as with PXN of NCCL. The delays are those of a SiP-OCS, and
+    what stays on an island does not wait for light. Links and switches of islands are those of an electrical cluster.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["photonic-rails"]
+    island_gbps: float
+    island_gpus: int = 8
+    cable_m: float = 1.0
+    fibre_m: float = 20.0
+    _: KW_ONLY
+    control_us: float = 68.5
+    switching_us: float = 15000.0
+    island_payload_share: float = ISLAND_PAYLOAD_SHARE
+    link_latency_ns: float = 100.0
+    switch_latency_ns: float = 200.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "island_gbps", "cable_m", "fibre_m")
+        require_between(self, 1, 1 << 16, "island_gpus")
+        self.islands(1.0, 1.0)  # which checks what islands have
+
+    def islands(self, rail_gbps: float, rail_payload_share: float) -> ElectricalClusterSpec:
+        """Describe the same islands with network cards as fast as rails."""
+        return ElectricalClusterSpec(
+            self.name, "electrical-cluster", self.island_gbps, rail_gbps, self.island_gpus,
+            island_payload_share=self.island_payload_share, nic_payload_share=rail_payload_share,
+            link_latency_ns=self.link_latency_ns, switch_latency_ns=self.switch_latency_ns, cable_m=self.cable_m,
+        )  # fmt: skip

@@ -20,14 +20,23 @@ _Ints = NDArray[np.int64]
 def in_configurations(graph: TaskGraph, circuits: Circuits) -> TaskGraph:
     """Move the traffic of each part to the nodes that GPUs are in its configuration, see ``Circuits``. O(tasks + members).
 
-    Computations stay on the first ``graph.devices`` nodes. ValueError for a graph whose tasks have no part.
+    Computations, and tasks whose bytes pass no circuit, stay on the first ``graph.devices`` nodes. ValueError for a graph
+    whose tasks have no part.
     """
     if graph.part is None:
         raise ValueError("TaskGraph.part must be given, not None")
-    gpus, count, groups = graph.devices, circuits.configurations, len(graph.member_start) - 1
-    transfer, reduces = graph.kind == Kind.TRANSFER, graph.kind == Kind.ALL_REDUCE
+    traffic = np.flatnonzero((graph.kind == Kind.TRANSFER) | (graph.kind == Kind.ALL_REDUCE))
     of_task = np.zeros(len(graph), np.int64)
-    of_task[transfer | reduces] = np.array(circuits.of_part)[graph.part[transfer | reduces]]
+    of_task[traffic] = np.array(circuits.of_part)[graph.part[traffic]]
+    moved = _moved(graph, circuits.configurations, of_task)
+    of_task[np.setdiff1d(traffic, _passed(moved, circuits)[1])] = 0
+    return _moved(graph, circuits.configurations, of_task)
+
+
+def _moved(graph: TaskGraph, count: int, of_task: _Ints) -> TaskGraph:
+    """Number devices and groups by the configuration of each task, of so many."""
+    gpus, groups = graph.devices, len(graph.member_start) - 1
+    transfer, reduces = graph.kind == Kind.TRANSFER, graph.kind == Kind.ALL_REDUCE
     peer = graph.peer + of_task * np.select([transfer, reduces], [gpus, groups], 0)
     starts = [graph.member_start[:-1] + c * len(graph.members) for c in range(count)]
     return replace(
@@ -71,7 +80,7 @@ def with_turns(graph: TaskGraph, circuits: Circuits, dark_ps: int, begin: _Ints,
 
 
 def _passed(graph: TaskGraph, circuits: Circuits) -> tuple[_Ints, _Ints]:
-    """For each task that sends bytes, and each node that these pass: the node, the task."""
+    """For each task that sends bytes, and each node at an end of the circuits that these pass: the node, the task."""
     sends = graph.work > 0
     transfers = np.flatnonzero(sends & (graph.kind == Kind.TRANSFER) & (graph.device != graph.peer))
     reduces = np.flatnonzero(sends & (graph.kind == Kind.ALL_REDUCE))
@@ -79,19 +88,24 @@ def _passed(graph: TaskGraph, circuits: Circuits) -> tuple[_Ints, _Ints]:
         graph.device[transfers].astype(np.int64) * graph.devices + graph.peer[transfers], return_inverse=True
     )
     groups, group = np.unique(graph.peer[reduces], return_inverse=True)
-    ways = [circuits.stops[divmod(key, graph.devices)] for key in keys.tolist()]
-    rings = [_around(graph.group(each).tolist(), circuits.stops) for each in groups.tolist()]
-    found = [np.array(sorted(set(each)), np.int64) for each in (*ways, *rings)]
+    ways = [[divmod(key, graph.devices)] for key in keys.tolist()]
+    rings = [_around(graph.group(each).tolist()) for each in groups.tolist()]
+    found = [_ends(pairs, circuits) for pairs in (*ways, *rings)]
     which = np.concatenate([pair, len(ways) + group])
     nodes: list[_Ints] = [found[each] for each in which.tolist()]
     task = np.repeat(np.concatenate([transfers, reduces]), list(map(len, nodes)))
     return np.concatenate([np.zeros(0, np.int64), *nodes]), task
 
 
-def _around(members: list[int], stops: dict[Pair, tuple[int, ...]]) -> list[int]:
-    """List the nodes on the ways round a ring; none for a single member."""
-    ways = pairwise([*members, members[0]]) if len(members) > 1 else ()
-    return [stop for pair in ways for stop in stops[pair]]
+def _around(members: list[int]) -> list[Pair]:
+    """List the pairs of a ring; none for a single member."""
+    return list(pairwise([*members, members[0]])) if len(members) > 1 else []
+
+
+def _ends(pairs: list[Pair], circuits: Circuits) -> _Ints:
+    """List the ends of all circuits between pairs; those that talk without circuits have no stops."""
+    hops = (hop for pair in pairs for hop in pairwise(circuits.stops.get(pair, ())))
+    return np.array(sorted({end for hop in hops if hop in circuits.lanes for end in hop}), np.int64)
 
 
 def _added(graph: TaskGraph, device: _Ints, work_ps: int, edges: list[tuple[_Ints, _Ints]]) -> TaskGraph:

@@ -39,11 +39,6 @@ def _one_cycle_each(kind: Any) -> Any:
 
 
 TIMING = Timing(_one_cycle_each(LinkTiming), _one_cycle_each(SwitchTiming), _one_cycle_each(ClientTiming), "", "", "none")
-_PORT_BYTES_PER_S = PORT.payload_bytes * PORT.core_clock_mhz * 1e6 / float(PORT.slot_cycles)
-_MIN_BYTES_PER_S = _PORT_BYTES_PER_S / PORT.wavelengths_per_port / SLOWEST_CYCLES_PER_BLOCK
-_STAGES = TIMING.link.accept_cycles + TIMING.link.stage_cycles + TIMING.link.line_cycles + TIMING.link.deliver_cycles
-_UP_CYCLES = TIMING.client.ingress_cycles + _STAGES + TIMING.switch.credit_cycles
-_DOWN_CYCLES = TIMING.switch.latency_cycles - TIMING.switch.credit_cycles + _STAGES + TIMING.client.egress_cycles
 
 
 class Electrical(Fabric):
@@ -128,18 +123,26 @@ class Electrical(Fabric):
         return self.spec.link_latency_ns
 
 
-def hub(gpus: ArrayLike, bytes_per_s: float, up_ps: float, down_ps: float) -> Hub:
+def hub(
+    gpus: ArrayLike, bytes_per_s: float, up_ps: float, down_ps: float, port: ChipletSpec = PORT, timing: Timing = TIMING
+) -> Hub:
     """Make a hub with this payload rate from and to each GPU, these latencies up to its switches and, with them, down.
 
-    Latencies below those of ``PORT``, some nanoseconds and a flit, stay those. ValueError if the port cannot send as slowly.
+    Latencies below those of its ports, of ``PORT`` some nanoseconds and a flit, stay those. ValueError if a port cannot send
+    as slowly.
     """
-    if bytes_per_s < _MIN_BYTES_PER_S:
-        gbps = (f"{rate * 8e-9:.3g} Gb/s" for rate in (_MIN_BYTES_PER_S, bytes_per_s))
+    port_bytes_per_s = port.payload_bytes * port.core_clock_mhz * 1e6 / float(port.slot_cycles)
+    least = port_bytes_per_s / port.wavelengths_per_port / SLOWEST_CYCLES_PER_BLOCK
+    if bytes_per_s < least:
+        gbps = (f"{rate * 8e-9:.3g} Gb/s" for rate in (least, bytes_per_s))
         raise ValueError("a link must carry {} of payload at cycle fidelity, not {}".format(*gbps))
-    planes = ceil(bytes_per_s / _PORT_BYTES_PER_S)
+    planes, link = ceil(bytes_per_s / port_bytes_per_s), timing.link
+    stages = link.accept_cycles + link.stage_cycles + link.line_cycles + link.deliver_cycles
+    up_cycles = timing.client.ingress_cycles + stages + timing.switch.credit_cycles
+    down_cycles = timing.switch.latency_cycles - timing.switch.credit_cycles + stages + timing.client.egress_cycles
     # A flit waits half a slot at each link; one slot of the two that it takes is counted with the bytes of the message.
-    slot_ps = PORT.payload_bytes * planes / bytes_per_s * 1e12
-    up_more_ps = up_ps - _UP_CYCLES * PORT.cycle_ps - slot_ps / 2
-    down_more_ps = down_ps - _DOWN_CYCLES * PORT.cycle_ps - slot_ps * 3 / 2
-    share = bytes_per_s / planes / _PORT_BYTES_PER_S
+    slot_ps = port.payload_bytes * planes / bytes_per_s * 1e12
+    up_more_ps = up_ps - up_cycles * port.cycle_ps - slot_ps / 2
+    down_more_ps = down_ps - down_cycles * port.cycle_ps - slot_ps * 3 / 2
+    share = bytes_per_s / planes / port_bytes_per_s
     return Hub(np.array(gpus, np.int32), 0.0, planes, share, max(0.0, up_more_ps), max(0.0, down_more_ps))

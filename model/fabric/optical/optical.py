@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
-from lightfabric.model.cycle.cabling import Cabling, circuits_cabled
+from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling, circuits_cabled
 from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
 from lightfabric.model.spec import FIBRE_PS_PER_M
@@ -82,9 +82,12 @@ class Optical(Fabric):
         relay_link = {gpu: link for link, gpu in enumerate(relays, len(ends))}
         return join(gpus, links, source, destination, _routes(stops, circuit_link, relay_link))
 
-    def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling:
+    def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling | ElectricalCabling:
+        """Cable the circuits as ``cabled`` says."""
+        return self.cabled(gpus, self._given(circuits))
+
+    def cabled(self, gpus: int, circuits: Circuits) -> Cabling:
         """Cable a circuit of several ports as so many lanes, one of some wavelengths at less than a port's rate."""
-        circuits = self._given(circuits)
         ends = sorted(circuits.lanes)
         length_m = self._of_circuits_m(gpus // circuits.configurations, ends)
         of_pair = dict(zip(ends, length_m.tolist(), strict=True))

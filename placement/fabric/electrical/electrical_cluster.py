@@ -41,12 +41,16 @@ class ElectricalCluster(model.ElectricalCluster, Electrical):
             group, beside = plans.expert_group, plans.copies - plans.crossing
             # Ranks of an ep group on an island are next to each other, whole groups of them or a part of one.
             own = np.minimum(np.where(gpus <= island_gpus, gpus, island_gpus) // stride, plans.ep).clip(1)
-            out = plans.crossing * _others(plans.ep / group, own / group) + beside * _others(group, own)
-            return np.maximum(out / nic, (plans.copies - out) / island)
+            out = plans.crossing * others(plans.ep / group, own / group) + beside * others(group, own)
+            return np.maximum(out / nic, (plans.copies - out + self.forwarded(plans, own)) / island)
 
         return best_nesting(plans, rate, exchange)
 
+    def forwarded(self, plans: Cases, own: Any) -> Any:
+        """Copies that pass an island before they leave it, where ``own`` ranks of a group of experts are on each: none."""
+        return 0
 
-def _others(members: Any, own: Any) -> Any:
+
+def others(members: Any, own: Any) -> Any:
     """Share of the other members of a group that are not among a rank's ``own``."""
     return np.where(members > 1, (members - own.clip(1)).clip(0) / np.maximum(members - 1, 1), 0.0)

@@ -55,9 +55,9 @@ class Optical(model.Optical, Fabric):
 
     def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
         """All ways to share circuits, of each configuration, which is chosen for its own traffic alone."""
-        used = [parts for parts in self.parts if np.isin(placed.part, parts).any()] or [_ALL]
-        each = [placed[np.isin(placed.part, parts)] for parts in used]
+        used = [parts for parts in self.parts if np.isin(self.lit(placed).part, parts).any()] or [_ALL]
         of_part = tuple(next((n for n, parts in enumerate(used) if part in parts), 0) for part in range(len(_ALL)))
+        each = [placed[np.array(of_part)[placed.part] == n] for n in range(len(used))]
         found = list[tuple[Rates, Circuits | None]]()
         dealt = [in_rings(flows, self.rings, plan.gpus) for flows in each]
         ways = [
@@ -69,6 +69,14 @@ class Optical(model.Optical, Fabric):
             rates = Rates(*np.min([[*vars(rate).values()] for rate, _ in chosen], axis=0).tolist())
             found.append((rates, joined([way for _, way in chosen], of_part, plan.gpus)))
         return found
+
+    def lit(self, placed: Traffic) -> Traffic:
+        """The traffic that is on circuits."""
+        return placed
+
+    def turns_in_pass(self, plan: Plan) -> bool:
+        """Whether ports may turn for gradients during the last pass, since nothing inside of its layers is on circuits."""
+        return plan.tp == plan.ep == 1
 
     def ways(self, gpus: int, flows: Traffic) -> list[Circuits]:
         """Circuits shared by demand, and by the weight that minimises the sum of the parts' times: sqrt(bytes / hops)."""
@@ -107,8 +115,8 @@ class Optical(model.Optical, Fabric):
         dark, of_part = self.dark_ps(plan.gpus, circuits) / 1e12, circuits.of_part
         seconds, passes = 0.0, 2 * micro_batches * plan.virtual_stages
         if of_part[DATA]:
-            # Without traffic inside of layers ports turn during the last pass, which takes less than two mean ones.
-            hidden = 0.0 if plan.tp > 1 or plan.ep > 1 else 2 * found.compute / passes
+            # The last pass, backward, takes less than two mean ones.
+            hidden = 2 * found.compute / passes if self.turns_in_pass(plan) else 0.0
             seconds += max(dark - hidden, 0.0) + max(dark - found.optimiser, 0.0)
         if of_part[PIPELINE]:
             # On the way through all stages a message waits for the ports before it goes on.
@@ -133,25 +141,27 @@ class Optical(model.Optical, Fabric):
 
         It is the rate at which what is ``placed`` is moved, by the rings that it is ``dealt`` out to.
         """
+        rates: list[float] = []
+        for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
+            # What goes to experts and what comes back alternate, so an exchange never shares circuits with its own way back.
+            flows, own = ((each.at_once(part) if part == EXCHANGE else each.of(part)) for each in (dealt, placed))
+            moved = most_moved(own, part) if part == EXCHANGE else max(demand_of(own).values(), default=0)
+            rates.append(rate_of(moved, self.seconds(circuits, flows, gpus)))
+        return Rates(*rates)
+
+    def seconds(self, circuits: Circuits, flows: Traffic, gpus: int) -> float:
+        """Time of the slowest circuit."""
         source, destination = np.array(list(circuits.lanes), np.int64).reshape(-1, 2).T
         port_bytes_per_s = self.ports_bytes_per_s(self.lengths_m(source, destination, gpus)).tolist()
         bytes_per_s = {
             leg: lanes / self.lanes_per_port * rate
             for (leg, lanes), rate in zip(circuits.lanes.items(), port_bytes_per_s, strict=True)
         }
-        rates: list[float] = []
-        for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
-            # What goes to experts and what comes back alternate, so an exchange never shares circuits with its own way back.
-            flows, own = ((each.at_once(part) if part == EXCHANGE else each.of(part)) for each in (dealt, placed))
-            demand = _summed(flows, flows.size_bytes)
-            load: dict[Pair, int] = {}
-            for pair, size in demand.items():
-                for leg in pairwise(circuits.stops[pair]):
-                    load[leg] = load.get(leg, 0) + size
-            seconds = max((size / bytes_per_s[leg] for leg, size in load.items()), default=0.0)
-            moved = most_moved(own, part) if part == EXCHANGE else max(demand_of(own).values(), default=0)
-            rates.append(rate_of(moved, seconds))
-        return Rates(*rates)
+        load = dict[Pair, int]()
+        for pair, size in demand_of(flows).items():
+            for leg in pairwise(circuits.stops[pair]):
+                load[leg] = load.get(leg, 0) + size
+        return max((size / bytes_per_s[leg] for leg, size in load.items()), default=0.0)
 
 
 def demand_of(placed: Traffic) -> dict[Pair, int]:

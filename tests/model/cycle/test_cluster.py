@@ -16,7 +16,7 @@ from lightfabric.model.cycle.cluster import Cluster
 from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.fluid.network import star
-from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, SipOcsSpec
+from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, PhotonicRailsSpec, SipOcsSpec
 from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.model.timing import Timing
 from lightfabric.placement.fabric.fabric import fabric_of as placement_fabric
@@ -226,24 +226,60 @@ def test_a_thousand_chiplets_reduce_a_megabyte_each_in_the_closed_form_as_the_re
         assert row["flits"] == 2 * 1023 * 1024 * 9
 
 
+def both_models(made, circuits, spec, timing):
+    """The graph as it runs on circuits that change, its schedules by flits and as fluids, and how long ports are dark."""
+    fabric = placement_fabric(spec, SPEC, timing)
+    made = fabric.reconfigured(made, circuits)
+    flits = Cluster(made, SPEC, timing, fabric.cabling(made.devices, circuits)).run()
+    fluids = fluid.run(made, fabric.network(made.devices, made.demand_bytes(), circuits))
+    return made, flits, fluids, fabric.dark_ps(4, circuits)
+
+
+def two_ports_each(*pairings):
+    """Circuits both ways between the pairs of each configuration; gradients are in the second one."""
+    ways = [[(int(a), int(b)) for a, b in (*pairs, *pairs[:, ::-1])] for pairs in pairings]
+    return joined([Circuits(dict.fromkeys(own, 2), {way: way for way in own}) for own in ways], (0, 0, 1, 0), 4)
+
+
+def late_gpus(builder):
+    return builder.add(Kind.COMPUTE, Part.COMPUTE, np.arange(4, dtype=np.int32), np.array([3, 1, 2, 4]) * 10**6)
+
+
 def test_a_reconfiguration_in_the_middle_takes_as_long_as_in_the_fluid_model(timing):
     """Each GPU sums with one other, and sends it a message over the same circuits, then with another; they begin apart."""
     builder, pairs = Builder(), np.array([[[0, 1], [2, 3]], [[0, 2], [1, 3]]], np.int32)
-    late = builder.add(Kind.COMPUTE, Part.COMPUTE, np.arange(4, dtype=np.int32), np.array([3, 1, 2, 4]) * 10**6)
+    late = late_gpus(builder)
     for part, own, first in ((Part.TENSOR, pairs[0], 0), (Part.DATA, pairs[1], 2)):
         builder.link(late[own].T, builder.add(Kind.ALL_REDUCE, part, own[:, 0], 300_000, first + np.arange(2)))
         builder.link(late[own].T, builder.add(Kind.TRANSFER, part, own[:, 0], 200_000, own[:, 1]))
-    both = [[(int(a), int(b)) for a, b in (*own, *own[:, ::-1])] for own in pairs]
-    circuits = joined([Circuits(dict.fromkeys(ways, 2), {way: way for way in ways}) for ways in both], (0, 0, 1, 0), 4)
+    graph, circuits = builder.graph(4, [*pairs.reshape(4, 1, 2)]), two_ports_each(*pairs)
     spec = SipOcsSpec("ocs", "sip-ocs", fibre_m=2.0, reconfigure="phase", control_us=0.0, switching_us=4.0, receiver_us=1.0)
-    fabric = placement_fabric(spec, SPEC, timing)
-    made = fabric.reconfigured(builder.graph(4, [*pairs.reshape(4, 1, 2)]), circuits)
-    cluster = Cluster(made, SPEC, timing, fabric.cabling(made.devices, circuits))
-    flits, fluids = cluster.run(), fluid.run(made, fabric.network(made.devices, made.demand_bytes(), circuits))
-    dark_ps = fabric.dark_ps(4, circuits)
+    made, flits, fluids, dark_ps = both_models(graph, circuits, spec, timing)
     assert 5e6 < dark_ps < 7e6
     np.testing.assert_allclose(flits.finish_ps, fluids.finish_ps, rtol=0.03)
     # Nobody waits for GPUs that it does not talk to, so one pair turns before the other. Later both turn back together.
     turns = fluids.start_ps[made.part == Part.RECONFIGURATION]
     assert (len(turns), len(set(turns.tolist()))) == (8, 3)
     assert flits.makespan_ps > 4e6 + 2 * dark_ps + 2 * 250_000 / 64e9 * 1e12
+
+
+def test_islands_joined_by_rails_of_light_take_as_long_as_in_the_fluid_model(timing):
+    """Sums on islands go on in the dark, while messages and then sums between islands share the circuits of a rail."""
+    builder, islands, rails = Builder(), np.array([[0, 1], [2, 3]], np.int32), np.array([[0, 2], [1, 3]], np.int32)
+    late = late_gpus(builder)
+    builder.link(late[islands].T, builder.add(Kind.ALL_REDUCE, Part.TENSOR, islands[:, 0], 900_000, np.arange(2)))
+    for size in (200_000, 300_000):
+        builder.link(late[rails].T, builder.add(Kind.TRANSFER, Part.PIPELINE, rails[:, 0], size, rails[:, 1]))
+    builder.link(late[rails].T, builder.add(Kind.ALL_REDUCE, Part.DATA, rails[:, 0], 300_000, 2 + np.arange(2)))
+    builder.link(late[rails].T, builder.add(Kind.TRANSFER, Part.DATA, rails[:, 1], 250_000, rails[:, 0]))
+    graph = builder.graph(4, [*islands[:, None], *rails[:, None]])
+    spec = PhotonicRailsSpec(
+        "rails", "photonic-rails", island_gbps=512.0, island_gpus=2, fibre_m=2.0,
+        reconfigure="phase", control_us=0.0, switching_us=4.0, receiver_us=1.0,
+    )  # fmt: skip
+    made, flits, fluids, dark_ps = both_models(graph, two_ports_each(rails, rails), spec, timing)
+    np.testing.assert_allclose(flits.finish_ps, fluids.finish_ps, rtol=0.03)
+    turns = np.flatnonzero(made.part == Part.RECONFIGURATION)
+    assert len(turns) == 8
+    first = fluids.start_ps[turns].min()
+    assert ((fluids.start_ps[4:6] < first) & (fluids.finish_ps[4:6] > first + dark_ps / 4)).any()

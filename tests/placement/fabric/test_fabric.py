@@ -10,6 +10,7 @@ from lightfabric.model.fluid import engine
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, FabricSpec, JobSpec, ModelSpec, SipOcsSpec
 from lightfabric.model.task import Part
 from lightfabric.placement.fabric.fabric import fabric_of, most_moved
+from lightfabric.placement.graph.rings import in_rings
 from lightfabric.placement.job.kind import workload
 from lightfabric.placement.mapping.order import orders
 from lightfabric.placement.mapping.traffic import traffic
@@ -39,7 +40,7 @@ def test_no_link_carries_more_than_its_rate_and_no_iteration_beats_its_bounds(fa
     fabric = fabric_of(fabric_spec, CHIPLET, invented_timing)
     assert 0 < fabric.efficiency < 1
     for placed in candidates(JOB, H100, fabric, GPUS):
-        graph = workload(JOB, H100).task_graph(placed.plan).placed(placed.gpu_of_rank)
+        graph = in_rings(workload(JOB, H100).task_graph(placed.plan).placed(placed.gpu_of_rank), fabric.rings)
         network = fabric.network(GPUS, graph.demand_bytes(), placed.circuits)
         makespan_s = engine.run(graph, network).makespan_ps / 1e12
         assert (link_bytes(graph, network) <= network.bytes_per_s * makespan_s * (1 + 1e-9)).all()
