@@ -1,6 +1,6 @@
 """Direct fabrics, whose GPUs are joined to each other and relay traffic, are described here, a spec per kind."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import Any, ClassVar, Literal
 
@@ -105,7 +105,7 @@ class CubeTorusSpec(GridLinks):
     cabling: Literal["torus", "twisted-torus"] = "torus"
     cube_edge: int = 4
     cable_m: float = 1.0
-    fibre_m: float = 20.0
+    fibre_m: float = field(default=20.0, kw_only=True)
     electrical_latency_ns: float | None = None
     optical_latency_ns: float | None = None
 
