@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ class Direct(Fabric):
         return join(gpus, links, source, destination, _relayed(routes, wires))
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling:
-        """Cable the ports of each link; all pairs have their ways, on as few virtual channels as leave no circle.
+        """Cable the ports of each link; all pairs have their ways, on virtual channels that leave no circle.
 
         O(gpus^2 x hops), so that it is for hundreds of GPUs. ValueError where links are no chiplet's, too.
         """
@@ -106,7 +107,12 @@ class Direct(Fabric):
         ends = list(zip(wires.source.tolist(), wires.destination.tolist(), strict=True))
         length_m = dict(zip(ends, (wires.flight_ps / FIBRE_PS_PER_M).tolist(), strict=True))
         joined = Circuits(dict(zip(ends, wires.ports.tolist(), strict=True)), {(path[0], path[-1]): path for path in paths})
-        return circuits_cabled(joined, gpus, 1, length_m, self.chiplet.virtual_channels)
+        cabling = circuits_cabled(joined, gpus, 1, length_m, self.chiplet.virtual_channels)
+        layers = 1 + max(cabling.relays.values(), default=0)
+        copies = self.chiplet.virtual_channels // layers
+        # A layer may be there several times: fewer flits then wait behind others that go elsewhere.
+        spread = {path: layer + place % copies * layers for place, (path, layer) in enumerate(cabling.relays.items())}
+        return replace(cabling, relays=spread)
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give a ring each way round, since a link one way leaves that the other way free."""

@@ -6,8 +6,11 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from lightfabric.model.cycle.cluster import Cluster
 from lightfabric.model.fabric.direct.lattice import Lattice, most_cubic
+from lightfabric.model.fabric.electrical.electrical import TIMING
 from lightfabric.model.fabric.fabric import fabric_of, port_bytes_per_s
+from lightfabric.model.fluid import engine
 from lightfabric.model.spec import (
     CABLE_PS_PER_M,
     FIBRE_PS_PER_M,
@@ -18,8 +21,12 @@ from lightfabric.model.spec import (
     TorusSpec,
     TwistedTorusSpec,
 )
+from lightfabric.model.task import Kind, TaskGraph
+from lightfabric.placement.fabric.fabric import fabric_of as placed_on
+from lightfabric.placement.mapping.traffic import Traffic
 
 CHIPLET = ChipletSpec(ports=8, wavelengths_per_port=8)
+CYCLE_CHIPLET = ChipletSpec(ports=4, wavelengths_per_port=4, flit_bytes=64, virtual_channels=4)
 TWISTS = {
     (4, 4, 8): {0: (0, 0, 4), 1: (0, 0, 4)},
     (4, 8, 8): {0: (0, 4, 4)},
@@ -144,6 +151,16 @@ def test_a_relay_adds_its_switch_between_two_links(invented_timing):
     assert len(network.route(0, 7)) == 1
 
 
+def test_a_ring_goes_both_ways_and_takes_half_the_time():
+    fabric = placed_on(TorusSpec("t", "torus", shape=(4, 4)), CHIPLET)
+    row, nobody = np.arange(4, dtype=np.int32), np.zeros(4, np.int8)
+    assert [ring.tolist() for ring in fabric.rings(row, 16)] == [[0, 1, 2, 3], [3, 2, 1, 0]]
+    flows = Traffic(row, np.roll(row, -1), np.full(4, 1000), nobody)
+    one_way = fabric.busiest_seconds(16, flows.source.astype(int), flows.destination.astype(int), flows.size_bytes)
+    assert one_way == pytest.approx(1000 / (2 * CHIPLET.gbps_per_port * 1e9 / 8))
+    assert fabric.bottleneck_seconds(flows, 16) == pytest.approx(one_way / 2)
+
+
 def test_a_grid_is_as_cubic_as_the_count_allows():
     for count, axes in itertools.product(range(1, 65), (1, 2, 3)):
         lengths = itertools.product(range(1, count + 1), repeat=axes - 1) if axes > 1 else [()]
@@ -199,3 +216,38 @@ def test_a_grid_is_as_cubic_as_the_count_allows():
 def test_what_cannot_be_is_named(make, message):
     with pytest.raises((ValueError, SpecError), match=message):
         make()
+
+
+def every_other(shape, flits):
+    """All-reduces among every other GPU of each row and column, each both ways, so that two share a link and all relay."""
+    number = np.arange(np.prod(shape)).reshape(shape)
+    lines = [line[start::2] for grid_ in (number, number.T) for line in grid_ for start in (0, 1) if len(line) > 2]
+    rings = [ring for line in lines for ring in ([line, line[::-1]] if len(line) > 2 else [line])]
+    count, none = len(rings), np.zeros(0, np.int32)
+    return TaskGraph(
+        number.size, np.full(count, Kind.ALL_REDUCE, np.int8), np.array([ring[0] for ring in rings], np.int32),
+        np.full(count, flits * CYCLE_CHIPLET.payload_bytes), np.arange(count, dtype=np.int32), np.ones(count, np.int32),
+        np.zeros(count + 1, np.int64), none, np.cumsum([0, *map(len, rings)]), np.concatenate(rings).astype(np.int32),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [("torus", (4, 4)), ("twisted-torus", (2, 8)), ("torus", (8, 8)), ("twisted-torus", (4, 16))],
+)
+def test_contended_rings_take_as_long_flit_by_flit_as_in_the_fluid_model(kind, shape):
+    spec = (TwistedTorusSpec if kind == "twisted-torus" else TorusSpec)("t", kind, shape=shape)
+    fabric, graph = fabric_of(spec, CYCLE_CHIPLET, TIMING), every_other(shape, 512)
+    fluid_ps = engine.run(graph, fabric.network(graph.devices, graph.demand_bytes())).makespan_ps
+    cycle_ps = Cluster(graph, CYCLE_CHIPLET, TIMING, fabric.cabling(graph.devices)).run().makespan_ps
+    assert cycle_ps == pytest.approx(fluid_ps, rel=0.03)
+
+
+def test_what_the_cycle_model_cannot_cable_is_said():
+    own = TorusSpec("t", "torus", link_gbps=1.0, link_latency_ns=1.0)
+    with pytest.raises(ValueError, match="links must be groups of the chiplet's ports, not of a rate of their own"):
+        fabric_of(own, CHIPLET).cabling(8)
+    with pytest.raises(SpecError, match=r"ChipletSpec.virtual_channels must be enough for layers of relays"):
+        fabric_of(TorusSpec("t", "torus", dimensions=1), ChipletSpec(virtual_channels=1)).cabling(8)
+    with pytest.raises(ValueError, match="gpus must be all 3 of the fabric, not 2"):
+        fabric_of(CustomSpec("c", "custom", 3, ((0, 1), (1, 2), (0, 2))), CHIPLET).cabling(2)

@@ -90,6 +90,8 @@ def test_no_byte_is_lost_where_rings_do_not_divide_them_and_none_starts_early(in
 @pytest.mark.parametrize("members", [[0, 1, 2, 3], [0, 4, 8], [5, 0, 1, 2], [3, 0, 6, 9, 4]])
 def test_a_group_on_one_island_or_unequally_on_several_stays_one_ring(members, fabric_spec, invented_timing):
     """As does every group on a fabric without islands, unless it goes all round a ring of fibres."""
+    if type(fabric_spec).__module__.endswith(".direct"):
+        pytest.skip("its links lead both ways")
     graph = all_reduce(members, 1 << 20, 16)
     assert in_rings(graph, fabric_of(fabric_spec, CHIPLET, invented_timing).rings) is graph
 
