@@ -192,6 +192,6 @@ COLUMNS = (
     "max_degree", "tasks", "links", "busiest_link_share", "slot_loss_rate", "goodput_share",
 )  # fmt: skip
 """Of results.csv, in order. ``tensor_gbps`` and its like are payload rates from a GPU to its neighbour of that dimension.
-``compute_s`` to ``contention_s`` are where the time of the simulated iteration goes, ``predicted_compute_s`` and its like
-what was predicted. ``slot_loss_rate`` is the share of a line's slots that bit errors spoil, ``goodput_share`` what is left
-of a port's payload rate over ``reach_m`` of fibre."""
+``compute_s`` to ``reconfiguration_s`` are where the time of the simulated iteration goes, ``predicted_compute_s`` and its
+like what was predicted. ``slot_loss_rate`` is the share of a line's slots that bit errors spoil, ``goodput_share`` what is
+left of a port's payload rate over ``reach_m`` of fibre."""

@@ -58,7 +58,7 @@ class Fabric(model.Fabric):
         """Ways to serve traffic between GPUs, each with the rate of every part alone; circuits on optical fabrics."""
 
     def reconfigured(self, graph: TaskGraph, circuits: Circuits | None) -> TaskGraph:
-        """A graph on GPUs as it runs on circuits that change, see ``graph.reconfiguration``; the same where none do."""
+        """A graph on GPUs as it runs on circuits that change, see ``placement.graph.reconfiguration``; else the same."""
         return graph
 
     def reconfiguration_seconds(

@@ -68,7 +68,7 @@ class Optical(Fabric):
         lanes = np.array([_lanes(circuits, pair, gpus) for pair in ends], np.int64)
         link_source, link_destination = np.array(ends, np.int64).reshape(-1, 2).T
         length_m = self._of_circuits_m(gpus // circuits.configurations, ends)
-        stops = [_stops(circuits, pair) for pair in zip(source.tolist(), destination.tolist(), strict=True)]
+        stops = [stops_of(circuits, pair) for pair in zip(source.tolist(), destination.tolist(), strict=True)]
         relays = sorted({stop for path in stops for stop in path[1:-1]})
         relay = np.array(relays, np.int32)
         latency_ps = self.measured.link.latency_cycles * self.chiplet.cycle_ps + length_m * FIBRE_PS_PER_M
@@ -115,7 +115,8 @@ def _lanes(circuits: Circuits, pair: Pair, gpus: int) -> int:
     return circuits.lanes[pair]
 
 
-def _stops(circuits: Circuits, pair: Pair) -> tuple[int, ...]:
+def stops_of(circuits: Circuits, pair: Pair) -> tuple[int, ...]:
+    """Find the path of a pair; ValueError if there is none, or if it does not lead from the one to the other."""
     stops = circuits.stops.get(pair)
     if stops is None:
         raise ValueError(f"Circuits.stops must have a path for the pair {pair}, not none")

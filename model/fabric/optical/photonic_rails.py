@@ -11,7 +11,7 @@ from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import ElectricalCabling
 from lightfabric.model.fabric.electrical.electrical import hub
 from lightfabric.model.fabric.electrical.electrical_cluster import ElectricalCluster
-from lightfabric.model.fabric.optical.optical import Optical
+from lightfabric.model.fabric.optical.optical import Optical, stops_of
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
 from lightfabric.model.spec import PhotonicRailsSpec, SpecError
 
@@ -65,7 +65,7 @@ class PhotonicRails(Optical):
         self.require_whole(own)
         gate = np.where(inside, destination, self.gate(source, destination))
         ends = zip(source.tolist(), gate.tolist(), destination.tolist(), strict=True)
-        legs = {(b, c): _stops(circuits, (a, c))[int(a != b) :] for a, b, c in ends if b != c}
+        legs = {(b, c): stops_of(circuits, (a, c))[int(a != b) :] for a, b, c in ends if b != c}
         rail = super().network(gpus, legs, Circuits(circuits.lanes, legs, circuits.of_part))
         gpu, first = np.arange(own, dtype=np.int32), len(rail.bytes_per_s)
         rate, hop_ps, switch_ps = self.islands.port_bytes_per_s, self.islands.hop_ps, self.islands.switch_ps
@@ -115,10 +115,3 @@ class PhotonicRails(Optical):
         firsts = range(0, own, spec.island_gpus)
         hubs = (replace(each, gpus=islands[:, first : first + spec.island_gpus].ravel()) for first in firsts)
         return ElectricalCabling(tuple(hubs), self.cabled(gpus, circuits) if circuits.lanes else None)
-
-
-def _stops(circuits: Circuits, pair: Pair) -> tuple[int, ...]:
-    stops = circuits.stops.get(pair)
-    if stops is None:
-        raise ValueError(f"Circuits.stops must have a path for the pair {pair}, not none")
-    return stops
