@@ -271,8 +271,8 @@ def test_peers_of_an_exchange_are_relayed_by_each_other_as_evenly_as_those_of_a_
 
 def test_gradients_reach_other_groups_of_experts_where_the_ports_are_too_few_for_all_peers():
     """Each group of eight peers would use all four ports, and the ring through all groups could go nowhere."""
-    model = ModelSpec(layers=4, hidden=512, heads=8, sequence=256, vocabulary=1024, experts=8, experts_per_token=2)
-    job, plan = JobSpec(model, batch=64), Plan(32, 1, 1, 1, ep=8)
+    model = ModelSpec(layers=4, hidden=512, heads=8, sequence=1024, vocabulary=1024, experts=8, experts_per_token=2)
+    job, plan = JobSpec(model, batch=2048), Plan(32, 1, 1, 1, ep=8)
     made = fabric_of(OCS, chiplet(4, 8))
     options = made.rate_options(plan, traffic(job, plan))
     assert options
