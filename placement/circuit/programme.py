@@ -80,9 +80,31 @@ def relax(rows: Rows, cost: _Floats, most: _Floats) -> tuple[_Floats, _Floats]:
     return found.x, -found.upper.marginals
 
 
+def minimum(rows: Rows, cost: _Floats) -> tuple[_Floats, _Floats]:
+    """Real variables of at least 0 with the least total cost, and what it grows by with the limits of each row.
+
+    Rows must be equations, or have no least value. ValueError if they have no solution.
+    """
+    matrix, most = rows.matrix(), np.concatenate(rows.most)
+    equal = np.concatenate(rows.least) == most
+    found = import_module("scipy.optimize").linprog(
+        cost, A_ub=matrix[~equal], b_ub=most[~equal], A_eq=matrix[equal], b_eq=most[equal], method="highs"
+    )
+    if found.status != 0:
+        raise ValueError(found.message)
+    dual = np.zeros(len(most))
+    dual[equal], dual[~equal] = found.eqlin.marginals, found.ineqlin.marginals
+    return found.x, dual
+
+
 def heaviest_permutation(weight: _Floats) -> _Ints:
     """The column of each row that together weigh most. O(n^3), in practice about n^2."""
-    return import_module("scipy.optimize").linear_sum_assignment(weight, maximize=True)[1]
+    return assignment(weight)[1]
+
+
+def assignment(weight: _Floats) -> tuple[_Ints, _Ints]:
+    """Rows and columns of a matrix, each at most once and as many as can be, that together weigh most."""
+    return import_module("scipy.optimize").linear_sum_assignment(weight, maximize=True)
 
 
 def perfect_matching(allowed: NDArray[np.bool_]) -> _Ints | None:

@@ -1,0 +1,94 @@
+"""Synthesis of a collective on any topology: the best schedule that is found, beside what none can be below."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from lightfabric.placement.collective.sends import Collective
+from lightfabric.placement.synthesis.certificate import all_to_all, bound_seconds
+from lightfabric.placement.synthesis.flood import flood
+from lightfabric.placement.synthesis.forward import forward, paths
+from lightfabric.placement.synthesis.links import Links
+from lightfabric.placement.synthesis.timed import Timed
+from lightfabric.placement.synthesis.translated import translated
+
+KINDS = (
+    Collective.ALL_REDUCE, Collective.ALL_GATHER, Collective.REDUCE_SCATTER, Collective.ALL_TO_ALL, Collective.BROADCAST,
+)  # fmt: skip
+CHUNKS = (1, 4, 16)
+"""Pieces of what a rank has for all, or for each: of more and smaller ones links are busy sooner."""
+MAX_SENDS = 1 << 14
+"""About so many sends are found in a second or two, one after the other; of more there is no schedule."""
+MAX_PIECES = 1 << 10
+"""Of all ranks that are alike."""
+_ROOTED = 16
+"""Times as many if all are of one rank."""
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Synthesised:
+    """Tells the ``bound`` in seconds that no schedule is below, and the fastest schedule that was found, if any."""
+
+    bound_seconds: float
+    timed: Timed | None
+
+    @property
+    def seconds(self) -> float | None:
+        """When the last byte of the schedule has arrived; None without one."""
+        return self.timed and self.timed.seconds
+
+
+def synthesised(collective: Collective, links: Links, size: int) -> Synthesised:
+    """Synthesise a collective of ``size`` bytes: those of Chakra's convention, the whole buffer of a member.
+
+    The bound is that of the bytes, or the longest way that a message cannot avoid, whichever is longer. There is no
+    schedule where it takes more than ``MAX_SENDS``. ValueError where ranks do not reach each other.
+    """
+    farthest = links.distances(links.latency_ps, np.arange(links.ranks))[:, : links.ranks]
+    if collective == Collective.BROADCAST:
+        farthest = farthest[:1]
+    bound = max(bound_seconds(collective, links, size), float(farthest.max()) / 1e12)
+    best = min(schedules(collective, links, size), key=lambda each: each.seconds, default=None)
+    assert best is None or best.seconds >= bound * (1 - _ROUNDING), "a schedule must not be below its bound"
+    return Synthesised(bound, best)
+
+
+def schedules(collective: Collective, links: Links, size: int) -> Iterator[Timed]:
+    """Schedules by pieces of different sizes."""
+    ranks, ways = links.ranks, None
+    gathers = collective not in (Collective.ALL_TO_ALL, Collective.BROADCAST)
+    sends = ranks * _ROOTED if collective == Collective.BROADCAST else ranks**2
+    for chunks in CHUNKS:
+        few = ranks * chunks <= MAX_PIECES if gathers and _alike(links) else sends * chunks <= MAX_SENDS
+        if not few:
+            return
+        if collective == Collective.ALL_TO_ALL:
+            ways = ways or paths(links, all_to_all(links))
+            yield forward(links, ways, chunks, size / ranks / chunks)
+        elif collective == Collective.BROADCAST:
+            yield flood(links, np.zeros(_ROOTED * chunks, np.int64), size / chunks / _ROOTED)
+        elif collective == Collective.ALL_GATHER:
+            yield _gathered(links, chunks, size)
+        elif collective == Collective.REDUCE_SCATTER:
+            yield _reduced(links, chunks, size)
+        else:
+            yield _reduced(links, chunks, size).then(_gathered(links, chunks, size))
+
+
+def _alike(links: Links) -> bool:
+    return bool(links.symmetry.radices) and links.vertices == links.ranks
+
+
+def _reduced(links: Links, chunks: int, size: int) -> Timed:
+    """A reduce-scatter: where an all-gather copies, it adds up, and switches cannot."""
+    return _gathered(links.backwards, chunks, size, copies=False).backwards
+
+
+def _gathered(links: Links, chunks: int, size: int, *, copies: bool = True) -> Timed:
+    """An all-gather, in which piece p is of rank p modulo n."""
+    each = size / links.ranks / chunks
+    if _alike(links):
+        return translated(links, chunks, each)
+    return flood(links, np.tile(np.arange(links.ranks), chunks), each, copies=copies)

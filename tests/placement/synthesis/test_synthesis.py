@@ -1,0 +1,180 @@
+"""Synthesised collectives: pieces are where they are sent from, links carry one at a time, and no bound is beaten."""
+
+import numpy as np
+import pytest
+
+from lightfabric.model.fluid.shortest import Topology
+from lightfabric.placement.collective.sends import Collective
+from lightfabric.placement.synthesis.certificate import all_to_all, bound_seconds
+from lightfabric.placement.synthesis.links import links_of
+from lightfabric.placement.synthesis.synthesis import KINDS, schedules, synthesised
+
+GATHER, EXCHANGE, SCATTER = Collective.ALL_GATHER, Collective.ALL_TO_ALL, Collective.REDUCE_SCATTER
+S = 10**9
+
+
+def made(ranks, vertices, edges):
+    """Edges are (a, b, GB/s, ns), each way."""
+    both = [*edges, *((b, a, rate, latency) for a, b, rate, latency in edges)]
+    source, destination, rate, latency = (np.array(column) for column in zip(*both, strict=True))
+    return links_of(Topology(vertices, np.arange(ranks), source, destination, rate * 1e9, (latency * 1000).astype(np.int64)))
+
+
+def chords(n, strides, latency=0):
+    return made(n, n, [(i, (i + s) % n, 25.0, latency) for i in range(n) for s in strides])
+
+
+def torus(*shape):
+    place = np.arange(np.prod(shape)).reshape(shape)
+    pairs = [(place.ravel(), np.roll(place, -1, axis=axis).ravel()) for axis in range(len(shape)) if shape[axis] > 1]
+    edges = {tuple(sorted(ends)) for a, b in pairs for ends in zip(a.tolist(), b.tolist(), strict=True)}
+    return made(place.size, place.size, [(a, b, 1.0, 0) for a, b in sorted(edges)])
+
+
+def star(n):
+    return made(n, n + 1, [(i, n, 50.0, 500) for i in range(n)])
+
+
+def islands(n, group):
+    """Each rank at the switch of its island, and at a slower core."""
+    core = n + n // group
+    return made(n, core + 1, [(i, n + i // group, 450.0, 500) for i in range(n)] + [(i, core, 50.0, 2000) for i in range(n)])
+
+
+def uneven(seed):
+    """A random graph of different rates that joins all, with a switch in the middle."""
+    random = np.random.default_rng(seed)
+    edges = [(i, (i + 1) % 7, float(random.integers(10, 100)), 300) for i in range(7)]
+    edges += [(i, 7, float(random.integers(10, 100)), 700) for i in range(7) if random.random() < 0.6]
+    return made(7, 8, [*edges, (0, 7, 25.0, 100)])
+
+
+TOPOLOGIES = {
+    "ring": chords(8, [1], 200), "chords": chords(16, [1, 4]), "torus": torus(3, 4), "star": star(6),
+    "islands": islands(8, 4), "uneven 1": uneven(1), "uneven 2": uneven(2),
+}  # fmt: skip
+
+
+def requires_links_to_carry_one_at_a_time(timed):
+    end = timed.start_ps + timed.links.occupied_ps(timed.size)[timed.link]
+    for link in np.unique(timed.link):
+        here = np.flatnonzero(timed.link == link)
+        order = here[np.argsort(timed.start_ps[here])]
+        assert (timed.start_ps[order][1:] >= end[order][:-1]).all()
+
+
+def moved(timed, held, adds_until=0):
+    """Contents of pieces by vertex in the end: sets of contributions, which are added up if sent before ``adds_until``.
+
+    ``held[vertex]`` maps pieces to sets. A switch keeps what came, and without it nothing leaves.
+    """
+    links, arrival = timed.links, timed.arrival_ps
+    events = [(int(start), 1, i) for i, start in enumerate(timed.start_ps)]
+    events += [(int(when), 0, i) for i, when in enumerate(arrival)]
+    on_way = {}
+    for _, starts, i in sorted(events):
+        piece, source, destination = int(timed.piece[i]), links.source[timed.link[i]], links.destination[timed.link[i]]
+        adds = timed.start_ps[i] < adds_until
+        if starts:
+            assert piece in held[source], (piece, source)
+            on_way[i] = held[source][piece]
+            if adds and source >= links.ranks:
+                del held[source][piece]  # switches cannot add up, nor copy what is summed
+        elif adds:
+            before = held[destination].get(piece, frozenset())
+            assert not before & on_way[i], "nothing may be added twice"
+            assert destination < links.ranks or not before, "a switch does not add up"
+            held[destination][piece] = before | on_way[i]
+        else:
+            held[destination][piece] = on_way[i]
+    return held
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_schedule_moves_every_piece_to_its_place(kind, name):
+    links = TOPOLOGIES[name]
+    n, every = links.ranks, frozenset(range(links.ranks))
+    bound = bound_seconds(kind, links, S)
+    for timed in schedules(kind, links, S):
+        requires_links_to_carry_one_at_a_time(timed)
+        assert timed.seconds >= bound * (1 - 1e-9)
+        pieces = np.unique(timed.piece)
+        count = round(S * (n if kind == EXCHANGE else 1) / timed.size)
+        held = [{} for _ in range(links.vertices)]
+        for piece in range(count):
+            owner = {Collective.BROADCAST: 0, EXCHANGE: piece // n % n}.get(kind, piece % n)
+            for rank in range(n) if kind in (SCATTER, Collective.ALL_REDUCE) else [owner]:
+                held[rank][piece] = frozenset([rank])
+        half = timed.start_ps.max() + 1
+        if kind == Collective.ALL_REDUCE:
+            gathering = next(schedules_of_half(links, timed))
+            half = timed.arrival_ps.max() - gathering
+        held = moved(timed, held, half if kind in (SCATTER, Collective.ALL_REDUCE) else 0)
+        for piece in range(count):
+            if kind == EXCHANGE:
+                assert piece % n == piece // n % n or held[piece % n][piece] == {piece // n % n}
+            elif kind == SCATTER:
+                assert held[piece % n][piece] == every
+            else:
+                value = every if kind == Collective.ALL_REDUCE else {0 if kind == Collective.BROADCAST else piece % n}
+                assert all(held[rank][piece] == value for rank in range(n))
+        assert len(pieces) <= count
+
+
+def schedules_of_half(links, timed):
+    """How long the all-gather takes that ends an all-reduce of the same pieces."""
+    for gather in schedules(GATHER, links, S):
+        if gather.size == timed.size:
+            yield gather.arrival_ps.max()
+
+
+@pytest.mark.parametrize(
+    ("n", "strides", "gbytes_per_s"),
+    [(8, [1], 57.14), (16, [1], 53.33), (16, [1, 4], 106.67), (32, [1, 8], 103.23), (64, [1, 8], 101.59)],
+)
+def test_all_gathers_on_rings_and_chords_are_at_their_bound(n, strides, gbytes_per_s):
+    """What each node's own links can take in: the best there is on any direct graph."""
+    found = synthesised(GATHER, chords(n, strides), S)
+    assert S / found.bound_seconds / 1e9 == pytest.approx(gbytes_per_s, abs=0.005)
+    assert found.seconds == pytest.approx(found.bound_seconds, rel=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "load"), [((4, 4, 8), 128), ((8, 8, 8), 512), ((4, 8, 8), 256), ((512,), 512**2 / 8)])
+def test_an_all_to_all_on_a_torus_has_the_known_load(shape, load):
+    """In pieces, over the fullest link, by the bisection of the longest axis: exact with equal split [TONS 2026]."""
+    flows = all_to_all(torus(*shape))
+    assert (flows.seconds * 1e9, flows.bound * 1e9) == pytest.approx((load, load), rel=1e-6)
+
+
+def test_bounds_by_hand():
+    ring, hub = chords(8, [1]), star(6)
+    assert bound_seconds(Collective.BROADCAST, ring, S) == pytest.approx(S / 50e9)
+    assert bound_seconds(Collective.ALL_REDUCE, ring, S) == pytest.approx(2 * 7 / 8 * S / 50e9)
+    assert bound_seconds(EXCHANGE, hub, S) == pytest.approx(5 / 6 * S / 50e9)
+    # Two islands: half of the pieces cross from four ranks to four by the core.
+    assert bound_seconds(EXCHANGE, islands(8, 4), S) == pytest.approx(16 * S / 8 / (4 * 50e9))
+
+
+@pytest.mark.parametrize("seed", range(1, 9))
+def test_bounds_of_cuts_are_those_of_all_cuts(seed):
+    """All of them, one by one."""
+    links, n = uneven(seed), 7
+    worst, rooted = 0.0, 0.0
+    for mask in range(1, 1 << 8):
+        behind = np.array([mask >> vertex & 1 for vertex in range(8)], bool)
+        across = links.bytes_per_s[behind[links.source] & ~behind[links.destination]].sum()
+        if not behind[:n].all() and behind[:n].any():
+            worst = max(worst, behind[:n].sum() / across)
+            rooted = max(rooted, behind[0] / across)
+    assert bound_seconds(GATHER, links, S) == pytest.approx(S / n * worst, rel=1e-9)
+    assert bound_seconds(Collective.BROADCAST, links, S) == pytest.approx(S * rooted, rel=1e-9)
+
+
+def test_ranks_that_do_not_reach_each_other_are_refused():
+    apart = made(4, 4, [(0, 1, 1.0, 0), (2, 3, 1.0, 0)])
+    for kind in (GATHER, Collective.BROADCAST, Collective.ALL_REDUCE):
+        with pytest.raises(ValueError, match=r"^links must join all ranks, not leave some apart$"):
+            bound_seconds(kind, apart, S)
+    with pytest.raises(ValueError, match="infeasible"):
+        bound_seconds(EXCHANGE, apart, S)
