@@ -176,6 +176,6 @@ def _print(title: str, rows: list[dict[str, Any]]) -> None:
         sections.append([*cells, *((row["fabric"], word, f"{1e3 * seconds:.4g}", "-", "-") for word, seconds in extra)])
     print_table(header, sections, title, right=header[2:])
     print(
-        "share: bytes that the busiest member sends or receives, of its buffer; in-network: if the switch reduces; bound: no "
-        "schedule is faster unless switches reduce; synthesised: the fastest schedule found for these links, by pieces"
+        "share: bytes that the busiest member sends or receives, of its buffer; in-network: if the switch reduces; bound: "
+        "nothing is faster unless switches reduce; synthesised: the fastest schedule found for these links, by pieces"
     )

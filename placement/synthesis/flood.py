@@ -35,6 +35,7 @@ class _Flood:
         self.there = np.zeros((links.vertices, self.pieces), bool)
         self.arrives_ps = np.full((links.vertices, self.pieces), np.inf)
         self.there[owner, every], self.arrives_ps[owner, every] = True, 0.0
+        self.entries = np.bincount(links.destination, minlength=links.vertices)
         self.free_ps = [0] * len(links.source)
         self.leaving = [np.flatnonzero(links.source == vertex).tolist() for vertex in range(links.vertices)]
         self.sent = list[tuple[int, int, int]]()
@@ -79,29 +80,34 @@ class _Flood:
         for link in sorted(idle, key=lambda link: (-self.message_ps[link], link)):
             into.setdefault(int(self.links.destination[link]), []).append(link)
         for vertex, links in into.items():
-            gain = np.stack([self._gain(link, vertex, now_ps) for link in links])
-            options = np.flatnonzero(gain.any(axis=0))
-            if len(options):
-                # As many links as can be, with different pieces, then those of most gain.
-                best = gain[:, options]
-                row, column = assignment(best + (best > 0) * best.max() * len(links))
-                helps = best[row, column] > 0
-                sent = np.array(links)[row[helps]].tolist(), options[column[helps]].tolist()
-                for link, piece in zip(*sent, strict=True):
-                    self._send(link, piece, vertex, now_ps)
-                    yield link, piece
+            for link, piece in self._matched(links, vertex, now_ps):
+                self._send(link, piece, vertex, now_ps)
+                yield link, piece
 
-    def _gain(self, link: int, vertex: int, now_ps: int) -> Floats:
-        """How much nearer to each piece all ranks are if it is sent over a link; 0 if it cannot be, or need not be."""
-        gain = np.zeros(self.pieces)
-        options = np.flatnonzero(self.there[self.links.source[link]] & np.isinf(self.arrives_ps[vertex]))
-        if len(options):
+    def _matched(self, links: list[int], vertex: int, now_ps: int) -> list[tuple[int, int]]:
+        """Links into a vertex with different pieces: as many links as can be, then those of most gain."""
+        found = [self._options(link, vertex, now_ps) for link in links]
+        if len(links) == 1:
+            ((pieces, gain),) = found
+            return [(links[0], int(pieces[gain.argmax()]))] if len(pieces) else []
+        every = np.unique(np.concatenate([pieces for pieces, _ in found]))
+        weight = np.zeros((len(links), len(every)))
+        for row, (pieces, gain) in zip(weight, found, strict=True):
+            row[np.searchsorted(every, pieces)] = gain
+        weight += (weight > 0) * (len(links) * weight.max(initial=0.0))
+        row, column = assignment(weight)
+        helps = weight[row, column] > 0
+        return list(zip(np.array(links)[row[helps]].tolist(), every[column[helps]].tolist(), strict=True))
+
+    def _options(self, link: int, vertex: int, now_ps: int) -> tuple[Ids, Floats]:
+        """The pieces that can be sent over a link and help, and how much nearer to each all ranks would be."""
+        pieces = np.flatnonzero(self.there[self.links.source[link]] & np.isinf(self.arrives_ps[vertex]))
+        if len(pieces) and self.entries[vertex] > 1:
             # What others that hold it could bring there sooner is left to them.
-            others = np.maximum(self.arrives_ps[:, options], now_ps) + self.distance[:, vertex, None]
-            options = options[now_ps + self.message_ps[link] <= others.min(axis=0)]
-            nearer = self.near[options] - self.distance[vertex, : self.links.ranks]
-            gain[options] = np.maximum(nearer, 0).sum(axis=1)
-        return gain
+            others = np.maximum(self.arrives_ps[:, pieces], now_ps) + self.distance[:, vertex, None]
+            pieces = pieces[now_ps + self.message_ps[link] <= others.min(axis=0)]
+        gain = np.maximum(self.near[pieces] - self.distance[vertex, : self.links.ranks], 0).sum(axis=1)
+        return pieces[gain > 0], gain[gain > 0]
 
     def _send(self, link: int, piece: int, vertex: int, now_ps: int) -> None:
         self.arrives_ps[vertex, piece] = now_ps + self.message_ps[link]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightfabric.placement.collective.sends import Collective
-from lightfabric.placement.synthesis.certificate import all_to_all, bound_seconds
+from lightfabric.placement.synthesis.certificate import Flows, all_to_all, bound_seconds
 from lightfabric.placement.synthesis.flood import flood
 from lightfabric.placement.synthesis.forward import forward, paths
 from lightfabric.placement.synthesis.links import Links
@@ -16,10 +16,10 @@ from lightfabric.placement.synthesis.translated import translated
 KINDS = (
     Collective.ALL_REDUCE, Collective.ALL_GATHER, Collective.REDUCE_SCATTER, Collective.ALL_TO_ALL, Collective.BROADCAST,
 )  # fmt: skip
-CHUNKS = (1, 4, 16)
+CHUNKS = (1, 8, 32)
 """Pieces of what a rank has for all, or for each: of more and smaller ones links are busy sooner."""
-MAX_SENDS = 1 << 14
-"""About so many sends are found in a second or two, one after the other; of more there is no schedule."""
+MAX_SENDS = 1 << 13
+"""So many sends are found in about half a second, one after the other; of more there is no schedule."""
 MAX_PIECES = 1 << 10
 """Of all ranks that are alike."""
 _ROOTED = 16
@@ -49,14 +49,16 @@ def synthesised(collective: Collective, links: Links, size: int) -> Synthesised:
     farthest = links.distances(links.latency_ps, np.arange(links.ranks))[:, : links.ranks]
     if collective == Collective.BROADCAST:
         farthest = farthest[:1]
-    bound = max(bound_seconds(collective, links, size), float(farthest.max()) / 1e12)
-    best = min(schedules(collective, links, size), key=lambda each: each.seconds, default=None)
+    flows = all_to_all(links) if collective == Collective.ALL_TO_ALL else None
+    moving = bound_seconds(collective, links, size) if flows is None else size / links.ranks * flows.bound
+    bound = max(moving, float(farthest.max()) / 1e12)
+    best = min(schedules(collective, links, size, flows), key=lambda each: each.seconds, default=None)
     assert best is None or best.seconds >= bound * (1 - _ROUNDING), "a schedule must not be below its bound"
     return Synthesised(bound, best)
 
 
-def schedules(collective: Collective, links: Links, size: int) -> Iterator[Timed]:
-    """Schedules by pieces of different sizes."""
+def schedules(collective: Collective, links: Links, size: int, flows: Flows | None = None) -> Iterator[Timed]:
+    """Schedules by pieces of different sizes; ``flows`` are those of an all-to-all if they are known."""
     ranks, ways = links.ranks, None
     gathers = collective not in (Collective.ALL_TO_ALL, Collective.BROADCAST)
     sends = ranks * _ROOTED if collective == Collective.BROADCAST else ranks**2
@@ -65,7 +67,7 @@ def schedules(collective: Collective, links: Links, size: int) -> Iterator[Timed
         if not few:
             return
         if collective == Collective.ALL_TO_ALL:
-            ways = ways or paths(links, all_to_all(links))
+            ways = ways or paths(links, flows or all_to_all(links))
             yield forward(links, ways, chunks, size / ranks / chunks)
         elif collective == Collective.BROADCAST:
             yield flood(links, np.zeros(_ROOTED * chunks, np.int64), size / chunks / _ROOTED)

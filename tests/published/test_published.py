@@ -3,11 +3,17 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lightfabric.flows.command import bench
-from lightfabric.flows.published import table, training
+from lightfabric.flows.published import schedule, table, training
 from lightfabric.flows.published.figure import Figure
+
+BOUND_US_AT_1_GB = {
+    ("DGX-2", schedule.GATHER): 7750, ("DGX-2", schedule.EXCHANGE): 80_000, ("NDv2", schedule.GATHER): 40_000,
+}  # fmt: skip
+"""Of TE-CCL's set-ups: the slowest cut at its full rate."""
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -60,3 +66,28 @@ def test_every_step_of_the_table_has_a_source_and_a_time():
         assert row["source"]
         assert row["what"]
         assert math.isfinite(float(row["step_s"]))
+
+
+@pytest.mark.parametrize("case", schedule.PUBLISHED, ids=str)
+def test_a_synthesised_schedule_is_between_its_bound_and_what_a_solver_found(case):
+    published = zip(schedule.SIZES, schedule.solved(*case), schedule.PUBLISHED[case], strict=True)
+    for size, found, published_us in published:
+        bound_us, ours_us = 1e6 * found.bound_seconds, 1e6 * found.seconds
+        assert bound_us >= BOUND_US_AT_1_GB[case] * size / 1e9 * (1 - 1e-9)
+        # In the all-gathers whose published finish is that of the bytes alone there are also two links of a first piece.
+        alone = published_us == BOUND_US_AT_1_GB[case] * size / 1e9
+        first_us = 2 * (0.35 + 1e6 * found.timed.size / 125e9) if alone else 0
+        assert bound_us <= ours_us <= published_us + first_us
+
+
+def test_the_machines_are_as_they_were_published():
+    dgx2, ndv2 = (schedule.links_of_two(machine) for machine in ("DGX-2", "NDv2"))
+    for links, switches, between in ((dgx2, 2, 8), (ndv2, 0, 1)):
+        half = links.ranks // 2
+        box = np.concatenate([np.arange(links.ranks) // half, np.arange(switches)])
+        crosses = box[links.source] != box[links.destination]
+        assert [int((crosses & (box[links.source] == side)).sum()) for side in range(2)] == [between, between]
+        assert set(links.bytes_per_s[crosses]) == {12.5e9}
+        assert links.vertices == links.ranks + switches
+    own = ndv2.bytes_per_s >= 25e9
+    assert (np.bincount(ndv2.source[own], ndv2.bytes_per_s[own]) == 150e9).all()

@@ -96,8 +96,8 @@ def test_auto_is_as_fast_as_the_best_of_the_others(tmp_path, chakra_collective, 
     assert times["auto"] == min(times.values()) < max(times.values())
 
 
-def test_auto_chooses_on_the_links_of_a_topology(tmp_path, chakra_collective):
-    chakra_collective(tmp_path, 8, int(Collective.ALL_GATHER), 1 << 24)
+def written(folder):
+    """A ring of eight in a file of InfraGraph."""
     ends = [{"instance": f"gpu[{a}]", "component": "xpu"} for a in range(8)]
     links = [{"ep1": ends[a - 1], "ep2": ends[a], "scheme": "one2one", "link": "fibre"} for a in range(8)]
     device = {"name": "gpu", "components": [{"name": "xpu", "count": 1, "choice": "xpu"}]}
@@ -105,8 +105,14 @@ def test_auto_chooses_on_the_links_of_a_topology(tmp_path, chakra_collective):
         "devices": [device], "links": [{"name": "fibre"}], "instances": [{"name": "gpu", "device": "gpu", "count": 8}],
         "edges": links,
     }  # fmt: skip
-    path = tmp_path / "net.json"
+    path = folder / "net.json"
     path.write_text(json.dumps(net))
+    return path
+
+
+def test_auto_chooses_on_the_links_of_a_topology(tmp_path, chakra_collective):
+    chakra_collective(tmp_path, 8, int(Collective.ALL_GATHER), 1 << 24)
+    path = written(tmp_path)
     found = replay.replay(tmp_path, 100.0, algorithm="auto", fabric=str(path), latency_ps=0)
     # Both links of a member bring half of what the seven others have.
     assert found["iteration_ms"] == pytest.approx(1e3 * (1 << 24) * 7 / 8 / (2 * 12.5e9), rel=1e-6)
@@ -143,3 +149,14 @@ def test_the_command_prints_all_algorithms_of_all_fabrics(invented_timing, monke
         assert row["best"] == row["algorithms"][0]["algorithm"]
     command.main(gpus=8, fabric="ideal switch")
     assert "in-network" in capsys.readouterr().out
+
+
+def test_the_command_has_bound_and_schedule_of_a_topology_in_a_file(tmp_path, capsys):
+    path = written(tmp_path)
+    command.main(fabric=str(path), kind="all-gather", size="8MB", as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)["fabrics"]
+    seconds = 7e6 / (2 * 12.5e9)
+    assert row["best"] == "bidirectional-ring"
+    assert (row["bound_s"], row["synthesised_s"], row["algorithms"][0]["seconds"]) == pytest.approx((seconds,) * 3)
+    with pytest.raises(InputError, match=r"^--gpus must be from 2 to 8, not 9$"):
+        command.main(gpus=9, fabric=str(path))
