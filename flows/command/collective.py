@@ -16,7 +16,9 @@ from lightfabric.flows.report import InputError, print_json, print_table, requir
 from lightfabric.model.circuit import Pair
 from lightfabric.model.spec import StudySpec
 from lightfabric.placement.collective.algorithm import IN_NETWORK
+from lightfabric.placement.collective.choice import MAX_MEMBERS
 from lightfabric.placement.collective.sends import Collective
+from lightfabric.placement.synthesis.synthesis import KINDS as SYNTHESISED
 
 if TYPE_CHECKING:
     from lightfabric.model.fluid.network import Network
@@ -24,13 +26,7 @@ if TYPE_CHECKING:
     from lightfabric.placement.fabric.fabric import Fabric
     from lightfabric.placement.synthesis.links import Links
 
-KINDS = {
-    each.name.lower().replace("_", "-"): each
-    for each in (
-        Collective.ALL_REDUCE, Collective.ALL_GATHER, Collective.REDUCE_SCATTER, Collective.ALL_TO_ALL, Collective.BROADCAST,
-    )
-}  # fmt: skip
-MAX_MEMBERS = 1024
+KINDS = {each.name.lower().replace("_", "-"): each for each in SYNTHESISED}
 MAX_BYTES = 1 << 50
 DEFAULT_GBPS = 100.0
 """Of a link for which a file of InfraGraph says no bandwidth."""

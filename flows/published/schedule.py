@@ -1,4 +1,4 @@
-"""Collectives on two DGX-2 and on two NDv2, by TE-CCL's solver (SIGCOMM 2024, its committed outputs) and as we synthesise them."""
+"""Collectives on two DGX-2 and two NDv2 as TE-CCL's solver had them (SIGCOMM 2024, its committed outputs), and ours."""
 
 from functools import cache
 

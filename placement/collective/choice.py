@@ -14,8 +14,9 @@ from lightfabric.placement.collective.sends import Collective, Ids, Sends, Step
 
 Networks = Callable[[dict[Pair, int]], Sequence[Network]]
 """The networks that a fabric can make for pairs with bytes: some where circuits may be shared out in several ways."""
+MAX_MEMBERS = 1024
 MAX_SENDS = 1 << 20
-"""Of a collective; algorithms of more are left out, such as a direct all-to-all of more than 1024 members."""
+"""Of a collective; algorithms of more are left out."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Predicted:
 def predictions(
     collective: Collective, gpus: Sequence[int], size: int, networks: Networks, message_latency_ps: int = 0
 ) -> list[Predicted]:
-    """Predict every algorithm that differs for a buffer of ``size`` bytes among at least two GPUs, the fastest first.
+    """Predict every algorithm that differs for a buffer of ``size`` bytes among 2 to ``MAX_MEMBERS`` GPUs, fastest first.
 
     A step ends when its fullest link has moved its bytes and the longest of its routes has been passed, and the next begins
     then: exact where all members do the same, as on a switch or a ring, and else an estimate. O(sends x hops).
@@ -41,7 +42,8 @@ def predictions(
         each = sends(collective, algorithm, len(gpus))
         if sum(len(step.source) for step in each.steps) <= MAX_SENDS:
             options = networks(_demand(each, gpus, size))
-            times = [time for network in options if (time := _seconds(each, gpus, size, network, message_latency_ps))]
+            known = [_seconds(each, gpus, size, network, message_latency_ps) for network in options]
+            times = [time for time in known if time is not None]
             found += [Predicted(algorithm, min(times), each.latencies, float(each.share))] if times else []
     return sorted(found, key=lambda one: one.seconds)
 
@@ -51,10 +53,15 @@ Choose = Callable[[Collective, Sequence[int], int], str]
 
 
 def fastest(networks: Networks, message_latency_ps: int = 0) -> Choose:
-    """Make what chooses the algorithm with the least predicted time of those that need no switch that reduces."""
+    """Make what chooses the algorithm with the least predicted time of those that need no switch that reduces.
+
+    A ring for one member, and for more than ``MAX_MEMBERS``.
+    """
 
     @cache
     def chosen(collective: Collective, gpus: tuple[int, ...], size: int) -> str:
+        if not 2 <= len(gpus) <= MAX_MEMBERS:
+            return "ring"
         found = predictions(collective, gpus, size, networks, message_latency_ps)
         return next(one.algorithm for one in found if one.algorithm != IN_NETWORK)
 

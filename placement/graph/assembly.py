@@ -204,7 +204,7 @@ class Assembly:
         chosen = self.algorithm
         try:
             if not isinstance(chosen, str):
-                chosen = chosen(each.kind, members, size) if len(members) > 1 else "ring"
+                chosen = chosen(each.kind, members, size)
             found = rounds(each.kind, chosen, len(members), size)
         except ValueError as error:
             raise ValueError(f"{each.where}.pg_name {error}") from None

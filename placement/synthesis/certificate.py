@@ -35,7 +35,7 @@ class Flows:
 
 
 def bound_seconds(collective: Collective, links: Links, size: int) -> float:
-    """Least time for buffers of ``size`` bytes without latencies, for the kinds that ``synthesis.schedule`` has.
+    """Least time for buffers of ``size`` bytes without latencies, for the kinds of ``synthesis.KINDS``.
 
     Switches copy, and do not reduce. ValueError where some ranks do not reach others, or links are too many.
     """

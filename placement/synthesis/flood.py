@@ -41,15 +41,22 @@ class _Flood:
         self.sent = list[tuple[int, int, int]]()
 
     def run(self) -> Timed:
-        """Go from event to event: a piece arrives, or a link becomes free."""
+        """Go from event to event: a piece arrives, or a link becomes free; ValueError if ranks do not reach each other."""
         events = list[tuple[int, int, int]]()
-        idle, now_ps = set(range(len(self.free_ps))), 0
+        every, now_ps = set(range(len(self.free_ps))), 0
+        idle = every
         while True:
             for link, piece in self._chosen(idle, now_ps):
                 heappush(events, (self.free_ps[link], link, -1))
                 heappush(events, (now_ps + self.message_ps[link], link, piece))
-            if not events:
+            if not events and self.there[: self.links.ranks].all():
                 break
+            if not events:
+                # A link may have left a piece to another one that then left it too: now all look again.
+                if idle is every:
+                    raise ValueError("links must join all ranks, not leave some apart")
+                idle = every
+                continue
             now_ps, idle = events[0][0], set[int]()
             while events and events[0][0] == now_ps:
                 _, link, piece = heappop(events)

@@ -22,6 +22,7 @@ def paths(links: Links, flows: Flows) -> dict[tuple[int, int], list[Path]]:
     for source, amount in zip(links.symmetry.representatives.tolist(), flows.amount, strict=True):
         for destination, path in _taken_apart(links, source, amount.copy()):
             found.setdefault((source, destination), []).append(path)
+    assert len(found) == len(flows.amount) * (links.ranks - 1), "a flow goes to each other rank"
     if not links.symmetry.radices:
         return found
     every = dict[tuple[int, int], list[Path]]()

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
+from itertools import product
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +15,8 @@ from lightfabric.model.fluid.shortest import Topology
 from lightfabric.placement.collective.sends import Ids
 
 Floats = NDArray[np.float64]
+MAX_TWISTED = 3
+"""Most axes of which twists are looked for."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,35 @@ class Links:
 
     @cached_property
     def symmetry(self) -> "Symmetry":
-        """Orbits under translations of the ranks as numbers of a mixed radix; each alone where there are none."""
-        for radices in sorted(_products(self.ranks), key=len):
-            moved = [_step(self.ranks, radices, axis) for axis in range(len(radices))]
-            if all(self._stays(each) for each in moved):
-                return self._orbits(moved, radices)
-        return Symmetry(np.arange(self.ranks), np.arange(len(self.source)), ())
+        """Orbits under translations of the ranks as numbers of a mixed radix; each alone where there are none.
+
+        One step beyond the end of an axis may move the later ones, as in twisted tori.
+        """
+        if self._alike_to_switches():
+            for radices in sorted(_products(self.ranks), key=len):
+                steps = self._steps(radices)
+                if len(steps) == len(radices):
+                    return self._orbits(steps, radices)
+        return Symmetry(np.arange(self.ranks), np.arange(len(self.source)), (), [])
+
+    def _alike_to_switches(self) -> bool:
+        """Whether each switch has links to and from all ranks or none: they stay where they are."""
+        ends = ((self.source, self.destination), (self.destination, self.source))
+        counts = [np.bincount(near[far < self.ranks], minlength=self.vertices)[self.ranks :] for near, far in ends]
+        return all(bool(np.isin(each, (0, self.ranks)).all()) for each in counts)
+
+    def _steps(self, radices: tuple[int, ...]) -> list[Ids]:
+        """A step along each axis, with the first twist that leaves the links as they are; up to an axis that has none."""
+        found = list[Ids]()
+        for axis in range(len(radices)):
+            twists = product(*map(range, radices[axis + 1 :])) if len(radices) <= MAX_TWISTED else [()]
+            steps = (_step(radices, axis, twist) for twist in twists)
+            step = next((each for each in steps if self._stays(each)), None)
+            # Steps in any order lead to the same rank: then they are translations, and no link is led to itself.
+            if step is None or any(not np.array_equal(step[each], each[step]) for each in found):
+                break
+            found.append(step)
+        return found
 
     def _stays(self, moved: Ids) -> bool:
         key, place = self._keys(np.arange(self.vertices)), self._keys(self.with_switches(moved))
@@ -77,23 +104,24 @@ class Links:
         order = np.argsort(key)
         return order[np.searchsorted(key[order], source * self.vertices + destination)]
 
-    def _orbits(self, moved: list[Ids], radices: tuple[int, ...]) -> "Symmetry":
+    def _orbits(self, steps: list[Ids], radices: tuple[int, ...]) -> "Symmetry":
         """Links that the moves lead to each other are in one orbit; all ranks are."""
         sparse, csgraph = import_module("scipy.sparse"), import_module("scipy.sparse.csgraph")
-        count, every = len(self.source), [self.with_switches(each) for each in moved]
+        count, every = len(self.source), [self.with_switches(each) for each in steps]
         leads = [self.numbers(each[self.source], each[self.destination]) for each in every]
         edges = np.tile(np.arange(count), len(leads)), np.concatenate(leads)
         graph = sparse.csr_array((np.ones(len(edges[0])), edges), shape=(count, count))
-        return Symmetry(np.zeros(1, np.int64), csgraph.connected_components(graph)[1].astype(np.int64), radices)
+        return Symmetry(np.zeros(1, np.int64), csgraph.connected_components(graph)[1].astype(np.int64), radices, steps)
 
 
 @dataclass(frozen=True)
 class Symmetry:
-    """Ranks that stand for all others, which are alike, the orbit of each link, and the radices of the ranks' numbers."""
+    """Ranks that stand for all others, which are alike, the orbit of each link, and a step along each axis of the ranks."""
 
     representatives: Ids
     orbit: Ids
     radices: tuple[int, ...]
+    steps: list[Ids]
 
     @property
     def sizes(self) -> Ids:
@@ -102,9 +130,11 @@ class Symmetry:
 
     def moved(self, by: int) -> Ids:
         """Where each rank goes with the translation that leads the first one to the rank ``by``."""
-        digits = np.unravel_index(np.arange(int(np.prod(self.radices))), self.radices)
-        added = zip(digits, np.unravel_index(by, self.radices), self.radices, strict=True)
-        return np.ravel_multi_index([(digit + step) % radix for digit, step, radix in added], self.radices)
+        at = np.arange(len(self.steps[0]))
+        for digit, step in zip(np.unravel_index(by, self.radices), self.steps, strict=True):
+            for _ in range(int(digit)):
+                at = step[at]
+        return at
 
 
 def links_of(topology: Topology) -> Links:
@@ -145,6 +175,11 @@ def _products(number: int) -> Iterator[tuple[int, ...]]:
                 yield (factor, *rest)
 
 
-def _step(ranks: int, radices: tuple[int, ...], axis: int) -> Ids:
-    """Where each rank goes that takes one step along an axis."""
-    return np.roll(np.arange(ranks).reshape(radices), -1, axis=axis).ravel()
+def _step(radices: tuple[int, ...], axis: int, twist: tuple[int, ...]) -> Ids:
+    """Where each rank goes that takes one step along an axis, and beyond its end a twist along the later ones."""
+    digits = list(np.unravel_index(np.arange(prod(radices)), radices))
+    wraps = digits[axis] == radices[axis] - 1
+    digits[axis] = (digits[axis] + 1) % radices[axis]
+    for later, by in enumerate(twist, axis + 1):
+        digits[later] = (digits[later] + by * wraps) % radices[later]
+    return np.ravel_multi_index(digits, radices)

@@ -110,6 +110,12 @@ def written(folder):
     return path
 
 
+def test_a_barrier_without_latency_has_an_algorithm_too():
+    choose = fastest(switch(4))
+    assert choose(Collective.BARRIER, range(4), 0) == "direct"
+    assert choose(Collective.ALL_REDUCE, [3], 8) == choose(Collective.ALL_REDUCE, range(1 << 16), 8) == "ring"
+
+
 def test_auto_chooses_on_the_links_of_a_topology(tmp_path, chakra_collective):
     chakra_collective(tmp_path, 8, int(Collective.ALL_GATHER), 1 << 24)
     path = written(tmp_path)

@@ -33,6 +33,21 @@ def torus(*shape):
     return made(place.size, place.size, [(a, b, 1.0, 0) for a, b in sorted(edges)])
 
 
+def twisted(shape, *twists):
+    """A torus whose axes add a twist to all digits when they wrap."""
+    edges = set()
+    for at in np.ndindex(*shape):
+        for axis in range(len(shape)):
+            to = np.array(at)
+            to[axis] += 1
+            if to[axis] == shape[axis]:
+                to = to + twists[axis]
+            ends = (int(np.ravel_multi_index(each, shape)) for each in (at, to % shape))
+            edges.add(tuple(sorted(ends)))
+    size = int(np.prod(shape))
+    return made(size, size, [(a, b, 1.0, 0) for a, b in sorted(edges)])
+
+
 def star(n):
     return made(n, n + 1, [(i, n, 50.0, 500) for i in range(n)])
 
@@ -53,7 +68,7 @@ def uneven(seed):
 
 TOPOLOGIES = {
     "ring": chords(8, [1], 200), "chords": chords(16, [1, 4]), "torus": torus(3, 4), "star": star(6),
-    "islands": islands(8, 4), "uneven 1": uneven(1), "uneven 2": uneven(2),
+    "twisted": twisted((3, 4), (0, 2), (0, 0)), "islands": islands(8, 4), "uneven 1": uneven(1), "uneven 2": uneven(2),
 }  # fmt: skip
 
 
@@ -147,6 +162,17 @@ def test_an_all_to_all_on_a_torus_has_the_known_load(shape, load):
     """In pieces, over the fullest link, by the bisection of the longest axis: exact with equal split [TONS 2026]."""
     flows = all_to_all(torus(*shape))
     assert (flows.seconds * 1e9, flows.bound * 1e9) == pytest.approx((load, load), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "twists", "load"),
+    [((4, 4, 8), ((0, 0, 4), (0, 0, 4), (0, 0, 0)), 73.333), ((4, 8, 8), ((0, 4, 4), (0, 0, 0), (0, 0, 0)), 184)],
+)
+def test_an_all_to_all_on_a_twisted_torus_has_the_known_load(shape, twists, load):
+    """The sum of all distances over all links, which it meets [TONS 2026]."""
+    flows = all_to_all(twisted(shape, *twists))
+    assert len(flows.amount) == 1
+    assert (flows.seconds * 1e9, flows.bound * 1e9) == pytest.approx((load, load), rel=1e-4)
 
 
 def test_bounds_by_hand():
