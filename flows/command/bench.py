@@ -157,7 +157,14 @@ def _result(name: str) -> dict[str, Any]:
     measure(reference_size)  # compiles
     rate = max(measure(size) for _ in range(3))
     result = {"bench": name, "rate": rate, "unit": unit, "reference": REFERENCE, "ratio": rate / _interpreted(name)}
-    return result | ({"sizes": _sizes(), **_systemc()} if name == "kernel" else {})
+    return result | ({"sizes": _sizes(), **_systemc()} if name == "kernel" else _at_scale())
+
+
+def _at_scale() -> dict[str, Any]:
+    from lightfabric.flows.experiment import fluid
+
+    say("measuring the fluid model at scale")
+    return fluid.measure()
 
 
 def _systemc() -> dict[str, Any]:
@@ -178,6 +185,13 @@ _LINES = {
     "{model_median:.1%}, {chosen_mean:.1%} on the {chosen_rows} that constants were chosen by; releases differ by "
     "{noise_mean:.1%}",
     "sizes": "kernel, {k} x {k} torus: {rate:.3g} flit-hops per CPU-second, {bytes_per_slot:.0f} bytes per place",
+    "collectives": "{bench}, {collective} message by message on a ring of {gpus} GPUs: {seconds:.4g} s, {messages} messages "
+    "in {cpu_s:.3g} CPU-seconds and {mb:.0f} MB more; {ratio:.3g} times ASTRA-sim 2 ({reference_cpu_s} CPU-seconds, "
+    "{reference_mb} MB)",
+    "jobs": "{bench}, {job} of TopoOpt on an ideal switch: {milliseconds:.6g} ms, {tasks} tasks in {cpu_s:.3g} CPU-seconds; "
+    "{ratio:.3g} times TopoOpt's packet simulator ({reference_cpu_s:.0f} CPU-seconds)",
+    "gpts": "{bench}, GPT-3 on {gpus} GPUs, 64 to a replica: {tasks} tasks in {cpu_s:.3g} CPU-seconds folded, "
+    "{unfolded_cpu_s:.3g} unfolded, {difference_ps} ps apart; cost grows with power {exponent:.2f}, {unfolded_exponent:.2f}",
     "systemc": "kernel, ring of switches and links at load {load:g}: {rate:.3g} flits through switches per CPU-second, "
     "{ratio:.3g} times SystemC {version}, the same {hops} passes",
 }
@@ -191,7 +205,11 @@ class _None:
         return "-"
 
 
-_NONE = _None()
+class _Given(dict[str, Any]):
+    """Has a dash for what a row lacks."""
+
+    def __missing__(self, key: str) -> Any:
+        return _None()
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -203,7 +221,8 @@ def _print(result: dict[str, Any]) -> None:
         print("{bench}: {rate:.3g} {unit}, {ratio:.3g} times {reference}".format(**result))
     for rows, line in _LINES.items():
         for row in result.get(rows) or []:
-            print(line.format(**{**result, **{name: _NONE if value is None else value for name, value in row.items()}}))
+            given = {name: value for name, value in row.items() if value is not None}
+            print(line.format_map(_Given({**result, **given})))
     if "sources" in result and not result["sources"]:
         print(f"{ACCURACY}: not measured. It needs {accuracy.TABLE}")
     if "systemc_missing" in result:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,10 +65,13 @@ class Links(NamedTuple):
 
 
 def pair_ends(gpus: int, pairs: Iterable[Pair]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Sources and destinations of the different pairs, by rising key; ValueError unless all are GPUs."""
+    """Sources and destinations of the different pairs, by rising key, also of rows; ValueError unless all are GPUs."""
     if gpus < 1:
         raise ValueError(f"gpus must be at least 1, not {gpus}")
-    ends = np.fromiter(chain.from_iterable(pairs), np.int64).reshape(-1, 2)
+    rows: Any = pairs
+    if not isinstance(rows, np.ndarray):
+        rows = np.fromiter(chain.from_iterable(pairs), np.int64)
+    ends = rows.astype(np.int64).reshape(-1, 2)
     outside = np.flatnonzero(((ends < 0) | (ends >= gpus)).any(axis=1))
     if len(outside):
         raise ValueError(f"pairs must be of GPUs from 0 to {gpus - 1}, not {tuple(ends[outside[0]].tolist())}")

@@ -134,10 +134,9 @@ def tasks_and_paths(
     """
     task = _tasks(graph, network, message_latency_ps)
     moves = task["path"] >= 0
-    rings = np.unique(graph.peer[moves & (graph.kind == Kind.ALL_REDUCE)])
+    path, entry = _paths(graph, network, task["path"][moves], alike)
     if alike is None:
-        return task, *_paths(graph, network, rings, network.route_links)
-    path, entry = _paths(graph, network, rings, alike.link[network.route_links])
+        return task, path, entry
     copies = np.zeros(len(path), np.int64)
     copies[task["path"][moves]] = alike.copies(graph)[moves]
     entry["uses"] = entry["uses"] * copies[entry["path"]] // alike.link_copies()[entry["link"]]
@@ -153,7 +152,7 @@ def _records(dtype: np.dtype[Any], count: int, **values: Any) -> Records:
 
 
 def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Records:
-    routes, route_ps = len(network.pair_key), _route_latency_ps(network)
+    routes = len(network.pair_key)
     transfer, reduce_ = graph.kind == Kind.TRANSFER, graph.kind == Kind.ALL_REDUCE
     members = np.ones(len(graph), np.int64)
     members[reduce_] = np.diff(graph.member_start)[graph.peer[reduce_]]
@@ -166,8 +165,10 @@ def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Recor
     # What has no bytes occupies no route, but is a message and pays for it.
     steps[sent], steps[rings] = 1, 2 * (members[rings] - 1)
     edge_group, edge_route = _ring_routes(graph, network, np.unique(graph.peer[rings]))
-    path_ps = np.concatenate([route_ps, np.zeros(len(graph.member_start) - 1, np.int64), [0]])
-    np.maximum.at(path_ps, routes + edge_group, route_ps[edge_route])
+    path_ps = np.zeros(routes + len(graph.member_start), np.int64)
+    single = np.flatnonzero(np.bincount(path[pairs], minlength=routes))
+    path_ps[single] = route_latency_ps(network, single)
+    np.maximum.at(path_ps, routes + edge_group, route_latency_ps(network, edge_route))
     latency_ps = steps * graph.operations * (path_ps[path] + message_latency_ps)
     if len(graph) and latency_ps.max() >= HORIZON_PS:
         raise ValueError(f"TaskGraph.operations must have latencies below {HORIZON_PS} ps, not {latency_ps.max():.3g} ps")
@@ -191,10 +192,10 @@ def _routes_of(network: Network, source: NDArray[np.int32], destination: NDArray
     return place
 
 
-def _ring_routes(graph: TaskGraph, network: Network, used: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _ring_routes(graph: TaskGraph, network: Network, used: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """For every edge of the rings of the groups ``used``: the group, the route."""
     row, step = ragged(np.diff(graph.member_start)[used])
-    group = used[row].astype(np.int64)
+    group = used.astype(np.int64)[row]
     start, size = graph.member_start[group], np.diff(graph.member_start)[group]
     source, destination = graph.members[start + step], graph.members[start + (step + 1) % size]
     return group, _routes_of(network, source, destination)
@@ -206,27 +207,38 @@ def ragged(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64
     return row, np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)
 
 
-def _route_latency_ps(network: Network) -> NDArray[np.int64]:
+def links_of(network: Network, route: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Which of some routes every link of these is of, and the link."""
+    size = np.diff(network.route_start)[route]
+    row = np.repeat(np.arange(len(route)), size)
+    place = np.arange(len(row)) + np.repeat(network.route_start[route] - np.cumsum(size) + size, size)
+    return row, network.route_links[place]
+
+
+def route_latency_ps(network: Network, route: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Latency of each of some routes."""
+    row, link = links_of(network, route)
     # Latencies are whole numbers, so differences of running sums are exact and routes of any length cost alike.
-    sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(network.latency_ps[network.route_links])])
-    return sums[network.route_start[1:]] - sums[network.route_start[:-1]]
+    sums = np.append(0, np.cumsum(network.latency_ps[link]))
+    ends = np.cumsum(np.bincount(row, minlength=len(route)))
+    return np.diff(sums[ends], prepend=0)
 
 
-def _paths(
-    graph: TaskGraph, network: Network, used: NDArray[np.int32], route_links: NDArray[Any]
-) -> tuple[Records, Records]:
-    """Paths and their entries; a link that several routes of a ring share is entered once, used several times."""
+def _paths(graph: TaskGraph, network: Network, used: Records, alike: Alike | None) -> tuple[Records, Records]:
+    """Paths, and entries of those used; a link that several routes of a ring share is entered once, used several times."""
     routes, links = len(network.pair_key), max(len(network.bytes_per_s), 1)
-    group, edge_route = _ring_routes(graph, network, used)
-    owner, route = np.concatenate([np.arange(routes), routes + group]), np.concatenate([np.arange(routes), edge_route])
-    row, step = ragged(np.diff(network.route_start)[route])
+    count = routes + len(graph.member_start) - 1
+    used = np.flatnonzero(np.bincount(used, minlength=count))
+    single, rings = used[used < routes], used[used >= routes] - routes
+    group, edge_route = _ring_routes(graph, network, rings)
+    owner, route = np.concatenate([single, routes + group]), np.concatenate([single, edge_route])
+    row, link = links_of(network, route)
     ample = _ample(network)
-    link = route_links[network.route_start[route[row]] + step]
+    link = link if alike is None else alike.link[link]
     # Ample links sort behind the others of a path, which is what ``shared_end`` divides.
     key, uses = np.unique((owner[row] * 2 + ample[link]) * links + link, return_counts=True)
     path = key // (2 * links)
     entry = _records(_ENTRY, len(key), link=key % links, path=path, uses=uses)
-    count = routes + len(graph.member_start) - 1
     ends = np.cumsum(np.bincount(path, minlength=count))
     starts = np.concatenate([[0], ends[:-1]])
     shared = np.bincount(path[~ample[entry["link"]]], minlength=count)
@@ -249,10 +261,9 @@ def _join_runs(path: Records, entry: Records) -> Records:
 
 def _ample(network: Network) -> NDArray[np.bool_]:
     """Links that never limit a rate: they carry more than all links before them on any route together, as a switch may."""
-    rate, links, first = network.bytes_per_s, network.route_links, np.zeros(len(network.route_links), bool)
-    first[network.route_start[:-1][np.diff(network.route_start) > 0]] = True
-    steps = np.unique(links[:-1][~first[1:]].astype(np.int64) * len(rate) + links[1:][~first[1:]])
-    brought = np.zeros(len(rate))
+    rate, links, brought = network.bytes_per_s, network.route_links, np.zeros(len(network.bytes_per_s))
+    brought[links[network.route_start[:-1][np.diff(network.route_start) > 0]]] = np.inf
+    later = 1 + np.flatnonzero(brought[links[1:]] == 0)
+    steps = np.unique(links[later - 1].astype(np.int64) * len(rate) + links[later])
     np.add.at(brought, steps % len(rate), rate[steps // len(rate)])
-    brought[links[first]] = np.inf
     return brought < rate

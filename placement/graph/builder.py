@@ -12,7 +12,7 @@ Ids = NDArray[np.int32]
 
 
 class Kept(NamedTuple):
-    """Names the ranks that a graph has tasks of: blocks of as many ranks each, and columns, which are ranks of a block."""
+    """Names, for each block of ranks and each column in these, the one whose tasks stand for its own in a graph."""
 
     blocks: NDArray[np.int64]
     columns: NDArray[np.int64]
@@ -42,13 +42,15 @@ class Builder:
     def graph(self, devices: int, groups: list[Ids]) -> TaskGraph:
         """The finished graph; ``groups`` are arrays of members, one group per row."""
         kind, device, work, peer, operations, part = (np.concatenate(column) for column in zip(*self.columns, strict=True))
-        before, after = (np.concatenate(side) for side in zip(*self.edges, strict=True))
-        lengths = np.concatenate([np.full(len(rows), rows.shape[1]) for rows in groups])
+        none = np.zeros(0, np.int64)
+        before, after = (np.concatenate([none, *side]) for side in zip((none, none), *self.edges, strict=True))
+        lengths = np.concatenate([none, *(np.full(len(rows), rows.shape[1]) for rows in groups)])
         return TaskGraph(
             devices, kind.astype(np.int8), device.astype(np.int32), work.astype(np.int64), peer.astype(np.int32),
             operations.astype(np.int32),
             _starts(np.bincount(before, minlength=self.count)), after[np.argsort(before, kind="stable")].astype(np.int32),
-            _starts(lengths), np.concatenate([rows.ravel() for rows in groups]).astype(np.int32), part.astype(np.int8),
+            _starts(lengths), np.concatenate([none, *(rows.ravel() for rows in groups)]).astype(np.int32),
+            part.astype(np.int8),
         )  # fmt: skip
 
 

@@ -5,17 +5,17 @@ are refined until the partition is equitable [McKay, "Practical graph isomorphis
 A colour is a 64-bit hash of what it was and of the sum of the colours that it meets.
 """
 
+from collections.abc import Iterable
 from itertools import product
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits
-from lightfabric.model.fabric.fabric import Fabric
+from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fluid.alike import Alike
 from lightfabric.model.fluid.network import Network
-from lightfabric.model.fluid.world import ragged
+from lightfabric.model.fluid.world import links_of, route_latency_ps
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.graph.builder import Kept
 from lightfabric.placement.graph.rings import Rings, in_rings
@@ -37,6 +37,18 @@ class Foldable(Protocol):
         ...
 
 
+class Linked(Protocol):
+    """A ``Fabric``, as far as folding needs it."""
+
+    def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
+        """Make the links and routes of pairs."""
+        ...
+
+    def rings(self, members: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+        """Give the rings over which a group is reduced."""
+        ...
+
+
 class Folded(NamedTuple):
     """A graph of the ranks that stand for others, on GPUs; the whole network; and whom they stand for."""
 
@@ -46,26 +58,26 @@ class Folded(NamedTuple):
 
 
 def folded(
-    job: Foldable, plan: Plan, gpu_of_rank: NDArray[np.int32], fabric: Fabric, circuits: Circuits | None = None
+    job: Foldable, plan: Plan, gpu_of_rank: NDArray[np.int32], fabric: Linked, circuits: Circuits | None = None
 ) -> Folded:
     """Fold the iteration of a job as far as the fabric is symmetric.
 
     O(pairs x hops) for each round of the refinement, of which there are a few; the graph is never there unfolded.
     """
-    first = np.zeros(1, np.int64)
     blocks, columns = job.repeats(plan)
     rank = np.arange(plan.gpus).reshape(blocks, -1, columns)
-    paths = _paths(job.task_graph(plan, Kept(first, first)), rank, gpu_of_rank, fabric.rings)
-    pairs = zip(paths.source.tolist(), paths.destination.tolist(), strict=True)
+    first = Kept(np.zeros(blocks, np.int64), np.zeros(columns, np.int64))
+    paths = _paths(job.task_graph(plan, first), rank, gpu_of_rank, fabric.rings)
+    pairs: Any = np.stack([paths.source, paths.destination], axis=1)
     network = fabric.network(plan.gpus, pairs, circuits)
     block, column, link = _refined(paths, network, blocks, columns)
-    graph = job.task_graph(plan, Kept(np.unique(block), np.unique(column))).placed(gpu_of_rank)
+    graph = job.task_graph(plan, Kept(block, column)).placed(gpu_of_rank)
     device = np.empty(plan.gpus, np.int64)
     device[gpu_of_rank[rank]] = gpu_of_rank[rank[block][:, :, column]]
     return Folded(in_rings(graph, fabric.rings), network, Alike(device, link))
 
 
-def unfolded(job: Foldable, plan: Plan, gpu_of_rank: NDArray[np.int32], fabric: Fabric) -> TaskGraph:
+def unfolded(job: Foldable, plan: Plan, gpu_of_rank: NDArray[np.int32], fabric: Linked) -> TaskGraph:
     """Build the iteration of a job with the tasks of all ranks, on their GPUs and in the rings of the fabric."""
     return in_rings(job.task_graph(plan).placed(gpu_of_rank), fabric.rings)
 
@@ -73,12 +85,13 @@ def unfolded(job: Foldable, plan: Plan, gpu_of_rank: NDArray[np.int32], fabric: 
 class _Paths(NamedTuple):
     """All paths of the unfolded graph, pairs and rings: path i is of the edges from ``start[i]`` to before ``start[i + 1]``.
 
-    Paths of one ``role`` are at the same place of different blocks or columns; one that is of all blocks or columns has the
-    number of these in place of its own.
+    Paths of one ``role`` are at the same place of different blocks or columns, and may lead ``towards`` another block; one
+    that is of all blocks or columns has the number of these in place of its own.
     """
 
     role: _Ints
     block: _Ints
+    towards: _Ints
     column: _Ints
     start: _Ints
     source: NDArray[np.int32]
@@ -91,8 +104,11 @@ def _paths(one: TaskGraph, rank: _Ints, gpu_of_rank: NDArray[np.int32], rings: R
     moves = (one.kind == Kind.TRANSFER) & (one.work > 0) & (one.device != one.peer)
     pairs = np.unique(np.stack([one.device[moves], one.peer[moves]], axis=1), axis=0)
     shift = rank[:, 0]
-    ends = gpu_of_rank[pairs[:, :, None, None] + shift]
-    role, block, column = (each.ravel() for each in np.indices(ends[:, 0].shape))
+    # What the last blocks send beyond them goes to the first ones.
+    ends = (pairs[:, :, None, None] + shift) % rank.size
+    role, _, column = (each.ravel() for each in np.indices(ends[:, 0].shape))
+    block, towards = (ends // rank[0].size).swapaxes(0, 1).reshape(2, -1)
+    ends = gpu_of_rank[ends]
     found, roles, whose = list[NDArray[np.int32]](), dict[tuple[int, ...], int](), list[tuple[int, int, int]]()
     for group in np.unique(one.peer[(one.kind == Kind.ALL_REDUCE) & (one.work > 0)]).tolist():
         members = one.group(group)
@@ -110,32 +126,36 @@ def _paths(one: TaskGraph, rank: _Ints, gpu_of_rank: NDArray[np.int32], rings: R
     following = np.arange(1, len(ring) + 1)
     following[start[len(role) + 1 :] - len(role) - 1] = start[len(role) : -1] - len(role)
     return _Paths(
-        np.append(role, role_of), np.append(block, block_of), np.append(column, column_of), start,
-        np.append(ends[:, 0], ring), np.append(ends[:, 1], ring[following]),
+        np.append(role, role_of), np.append(block, block_of), np.append(towards, block_of), np.append(column, column_of),
+        start, np.append(ends[:, 0], ring), np.append(ends[:, 1], ring[following]),
     )  # fmt: skip
 
 
 def _refined(paths: _Paths, network: Network, blocks: int, columns: int) -> tuple[_Ints, _Ints, _Ints]:
     """Find the first block, column and link that each is like."""
-    place = np.searchsorted(network.pair_key, paths.source.astype(np.int64) * network.devices + paths.destination)
-    edge, step = ragged(np.diff(network.route_start)[place])
-    crossed = network.route_links[network.route_start[place][edge] + step]
-    of = np.repeat(np.arange(len(paths.role)), np.diff(paths.start))[edge]
-    edge_ps = np.zeros(len(place), np.int64)
-    np.add.at(edge_ps, edge, network.latency_ps[crossed])
+    route = np.searchsorted(network.pair_key, paths.source.astype(np.int64) * network.devices + paths.destination)
+    size = np.diff(paths.start)
+    of_edge, rings = np.repeat(np.arange(len(size)), size), np.repeat(size > 1, size)
+    edge, crossed = links_of(network, route)
+    of = of_edge[edge]
     # The slowest edge of a ring sets its pace.
-    slowest_ps = np.maximum.reduceat(edge_ps, paths.start[:-1]) if len(edge_ps) else edge_ps
+    slowest_ps = np.zeros(len(size), np.int64)
+    np.maximum.at(slowest_ps, of_edge[rings], route_latency_ps(network, route[rings]))
     fixed = _mixed(_mixed(paths.role.astype(np.uint64)) + slowest_ps.astype(np.uint64))
     block, column = np.zeros(blocks + 1, np.uint64), np.zeros(columns + 1, np.uint64)
-    link, classes = network.bytes_per_s.view(np.uint64), (0, 0, 0)
+    link = _mixed(network.bytes_per_s.view(np.uint64)) + network.latency_ps.astype(np.uint64)
+    first = np.searchsorted(of, np.arange(len(size)))
+    classes = 1, 1, len(np.unique(link))
     while True:
-        own = _mixed(block)[paths.block] + _mixed(_mixed(column))[paths.column]
-        path = _mixed(fixed + own + _sums(_mixed(link)[crossed], of, len(fixed)))
+        own = _mixed(block)[paths.block] + _mixed(~block)[paths.towards] + _mixed(column)[paths.column] * np.uint64(3)
+        path = _mixed(fixed + own + np.add.reduceat(_mixed(link)[crossed], first) if len(first) else fixed)
         # Blocks are alike if their paths are, column by column, and columns if theirs are, block by block.
-        block = _mixed(block + _sums(_mixed(path + paths.column.astype(np.uint64)), paths.block, len(block)))
+        sent = _mixed(path + paths.column.astype(np.uint64))
+        given, taken = (_sums(sent, end, len(block)) for end in (paths.block, paths.towards))
+        block = _mixed(block + given + _mixed(taken))
         column = _mixed(column + _sums(_mixed(path + paths.block.astype(np.uint64)), paths.column, len(column)))
         link = _mixed(link + _sums(path[of], crossed, len(link)))
-        before, classes = classes, (len(np.unique(block)), len(np.unique(column)), len(np.unique(link)))
+        before, classes = classes, (len(np.unique(block[:-1])), len(np.unique(column[:-1])), len(np.unique(link)))
         if classes == before:
             return _first_like(block[:-1]), _first_like(column[:-1]), _first_like(link)
 

@@ -239,7 +239,7 @@ class DataParallel:
         """
         times, passes = self._times(plan), self.job.batch // (plan.gpus * plan.micro_batch)
         builder, every = Builder(), np.arange(plan.gpus, dtype=np.int32)
-        gpu = every.reshape(self.repeats(plan)[0], -1)[kept.blocks].ravel() if kept else every
+        gpu = every.reshape(self.repeats(plan)[0], -1)[np.unique(kept.blocks)].ravel() if kept else every
         sent = np.array(owned_tables(self.layers, plan.gpus)[1], np.int64) * plan.micro_batch
         done, ready = list[Ids](), list[Ids]()
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lightfabric.flows.experiment.fluid import Ring, collective
 from lightfabric.model.fluid import engine
 from lightfabric.model.spec import (
     ACCELERATORS,
@@ -18,6 +19,7 @@ from lightfabric.model.spec import (
 from lightfabric.model.task import Kind, Part
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.fold import folded
+from lightfabric.placement.graph.message import all_to_all, ring_all_reduce
 from lightfabric.placement.graph.rings import in_rings
 from lightfabric.placement.job.kind import workload
 from lightfabric.placement.plan import Plan
@@ -49,9 +51,11 @@ def computations(graph, schedule, gpu):
 
 def agreed(job, plan, gpu_of_rank, fabric):
     """Compare every GPU and every link with the unfolded run, which shares no code with folding; the folded graph."""
+    return compared(job, plan, gpu_of_rank, fabric, fabric.rate_options(plan, job.traffic(plan).placed(gpu_of_rank))[0][1])
+
+
+def compared(job, plan, gpu_of_rank, fabric, circuits=None):
     whole = in_rings(job.task_graph(plan).placed(gpu_of_rank), fabric.rings)
-    placed = job.traffic(plan).placed(gpu_of_rank)
-    circuits = fabric.rate_options(plan, placed)[0][1]
     network = fabric.network(plan.gpus, whole.demand_bytes(), circuits)
     expected = engine.run(whole, network)
     graph, own_network, alike = folded(job, plan, gpu_of_rank, fabric, circuits)
@@ -100,7 +104,7 @@ class OneSlowLink:
     """A fabric one of whose links has half of its rate."""
 
     def __init__(self, fabric, link):
-        self.rings, self.rate_options, self._network, self._link = fabric.rings, fabric.rate_options, fabric.network, link
+        self.rings, self._network, self._link = fabric.rings, fabric.network, link
 
     def network(self, *arguments):
         made = self._network(*arguments)
@@ -114,7 +118,7 @@ def test_a_replica_with_a_slower_link_is_run_by_itself(spec, link, invented_timi
     """Of islands it is a network card, which what the tensor ranks of the replica send to each other never crosses."""
     model, plan = PLANS[0]
     fabric = OneSlowLink(fabric_of(spec, CHIPLET, invented_timing), link)
-    _, alike = agreed(asked(model), plan, np.arange(plan.gpus, dtype=np.int32), fabric)
+    _, alike = compared(asked(model), plan, np.arange(plan.gpus, dtype=np.int32), fabric)
     # GPU 5 is in replica 1, whose two tensor ranks differ then, so those of all do.
     assert set(alike.device.tolist()) == {0, 1, 2, 3, 4, 5, 6, 7}
 
@@ -125,6 +129,24 @@ def test_gpus_with_a_replica_each_are_alike_unless_some_own_tables(network, rank
     order = np.arange(16, dtype=np.int32)
     graph, _ = agreed(job, job.plan(16), order, fabric_of(SWITCH, CHIPLET, invented_timing))
     assert len(np.unique(graph.device[graph.kind == Kind.COMPUTE])) == ranks
+
+
+@pytest.mark.parametrize("program", [ring_all_reduce, all_to_all])
+@pytest.mark.parametrize("ranks", [2, 5, 8])
+def test_one_rank_of_a_ring_sends_for_all_unless_a_link_is_slower(program, ranks):
+    job, plan, order = program(ranks, 1 << 20), Plan(ranks, 1, 1, 1), np.arange(ranks, dtype=np.int32)
+    _, alike = compared(job, plan, order, Ring())
+    assert set(alike.device.tolist()) == {0}
+    _, alike = compared(job, plan, order, OneSlowLink(Ring(), 1))
+    assert len(set(alike.device.tolist())) == ranks
+
+
+def test_collectives_on_a_ring_take_the_times_of_their_closed_forms():
+    """2 (n - 1) messages one after the other; or the links forward, which every pair up to half the ring apart crosses."""
+    steps, direct = collective("", ring_all_reduce, 64, 1 << 26, 1, 1), collective("", all_to_all, 64, 1 << 30, 1, 1)
+    assert steps["seconds"] == pytest.approx(2 * 63 * (500e-9 + (1 << 20) / (50 << 30)), rel=1e-9)
+    assert direct["seconds"] == pytest.approx(sum(range(1, 33)) * (1 << 24) / (50 << 30) + 32 * 500e-9, rel=1e-9)
+    assert (steps["messages"], direct["messages"]) == (2 * 63 * 64, 63 * 64)
 
 
 def test_two_hundred_thousand_gpus_take_the_time_of_eight_and_of_the_longer_ring(invented_timing):
