@@ -33,10 +33,10 @@ class Alike(NamedTuple):
         """
         size = np.bincount(self.device, minlength=len(self.device))
         copies = np.where(graph.device >= 0, size[self.device[graph.device]], 1)
-        for group in np.unique(graph.peer[graph.kind == Kind.ALL_REDUCE]).tolist():
-            members = self.device[graph.group(group)]
-            own = size[members[0]] // np.count_nonzero(members == members[0])
-            copies[(graph.kind == Kind.ALL_REDUCE) & (graph.peer == group)] = own
+        reduces, member = graph.kind == Kind.ALL_REDUCE, self.device[graph.members]
+        group = np.repeat(np.arange(len(graph.member_start) - 1), np.diff(graph.member_start))
+        first = member[graph.member_start[:-1]]
+        copies[reduces] = (size[first] // np.bincount(group[member == first[group]]))[graph.peer[reduces]]
         before = np.repeat(np.arange(len(graph)), np.diff(graph.successor_start))
         joins = graph.kind[graph.successors] == Kind.BARRIER
         copies[graph.successors[joins]] = copies[before[joins]]

@@ -108,11 +108,11 @@ def _thaw(world: World, link: int, level: float, held: bool, late: bool) -> bool
 
 
 @compiled
-def _thaw_held(world: World, path: int, level: float, late: bool) -> None:
-    """Lift the paths above a level that are held by the links of a path."""
+def _thaw_held(world: World, path: int, but: int, level: float, late: bool) -> None:
+    """Lift the paths above a level that are held by the links of a path, ``but`` one."""
     for r in range(world.path[path].run, world.path[path].run_end):
         for link in range(world.run[r].first, world.run[r].end):
-            if world.held[link] > 0:
+            if world.held[link] > 0 and link != but:
                 _thaw(world, link, level, True, late)
 
 
@@ -124,7 +124,8 @@ def _fix(world: World, path: int, link: int, level: float, now_ps: int) -> bool:
     more = flows * level - this.settled_flows * this.rate
     _give(world, path, flows, -level, -flows)
     if more != 0:
-        _thaw_held(world, path, level, True)
+        # Before paths are fixed on a link, all above its level there are lifted already.
+        _thaw_held(world, path, link, level, True)
     world.size[RISING] -= 1
     this.rising = 0
     this.late &= more > 0
@@ -219,7 +220,7 @@ def _lift_changed(world: World) -> None:
         if this.flows != this.settled_flows and world.lifted_round[path] != world.size[ROUND]:
             _lift(world, path, False)
         if this.flows < this.settled_flows:
-            _thaw_held(world, path, 0.0, False)
+            _thaw_held(world, path, NOWHERE, 0.0, False)
         path = this.next_changed
 
 
