@@ -3,6 +3,9 @@
 Who is alike is not known by the kind of fabric but found by comparing: colours of links, paths, blocks and columns of ranks
 are refined until the partition is equitable [McKay, "Practical graph isomorphism", 1981: colour refinement].
 A colour is a 64-bit hash of what it was and of the sum of the colours that it meets.
+
+A *block* is of ranks one after the other, such as a replica, or the replicas that share experts; a *column* is the ranks at
+one place modulo a number in all blocks, such as a tensor rank of all stages.
 """
 
 from collections.abc import Iterable
@@ -60,7 +63,7 @@ class Folded(NamedTuple):
 def folded(
     job: Foldable, plan: Plan, gpu_of_rank: NDArray[np.int32], fabric: Linked, circuits: Circuits | None = None
 ) -> Folded:
-    """Fold the iteration of a job as far as the fabric is symmetric.
+    """Fold the iteration of a job as far as the fabric is symmetric: times are equal but for the last bits of rates.
 
     O(pairs x hops) for each round of the refinement, of which there are a few; the graph is never there unfolded.
     """
@@ -142,6 +145,7 @@ def _refined(paths: _Paths, network: Network, blocks: int, columns: int) -> tupl
     slowest_ps = np.zeros(len(size), np.int64)
     np.maximum.at(slowest_ps, of_edge[rings], route_latency_ps(network, route[rings]))
     fixed = _mixed(_mixed(paths.role.astype(np.uint64)) + slowest_ps.astype(np.uint64))
+    # One more of each for the paths that are of all.
     block, column = np.zeros(blocks + 1, np.uint64), np.zeros(columns + 1, np.uint64)
     link = _mixed(network.bytes_per_s.view(np.uint64)) + network.latency_ps.astype(np.uint64)
     first = np.searchsorted(of, np.arange(len(size)))

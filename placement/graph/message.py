@@ -12,9 +12,9 @@ from lightfabric.placement.plan import Plan
 
 @dataclass(frozen=True)
 class Rounds:
-    """Moves ``size_bytes`` from each rank to the one ``after[round, message]`` ranks on; a message of no round is foldable.
+    """Moves ``size_bytes`` from each rank to the one ``after[round, message]`` ranks on, the last of all before the first.
 
-    A rank begins a round when it has sent and got all of the one before.
+    A rank begins a round when it has sent and got all of the one before. It is ``Foldable``.
     """
 
     size_bytes: int
