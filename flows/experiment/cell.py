@@ -1,6 +1,7 @@
 """A cell of a study is one GPU count on one fabric: it is placed and simulated here, and becomes a row of columns."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -92,23 +93,24 @@ def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> "Simulated":
     """The placement with the shortest simulated iteration, its folded task graph on the GPUs, and the schedule there.
 
     Candidates are simulated, the fastest predicted first, until no prediction is below the shortest: a prediction leaves
-    out that parts compete for links. ValueError if the fabric cannot serve.
+    out that parts compete for links. Each only until it is known to be no shorter. ValueError if the fabric cannot serve.
     """
+    from lightfabric.model.fluid import engine as fluid
     from lightfabric.placement.place import candidates
 
-    best = None
+    best, before_ps = None, fluid.HORIZON_PS
     for placed in candidates(spec.job, spec.accelerator, fabric, gpus, pinned=spec.plan):
-        if best is not None and placed.prediction.total * 1e12 >= best[-1].makespan_ps:
+        if placed.prediction.total * 1e12 >= before_ps:
             break
-        tried = _run_fluid(spec, fabric, placed)
-        if best is None or tried[-1].makespan_ps < best[-1].makespan_ps:
-            best = tried
+        run = _folded(spec, fabric, placed)
+        with suppress(fluid.Late):
+            schedule = fluid.run(run.graph, run.network, alike=run.alike, before_ps=before_ps)
+            best, before_ps = (placed, run, schedule), schedule.makespan_ps
     assert best is not None, "there is a candidate, or an error"
     return best
 
 
-def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Simulated":
-    from lightfabric.model.fluid import engine as fluid
+def _folded(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Folded":
     from lightfabric.model.fluid.alike import Alike
     from lightfabric.placement.graph.fold import Folded, folded
 
@@ -116,11 +118,9 @@ def _run_fluid(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Simul
         graph = _whole(spec, fabric, placed)
         network = fabric.network(graph.devices, graph.demand_bytes(), placed.circuits)
         # Ranks that are alike on each configuration need not turn their ports together, so nothing is folded.
-        run = Folded(graph, network, Alike.nothing(network))
-    else:
-        asked = workload(spec.job, spec.accelerator)
-        run = folded(asked, placed.plan, placed.gpu_of_rank, fabric, placed.circuits)
-    return placed, run, fluid.run(run.graph, run.network, alike=run.alike)
+        return Folded(graph, network, Alike.nothing(network))
+    asked = workload(spec.job, spec.accelerator)
+    return folded(asked, placed.plan, placed.gpu_of_rank, fabric, placed.circuits)
 
 
 def _whole(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "TaskGraph":

@@ -37,8 +37,8 @@ SEQUENCES = 16
 class Uniform:
     """Joins GPUs by links alike, and reduces groups in one ring."""
 
-    def rings(self, members: NDArray[np.int32]) -> list[NDArray[np.int32]]:
-        """Keep the order."""
+    def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:  # noqa: ARG002
+        """Keep the order of the group."""
         return [members]
 
 
@@ -46,7 +46,7 @@ class Switch(Uniform):
     """Reaches every GPU over an ideal switch."""
 
     def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:  # noqa: ARG002
-        """Make a star."""
+        """Make a star of the GPUs."""
         return star(gpus, BYTES_PER_S, pairs, up_latency_ps=HOP_PS, down_latency_ps=HOP_PS)
 
 

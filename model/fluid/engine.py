@@ -15,7 +15,7 @@ from lightfabric.model.fluid.alike import Alike
 from lightfabric.model.fluid.heap import pop, push, schedule, take_first
 from lightfabric.model.fluid.max_min import advance, settle
 from lightfabric.model.fluid.network import Network
-from lightfabric.model.fluid.world import AWAKE, CALENDAR, CHANGED, HORIZON_PS, NOWHERE, READY, World, build_world
+from lightfabric.model.fluid.world import AWAKE, CALENDAR, CHANGED, HORIZON_PS, LATEST, NOWHERE, READY, World, build_world
 from lightfabric.model.kernel.compiled import compiled
 from lightfabric.model.kernel.dispatch import entry_point
 from lightfabric.model.task import Kind, Schedule, TaskGraph
@@ -23,7 +23,18 @@ from lightfabric.model.task import Kind, Schedule, TaskGraph
 _COMPUTE = int(Kind.COMPUTE)
 
 
-def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0, alike: Alike | None = None) -> Schedule:
+class Late(ValueError):  # noqa: N818
+    """Says that a schedule does not end before the moment asked for."""
+
+
+def run(
+    graph: TaskGraph,
+    network: Network,
+    *,
+    message_latency_ps: int = 0,
+    alike: Alike | None = None,
+    before_ps: int = HORIZON_PS,
+) -> Schedule:
     """Schedule of one iteration, the same for the same input to the picosecond.
 
     A TRANSFER occupies its route from its start until its last byte has left; an ALL_REDUCE occupies the routes from each
@@ -36,7 +47,8 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0, alik
 
     ``Schedule.limit`` is the link that set the last rate of a flow, or -1 when its latency took longer than its bytes.
 
-    Raises ValueError when a pair has no route, when tasks wait for each other in a cycle, or beyond ``HORIZON_PS``.
+    Raises ValueError when a pair has no route or when tasks wait for each other in a cycle; Late if it does not end
+    ``before_ps``, as soon as what a device has left to compute shows it.
     Complexity: O(log tasks) per event, plus O(links) of each path whose rate changes with it.
 
     >>> from lightfabric.model.fluid.network import star
@@ -49,9 +61,10 @@ def run(graph: TaskGraph, network: Network, *, message_latency_ps: int = 0, alik
     if graph.devices > network.devices:
         raise ValueError(f"TaskGraph.devices must be at most the {network.devices} of the network, not {graph.devices}")
     world = build_world(graph, network, message_latency_ps, alike)
-    if not entry_point(_run, world)(world):
-        raise ValueError(f"TaskGraph.work must end within {HORIZON_PS} ps on this network, not later")
+    world.size[LATEST] = before_ps
     task, link = world.task, world.link
+    if not entry_point(_run, world)(world) or task["finish_ps"].max(initial=0) >= before_ps:
+        raise Late(f"TaskGraph.work must end within {before_ps} ps on this network, not later")
     waiting = np.flatnonzero(world.waiting)
     if len(waiting):
         raise ValueError(f"TaskGraph.successors must form no cycle, not one through or before task {waiting[0]}")
@@ -208,7 +221,7 @@ def _start_ready(world: World, moment: float, now_ps: int) -> None:
 
 @compiled
 def _start_devices(world: World, now_ps: int) -> bool:
-    """Start the first computation of each idle device; False if one ends beyond the horizon."""
+    """Start the first computation of each idle device; False if one has too much left to compute."""
     while world.size[AWAKE] != NOWHERE:
         device = world.size[AWAKE]
         world.size[AWAKE] = world.device[device].next_awake
@@ -217,8 +230,9 @@ def _start_devices(world: World, now_ps: int) -> bool:
         this = world.task[task]
         this.start_ps = now_ps
         # The comparison is written so that the sum cannot overflow 64 bits.
-        if this.work_ps >= HORIZON_PS - now_ps:
+        if world.device[device].left_ps >= world.size[LATEST] - now_ps:
             return False
+        world.device[device].left_ps -= this.work_ps
         schedule(world, task, now_ps + this.work_ps)
     return True
 

@@ -44,8 +44,8 @@ the processor takes several links at a time through."""
 _LINK = record(first="i4", active="i4", busy_since_ps="i8", busy_ps="i8")
 """A link. Of ``active`` paths on it, ``first`` is an entry, -1 if there is none that it may limit."""
 
-_DEVICE = record(busy="i8", next_awake="i8")
-"""A device; those that are idle and have work form a stack through ``next_awake``."""
+_DEVICE = record(busy="i8", next_awake="i8", left_ps="i8")
+"""A device that has ``left_ps`` to compute; those that are idle and have work form a stack through ``next_awake``."""
 
 _QUEUE = record(start="i8", count="i8")
 """A binary heap in ``entrant[start:start + count]``, least (key, item) first."""
@@ -56,7 +56,7 @@ _ENTRANT = record(key="f8", who="i8")
 _OCCASION = record(time_ps="i8", who="i8")
 """When a task finishes or the next flow of a path ends."""
 
-READY, AWAKE, CHANGED, LIFTED, CALENDAR, ROUND, RISING = range(7)
+READY, AWAKE, CHANGED, LIFTED, CALENDAR, ROUND, RISING, LATEST = range(8)
 """Places in ``World.size``."""
 
 
@@ -73,8 +73,8 @@ class World(NamedTuple):
     bytes per picosecond to ``rising`` flows; ``share`` is the level at which that fills the link up, ``share_bits`` the same
     memory as whole numbers; the link is the bottleneck of ``held`` paths.
 
-    ``size`` holds the heads of the stacks, and the counts of the calendar, of the settlements and of the paths that rise in
-    the one under way.
+    ``size`` holds the heads of the stacks, the counts of the calendar, of the settlements and of the paths that rise in the
+    one under way, and the moment before which everything must end.
     """
 
     task: Records
@@ -118,11 +118,23 @@ def build_world(graph: TaskGraph, network: Network, message_latency_ps: int, ali
         path, np.zeros(len(path), np.int64), entry, run, _records(_LINK, links, first=NOWHERE),
         # Rates are in bytes per picosecond from here on, so that no event has to convert them.
         network.bytes_per_s * 1e-12, np.zeros(links), np.zeros(links), share, share.view(np.int64),
-        np.zeros(links, np.int32), _records(_DEVICE, graph.devices), queue, np.empty(items, _ENTRANT),
-        np.empty(items, _OCCASION), np.full(items, NOWHERE), np.zeros(7, np.int64),
+        np.zeros(links, np.int32), _records(_DEVICE, graph.devices, left_ps=_computed_ps(graph)), queue,
+        np.empty(items, _ENTRANT),
+        np.empty(items, _OCCASION), np.full(items, NOWHERE), np.zeros(8, np.int64),
     )  # fmt: skip
     world.size[[READY, AWAKE, CHANGED, LIFTED]] = NOWHERE
+    world.size[LATEST] = HORIZON_PS
     return world
+
+
+def _computed_ps(graph: TaskGraph) -> NDArray[np.int64]:
+    """Add up the computations of each device, to the horizon at most."""
+    computes = graph.kind == Kind.COMPUTE
+    total_ps = np.zeros(graph.devices, np.int64)
+    np.add.at(total_ps, graph.device[computes], graph.work[computes])
+    # Sums of whole numbers may overflow, those of floats tell where.
+    beyond = np.bincount(graph.device[computes], graph.work[computes], graph.devices) >= HORIZON_PS
+    return np.where(beyond, HORIZON_PS, total_ps)
 
 
 def tasks_and_paths(

@@ -47,7 +47,7 @@ class Linked(Protocol):
         """Make the links and routes of pairs."""
         ...
 
-    def rings(self, members: NDArray[np.int32]) -> list[NDArray[np.int32]]:
+    def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give the rings over which a group is reduced."""
         ...
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightfabric.model.fluid.engine import run
+from lightfabric.model.fluid.engine import Late, run
 from lightfabric.model.fluid.network import Network, star
 from lightfabric.model.task import Kind
 
@@ -359,3 +359,15 @@ def test_without_compilation_the_same_schedule_comes_out():
     schedule = run(graph_of(4, tasks, groups), star(4, 3e9, all_pairs(4), up_latency_ps=11), message_latency_ps=5)
     compiled = [getattr(schedule, field.name).tolist() for field in fields(schedule)]
     assert json.loads(printed) == compiled
+
+
+def test_a_run_that_cannot_end_in_time_is_broken_off():
+    """Two computations of 1000 ps on one device end at 2000 ps, which is said before the second begins."""
+    graph = graph_of(1, [(Kind.COMPUTE, 0, 1000, -1), (Kind.COMPUTE, 0, 1000, -1)])
+    network = star(1, 1e9, [])
+    assert run(graph, network, before_ps=2001).makespan_ps == 2000
+    with pytest.raises(Late, match=r"^TaskGraph.work must end within 2000 ps on this network, not later$"):
+        run(graph, network, before_ps=2000)
+    late = graph_of(2, [(Kind.TRANSFER, 0, 1000, 1)])
+    with pytest.raises(Late):
+        run(late, star(2, 1e9, [(0, 1)]), before_ps=1_000_000)
