@@ -46,7 +46,7 @@ def draw(name: str, rows: Sequence[Row], paths: Iterable[Path], swept: Sequence[
     a line for each combination of the fields ``swept``; but if one number alone is swept, and all have as many GPUs, it is
     the horizontal axis.
     """
-    timed = [row | {LINE: _line_name(row, swept), ACROSS: row["gpus"]} for row in rows if row["fits"]]
+    timed = [row | {LINE: line_name(row, swept), ACROSS: row["gpus"]} for row in rows if row["fits"]]
     across = "GPUs"
     if len(swept) == 1 and len({row["gpus"] for row in rows}) == 1 and all(_positive(row[swept[0]]) for row in rows):
         timed = [row | {LINE: row["fabric"], ACROSS: row[swept[0]]} for row in timed]
@@ -72,7 +72,8 @@ def _positive(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
 
-def _line_name(row: Row, swept: Sequence[str]) -> str:
+def line_name(row: Row, swept: Sequence[str]) -> str:
+    """Name a row's fabric and the values of what is swept."""
     return ", ".join([row["fabric"], *(f"{path.rpartition('.')[2]} {row[path]}" for path in swept)])
 
 

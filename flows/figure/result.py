@@ -24,7 +24,7 @@ from lightfabric.flows.format.spec_file import Variant
 from lightfabric.flows.report import InputError, require_file, say, write_csv, written_whole
 from lightfabric.model.timing import Timing
 
-FILES = ("results.csv", "iteration-time.png", "iteration-time.svg", "manifest.json")
+FILES = ("results.csv", "iteration-time.png", "iteration-time.svg", "time-breakdown.png", "manifest.json")
 VERSIONS = ("lightfabric", "numpy", "numba", "amaranth")
 PLAIN_WIDTH = 120
 
@@ -98,14 +98,16 @@ def write(
 
     Fields that are swept are columns before ``columns``.
     """
-    from lightfabric.flows.figure import chart as figure
+    from lightfabric.flows.figure import breakdown, chart
 
     swept, spec = list(variants[0].values), variants[0].spec
+    title = spec.name if spec.scaling == "strong" else f"{spec.name}, the batch growing with the GPUs"
     columns = [*swept, *columns]
     with ExitStack() as stack:
-        table, png, svg, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
+        table, png, svg, parts, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
         write_csv(table, columns, ([_cell(row.get(name)) for name in columns] for row in rows))
-        figure.draw(spec.name, rows, (png, svg), swept)
+        chart.draw(title, rows, (png, svg), swept)
+        breakdown.draw(title, rows, parts, swept)
         content = _manifest(variants, source, timings, fidelity, table.read_bytes())
         manifest.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return list(FILES)

@@ -10,9 +10,11 @@ from importlib.resources import files
 from itertools import pairwise
 
 import pytest
+from matplotlib.figure import Figure
 
 from lightfabric.flows.command import place, study
 from lightfabric.flows.experiment import cell, grid
+from lightfabric.flows.figure import breakdown
 from lightfabric.flows.format import timing_store
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError
@@ -26,7 +28,7 @@ from lightfabric.placement.graph.rings import in_rings
 from lightfabric.placement.place import candidates
 
 SMALL = files("lightfabric.examples") / "small.toml"
-NAMES = {"results.csv", "iteration-time.png", "iteration-time.svg", "manifest.json"}
+NAMES = {"results.csv", "iteration-time.png", "iteration-time.svg", "time-breakdown.png", "manifest.json"}
 COMMAND = [sys.executable, "-c", "from lightfabric.flows.cli import main; main()"]
 
 
@@ -95,6 +97,17 @@ def test_a_study_leaves_its_files_and_nothing_else(finished):
     assert b"</svg>" in (out / "iteration-time.svg").read_bytes()
     assert "12/12" in done.stderr
     assert "simulating" not in done.stderr
+
+
+def test_the_bars_of_the_breakdown_add_up_to_the_iterations_of_the_largest_count(finished, tmp_path, monkeypatch):
+    rows, drawn = json.loads(finished[1].stdout)["rows"], []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.extend(figure.axes))
+    breakdown.draw("small", rows, tmp_path / "x.png")
+    (axes,) = drawn
+    assert [text.get_text() for text in axes.get_yticklabels()] == [row["fabric"] for row in rows[-4:]]
+    right = [max(bar[place].get_x() + bar[place].get_width() for bar in axes.containers) for place in range(4)]
+    assert right == pytest.approx([row["iteration_s"] for row in rows[-4:]])
+    assert {bars.get_label() for bars in axes.containers} >= {"compute", "data"}
 
 
 def test_json_is_one_object_with_a_row_per_count_and_fabric(finished):
