@@ -8,6 +8,7 @@ Rows are kept in a journal as they finish, so that an interrupted study goes on 
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from lightfabric.flows.option import AsJson, Fidelity, SpecFile
 from lightfabric.flows.report import InputError, print_json
 from lightfabric.flows.tool.journal import Journal
 from lightfabric.flows.tool.pool import ThisProcess, pool
+from lightfabric.flows.tool.scheduler import require, scheduler
 from lightfabric.model.spec import ChipletSpec, SpecError, StudySpec
 from lightfabric.model.timing import Timing
 from lightfabric.placement.job.kind import workload
@@ -114,18 +116,20 @@ def run(
     fidelity: str = "fluid",
     alone: bool = False,
     journal: Journal | None = None,
+    cluster: str | None = None,
 ) -> tuple[list[Row], list[Timing], dict[str, fidelities.Detail]]:
     """Rows by variant, GPU count and the order of the spec's fabrics, whatever the number of processes and their speed.
 
     A variant comes with what ``check`` said of its counts. Beside the rows are the timing of each variant and, at cycle
     fidelity, what that shows of each cell, by name. What ``journal`` has of an earlier run is not run again.
 
-    Unless ``alone`` a process per core does it. They start by forkserver: a script that calls this then needs
-    ``if __name__ == "__main__":``.
+    Unless ``alone`` a process per core does it, or the workers of the Dask scheduler at the address ``cluster``. Processes
+    start by forkserver: a script that calls this then needs ``if __name__ == "__main__":``.
     """
     preload = [*_PRELOAD, *(f"lightfabric.{name}" for name in _FLITS_NEEDED if fidelity == "cycle")]
     most = sum(len(reasons) * len(variant.spec.fabrics) for variant, reasons in variants)
-    with ThisProcess() if alone else pool(most, preload=preload) as workers:
+    start = ThisProcess if alone else partial(scheduler, cluster) if cluster else partial(pool, most, preload=preload)
+    with start() as workers:
         loaded = [workers.submit(load) for load in (load_fluid, load_link)]
         measured = timings([variant.spec.chiplet for variant, _ in variants], None if alone else workers)
         for each in loaded:
@@ -166,10 +170,15 @@ def main(
     path: SpecFile = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lightfabric-out"),
     fidelity: Fidelity = "fluid",
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler whose workers run the study, not this machine.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """The command: reads, checks, runs, writes the results into ``out`` and prints them."""
     fidelities.require(fidelity)
+    if cluster is not None:
+        require()
     variants = load_variants(path)
     source = str(path or variants[0].spec.name)
     known = [
@@ -185,7 +194,7 @@ def main(
             return measured_timings(chiplets, bar.measures, workers)
 
         journal = Journal(out / JOURNAL)
-        rows, measured, details = run(known, timings, bar.done, fidelity, journal=journal)
+        rows, measured, details = run(known, timings, bar.done, fidelity, journal=journal, cluster=cluster)
         name = variants[0].spec.name
         if fidelity == "cycle":
             from lightfabric.flows.figure.panel import draw

@@ -65,10 +65,10 @@ def simulate(job: Job) -> Cell:
 
 def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail | None]:
     """Placement, task graph and model of one cell; ValueError if it cannot be served."""
-    from lightfabric.model.fluid.attribution import attribution
-
     if job.reason:
         raise ValueError(job.reason)
+    from lightfabric.model.fluid.attribution import attribution
+
     spec, asked = job.spec, workload(job.spec.job, job.spec.accelerator)
     placed, (graph, network, alike), schedule = fastest(spec, job.fabric, job.gpus)
     tasks, detail = int(alike.copies(graph).sum()), None

@@ -29,8 +29,7 @@ def simulated(workers: Executor, cells: list[Job], progress: Progress, journal: 
         if journal and cell[0]["fits"]:
             journal.keep(key(job), _plain(cell))
         progress(job.name, len(found), total)
-    hopeless = [job for job in cells if job.reason]
-    return found | dict(zip(hopeless, workers.map(simulate, hopeless), strict=True))
+    return found | {job: simulate(job) for job in cells if job.reason}
 
 
 def _finished(futures: dict["Future[Cell]", Job]) -> Iterator[tuple[Job, Cell]]:
