@@ -49,11 +49,18 @@ def scheduler(address: str) -> Iterator[Executor]:
 def _require_same_sources(client: Any, address: str) -> None:
     try:
         client.wait_for_workers(1, timeout=SECONDS)
-        keys = client.run(key_of, "")
+        sources = client.run(_sources)
     except TimeoutError:
         raise InputError(f"--cluster must be a scheduler with workers, not {address}") from None
     except ImportError as error:
         raise InputError(f"--cluster must be of workers with lightfabric installed, not {address}: {error}") from None
-    others = sorted(worker for worker, key in keys.items() if key != key_of(""))
+    others = sorted(worker for worker, theirs in sources.items() if theirs != _sources())
     if others:
         raise InputError(f"--cluster must be of workers with the sources of this lightfabric, not {others[0]}")
+
+
+def _sources() -> tuple[str, str]:
+    """Hash what simulates cells and what measures timing."""
+    from lightfabric.sim.characterize import rtl_hash
+
+    return key_of(""), rtl_hash()
