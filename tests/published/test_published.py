@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lightfabric.flows.command import bench
-from lightfabric.flows.published import schedule, table, training
+from lightfabric.flows.published import direct, schedule, table, training
 from lightfabric.flows.published.figure import Figure
 
 BOUND_US_AT_1_GB = {
@@ -38,6 +38,16 @@ def test_the_readme_quotes_the_table(rows):
         # Without the files beside the repository their rows cannot be compared.
         if row["ours"] is not None:
             assert f"| {row['line']} |" in text
+
+
+def test_no_all_to_all_beats_its_fullest_link(rows):
+    for cabling in direct.ALL_TO_ALL_NS:
+        (row,) = [row for row in rows if row["what"].endswith(f"4x4x8 {cabling.replace('-', ' ')}, ns (TONS, 2026)")]
+        links = direct.network(cabling)
+        fullest = np.unique(links.route_links, return_counts=True)[1].max()
+        bounds_ns = [fullest * size_mib * 2**20 / 128 / 128 for size_mib in (1, 16, 256)]
+        assert bounds_ns == pytest.approx(direct.bounds_ns(cabling))
+        assert all(ours >= bound for ours, bound in zip(row["ours"], bounds_ns, strict=True))
 
 
 def test_what_is_not_there_is_said_to_be_not_measured(tmp_path):
