@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lightfabric.flows.experiment import cell
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.model.spec import ChipletSpec, JobSpec, ModelSpec
+from lightfabric.model.spec.electrical import ElectricalLinks
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.place import candidates
 
@@ -29,7 +30,7 @@ def tiny():
 
 @pytest.fixture
 def electrical_spec(fabric_spec):
-    if not type(fabric_spec).__module__.endswith(".electrical"):
+    if not isinstance(fabric_spec, ElectricalLinks):
         pytest.skip("not an electrical fabric")
     return fabric_spec
 
@@ -51,14 +52,13 @@ def test_neither_chiplet_nor_bit_errors_nor_timing_move_an_electrical_fabric(tin
     ) < 1  # fmt: skip
 
 
-@pytest.mark.parametrize("gpus", [16, 32])
-def test_an_electrical_fabric_is_predicted_to_a_tenth_of_what_is_simulated(gpus, electrical_spec, invented_timing):
-    found = row(load_spec(None, "small"), electrical_spec, invented_timing, gpus=gpus)
-    print(electrical_spec.kind, gpus, found["predicted_total_s"] / found["iteration_s"])
+def test_an_electrical_fabric_is_predicted_to_a_tenth_of_what_is_simulated(electrical_spec, invented_timing):
+    found = row(load_spec(None, "small"), electrical_spec, invented_timing, gpus=32)
+    print(electrical_spec.kind, found["predicted_total_s"] / found["iteration_s"])
     assert found["predicted_total_s"] == pytest.approx(found["iteration_s"], rel=0.1)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(factor=st.floats(1, 10))
 def test_a_faster_electrical_fabric_is_never_predicted_to_be_slower(factor, electrical_spec):
     rates = {name: value * factor for name, value in vars(electrical_spec).items() if name.endswith("_gbps")}
