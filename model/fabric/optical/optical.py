@@ -56,9 +56,8 @@ class Optical(Fabric):
             return np.full(len(length_m), self.chiplet.gbps_per_port * 1e9 / 8 * self.efficiency)
         # The rate over a length is a simulation: fabrics have thousands of circuits, but few lengths.
         lengths_m, length = np.unique(length_m, return_inverse=True)
-        return np.array([_port_bytes_per_s(self.chiplet, self.timing, m * FIBRE_PS_PER_M) for m in lengths_m.tolist()])[
-            length
-        ]
+        rates = [_port_bytes_per_s(self.chiplet, self.timing, each * FIBRE_PS_PER_M) for each in lengths_m.tolist()]
+        return np.array(rates)[length]
 
     def network(self, gpus: int, pairs: Iterable[Pair], circuits: Circuits | None = None) -> Network:
         """Route along ``circuits.stops``: a circuit, then the switch of the relay and the next circuit."""

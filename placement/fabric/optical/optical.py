@@ -82,15 +82,15 @@ class Optical(model.Optical, Fabric):
         """Circuits shared by demand, and by the weight that minimises the sum of the parts' times: sqrt(bytes / hops)."""
         # Circuits are handed out by whole numbers, and the factor keeps the roots apart when they are rounded.
         root = np.rint(1000 * np.sqrt(flows.size_bytes / self.hops(flows, gpus))).astype(np.int64)
-        demands, reason = [_summed(flows, weight) for weight in (flows.size_bytes, root)], ValueError()
-        found = list[Circuits]()
+        demands = [_summed(flows, weight) for weight in (flows.size_bytes, root)]
+        found, reasons = list[Circuits](), list[ValueError]()
         for first, demand in product(self.preferences(flows), demands):
             try:
                 found.append(self.assign(gpus, demand, first))
             except ValueError as error:
-                reason = error
+                reasons.append(error)
         if not found:
-            raise reason
+            raise reasons[0]
         return found
 
     def reconfigured(self, graph: TaskGraph, circuits: Circuits | None) -> TaskGraph:

@@ -93,14 +93,14 @@ class SipRing(model.SipRing, Optical):
         return assign_ring(gpus, demand_bytes, self.chiplet, self.spec.max_hops, self.spec.reuse)
 
     def ways(self, gpus: int, flows: Traffic) -> list[Circuits]:
-        """Beside circuits for all pairs also circuits between neighbours only.
+        """Beside circuits for all pairs also those between neighbours only, where wavelengths are reused.
 
         Relayed traffic then takes turns on all wavelengths, where circuits of their own for all pairs divide them for good.
         Left out where relays would be too many to list.
         """
         found = super().ways(gpus, flows)
-        if self.hops(flows, gpus).sum() <= MAX_RELAYS and self.segment_lanes >= (1 if self.spec.reuse else gpus):
-            found.append(assign_ring(gpus, demand_of(flows), self.chiplet, 1, self.spec.reuse))
+        if self.spec.reuse and self.hops(flows, gpus).sum() <= MAX_RELAYS:
+            found.append(assign_ring(gpus, demand_of(flows), self.chiplet, 1))
         return found
 
     def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
