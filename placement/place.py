@@ -5,6 +5,7 @@ order of ranks and, on optical fabrics, circuits, for each size of the groups in
 rates that these circuits really give decide.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -22,7 +23,7 @@ from lightfabric.model.spec import (
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.fabric.fabric import Fabric
 from lightfabric.placement.job.kind import Workload, workload
-from lightfabric.placement.mapping.order import Objective, Order, best_order, searched_order
+from lightfabric.placement.mapping.order import Objective, Order, best_order, pairs_over_a_segment, searched_order
 from lightfabric.placement.mapping.traffic import (
     Traffic,
     bound_byte_hops,
@@ -77,14 +78,12 @@ def candidates(
     accelerator: AcceleratorSpec,
     fabric: Fabric,
     gpus: int,
-    objective: Objective | None = None,
     pinned: PlanSpec = SEARCHED,
 ) -> list[Placement]:
     """Placements of the best few plans, that with the least predicted iteration time first.
 
-    Plans have the values that are ``pinned``. With an ``objective`` ranks are ordered for it alone, by a search that begins
-    at the best structured order. DoesNotFit if no plan fits the memory; ValueError with the reason of the best plan if the
-    fabric can serve none.
+    Plans have the values that are ``pinned``. DoesNotFit if no plan fits the memory; ValueError with the reason of the best
+    plan if the fabric can serve none.
     """
     _ = fabric.bytes_per_s  # a chiplet without ports enough is said before any plan is tried
     found: list[Placement] = []
@@ -93,7 +92,7 @@ def candidates(
         placed: list[Placement] = []
         for grouped in asked.grouped(plan):
             try:
-                placed.append(_placed(asked, grouped, fabric, objective))
+                placed.append(_placed(asked, grouped, fabric))
             except ValueError as error:
                 # Plans come best first, so the first reason is that of the plan one would have wanted.
                 reason = reason or str(error)
@@ -108,6 +107,22 @@ def candidates(
     if not found:
         raise ValueError(f"{fabric.name} cannot serve {gpus} GPUs: {reason}")
     return sorted(found, key=_seconds)
+
+
+def ordered(
+    job: JobSpec | NetworkJobSpec, accelerator: AcceleratorSpec, fabric: Fabric, placement: Placement, objective: Objective
+) -> Placement:
+    """The placement of the same plan with ranks ordered for an objective alone, or as it is if a search finds none better.
+
+    The search begins at the best structured order. ValueError if the fabric cannot serve that order.
+    """
+    cost: dict[Objective, Callable[[Placement], float]] = {
+        "bottleneck": lambda found: found.order.seconds,
+        "byte-hops": lambda found: found.order.byte_hops,
+        "wavelengths": lambda found: pairs_over_a_segment(found.traffic, found.plan.gpus),
+    }
+    # Rings of a fabric may join other pairs than the search saw, so what was found is compared as it is served.
+    return min(placement, _placed(workload(job, accelerator), placement.plan, fabric, objective), key=cost[objective])
 
 
 def _seconds(placement: Placement) -> float:
@@ -128,7 +143,7 @@ def options(
     return workload(job, accelerator).options(gpus, fabric.estimated_rates)
 
 
-def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | None) -> Placement:
+def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | None = None) -> Placement:
     flows = asked.traffic(plan)
     order = best_order(fabric, plan, flows, objective or "bottleneck")
     if objective is not None:

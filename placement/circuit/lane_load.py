@@ -18,7 +18,7 @@ class LaneLoad:
     """Bytes of one iteration over each lane of the circuits: a wavelength of a ring or a port of an OCS.
 
     ``bound_bytes`` is the least ``most_bytes`` of all shares of the lanes among circuits between the same GPUs, the same
-    ways round. ``colouring`` is of a ring where each pair that talks and is near enough has a wavelength of its own.
+    ways round. ``colouring`` is of a ring where each pair that talks has a wavelength of its own, however far apart it is.
     """
 
     most_bytes: float
@@ -39,14 +39,14 @@ def ocs_load_of(circuits: Circuits, placed: Traffic, gpus: int, ports: int) -> L
     return LaneLoad(float(load.max()), float(load.mean()), 1 / best_share(demand, ports), None)
 
 
-def ring_load_of(circuits: Circuits, placed: Traffic, gpus: int, segment_lanes: int, max_hops: int) -> LaneLoad:
+def ring_load_of(circuits: Circuits, placed: Traffic, gpus: int, segment_lanes: int) -> LaneLoad:
     """Load of the wavelengths of a ring that has ``segment_lanes`` each way. O(pairs log(pairs x lanes)) and a colouring."""
     demand, load = _carried(circuits, placed, gpus)
     if not len(demand):
         return NOTHING
     steps = ring_steps(demand.source, demand.destination, gpus)
     bound = 1 / _best_ring_share(demand, steps, segment_lanes)
-    return LaneLoad(float(load.max()), float(load.mean()), bound, _own_wavelengths(max_hops, gpus, placed))
+    return LaneLoad(float(load.max()), float(load.mean()), bound, _own_wavelengths(gpus, placed))
 
 
 def _carried(circuits: Circuits, placed: Traffic, gpus: int) -> tuple[Demand, NDArray[np.float64]]:
@@ -59,13 +59,11 @@ def _carried(circuits: Circuits, placed: Traffic, gpus: int) -> tuple[Demand, ND
     return demand, demand.size_bytes / lanes
 
 
-def _own_wavelengths(max_hops: int, gpus: int, placed: Traffic) -> Colouring:
-    """One wavelength for each pair that talks and is at most ``max_hops`` apart, whether or not it is relayed."""
+def _own_wavelengths(gpus: int, placed: Traffic) -> Colouring:
+    """One wavelength for each pair that talks, whether or not it is relayed."""
     keys = np.unique(placed.source.astype(np.int64) * gpus + placed.destination)
     source, destination = (keys // gpus).astype(np.int32), (keys % gpus).astype(np.int32)
-    steps = ring_steps(source, destination, gpus)
-    near = np.abs(steps) <= max_hops
-    return colour(gpus, source[near], steps[near])
+    return colour(gpus, source, ring_steps(source, destination, gpus))
 
 
 def _best_ring_share(demand: Demand, steps: Lanes, capacity: int) -> float:

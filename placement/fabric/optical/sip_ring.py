@@ -104,10 +104,10 @@ class SipRing(model.SipRing, Optical):
         return found
 
     def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
-        """What wavelengths carry, beside how many it takes for pairs near enough to have one of their own."""
+        """What wavelengths carry, beside how many it takes for each pair to have one of its own."""
         from lightfabric.placement.circuit.lane_load import ring_load_of
 
-        return ring_load_of(circuits, placed, gpus, self.segment_lanes, self.spec.max_hops)
+        return ring_load_of(circuits, placed, gpus, self.segment_lanes)
 
 
 def _middle(plans: Cases, stride: NDArray[np.int64]) -> NDArray[np.float64]:

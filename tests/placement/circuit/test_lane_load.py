@@ -80,7 +80,7 @@ def test_pairs_that_are_relayed_still_count_their_own_wavelengths():
     assert len(circuits.lanes) == 12
     load = fabric_of(ring(3), chiplet).lane_load(12, circuits, placed(demand))
     assert (load.colouring.count, load.colouring.bound) == (4, 4)
-    assert fabric_of(ring(1), chiplet).lane_load(12, circuits, placed(demand)).colouring.count == 1
+    assert fabric_of(ring(1), chiplet).lane_load(12, circuits, placed(demand)).colouring.count == 4
     assert load.most_bytes == load.bound_bytes == 5 + 3 * 5
 
 
