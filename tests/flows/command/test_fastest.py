@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lightfabric.flows.command.study import fastest
+from lightfabric.flows.experiment.cell import fastest
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.model.spec import JobSpec, ModelSpec, SipOcsSpec, SipRingSpec
 from lightfabric.placement.fabric.fabric import fabric_of

@@ -128,9 +128,14 @@ def test_a_recommender_is_simulated_as_it_is_predicted(environment, tmp_path):
     for row in rows:
         assert row["samples_per_s"] == pytest.approx(65536 / row["iteration_s"])
         if row["fabric"] == "ideal switch":
-            assert row["iteration_s"] == pytest.approx(row["predicted_total_s"], rel=0.05)
+            # A prediction leaves out latencies, of which a ring of gradients has two per member.
+            assert row["iteration_s"] - row["latency_s"] == pytest.approx(row["predicted_total_s"], rel=0.05)
+            assert row["iteration_s"] == pytest.approx(row["predicted_total_s"], rel=0.1)
     seconds = {(row["gpus"], row["fabric"]): row["iteration_s"] for row in rows}
-    assert seconds[32, "SiP-OCS"] < 4 * seconds[32, "ideal switch"]
+    # The invented timing takes rate from light alone.
+    port_gbps = {row["fabric"]: row["port_payload_gbps"] for row in rows}
+    of_light = port_gbps["SiP-OCS"] * load_spec(example).chiplet.ports / port_gbps["ideal switch"]
+    assert seconds[32, "SiP-OCS"] < 4 * seconds[32, "ideal switch"] / of_light
 
 
 def test_the_table_of_results_is_tidy(finished, rows):

@@ -16,7 +16,7 @@ from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.format.timing_store import measured_timing
 from lightfabric.flows.report import InputError
 from lightfabric.model.cycle.cabling import ring
-from lightfabric.model.spec import JobSpec, ModelSpec, SipRingSpec
+from lightfabric.model.spec import JobSpec, ModelSpec, PlanSpec, SipRingSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.fabric.fabric import fabric_of
 
@@ -110,7 +110,7 @@ def test_a_study_that_the_cycle_model_cannot_build_is_refused_with_the_reason(ti
     with pytest.raises(InputError, match=says + "128 GPUs, ideal switch, not cycle: Hub.gpus must be 1 to 64, not 128$"):
         study.check_flits(spec, "x", {128: ""})
     hops = SipRingSpec("r", "sip-ring", max_hops=1)
-    one = replace(tiny, chiplet=replace(tiny.chiplet, virtual_channels=1), fabrics=(hops,))
+    one = replace(tiny, chiplet=replace(tiny.chiplet, virtual_channels=1), fabrics=(hops,), plan=PlanSpec(dp=2, tp=2, pp=2))
     with pytest.raises(InputError, match=says + "8 GPUs, r, not cycle: ChipletSpec.virtual_channels must be enough"):
         study.check_flits(one, "x", {8: ""})
 

@@ -219,8 +219,8 @@ def test_place_writes_the_fabric_that_it_placed_on(tmp_path, capsys, monkeypatch
     path = tmp_path / "net.yaml"
     place.main(SMALL, 16, "ideal switch", as_json=True, topology=path)
     assert len(infragraph.read(path, 1.0).ranks) == json.loads(capsys.readouterr().out)["gpus"]
-    with pytest.raises(InputError, match=r"^--topology must be of a fabric that InfraGraph can describe, but of SiP-Ring: "):
-        place.main(SMALL, 16, "SiP-Ring", as_json=True, topology=path)
+    with pytest.raises(InputError, match=r"^--topology must be of a fabric that InfraGraph can describe, but of SiP-OCS: "):
+        place.main(SMALL, 16, "SiP-OCS", as_json=True, topology=path)
     with pytest.raises(InputError, match=r"^--topology must be with one --fabric of .*, not none$"):
         place.main(SMALL, 16, None, as_json=True, topology=path)
 
