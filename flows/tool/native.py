@@ -87,7 +87,7 @@ def _made(top: str, files: dict[str, str], folder: Path, waves: bool) -> Path:
     made = [name for name, kept in runtime.items() if kept.is_file()]
     for name in made:
         shutil.copy(runtime[name], folder / "build" / name)
-    kept_as_they_are = ["-MAKEFLAGS", " ".join(f"-o {name}" for name in made)]
+    kept_as_they_are = [word for name in made for word in ("-MAKEFLAGS", f"-o {name}")]
     options = [*_VERILATOR, *kept_as_they_are, "-CFLAGS", f"-I{folder.resolve()}", *(["--trace-vcd"] if waves else [])]
     command = ["verilator", *options, "--top-module", top, "--prefix", f"V{top}", f"{top}.v", program]
     done = subprocess.run(
