@@ -106,6 +106,24 @@ class Optical(Fabric):
 _port_bytes_per_s = lru_cache(maxsize=1 << 12)(port_bytes_per_s)
 
 
+class Switched(Optical):
+    """Leads ports of GPUs to switches of light, where a lane is a port with all its wavelengths."""
+
+    @property
+    def lanes_per_port(self) -> int:
+        """A lane is a port."""
+        return 1
+
+    @property
+    def turns_as_one(self) -> bool:
+        """A switch of light joins two of its ports, whatever the others do."""
+        return False
+
+    def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
+        """Count two fibres: one to the switch and one from it."""
+        return np.full(len(source), 2 * self.spec.fibre_m)
+
+
 def _lanes(circuits: Circuits, pair: Pair, gpus: int) -> int:
     if not (0 <= pair[0] < gpus and 0 <= pair[1] < gpus and pair[0] != pair[1]):
         raise ValueError(f"Circuits.lanes must join two GPUs from 0 to {gpus - 1}, not {pair}")

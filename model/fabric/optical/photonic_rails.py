@@ -11,12 +11,12 @@ from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import ElectricalCabling
 from lightfabric.model.fabric.electrical.electrical import hub
 from lightfabric.model.fabric.electrical.electrical_cluster import ElectricalCluster
-from lightfabric.model.fabric.optical.optical import Optical, stops_of
+from lightfabric.model.fabric.optical.optical import Switched, stops_of
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
 from lightfabric.model.spec import PhotonicRailsSpec, SpecError
 
 
-class PhotonicRails(Optical):
+class PhotonicRails(Switched):
     """Has the links of its circuits, then one of each GPU to the switch of its island, then one back.
 
     ``Circuits.stops`` are of pairs on different islands; if these are on different rails the second stop is the GPU on the
@@ -26,23 +26,9 @@ class PhotonicRails(Optical):
     spec: PhotonicRailsSpec
 
     @property
-    def lanes_per_port(self) -> int:
-        """A lane is a port with all its wavelengths."""
-        return 1
-
-    @property
-    def turns_as_one(self) -> bool:
-        """A switch of light joins two of its ports, whatever the others do."""
-        return False
-
-    @property
     def islands(self) -> ElectricalCluster:
         """Give the islands, as they would be with network cards as fast as rails."""
         return ElectricalCluster(self.spec.islands(self.chiplet.gbps, self.efficiency), self.chiplet, self.timing)
-
-    def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
-        """Count two fibres: one to the switch and one from it."""
-        return np.full(len(source), 2 * self.spec.fibre_m)
 
     def inside(self, source: NDArray[Any], destination: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which pairs are on one island; both ends are nodes of one configuration."""
