@@ -7,6 +7,7 @@ wavelengths are counted, as in the published formulation.
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import groupby, pairwise
 from operator import itemgetter
 
@@ -141,7 +142,8 @@ def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int, first: Coll
     """Give each port one circuit; a pair without a port of its own is relayed over the fewest circuits there are.
 
     Pairs that come ``first`` have a circuit before others of more demand. If a GPU talks to all others and has fewer ports,
-    circuits and relays are those of the best ``alltoall`` scheme.
+    circuits and relays are those of the best ``alltoall`` scheme. Where circuits of the largest demands would lead nowhere
+    else, GPUs that reach each other are joined in a ring before.
     ValueError with what is needed and what there is if a pair cannot be served.
     """
     demand = _between_others(demand_bytes)
@@ -153,7 +155,11 @@ def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int, first: Coll
         scheme = best(gpus, ports)
         stops = {pair: tuple(scheme.path(*pair)) for pair in demand}
     else:
-        stops = _relayed(_direct_pairs(ports, gpus, demand, first), gpus, demand, ports)
+        try:
+            stops = _relayed(_direct_pairs(ports, gpus, demand, first), gpus, demand, ports)
+        except ValueError:
+            rings = dict.fromkeys(_rings(gpus, demand), 0)
+            stops = _relayed(_direct_pairs(ports, gpus, rings | demand, rings.keys()), gpus, demand, ports)
     load: dict[Pair, int] = {}
     for pair, path in stops.items():
         for leg in pairwise(path):
@@ -167,6 +173,15 @@ def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int, first: Coll
     assert lanes is not None, "circuits are chosen within the ports"
     _fill_ports(ends, weight, lanes, ports, gpus)
     return Circuits(dict(zip(load, lanes.tolist(), strict=True)), stops)
+
+
+def _rings(gpus: int, demand: dict[Pair, int]) -> list[Pair]:
+    """Join GPUs that can reach each other along pairs with a demand in a ring, in the order of their numbers."""
+    sparse, csgraph = import_module("scipy.sparse"), import_module("scipy.sparse.csgraph")
+    graph = sparse.csr_array((np.ones(len(demand)), np.array(list(demand)).T), shape=(gpus, gpus))
+    component = csgraph.connected_components(graph, connection="strong")[1]
+    each = [np.flatnonzero(component == one).tolist() for one in range(component.max() + 1)]
+    return [pair for ring in each if len(ring) > 1 for pair in pairwise([*ring, ring[0]])]
 
 
 def _direct_pairs(ports: int, gpus: int, demand: dict[Pair, int], first: Collection[Pair]) -> list[Pair]:
@@ -189,7 +204,7 @@ def _direct_pairs(ports: int, gpus: int, demand: dict[Pair, int], first: Collect
 
 
 def _relayed(direct: list[Pair], gpus: int, demand: dict[Pair, int], ports: int) -> dict[Pair, tuple[int, ...]]:
-    stops: dict[Pair, tuple[int, ...]] = {pair: pair for pair in direct}
+    stops: dict[Pair, tuple[int, ...]] = {pair: pair for pair in direct if pair in demand}
     neighbours: list[list[int]] = [[] for _ in range(gpus)]
     for source, destination in direct:
         neighbours[source].append(destination)

@@ -144,3 +144,19 @@ def test_what_is_predicted_to_wait_for_light_is_at_most_what_is_simulated(spec, 
         predicted.append(placed.prediction.reconfiguration)
         assert predicted[-1] * 1e12 <= (dark_ps - light_ps) * (1 + 1e-6) + 1
     assert max(predicted) > 50e-6
+
+
+@pytest.mark.parametrize("policy", ["never", "phase", "collective"])
+def test_groups_of_experts_are_joined_where_the_largest_demands_alone_would_part_them(policy, invented_timing):
+    """Each GPU has as many peers in its group as ports, and sends less to its peers in the others."""
+    job = replace(JOB, model=replace(JOB.model, experts=16), batch=64)
+    fabric, plan = (
+        fabric_of(replace(OCS, reconfigure=policy), replace(CHIPLET, ports=3), invented_timing),
+        Plan(16, 1, 1, 1, ep=16),
+    )
+    plan = replace(plan, expert_group=4)
+    flows = traffic(job, plan)
+    wanted = set(zip(flows.source.tolist(), flows.destination.tolist(), strict=True))
+    for rates, circuits in fabric.rate_options(plan, flows):
+        assert {(a % 16, b % 16) for a, b in circuits.stops} == wanted
+        assert min(rates.tensor, rates.data, rates.expert) > 0
