@@ -151,7 +151,7 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
     placed = flows.placed(order.gpu_of_rank)
     options = fabric.rate_options(plan, placed)
     predicted = [
-        (_with_light(asked, asked.prediction(plan, rates), fabric, plan, circuits), rates, circuits)
+        (_with_light(asked, asked.prediction(plan, rates), fabric, placed, circuits), rates, circuits)
         for rates, circuits in options
     ]
     # Which circuits are best depends on how a plan's traffic is mixed, so each option is predicted.
@@ -172,10 +172,13 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
     )
 
 
-def _with_light(asked: Workload, found: Prediction, fabric: Fabric, plan: Plan, circuits: Circuits | None) -> Prediction:
+def _with_light(
+    asked: Workload, found: Prediction, fabric: Fabric, placed: Traffic, circuits: Circuits | None
+) -> Prediction:
     """The prediction with what ports wait for light."""
-    micro_batches = asked.samples / (plan.replicas * plan.micro_batch)
-    return replace(found, reconfiguration=fabric.reconfiguration_seconds(plan, found, circuits, micro_batches))
+    assert found.plan is not None, "it is of one plan"
+    micro_batches = asked.samples / (found.plan.replicas * found.plan.micro_batch)
+    return replace(found, reconfiguration=fabric.reconfiguration_seconds(found, placed, circuits, micro_batches))
 
 
 def _bytes_by_distance(placed: Traffic, gpus: int) -> NDArray[np.int64]:

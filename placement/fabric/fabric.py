@@ -62,7 +62,7 @@ class Fabric(model.Fabric):
         return graph
 
     def reconfiguration_seconds(
-        self, plan: Plan, found: Prediction, circuits: Circuits | None, micro_batches: float
+        self, found: Prediction, placed: Traffic, circuits: Circuits | None, micro_batches: float
     ) -> float:
         """How much longer an iteration takes, at least, because ports wait for light; ``found`` is all else."""
         return 0.0

@@ -212,6 +212,7 @@ class DataParallel:
             bubble=0.0,
             data=shared + max(reduced - now - shared - float(times.update.max()), 0.0),
             optimiser=times.optimiser,
+            beside=float(times.update.max()),
             memory=self.memory(plan),
             plan=plan,
         )

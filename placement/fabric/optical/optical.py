@@ -74,10 +74,6 @@ class Optical(model.Optical, Fabric):
         """The traffic that is on circuits."""
         return placed
 
-    def turns_in_pass(self, plan: Plan) -> bool:
-        """Whether ports may turn for gradients during the last pass, since nothing inside of its layers is on circuits."""
-        return plan.tp == plan.ep == 1
-
     def ways(self, gpus: int, flows: Traffic) -> list[Circuits]:
         """Circuits shared by demand, and by the weight that minimises the sum of the parts' times: sqrt(bytes / hops)."""
         # Circuits are handed out by whole numbers, and the factor keeps the roots apart when they are rounded.
@@ -107,16 +103,19 @@ class Optical(model.Optical, Fabric):
         return with_turns(moved, circuits, dark_ps, begin, as_one=self.turns_as_one)
 
     def reconfiguration_seconds(
-        self, plan: Plan, found: Prediction, circuits: Circuits | None, micro_batches: float
+        self, found: Prediction, placed: Traffic, circuits: Circuits | None, micro_batches: float
     ) -> float:
         """Once for gradients, and back behind the optimiser; between stages behind the passes that come next."""
         if circuits is None or circuits.configurations == 1:
             return 0.0
+        plan = found.plan
+        assert plan is not None, "it is of one plan"
         dark, of_part = self.dark_ps(plan.gpus, circuits) / 1e12, circuits.of_part
         seconds, passes = 0.0, 2 * micro_batches * plan.virtual_stages
         if of_part[DATA]:
-            # The last pass, backward, takes less than two mean ones.
-            hidden = 2 * found.compute / passes if self.turns_in_pass(plan) else 0.0
+            # Ports may turn in the last pass if none of its layers sends by light; it takes less than two mean passes.
+            in_pass = not np.isin(self.lit(placed).part, (TENSOR, EXCHANGE)).any()
+            hidden = 2 * found.compute / passes if in_pass else found.beside
             seconds += max(dark - hidden, 0.0) + max(dark - found.optimiser, 0.0)
         if of_part[PIPELINE]:
             # On the way through all stages a message waits for the ports before it goes on.

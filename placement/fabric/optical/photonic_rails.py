@@ -12,7 +12,6 @@ from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.electrical.electrical_cluster import ElectricalCluster, others
 from lightfabric.placement.fabric.optical.optical import Optical
 from lightfabric.placement.mapping.traffic import Traffic, busiest_bytes, in_rings
-from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import Cases
 
 if TYPE_CHECKING:
@@ -65,10 +64,6 @@ class PhotonicRails(model.PhotonicRails, Optical):
     def lit(self, placed: Traffic) -> Traffic:
         """The traffic that leaves its island."""
         return placed[~self.inside(placed.source, placed.destination)]
-
-    def turns_in_pass(self, plan: Plan) -> bool:
-        """Sums and exchanges of a layer may stay on an island."""
-        return True
 
     def seconds(self, circuits: Circuits, flows: Traffic, gpus: int) -> float:
         """Time of the slowest circuit or of the busiest island port."""

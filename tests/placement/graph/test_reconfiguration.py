@@ -9,10 +9,21 @@ import pytest
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.fluid import engine
 from lightfabric.model.fluid.attribution import attribution
-from lightfabric.model.spec import ACCELERATORS, ChipletSpec, JobSpec, ModelSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.spec import (
+    ACCELERATORS,
+    ChipletSpec,
+    JobSpec,
+    ModelSpec,
+    NetworkJobSpec,
+    PhotonicRailsSpec,
+    SipOcsSpec,
+    SipRingSpec,
+)
 from lightfabric.model.task import Kind, Part
 from lightfabric.placement.fabric.fabric import fabric_of
+from lightfabric.placement.graph.fold import unfolded
 from lightfabric.placement.graph.iteration import task_graph
+from lightfabric.placement.job.kind import workload
 from lightfabric.placement.mapping.traffic import traffic
 from lightfabric.placement.place import candidates
 from lightfabric.placement.plan import Plan
@@ -160,3 +171,20 @@ def test_groups_of_experts_are_joined_where_the_largest_demands_alone_would_part
     for rates, circuits in fabric.rate_options(plan, flows):
         assert {(a % 16, b % 16) for a, b in circuits.stops} == wanted
         assert min(rates.tensor, rates.data, rates.expert) > 0
+
+
+@pytest.mark.parametrize(
+    "spec", [OCS, RING, PhotonicRailsSpec("rails", "photonic-rails", island_gbps=2048.0, island_gpus=4)]
+)
+def test_a_recommender_is_predicted_to_wait_for_light_behind_its_last_exchange(spec, invented_timing):
+    """Tables are updated meanwhile, which takes 4 us, and the optimiser 0.12 ms while ports turn back."""
+    job, spec = NetworkJobSpec("dlrm", 8192), replace(spec, reconfigure="phase", receiver_us=400.0)
+    fabric = fabric_of(spec, replace(CHIPLET, ports=8), invented_timing)
+    placed = candidates(job, H100, fabric, 16)[0]
+    made = fabric.reconfigured(unfolded(workload(job, H100), placed.plan, placed.gpu_of_rank, fabric), placed.circuits)
+    network, light_ps = fabric.network(made.devices, made.demand_bytes(), placed.circuits), made.part != Part.RECONFIGURATION
+    waits_ps = (
+        engine.run(made, network).makespan_ps - engine.run(replace(made, work=made.work * light_ps), network).makespan_ps
+    )
+    assert waits_ps > 6e8
+    assert waits_ps - 5e6 <= placed.prediction.reconfiguration * 1e12 <= waits_ps
