@@ -1,10 +1,36 @@
 """Circuits of light join GPUs, as placement chooses them and as both models run on them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.task import Part
 
 Pair = tuple[int, int]
 """Two GPUs, the first of which sends."""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Lights so many configurations in turn, by the clock: each for ``live_ps``, after which all are dark for ``dark_ps``.
+
+    The first one is lit at time 0. Traffic of the others waits, in the dark too, and none of it is lost.
+    """
+
+    configurations: int
+    live_ps: int
+    dark_ps: int
+
+    @property
+    def round_ps(self) -> int:
+        """Add up the turns of all configurations."""
+        return self.configurations * (self.live_ps + self.dark_ps)
+
+    def light_ps(self, configuration: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Say when each configuration is lit first; -1 stands for links that always are, and stays -1."""
+        return np.where(configuration < 0, -1, configuration * (self.live_ps + self.dark_ps))
 
 
 @dataclass(frozen=True)
@@ -15,18 +41,32 @@ class Circuits:
     its own, more when GPUs in between relay it from circuit to circuit.
 
     Circuits that change during an iteration have several configurations: traffic of each ``Part`` is on that which
-    ``of_part`` names, all on one if it is empty. GPU g is node ``c * gpus + g`` in configuration c, so that a link of one
+    ``of_part`` names, all on one if it is empty. An exchange goes in ``steps``: what a pair has to exchange is so many
+    configurations behind the first of that part. GPU g is node ``c * gpus + g`` in configuration c, so that a link of one
     is none of another.
     """
 
     lanes: dict[Pair, int]
     stops: dict[Pair, tuple[int, ...]]
     of_part: tuple[int, ...] = ()
+    steps: Mapping[Pair, int] = field(default_factory=dict[Pair, int])
 
     @property
     def configurations(self) -> int:
         """Count the configurations, at least one."""
-        return 1 + max(self.of_part, default=0)
+        exchanged = self.of_part[Part.EXCHANGE] + max(self.steps.values(), default=0) if self.of_part else 0
+        return 1 + max(*self.of_part, 0, exchanged)
+
+    def configuration_of(
+        self, part: NDArray[np.int8], source: NDArray[np.int32], destination: NDArray[np.int32]
+    ) -> NDArray[np.int64]:
+        """Find the configuration of each flow of a part between two GPUs."""
+        found = np.array(self.of_part or (0,) * len(Part))[part]
+        if self.steps:
+            exchange = np.flatnonzero(part == Part.EXCHANGE)
+            pairs = zip(source[exchange].tolist(), destination[exchange].tolist(), strict=True)
+            found[exchange] += np.array([self.steps.get(pair, 0) for pair in pairs], np.int64)
+        return found
 
     def only(self, configuration: int, gpus: int) -> "Circuits":
         """Give one of the configurations, with GPUs numbered from 0."""
@@ -39,7 +79,9 @@ class Circuits:
         return Circuits(lanes, {(path[0], path[-1]): path for path in paths})
 
 
-def joined(each: Sequence[Circuits], of_part: tuple[int, ...], gpus: int) -> Circuits:
+def joined(
+    each: Sequence[Circuits], of_part: tuple[int, ...], gpus: int, steps: Mapping[Pair, int] | None = None
+) -> Circuits:
     """Make one of circuits for several configurations; those of a single one stay as they are."""
     if len(each) == 1:
         return each[0]
@@ -47,4 +89,4 @@ def joined(each: Sequence[Circuits], of_part: tuple[int, ...], gpus: int) -> Cir
     for first, circuits in zip(range(0, gpus * len(each), gpus), each, strict=True):
         lanes |= {(first + a, first + b): count for (a, b), count in circuits.lanes.items()}
         stops |= {(first + a, first + b): tuple(first + stop for stop in path) for (a, b), path in circuits.stops.items()}
-    return Circuits(lanes, stops, of_part)
+    return Circuits(lanes, stops, of_part, steps or {})

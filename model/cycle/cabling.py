@@ -10,7 +10,7 @@ from math import ceil, log2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.circuit import Circuits, Pair, Rotation
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, SpecError
 
 MAX_HUB_GPUS = 64
@@ -24,7 +24,7 @@ class Cabling:
     ``fibre_m`` is its length, ``share`` its part of the line rate of a whole port, 0 where it is dark: one for all, or an
     array like the others. ``relays`` are the paths, from GPU to GPU, of pairs without a circuit, and the virtual channel of
     each. What comes to a relay by one circuit goes on by one; all others may use any virtual channel, since they end where
-    they arrive.
+    they arrive. The nodes of each configuration of a ``rotation`` follow those of the one before.
     """
 
     gpu: NDArray[np.int32]
@@ -32,6 +32,7 @@ class Cabling:
     fibre_m: float | NDArray[np.float64]
     share: float | NDArray[np.float64] = 1.0
     relays: Mapping[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
+    rotation: Rotation | None = None
 
     @property
     def ports(self) -> int:
@@ -44,6 +45,14 @@ class Cabling:
         rows = np.arange(len(self.gpu))[:, None]
         back = self.gpu[self.gpu, self.port], self.port[self.gpu, self.port]
         return bool((back[0] == rows).all() and (back[1] == np.arange(self.ports)).all())
+
+    def light_cycles(self, gpu: int, cycle_ps: float) -> tuple[int, int, int]:
+        """Say for the circuits of a GPU when light begins, how long it lasts, when it is back: never dark if all are 0."""
+        if self.rotation is None:
+            return 0, 0, 0
+        at, (configuration, _) = self.rotation, divmod(gpu * self.rotation.configurations, len(self.gpu))
+        light_ps = int(at.light_ps(np.array(configuration)))
+        return round(light_ps / cycle_ps), round(at.live_ps / cycle_ps), round(at.round_ps / cycle_ps)
 
     def address(self, source: int, destination: int) -> int:
         """Give the address of a GPU by its port 0; those by its other ports follow. A relayed pair has its own ones."""

@@ -111,11 +111,20 @@ class Cluster:
                     connect(down.o[v], self.gpus[n].i[of_gpu], down.output_fifo())
 
     def _add_link(
-        self, top: Module, end: tuple[int, int], far_node: int, spec: ChipletSpec, delay_cycles: int, consumer_cycles: int
+        self,
+        top: Module,
+        end: tuple[int, int],
+        far_node: int,
+        spec: ChipletSpec,
+        delay_cycles: int,
+        consumer_cycles: int,
+        light: tuple[int, int, int] = (0, 0, 0),
     ) -> Link:
         # Each link is the only one with its seed, so that bit errors of different fibres do not coincide.
         losses, frame_beat = Losses.of(spec, seed=len(self.links)), self._frame_beats.get(end, 1)
-        link = Link(spec, self._timing.link, delay_cycles, consumer_cycles, frame_beat=frame_beat, losses=losses)
+        link = Link(
+            spec, self._timing.link, delay_cycles, consumer_cycles, frame_beat=frame_beat, losses=losses, light=light
+        )
         self.links[end], self.far_node[end] = link, far_node
         return top.add(f"link[{end[0]}][{end[1]}]", link)
 
@@ -123,13 +132,17 @@ class Cluster:
         switches = self._add_switches(top, cabling)
         share, fibre_m = (np.broadcast_to(field, cabling.gpu.shape).tolist() for field in (cabling.share, cabling.fibre_m))
         lines = {share: line(self.spec, share) for share in {*chain(*share)} if share > 0}
+        light = [cabling.light_cycles(n, self.spec.cycle_ps) for n in range(len(cabling.gpu))]
         for n, far_gpus in enumerate(cabling.gpu.tolist()):
             for p, far in enumerate(map(int, far_gpus)):
                 outputs = self._line_queues(switches[n].o, p)
                 inputs = self._line_queues(switches[far].i, int(cabling.port[n, p]))
                 if share[n][p] > 0:
                     delay = fibre_cycles(fibre_m[n][p], self.spec)
-                    self._add_circuit(top, (n, p), far, lines[share[n][p]], delay, switches[n], outputs, inputs)
+                    link = self._add_link(
+                        top, (n, p), far, lines[share[n][p]], delay, self._timing.switch.credit_cycles, light[n]
+                    )
+                    self._join_by_link(link, switches[n], outputs, inputs)
                 else:
                     # A dark port carries nothing, yet ports of a system must be bound: the cheapest Fifo does.
                     for output, input_ in zip(outputs, inputs, strict=True):
@@ -153,22 +166,10 @@ class Cluster:
         first = len(of_switch) // 2 + port * channels
         return of_switch[first : first + channels]
 
-    def _add_circuit(
-        self,
-        top: Module,
-        end: tuple[int, int],
-        far: int,
-        spec: ChipletSpec,
-        delay_cycles: int,
-        switch: Switch,
-        outputs: list[Port],
-        inputs: list[Port],
-    ) -> None:
-        timing = self._timing
-        link = self._add_link(top, end, far, spec, delay_cycles, timing.switch.credit_cycles)
-        for v in range(spec.virtual_channels):
-            connect(outputs[v], link.i[v], switch.output_fifo(timing.link.accept_cycles))
-            connect(link.o[v], inputs[v], link.output_fifo())
+    def _join_by_link(self, link: Link, switch: Switch, outputs: list[Port], inputs: list[Port]) -> None:
+        for v, (output, input_) in enumerate(zip(outputs, inputs, strict=True)):
+            connect(output, link.i[v], switch.output_fifo(self._timing.link.accept_cycles))
+            connect(link.o[v], input_, link.output_fifo())
 
     def run(self, limit_cycle: int = MAX_CYCLES) -> Schedule:
         """Run the task graph to its end. Times are those of the cycles in which tasks start and finish.

@@ -68,7 +68,8 @@ _STATE = (
     "ack_in_cycles nak_out_cycles halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth "
     "replay_flits is_sure losses echoes stream missed frame_beat linked_cycle turn sent vacant_cycle slot newest acked "
     "received nak_pending explicit_turn staged staged_cycle put_cycle busy place replay_cycle jumps left again_cycle "
-    "answered replay_slot idle_slots tries acks_read naks_read bad_slots trouble_cycle retrain_cycle retrained"
+    "answered replay_slot idle_slots tries acks_read naks_read bad_slots trouble_cycle retrain_cycle retrained "
+    "light_cycle live_cycles round_cycles"
 )
 
 
@@ -87,6 +88,9 @@ class Link(
     ``linked_cycle`` on. Slots of both directions are lost as ``losses`` say, by default those of the spec's bit error rate,
     headers never being what is wrong; in the cycles ``retrain_at`` the line is told to train again. ``state.missed`` is the
     number of slots lost that carried the flit whose turn it was at the far end.
+
+    ``light`` are the first cycle of light, the cycles that it lasts, and those after which it is back: flits are staged only
+    then, and the dark covers their way. By default it is never dark.
     """
 
     i = Inputs(Fifo)
@@ -109,6 +113,7 @@ class Link(
         linked_cycle: int = 0,
         losses: Losses | None = None,
         retrain_at: Sequence[int] = (),
+        light: tuple[int, int, int] = (0, 0, 0),
     ):
         slots = Slots.of(spec, timing.first_beat_cycle, frame_beat, timing.line_cycles)
         losses = Losses.of(spec) if losses is None else losses
@@ -165,6 +170,7 @@ class Link(
                 "naks_read": 1,
                 "trouble_cycle": NEVER,
                 "retrain_cycle": retrains[0] if len(retrains) else NEVER,
+                **dict(zip(("light_cycle", "live_cycles", "round_cycles"), light, strict=True)),
             },
             memory={
                 "credits": np.zeros(channels, _CREDITS),

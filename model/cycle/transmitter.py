@@ -115,9 +115,18 @@ def _choose(now: int, me: Records, index: int, i: Records, o: Records, memory: R
 
 
 @compiled
+def _light_cycle(now: int, me: Records) -> int:
+    """Say when a circuit that takes its turn by the clock is lit: now, or as its next turn begins."""
+    if me.round_cycles == 0:
+        return now
+    within = (now - me.light_cycle) % me.round_cycles
+    return now if within < me.live_cycles else now - within + me.round_cycles
+
+
+@compiled
 def stage(now: int, me: Records, index: int, i: Records, o: Records, memory: Records, channels: Channels) -> int:
     """Stage a flit and return its place in ``channels.flit``; NO_FLIT, and a call when there may be one, if none is due."""
-    vacant_cycle = max(me.vacant_cycle, me.linked_cycle)
+    vacant_cycle = max(me.vacant_cycle, me.linked_cycle, _light_cycle(now, me))
     if now < vacant_cycle:
         wake_at(now, channels, me.block, vacant_cycle)
         return NO_FLIT

@@ -24,14 +24,15 @@ def attribution(graph: TaskGraph, network: Network, schedule: Schedule) -> dict[
     """Picoseconds of the iteration by what they are spent on; they add up to ``schedule.makespan_ps``.
 
     Of a message or a collective the time that its bytes alone would take counts for its part, of a message of an exchange
-    that of the whole exchange; its latency is ``latency``, and what it took longer ``contention``. Passes on the critical
-    path are ``compute`` as far as the busiest device has them, the others, which it waits for, ``bubble``. O(tasks + edges).
+    that of the whole exchange; its latency is ``latency``, and what it took longer ``contention``, but ``reconfiguration``
+    where its circuits had their turn, by the clock, at other times. Passes on the critical path are ``compute`` as far as
+    the busiest device has them, the others, which it waits for, ``bubble``. O(tasks + edges).
     ValueError for a graph whose tasks have no part.
     """
     if graph.part is None:
         raise ValueError("TaskGraph.part must be given, not None")
     found, before = dict.fromkeys(SHARES, 0), _Predecessors(graph)
-    latency_ps, alone_ps = _alone(graph, network, before)
+    latency_ps, alone_ps, dark_ps = _alone(graph, network, before)
     for task, begin_ps in _critical_path(graph, schedule, before):
         spent_ps = int(schedule.finish_ps[task]) - begin_ps
         part = int(graph.part[task])
@@ -40,9 +41,11 @@ def attribution(graph: TaskGraph, network: Network, schedule: Schedule) -> dict[
         elif graph.kind[task] != _BARRIER:
             late = min(int(latency_ps[task]), spent_ps)
             moved = min(alone_ps(task), spent_ps - late)
+            dark = min(dark_ps(task, begin_ps, begin_ps + spent_ps - late), spent_ps - late - moved)
             found["latency"] += late
             found[_MOVES[part]] += moved
-            found["contention"] += spent_ps - late - moved
+            found["reconfiguration"] += dark
+            found["contention"] += spent_ps - late - moved - dark
     passes = (graph.kind == Kind.COMPUTE) & (graph.part == Part.COMPUTE)
     busiest_ps = int(np.bincount(graph.device[passes], graph.work[passes]).max(initial=0))
     found["bubble"] = max(found["compute"] - busiest_ps, 0)
@@ -62,8 +65,13 @@ class _Predecessors:
         return self._task[self._start[task] : self._start[task + 1]]
 
 
-def _alone(graph: TaskGraph, network: Network, before: _Predecessors) -> tuple[NDArray[np.int64], Callable[[int], int]]:
-    """Latency of each task, and what tells the time of its bytes, or of its exchange's, with nothing else on the way."""
+def _alone(
+    graph: TaskGraph, network: Network, before: _Predecessors
+) -> tuple[NDArray[np.int64], Callable[[int], int], Callable[[int, int, int], int]]:
+    """Latency of each task, and what tells the time of its bytes, or of its exchange's, with nothing else on the way.
+
+    And what tells how long its circuits are not lit from one moment to another.
+    """
     task, path, entry = tasks_and_paths(graph, network, 0)
     bytes_per_ps = network.bytes_per_s * 1e-12
     ps_per_byte = np.zeros(len(path) + 1)  # what moves no bytes is on path -1
@@ -91,7 +99,16 @@ def _alone(graph: TaskGraph, network: Network, before: _Predecessors) -> tuple[N
         ends = after[graph.kind[after] == _BARRIER]
         return exchange_ps(int(ends[0])) if len(ends) == 1 else int(single_ps[each])
 
-    return task["latency_ps"], alone_ps
+    def dark_ps(each: int, begin_ps: int, end_ps: int) -> int:
+        own = path[task["path"][each]]
+        live_ps, round_ps = int(own["live_ps"]), int(own["round_ps"])
+        if task["path"][each] < 0 or round_ps == 0:
+            return 0
+        rounds = [divmod(at_ps - int(own["light_ps"]), round_ps) for at_ps in (begin_ps, end_ps)]
+        first_ps, last_ps = (count * live_ps + min(within_ps, live_ps) for count, within_ps in rounds)
+        return end_ps - begin_ps - (last_ps - first_ps)
+
+    return task["latency_ps"], alone_ps, dark_ps
 
 
 def _critical_path(graph: TaskGraph, schedule: Schedule, before: _Predecessors) -> Iterator[tuple[int, int]]:

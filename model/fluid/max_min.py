@@ -25,10 +25,27 @@ _INFINITE_BITS: Any = np.int64(np.array(np.inf).view(np.int64))
 
 
 @compiled
+def _lit_ps(path: Any, now_ps: int) -> int:
+    """Count how long a path has been lit until now, from the first round on."""
+    rounds, within_ps = divmod(now_ps - path.light_ps, path.round_ps)
+    return rounds * path.live_ps + min(within_ps, path.live_ps)
+
+
+@compiled
+def _when_lit(path: Any, lit_ps: int) -> int:
+    """Find the first moment at which a path has been lit for so long."""
+    rounds = (lit_ps - 1) // path.live_ps
+    return path.light_ps + rounds * path.round_ps + lit_ps - rounds * path.live_ps
+
+
+@compiled
 def advance(world: World, path: int, now_ps: int) -> None:
     """Bring a path's virtual clock to now."""
     this = world.path[path]
-    this.served += this.rate * (now_ps - this.since_ps)
+    passed_ps = now_ps - this.since_ps
+    if this.round_ps > 0:
+        passed_ps = _lit_ps(this, now_ps) - _lit_ps(this, this.since_ps)
+    this.served += this.rate * passed_ps
     this.since_ps = now_ps
 
 
@@ -40,7 +57,12 @@ def _call(world: World, path: int) -> bool:
     left_ps = max(target - this.served, 0.0) / this.rate
     if left_ps >= HORIZON_PS - this.since_ps:
         return False
-    schedule(world, len(world.task) + path, this.since_ps + np.int64(math.floor(left_ps + 0.5)))
+    end_ps = this.since_ps + np.int64(math.floor(left_ps + 0.5))
+    if this.round_ps > 0:
+        if left_ps / this.live_ps >= (HORIZON_PS - this.since_ps) / this.round_ps - 2.0:
+            return False
+        end_ps = max(this.since_ps, _when_lit(this, _lit_ps(this, this.since_ps) + end_ps - this.since_ps))
+    schedule(world, len(world.task) + path, end_ps)
     return True
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Pair
+from lightfabric.model.circuit import Pair, Rotation
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,9 @@ class Network:
 
     The route of the pair whose key ``source * devices + destination`` stands at position p of the rising ``pair_key`` is
     ``route_links[route_start[p]:route_start[p + 1]]``. ``bytes_per_s`` is payload, after coding, headers and CRC.
+
+    Links of circuits that follow each other by the clock are lit in their ``configuration`` of a ``rotation`` only, -1 for
+    those that always are; all links of a way that are not are of the same.
     """
 
     devices: int
@@ -29,6 +32,8 @@ class Network:
     pair_key: NDArray[np.int64]
     route_start: NDArray[np.int64]
     route_links: NDArray[np.int32]
+    rotation: Rotation | None = None
+    configuration: NDArray[np.int64] | None = None
 
     def route(self, source: int, destination: int) -> NDArray[np.int32]:
         """Links from one GPU to another, in order; KeyError if the pair has none."""

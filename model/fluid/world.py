@@ -25,11 +25,12 @@ form a stack through ``next_ready``."""
 _PATH = record(
     rate="f8", bottleneck="i4", rising="i4", run="i8", run_end="i8", flows="i8", settled_flows="i8",
     late="i4", narrowest="i4", next_lifted="i8", served="f8", since_ps="i8", queue="i8", entry="i8", shared_end="i8",
-    entry_end="i8", changed="i8", next_changed="i8",
+    entry_end="i8", changed="i8", next_changed="i8", light_ps="i8", live_ps="i8", round_ps="i8",
 )  # fmt: skip
 """A path. ``flows`` are on it now, ``settled_flows`` when ``rate``, bytes per picosecond to each, was last settled;
 ``served`` bytes to each until ``since_ps``. Its entries up to ``shared_end`` are of links that may limit it, and the runs
-from ``run`` to ``run_end`` have the same links. Paths whose flows have ``changed`` form a stack through ``next_changed``.
+from ``run`` to ``run_end`` have the same links. It serves for ``live_ps`` from ``light_ps`` on in each round of
+``round_ps``, always if that is 0. Paths whose flows have ``changed`` form a stack through ``next_changed``.
 
 It is ``rising`` while its rate is looked for. Then it is ``late`` if others rose before it; those to be queued form a stack
 through ``next_lifted``, and ``narrowest`` is the link by which it was."""
@@ -249,12 +250,28 @@ def _paths(graph: TaskGraph, network: Network, used: Records, alike: Alike | Non
     link = link if alike is None else alike.link[link]
     # Ample links sort behind the others of a path, which is what ``shared_end`` divides.
     key, uses = np.unique((owner[row] * 2 + ample[link]) * links + link, return_counts=True)
-    path = key // (2 * links)
-    entry = _records(_ENTRY, len(key), link=key % links, path=path, uses=uses)
-    ends = np.cumsum(np.bincount(path, minlength=count))
+    entry = _records(_ENTRY, len(key), link=key % links, path=key // (2 * links), uses=uses)
+    ends = np.cumsum(np.bincount(entry["path"], minlength=count))
     starts = np.concatenate([[0], ends[:-1]])
-    shared = np.bincount(path[~ample[entry["link"]]], minlength=count)
-    return _records(_PATH, count, entry=starts, shared_end=starts + shared, entry_end=ends, bottleneck=NOWHERE), entry
+    shared = np.bincount(entry["path"][~ample[entry["link"]]], minlength=count)
+    path = _records(_PATH, count, entry=starts, shared_end=starts + shared, entry_end=ends, bottleneck=NOWHERE)
+    if network.rotation is not None:
+        _light(network, path, entry)
+    return path, entry
+
+
+def _light(network: Network, path: Records, entry: Records) -> None:
+    """Say when paths are lit whose links are not always; ValueError if these are not lit together."""
+    rotation, configuration = network.rotation, network.configuration
+    assert rotation is not None, "links rotate"
+    assert configuration is not None, "links rotate"
+    light_ps = rotation.light_ps(configuration)[entry["link"]]
+    path["light_ps"] = NOWHERE
+    np.maximum.at(path["light_ps"], entry["path"], light_ps)
+    if ((light_ps >= 0) & (light_ps != path["light_ps"][entry["path"]])).any():
+        raise ValueError("Network.configuration must be one for all links of a way, not several")
+    turns = path["light_ps"] >= 0
+    path["live_ps"], path["round_ps"] = rotation.live_ps, np.where(turns, rotation.round_ps, 0)
 
 
 def _join_runs(path: Records, entry: Records) -> Records:

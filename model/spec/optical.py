@@ -16,13 +16,16 @@ class ReconfigurableSpec:
     """Says when circuits are chosen anew during an iteration, and how long ports are dark then.
 
     ``reconfigure`` is "never" for circuits that stay; "phase" for others during the sums of gradients than during passes;
-    "collective" for others inside of layers, between stages and between replicas. Circuits of a job are looked up, so that
-    by default its ``decision_us`` is 0. ``receiver_us`` is that of a demonstration of 24 ports. The training of the line
-    comes on top, as measured on the RTL.
+    "collective" for others inside of layers, between stages and between replicas; "inside" for others in each step of an
+    exchange, too, where that is faster [ACTINA, 2025]; "periodic" for all of these in turn by the clock, lit for ``duty``
+    times as long as ports are dark: 4 as in TopoOpt's baselines. Circuits of a job are looked up, so that by default its
+    ``decision_us`` is 0. ``receiver_us`` is that of a demonstration of 24 ports. The training of the line comes on top, as
+    measured on the RTL.
     """
 
     name: str
-    reconfigure: Literal["never", "phase", "collective"] = "never"
+    reconfigure: Literal["never", "phase", "collective", "inside", "periodic"] = "never"
+    duty: float = 4.0
     decision_us: float = 0.0
     control_us: float = 0.0
     switching_us: float = 0.0
@@ -31,6 +34,7 @@ class ReconfigurableSpec:
 
     def __post_init__(self) -> None:
         require_name(self)
+        require_positive(self, "duty")
         for name in DELAYS:
             require(self, name, 0 <= getattr(self, name) <= MAX_DELAY_US, f"from 0 to {MAX_DELAY_US:g}")
 
@@ -43,9 +47,10 @@ class SipRingSpec(ReconfigurableSpec):
     is a single pair's all the way round [Mordia, SIGCOMM 2013].
 
     ``reconfigure`` says when circuits are chosen anew: "never" during a job; "phase" for the sums of gradients and back;
-    "collective" between what is sent inside of layers, between stages and between replicas. Then all traffic ends, and all
-    ports are dark for the sum of the delays: micro-rings take up other wavelengths in ``ring_lock_us``, by default the 25 us
-    of add-drop rings, and receivers lock in the 8.7 us of a demonstration.
+    "collective" between what is sent inside of layers, between stages and between replicas; "inside" between the steps of an
+    exchange, too; "periodic" by the clock. Then all traffic ends, and all ports are dark for the sum of the delays:
+    micro-rings take up other wavelengths in ``ring_lock_us``, by default the 25 us of add-drop rings, and receivers lock in
+    the 8.7 us of a demonstration.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -70,7 +75,8 @@ class SipOcsSpec(ReconfigurableSpec):
 
     Each switch has as many ports of every GPU, which it switches together, and holds one permutation of the GPUs, for the
     whole job unless ``reconfigure`` says otherwise: "phase" sets it for the sums of gradients and back; "collective" between
-    what is sent inside of layers, between stages and between replicas. A port whose own traffic has ended is dark for the
+    what is sent inside of layers, between stages and between replicas; "inside" between the steps of an exchange, too;
+    "periodic" by the clock. A port whose own traffic has ended is dark for the
     sum of the delays. ``ocs`` of 0 stands for a switch for each port. By default ``switching_us`` is that of MEMS with 320
     ports (10 to 15 ms), ``control_us`` and ``receiver_us`` are those of a demonstration of 24 ports.
     """

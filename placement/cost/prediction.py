@@ -18,8 +18,8 @@ class Prediction:
     """Seconds of an iteration by part, of one plan or ``[case]``; parts do not overlap: they add up.
 
     ``reconfiguration`` is what circuits take to change, on fabrics of light; so much of ``compute`` goes on ``beside`` sums
-    of gradients, behind all other traffic. ``memory`` is that of the fullest GPU, ``sent_bytes`` go from a GPU to its
-    neighbours; None where nobody asks.
+    of gradients, behind all other traffic, and there are so many ``exchanges`` one after the other. ``memory`` is that of
+    the fullest GPU, ``sent_bytes`` go from a GPU to its neighbours; None where nobody asks.
     """
 
     compute: Any
@@ -30,6 +30,7 @@ class Prediction:
     optimiser: Any
     reconfiguration: Any = 0.0
     beside: Any = 0.0
+    exchanges: Any = 0
     memory: Any = None
     sent_bytes: Any = None
     plan: Plan | None = None

@@ -3,6 +3,9 @@
 A *run* is the traffic that a GPU sends, receives or relays one after the other in one configuration. A *turn* is the task
 between two runs: it waits for all of the first and is waited for by all of the second. So traffic waits in the dark and is
 never lost, computation goes on, and both models run the graph as it is.
+
+A task of an exchange stands for one in each layer of a pass. Each of these goes through all of its steps, every second one
+from the last to the first, so that a turn between two steps stands for as many, and so does one behind sums in the layers.
 """
 
 from dataclasses import replace
@@ -27,7 +30,7 @@ def in_configurations(graph: TaskGraph, circuits: Circuits) -> TaskGraph:
         raise ValueError("TaskGraph.part must be given, not None")
     traffic = np.flatnonzero((graph.kind == Kind.TRANSFER) | (graph.kind == Kind.ALL_REDUCE))
     of_task = np.zeros(len(graph), np.int64)
-    of_task[traffic] = np.array(circuits.of_part)[graph.part[traffic]]
+    of_task[traffic] = circuits.configuration_of(graph.part[traffic], graph.device[traffic], graph.peer[traffic])
     moved = _moved(graph, circuits.configurations, of_task)
     of_task[np.setdiff1d(traffic, _passed(moved, circuits)[1])] = 0
     return _moved(graph, circuits.configurations, of_task)
@@ -58,11 +61,13 @@ def with_turns(graph: TaskGraph, circuits: Circuits, dark_ps: int, begin: _Ints,
     the node of its GPU in the second configuration, which computes nothing else. O(passed log passed) for the GPUs that
     tasks pass.
     """
+    assert graph.part is not None, "turns are of parts"
     gpus = graph.devices // circuits.configurations
     node, task = _passed(graph, circuits)
     if as_one:
         node, task = np.zeros(len(np.unique(task)), np.int64), np.unique(task)
-    order = np.lexsort((task, begin[task], node % gpus))
+    begin, step = _steps(graph, circuits, begin, gpus)
+    order = np.lexsort((task, step[task], begin[task], node % gpus))
     node, task = node[order] % gpus, task[order]
     configuration = graph.device[task] // gpus
     opens = np.ones(len(node), bool)
@@ -76,7 +81,25 @@ def with_turns(graph: TaskGraph, circuits: Circuits, dark_ps: int, begin: _Ints,
     turn = len(graph) + np.cumsum(turns) - 1
     before, after = turns[run], np.append(False, ~last[:-1])[run]
     edges = [(task[before], turn[run[before]]), (turn[run[after] - 1], task[after])]
-    return _added(graph, gpus + node[first[turns]], dark_ps, edges)
+    # What stands for several exchanges comes behind as many turns: from the step before, or from sums of the same layers.
+    exchanges = np.where(graph.part[task] == Part.EXCHANGE, graph.operations[task].astype(np.int64), 1)
+    again = (step[task[first]] > 0) | (graph.part[task[first - 1]] == Part.TENSOR)
+    times = np.where(again, np.maximum.reduceat(exchanges, first) if len(first) else 0, 1)
+    return _added(graph, gpus + node[first[turns]], dark_ps * np.where(last, 1, np.roll(times, -1))[turns], edges)
+
+
+def _steps(graph: TaskGraph, circuits: Circuits, begin: _Ints, gpus: int) -> tuple[_Ints, _Ints]:
+    """For each task when it begins, all of an exchange as its last one does, and its step of an exchange."""
+    assert graph.part is not None, "steps are of parts"
+    own = np.flatnonzero((graph.part == Part.EXCHANGE) & (graph.kind == Kind.TRANSFER))
+    begin, step = begin.copy(), np.zeros(len(graph), np.int64)
+    if circuits.steps and len(own):
+        step[own] = np.maximum(graph.device[own] // gpus - circuits.of_part[Part.EXCHANGE], 0)
+        end, latest = graph.successors[graph.successor_start[own]], np.zeros(len(graph), np.int64)
+        # What some message of an exchange waits for has begun before that, so that no two wait for each other.
+        np.maximum.at(latest, end, begin[own])
+        begin[own] = latest[end]
+    return begin, step
 
 
 def _passed(graph: TaskGraph, circuits: Circuits) -> tuple[_Ints, _Ints]:
@@ -108,7 +131,7 @@ def _ends(pairs: list[Pair], circuits: Circuits) -> _Ints:
     return np.array(sorted({end for hop in hops if hop in circuits.lanes for end in hop}), np.int64)
 
 
-def _added(graph: TaskGraph, device: _Ints, work_ps: int, edges: list[tuple[_Ints, _Ints]]) -> TaskGraph:
+def _added(graph: TaskGraph, device: _Ints, work_ps: _Ints, edges: list[tuple[_Ints, _Ints]]) -> TaskGraph:
     """Append reconfigurations on these devices, and edges."""
     assert graph.part is not None, "turns are of parts"
     total, old = len(graph) + len(device), np.repeat(np.arange(len(graph)), np.diff(graph.successor_start))
@@ -123,7 +146,7 @@ def _added(graph: TaskGraph, device: _Ints, work_ps: int, edges: list[tuple[_Int
         graph,
         kind=longer(graph.kind, Kind.COMPUTE),
         device=np.append(graph.device, device).astype(np.int32),
-        work=longer(graph.work, work_ps),
+        work=np.append(graph.work, work_ps),
         peer=longer(graph.peer, -1),
         operations=longer(graph.operations, 1),
         successor_start=np.searchsorted(before[order], np.arange(total + 1)).astype(np.int64),

@@ -213,6 +213,7 @@ class DataParallel:
             data=shared + max(reduced - now - shared - float(times.update.max()), 0.0),
             optimiser=times.optimiser,
             beside=float(times.update.max()),
+            exchanges=2 * passes * bool(moved),
             memory=self.memory(plan),
             plan=plan,
         )

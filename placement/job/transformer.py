@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from lightfabric.model.spec import SEARCHED, AcceleratorSpec, JobSpec, PlanSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.placement.cost.prediction import Prediction, Rates
@@ -13,6 +15,7 @@ from lightfabric.placement.plan import Plan
 from lightfabric.placement.search.search import RatesOf, Space, least_memory_bytes, prediction, search, whole_space
 from lightfabric.placement.workload.call import RankKind, transformer_calls
 from lightfabric.placement.workload.memory import memory_bytes
+from lightfabric.placement.workload.volume import volume
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,10 @@ class Transformer:
 
     def prediction(self, plan: Plan, rates: Rates) -> Prediction:
         """Predict the iteration by the cost model."""
-        return prediction(self.job, self.accelerator, plan, rates)
+        sent = volume(self.job, plan)
+        of_stage = sent.exchanges(sent.of.routed_layers(np.arange(plan.pp)))
+        exchanges = int(sent.micro_batches * (1 + sent.backward_passes) * np.max(of_stage))
+        return replace(prediction(self.job, self.accelerator, plan, rates), exchanges=exchanges)
 
     def calls(self, plan: Plan) -> list[RankKind]:
         """Count the calls of tensor, data, expert and pipeline parallelism."""

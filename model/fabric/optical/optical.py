@@ -2,13 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.circuit import Circuits, Pair, Rotation
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling, circuits_cabled
 from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
@@ -50,6 +51,14 @@ class Optical(Fabric):
         cycles = link.retrain_cycles + link.start_cycles + float(link.retrain_cycles_per_delay) * delay_cycles
         return round(delays_ps + cycles * self.chiplet.cycle_ps)
 
+    def rotation(self, gpus: int, circuits: Circuits) -> Rotation | None:
+        """Say how circuits follow each other by the clock; None if they do not, or if there is one configuration."""
+        if self.spec.reconfigure != "periodic" or circuits.configurations == 1:
+            return None
+        # Circuits that are lit as soon as they are set still have a clock to be lit by.
+        dark_ps = max(self.dark_ps(gpus, circuits), 1)
+        return Rotation(circuits.configurations, max(round(self.spec.duty * dark_ps), 1), dark_ps)
+
     def ports_bytes_per_s(self, length_m: NDArray[np.float64]) -> NDArray[np.float64]:
         """Give the payload rate of a port over each of these lengths of fibre; before the RTL is measured all are alike."""
         if self.timing is None:
@@ -79,7 +88,9 @@ class Optical(Fabric):
         ]
         circuit_link = {pair: link for link, pair in enumerate(ends)}
         relay_link = {gpu: link for link, gpu in enumerate(relays, len(ends))}
-        return join(gpus, links, source, destination, _routes(stops, circuit_link, relay_link))
+        made = join(gpus, links, source, destination, _routes(stops, circuit_link, relay_link))
+        own = gpus // circuits.configurations
+        return replace(made, rotation=self.rotation(own, circuits), configuration=made.link_source.astype(np.int64) // own)
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling | ElectricalCabling:
         """Cable the circuits as ``cabled`` says."""
@@ -88,9 +99,10 @@ class Optical(Fabric):
     def cabled(self, gpus: int, circuits: Circuits) -> Cabling:
         """Cable a circuit of several ports as so many lanes, one of some wavelengths at less than a port's rate."""
         ends = sorted(circuits.lanes)
-        length_m = self._of_circuits_m(gpus // circuits.configurations, ends)
-        of_pair = dict(zip(ends, length_m.tolist(), strict=True))
-        return circuits_cabled(circuits, gpus, self.lanes_per_port, of_pair, self.chiplet.virtual_channels)
+        own = gpus // circuits.configurations
+        of_pair = dict(zip(ends, self._of_circuits_m(own, ends).tolist(), strict=True))
+        made = circuits_cabled(circuits, gpus, self.lanes_per_port, of_pair, self.chiplet.virtual_channels)
+        return replace(made, rotation=self.rotation(own, circuits))
 
     def _of_circuits_m(self, gpus: int, ends: list[Pair]) -> NDArray[np.float64]:
         """Measure circuits by their ends, which are nodes of any configuration of the GPUs."""

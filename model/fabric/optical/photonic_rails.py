@@ -52,7 +52,7 @@ class PhotonicRails(Switched):
         gate = np.where(inside, destination, self.gate(source, destination))
         ends = zip(source.tolist(), gate.tolist(), destination.tolist(), strict=True)
         legs = {(b, c): stops_of(circuits, (a, c))[int(a != b) :] for a, b, c in ends if b != c}
-        rail = super().network(gpus, legs, Circuits(circuits.lanes, legs, circuits.of_part))
+        rail = super().network(gpus, legs, replace(circuits, stops=legs))
         gpu, first = np.arange(own, dtype=np.int32), len(rail.bytes_per_s)
         rate, hop_ps, switch_ps = self.islands.port_bytes_per_s, self.islands.hop_ps, self.islands.switch_ps
         links = [
@@ -66,7 +66,10 @@ class PhotonicRails(Switched):
         for row in np.flatnonzero(~inside).tolist():
             way = rail.route(int(gate[row]), int(destination[row]))
             routes[row, 2 : 2 + len(way)] = way
-        return join(gpus, links, source, destination, routes)
+        made = join(gpus, links, source, destination, routes)
+        configuration = np.full(len(made.bytes_per_s), -1)
+        configuration[:first] = rail.configuration
+        return replace(made, rotation=rail.rotation, configuration=configuration)
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give as many rings as members share each of several islands, at the same places: each rail then has as much.

@@ -1,7 +1,7 @@
 """What optical fabrics share: circuits for the traffic at hand, and what they give each part of it."""
 
 from abc import abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lightfabric.model.circuit import Circuits, Pair, joined
 from lightfabric.model.fabric.optical import optical as model
 from lightfabric.model.task import TaskGraph
+from lightfabric.placement.circuit.assign import permutations
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.fabric.fabric import Fabric, most_moved, rate_of
 from lightfabric.placement.graph.reconfiguration import in_configurations, with_turns
@@ -25,9 +26,11 @@ _PARTS = {
     "never": (_ALL,),
     "phase": ((TENSOR, PIPELINE, EXCHANGE), (DATA,)),
     "collective": ((TENSOR, EXCHANGE), (PIPELINE,), (DATA,)),
+    "inside": ((TENSOR,), (EXCHANGE,), (PIPELINE,), (DATA,)),
+    "periodic": ((TENSOR,), (EXCHANGE,), (PIPELINE,), (DATA,)),
 }
 """Parts of the traffic that share a configuration. A task stands for all sums, or exchanges, of the layers of a pass, which
-alternate, so these share one."""
+alternate, so these share one unless ports turn inside of layers."""
 
 
 class Optical(model.Optical, Fabric):
@@ -49,26 +52,54 @@ class Optical(model.Optical, Fabric):
         return 1
 
     @property
+    def partners(self) -> int:
+        """GPUs to which one has circuits at most."""
+        return self.chiplet.ports
+
+    @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
         """The parts of traffic that share circuits; the next ones have others."""
         return _PARTS[self.spec.reconfigure]
 
     def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
-        """All ways to share circuits, of each configuration, which is chosen for its own traffic alone."""
-        used = [parts for parts in self.parts if np.isin(self.lit(placed).part, parts).any()] or [_ALL]
-        of_part = tuple(next((n for n, parts in enumerate(used) if part in parts), 0) for part in range(len(_ALL)))
-        each = [placed[np.array(of_part)[placed.part] == n] for n in range(len(used))]
-        found = list[tuple[Rates, Circuits | None]]()
+        """All ways to share circuits, of each configuration, which is chosen for its own traffic alone.
+
+        Ports that turn inside of an exchange do so with each number of partners at a time, or not at all.
+        """
+        exchange, policy = self.lit(placed).of(EXCHANGE), self.spec.reconfigure
+        turns, whole = policy in ("inside", "periodic") and len(exchange.part) > 0, dict[Pair, int]()
+        ways = (
+            [(self.parts, steps) for steps in _cuts(exchange, plan.gpus, self.partners)] if turns else [(self.parts, whole)]
+        )
+        if turns and policy == "inside":
+            ways.append((_PARTS["collective"], whole))
+        return [option for parts, steps in ways for option in self._options(plan, placed, parts, steps)]
+
+    def _options(
+        self, plan: Plan, placed: Traffic, parts: tuple[tuple[int, ...], ...], steps: dict[Pair, int]
+    ) -> Iterator[tuple[Rates, Circuits]]:
+        used = [own for own in parts if np.isin(self.lit(placed).part, own).any()] or [_ALL]
+        first = np.cumsum([0, *(1 + max(steps.values(), default=0) * (EXCHANGE in own) for own in used)]).tolist()
+        of_part = tuple(next((first[n] for n, own in enumerate(used) if part in own), 0) for part in range(len(_ALL)))
+        of_flow = Circuits({}, {}, of_part, steps).configuration_of(placed.part, placed.source, placed.destination)
+        each = [placed[of_flow == n] for n in range(first[-1])]
         dealt = [in_rings(flows, self.rings, plan.gpus) for flows in each]
         ways = [
             [(self.circuit_rates(way, flows, in_ring, plan.gpus), way) for way in self.ways(plan.gpus, in_ring)]
             for flows, in_ring in zip(each, dealt, strict=True)
         ]
-        for chosen in product(*ways):
+        moved = [most_moved(flows.at_once(EXCHANGE), EXCHANGE) for flows in each]
+        by_clock = self.spec.reconfigure == "periodic" and len(each) > 1
+        share = self.spec.duty / (1 + self.spec.duty) / len(each) if by_clock else 1.0
+        # Steps would have too many ways together, and each of them has as many bytes for all of its pairs.
+        for chosen in product(*(own[:1] if steps else own for own in ways)):
             # What a configuration does not carry it carries at an infinite rate.
-            rates = Rates(*np.min([[*vars(rate).values()] for rate, _ in chosen], axis=0).tolist())
-            found.append((rates, joined([way for _, way in chosen], of_part, plan.gpus)))
-        return found
+            rates = np.min([[*vars(rate).values()] for rate, _ in chosen], axis=0)
+            seconds = [size / rate.expert for size, (rate, _) in zip(moved, chosen, strict=True) if size]
+            # Steps of an exchange follow each other, but by the clock those of the next one are lit before it has ended.
+            together = max(seconds, default=0.0) if by_clock else sum(seconds)
+            rates[-1] = rate_of(most_moved(placed.at_once(EXCHANGE), EXCHANGE), together)
+            yield Rates(*(share * rates).tolist()), joined([way for _, way in chosen], of_part, plan.gpus, steps)
 
     def lit(self, placed: Traffic) -> Traffic:
         """The traffic that is on circuits."""
@@ -90,12 +121,17 @@ class Optical(model.Optical, Fabric):
         return found
 
     def reconfigured(self, graph: TaskGraph, circuits: Circuits | None) -> TaskGraph:
-        """Turn ports between configurations: those of the passes first, or as traffic would begin undelayed."""
+        """Turn ports between configurations: those of the passes first, or as traffic would begin undelayed.
+
+        Those that turn by the clock do so without any task.
+        """
         if circuits is None or circuits.configurations == 1:
             return graph
         moved = in_configurations(graph, circuits)
+        if self.spec.reconfigure == "periodic":
+            return moved
         begin = moved.device.astype(np.int64) // graph.devices
-        if self.spec.reconfigure == "collective":
+        if self.spec.reconfigure != "phase":
             from lightfabric.model.fluid.engine import run
 
             begin = run(moved, self.network(moved.devices, moved.demand_bytes(), circuits)).start_ps
@@ -105,8 +141,11 @@ class Optical(model.Optical, Fabric):
     def reconfiguration_seconds(
         self, found: Prediction, placed: Traffic, circuits: Circuits | None, micro_batches: float
     ) -> float:
-        """Once for gradients, and back behind the optimiser; between stages behind the passes that come next."""
-        if circuits is None or circuits.configurations == 1:
+        """Once for gradients, and back behind the optimiser; between stages behind the passes that come next.
+
+        And between the steps of each exchange. Where ports turn by the clock the rates know of it.
+        """
+        if circuits is None or circuits.configurations == 1 or self.spec.reconfigure == "periodic":
             return 0.0
         plan = found.plan
         assert plan is not None, "it is of one plan"
@@ -117,6 +156,9 @@ class Optical(model.Optical, Fabric):
             in_pass = not np.isin(self.lit(placed).part, (TENSOR, EXCHANGE)).any()
             hidden = 2 * found.compute / passes if in_pass else found.beside
             seconds += max(dark - hidden, 0.0) + max(dark - found.optimiser, 0.0)
+        if of_part[EXCHANGE] or circuits.steps:
+            sums = of_part[EXCHANGE] > 0 and bool((self.lit(placed).part == TENSOR).any())
+            seconds += found.exchanges * dark * (max(circuits.steps.values(), default=0) + sums)
         if of_part[PIPELINE]:
             # On the way through all stages a message waits for the ports before it goes on.
             seconds += 2 * (plan.pp - 1) * dark + max(passes * 2 * dark - found.compute, 0.0)
@@ -126,7 +168,7 @@ class Optical(model.Optical, Fabric):
         """What the lanes carry in the configuration in which one carries most."""
         if circuits.configurations == 1:
             return self.own_load(gpus, circuits, placed)
-        of_flow = np.array(circuits.of_part)[placed.part]
+        of_flow = circuits.configuration_of(placed.part, placed.source, placed.destination)
         each = range(circuits.configurations)
         loads = [self.own_load(gpus, circuits.only(number, gpus), placed[of_flow == number]) for number in each]
         return max(loads, key=lambda load: load.most_bytes)
@@ -161,6 +203,28 @@ class Optical(model.Optical, Fabric):
             for leg in pairwise(circuits.stops[pair]):
                 load[leg] = load.get(leg, 0) + size
         return max((size / bytes_per_s[leg] for leg, size in load.items()), default=0.0)
+
+
+def _cuts(exchange: Traffic, gpus: int, ports: int) -> list[dict[Pair, int]]:
+    """Cut an exchange into steps of at most as many partners of a GPU as it has ports, half of them, and so on to one.
+
+    Partners are taken in the order in which they follow the GPU, so that each is another's in a step; where they are not, by
+    matchings of a colouring [Koenig 1916].
+    """
+    key = np.unique(exchange.source.astype(np.int64) * gpus + exchange.destination)
+    source, destination = key // gpus, key % gpus
+    order = np.lexsort(((destination - source) % gpus, source))
+    source, destination = source[order], destination[order]
+    turn = np.arange(len(source)) - np.searchsorted(source, source)
+    pairs = list(zip(source.tolist(), destination.tolist(), strict=True))
+    if len(np.unique(turn * gpus + destination)) < len(turn):
+        most = max(int(np.bincount(end).max()) for end in (source, destination))
+        to = permutations(Circuits(dict.fromkeys(pairs, 1), {}), gpus, most)
+        turn = (to[:, source] == destination).argmax(axis=0)
+    last = int(turn.max(initial=0))
+    widths = [ports >> halved for halved in range(ports.bit_length()) if ports >> halved <= last]
+    whole: list[dict[Pair, int]] = [{}] if last < ports else []
+    return whole + [dict(zip(pairs, (turn // width).tolist(), strict=True)) for width in widths]
 
 
 def demand_of(placed: Traffic) -> dict[Pair, int]:

@@ -30,6 +30,11 @@ class SipOcs(model.SipOcs, Optical):
         return self.spec.ocs or self.chiplet.ports
 
     @property
+    def partners(self) -> int:
+        """One at each switch."""
+        return self.switches
+
+    @property
     def switch_ports(self) -> int:
         """Ports of a GPU at each switch; ValueError unless these are equally many."""
         ports, switches = self.chiplet.ports, self.switches
@@ -57,6 +62,9 @@ class SipOcs(model.SipOcs, Optical):
 
     def _shared_by(self, plans: Cases, parts: tuple[int, ...]) -> list[Any]:
         """Rates of the parts that share a configuration, infinite for the others."""
+        if parts == (EXCHANGE,):
+            # All ports serve each of its steps, so nothing is relayed.
+            return [*[np.full(len(plans), inf)] * 3, np.full(len(plans), self.bytes_per_s)]
         routed = routed_bytes(plans)
         tensor, pipeline, shared = sent_bytes(plans)
         own = [np.float64(part in parts) for part in (TENSOR, PIPELINE, DATA)]

@@ -263,6 +263,40 @@ def test_a_reconfiguration_in_the_middle_takes_as_long_as_in_the_fluid_model(tim
     assert flits.makespan_ps > 4e6 + 2 * dark_ps + 2 * 250_000 / 64e9 * 1e12
 
 
+@pytest.mark.parametrize("policy", ["inside", "periodic"])
+def test_an_exchange_over_circuits_of_each_step_takes_as_long_as_in_the_fluid_model(policy, timing):
+    """Each GPU has all ports to the next one, then to the one after, and so on; sums of pairs have a turn of their own."""
+    builder, pairs = Builder(), np.array([[0, 1], [2, 3]], np.int32)
+    gpu, late = np.arange(4, dtype=np.int32), late_gpus(builder)
+    source, step = np.divmod(np.arange(12), 3)
+    destination = (source + step + 1) % 4
+    sent = builder.add(Kind.TRANSFER, Part.EXCHANGE, gpu[source], 300_000, gpu[destination], 2)
+    builder.link(late[source], sent)
+    end = builder.add(Kind.BARRIER, Part.EXCHANGE, np.full(1, -1, np.int32), 0)
+    builder.link(sent, end)
+    passes = builder.add(Kind.COMPUTE, Part.COMPUTE, gpu, np.array([2, 5, 3, 4]) * 10**6)
+    builder.link(end, passes)
+    builder.link(passes[pairs].T, builder.add(Kind.ALL_REDUCE, Part.DATA, pairs[:, 0], 300_000, np.arange(2)))
+    graph = builder.graph(4, [pairs])
+    ways = [[(a, (a + shift) % 4) for a in range(4)] for shift in (1, 2, 3)]
+    ways.insert(0, [tuple(way) for pair in pairs.tolist() for way in (pair, pair[::-1])])
+    each = [Circuits(dict.fromkeys(own, 2), {way: way for way in own}) for own in ways]
+    steps = {way: number - 1 for number, own in enumerate(ways) if number for way in own}
+    circuits = joined(each, (0, 0, 0, 1), 4, steps)
+    spec = SipOcsSpec("ocs", "sip-ocs", fibre_m=2.0, reconfigure=policy, control_us=0.0, switching_us=1.0, receiver_us=0.25)
+    made, flits, fluids, dark_ps = both_models(graph, circuits, spec, timing)
+    np.testing.assert_allclose(flits.finish_ps, fluids.finish_ps, rtol=0.03)
+    moving_ps = 3 * 300_000 / 64e9 * 1e12
+    if policy == "inside":
+        turns = np.bincount(made.device[made.part == Part.RECONFIGURATION], made.work[made.part == Part.RECONFIGURATION])
+        # Two turns inside of an exchange, which stands for two; one to the sums, and one back to the first step.
+        assert turns[4:8].tolist() == [6 * dark_ps] * 4
+        assert fluids.finish_ps[sent].max() > 4e6 + moving_ps + 4 * dark_ps
+    else:
+        assert made.part.max() < Part.RECONFIGURATION
+        assert fluids.finish_ps[sent].max() > 4 / 3 * moving_ps
+
+
 def test_islands_joined_by_rails_of_light_take_as_long_as_in_the_fluid_model(timing):
     """Sums on islands go on in the dark, while messages and then sums between islands share the circuits of a rail."""
     builder, islands, rails = Builder(), np.array([[0, 1], [2, 3]], np.int32), np.array([[0, 2], [1, 3]], np.int32)

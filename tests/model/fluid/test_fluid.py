@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightfabric.model.circuit import Rotation
 from lightfabric.model.fluid.engine import Late, run
 from lightfabric.model.fluid.network import Network, star
 from lightfabric.model.task import Kind
@@ -371,3 +372,33 @@ def test_a_run_that_cannot_end_in_time_is_broken_off():
     late = graph_of(2, [(Kind.TRANSFER, 0, 1000, 1)])
     with pytest.raises(Late):
         run(late, star(2, 1e9, [(0, 1)]), before_ps=1_000_000)
+
+
+def rotating(configuration):
+    """Two links from GPU 0 to GPU 1, lit in these of two configurations for 4 us each, behind which it is dark for 1 us."""
+    network = network_of([GB_PER_S] * 2, {(0, 1): (0, 1)}, 5)
+    return replace(network, rotation=Rotation(2, 4_000_000, 1_000_000), configuration=np.array(configuration))
+
+
+@pytest.mark.parametrize("configuration", [0, 1, -1])
+def test_links_of_a_rotation_serve_while_they_are_lit(configuration):
+    """Three messages that begin apart share a link, against a clock of whole nanoseconds."""
+    size, starts_ns = [9000, 3000, 500], [0, 2500, 21_000]
+    late = [(COMPUTE, 2 + n, 1000 * starts_ns[n], -1, (3 + n,)) for n in range(3)]
+    graph = graph_of(5, late + [(TRANSFER, 0, each, 1) for each in size])
+    left, ends_ns, now_ns = np.array(size, float), [0] * 3, 0
+    while left.any():
+        lit = configuration < 0 or 5000 * configuration <= now_ns % 10_000 < 5000 * configuration + 4000
+        under_way = (left > 0) & (np.array(starts_ns) <= now_ns)
+        now_ns += 1
+        if lit and under_way.any():
+            left = np.where(under_way, left - 1 / under_way.sum(), left)
+            left[left < 1e-6] = 0
+            ends_ns = [end or now_ns * bool(under_way[n] and not left[n]) for n, end in enumerate(ends_ns)]
+    finish_ps = run(graph, rotating([configuration, -1])).finish_ps[3:]
+    np.testing.assert_allclose(finish_ps, np.array(ends_ns) * 1000, atol=2000)
+
+
+def test_a_way_over_links_of_several_configurations_is_refused():
+    with pytest.raises(ValueError, match=r"Network.configuration must be one for all links of a way, not several"):
+        run(graph_of(2, [(TRANSFER, 0, 8, 1)]), rotating([0, 1]))

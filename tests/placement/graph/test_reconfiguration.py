@@ -16,6 +16,7 @@ from lightfabric.model.spec import (
     ModelSpec,
     NetworkJobSpec,
     PhotonicRailsSpec,
+    PlanSpec,
     SipOcsSpec,
     SipRingSpec,
 )
@@ -188,3 +189,38 @@ def test_a_recommender_is_predicted_to_wait_for_light_behind_its_last_exchange(s
     )
     assert waits_ps > 6e8
     assert waits_ps - 5e6 <= placed.prediction.reconfiguration * 1e12 <= waits_ps
+
+
+def best_of(policy, switching_us, timing):
+    """Where the time of an iteration goes of 16 GPUs that exchange with all others, and how long it is predicted to take."""
+    model = ModelSpec(layers=4, hidden=1024, heads=8, sequence=1024, vocabulary=1024, experts=16, experts_per_token=4)
+    job, spec = JobSpec(model, batch=64), replace(OCS, reconfigure=policy, switching_us=switching_us)
+    fabric = fabric_of(spec, ChipletSpec(ports=8, wavelengths_per_port=8), timing)
+    placed = candidates(job, H100, fabric, 16, pinned=PlanSpec(tp=1, pp=1, ep=16))[0]
+    made = fabric.reconfigured(task_graph(job, H100, placed.plan).placed(placed.gpu_of_rank), placed.circuits)
+    network = fabric.network(made.devices, made.demand_bytes(), placed.circuits)
+    found = attribution(made, network, engine.run(made, network))
+    assert sum(found.values()) == pytest.approx(placed.prediction.total * 1e12, rel=0.03)
+    return found
+
+
+def test_an_exchange_in_steps_has_all_ports_in_each_of_them(invented_timing):
+    """All together 15 partners share 8 ports, and relay; in 15 steps each has 8, in two they have one each."""
+    bytes_alone = {policy: best_of(policy, 0.0, invented_timing) for policy in ("collective", "inside")}
+    assert bytes_alone["inside"]["exchange"] == pytest.approx(
+        15 / 16 * 2 / 3 * bytes_alone["collective"]["exchange"], rel=0.02
+    )
+    # Four layers, forward and back, there and back: 16 exchanges. The last turn is that to gradients.
+    slower = best_of("inside", 40.0, invented_timing)
+    dark_ps = pytest.approx(41.5e6 + 0.2e6, rel=0.01)
+    assert slower["reconfiguration"] / 17 == dark_ps
+    assert slower["exchange"] == pytest.approx(2 / 3 * bytes_alone["collective"]["exchange"], rel=0.02)
+    assert best_of("inside", 4000.0, invented_timing) == best_of("collective", 4000.0, invented_timing)
+
+
+def test_circuits_by_the_clock_are_lit_for_their_share_of_the_time(invented_timing):
+    """Three configurations in turn, lit for four fifths: two steps of the exchange, then gradients."""
+    found = best_of("periodic", 10.0, invented_timing)
+    moved = found["exchange"] + found["data"]
+    assert moved + found["reconfiguration"] == pytest.approx(3 * 5 / 4 * moved, rel=0.05)
+    assert found["contention"] < 0.01 * moved
