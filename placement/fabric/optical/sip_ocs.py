@@ -31,7 +31,7 @@ class SipOcs(model.SipOcs, Optical):
 
     @property
     def partners(self) -> int:
-        """One at each switch."""
+        """One GPU behind each switch."""
         return self.switches
 
     @property
