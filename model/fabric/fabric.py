@@ -86,6 +86,13 @@ class Fabric(ABC):
         """Give the rings over which a group of GPUs is reduced, each with an equal part of the bytes: one in their order."""
         return [members]
 
+    def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
+        """Count the GPUs that whole groups can use, ``[state]``, where those ``alive[state, gpu]`` work: here any of them.
+
+        A group has ``group`` GPUs that need the full rate of the fabric among them, as tensor parallelism does.
+        """
+        return alive.sum(axis=1) // group * group
+
     @property
     def measured(self) -> Timing:
         """Give the timing; ValueError if the RTL has not been measured."""
@@ -136,6 +143,13 @@ def port_bytes_per_s(chiplet: ChipletSpec, timing: Timing, propagation_ps: float
     delay_cycles = math.ceil(propagation_ps / chiplet.cycle_ps)
     cycles_per_flit = sustained_cycles_per_flit(chiplet, timing.link, delay_cycles)
     return chiplet.payload_bytes * chiplet.core_clock_mhz * 1e6 / float(cycles_per_flit)
+
+
+def usable_in_parts(alive: NDArray[np.bool_], part: int, group: int) -> NDArray[np.int64]:
+    """Count the GPUs that groups can use where none leaves its ``part`` GPUs in a row."""
+    first: NDArray[np.int64] = np.arange(0, alive.shape[1], part, dtype=np.int64)
+    each: NDArray[np.int64] = np.add.reduceat(alive, first, axis=1, dtype=np.int64)
+    return (each // group * group).sum(axis=1)
 
 
 def class_of(spec: FabricSpec, folder: str) -> Any:

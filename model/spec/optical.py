@@ -1,6 +1,7 @@
 """Optical fabrics are described here, a spec per kind."""
 
 from dataclasses import KW_ONLY, dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 from lightfabric.model.spec.electrical import ISLAND_PAYLOAD_SHARE, ElectricalClusterSpec
@@ -51,6 +52,11 @@ class SipRingSpec(ReconfigurableSpec):
     exchange, too; "periodic" by the clock. Then all traffic ends, and all ports are dark for the sum of the delays:
     micro-rings take up other wavelengths in ``ring_lock_us``, by default the 25 us of add-drop rings, and receivers lock in
     the 8.7 us of a demonstration.
+
+    ``rings`` physical rings share out the wavelengths of a direction evenly, and a circuit is on one of them all its way;
+    SiP-ML has 5. Nodes of ``node_gpus`` GPUs also have fibres to those up to ``bypass_hops`` away, by which light goes past
+    dead ones [InfiniteHBD, SIGCOMM 2025; its switches in modules take a ``switching_us`` of 60 to 80]; 1 is for none. The
+    ring is numbered with ``dead_nodes``, which no GPU of a job is on.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -62,11 +68,20 @@ class SipRingSpec(ReconfigurableSpec):
     reuse: bool = True
     _: KW_ONLY
     ring_lock_us: float = 25.0
+    rings: int = 1
+    node_gpus: int = 8
+    bypass_hops: int = 1
+    dead_nodes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_between(self, 1, 1 << 16, "max_hops")
+        require_between(self, 1, 1 << 16, "max_hops", "rings", "node_gpus", "bypass_hops")
         require_positive(self, "fibre_m")
+        rising = all(before < after for before, after in pairwise((-1, *self.dead_nodes)))
+        require(self, "dead_nodes", rising and max(self.dead_nodes, default=0) < 1 << 20, "rising numbers from 0 to 1048575")
+        windows = zip(self.dead_nodes, self.dead_nodes[self.bypass_hops - 1 :], strict=False)
+        past = all(last - first >= self.bypass_hops for first, last in windows)
+        require(self, "dead_nodes", past, f"fewer than bypass_hops = {self.bypass_hops} in a row")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.fabric.direct.torus import Torus
+from lightfabric.model.fabric.fabric import usable_in_parts
 from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, CubeTorusSpec
 
 
@@ -32,3 +33,11 @@ class CubeTorus(Torus):
             electrical * 1e3 if electrical else spec.cable_m * CABLE_PS_PER_M,
             optical * 1e3 if optical else 2 * spec.fibre_m * FIBRE_PS_PER_M,
         )
+
+    def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
+        """Give groups fixed blocks of a cube, or any whole cubes, which switches join; GPUs are counted cube by cube."""
+        cube = self.spec.cube_edge**self.spec.dimensions
+        if group > cube:
+            return usable_in_parts(alive, cube, cube) // cube // -(-group // cube) * group
+        in_block = np.arange(alive.shape[1]) % cube < cube // group * group
+        return usable_in_parts(alive[:, in_block], group, group)

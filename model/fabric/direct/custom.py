@@ -1,6 +1,8 @@
 """Any topology that a list of links describes, with ways that load its links evenly."""
 
 from functools import lru_cache
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +37,22 @@ class Custom(Direct):
     def stops(self, gpus: int, source: _Ints, destination: _Ints) -> _Ints:
         """Take the ways that are balanced for all GPUs of the spec together."""
         return _ways(self)[source * self.spec.gpus + destination]
+
+    def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
+        """Give a group any GPUs that the others alive, and switches, join."""
+        sparse: Any = import_module("scipy.sparse")
+        wires, gpus = self.wires(alive.shape[1]), self.spec.gpus
+        usable = np.zeros(len(alive), np.int64)
+        for state, own in enumerate(alive):
+            works = np.ones(wires.vertices, bool)
+            works[:gpus] = False
+            works[: len(own)] = own
+            lit = works[wires.source] & works[wires.destination]
+            ends = wires.source[lit], wires.destination[lit]
+            graph = sparse.csr_array((np.ones(len(ends[0])), ends), shape=(wires.vertices, wires.vertices))
+            joined = import_module("scipy.sparse.csgraph").connected_components(graph, directed=False)[1]
+            usable[state] = (np.bincount(joined[:gpus][works[:gpus]]) // group * group).sum()
+        return usable
 
 
 @lru_cache(maxsize=8)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Cabling, circuits_cabled
-from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s
+from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s, usable_in_parts
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
 from lightfabric.model.spec import FIBRE_PS_PER_M, SpecError
 
@@ -117,6 +117,10 @@ class Direct(Fabric):
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give a ring each way round, since a link one way leaves that the other way free."""
         return [members, members[::-1]] if len(members) > 2 else [members]
+
+    def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
+        """Give groups fixed blocks of GPUs, as links lead to neighbours only."""
+        return usable_in_parts(alive, group, group)
 
     def ports_per_link(self, links: int) -> int:
         """Divide the ports of a chiplet among the links that leave it; SpecError if it has too few."""

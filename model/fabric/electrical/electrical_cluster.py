@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.cycle.cabling import ElectricalCabling
 from lightfabric.model.fabric.electrical.electrical import Electrical, hub
+from lightfabric.model.fabric.fabric import usable_in_parts
 from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import ElectricalClusterSpec
 
@@ -67,6 +68,10 @@ class ElectricalCluster(Electrical):
             return [members]
         of_island = np.sort(members).reshape(len(own), own[0])
         return [np.roll(of_island, -turn, axis=1).ravel() for turn in range(own[0])]
+
+    def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
+        """Keep groups on their islands, for network cards are slower; one larger than an island has none."""
+        return usable_in_parts(alive, self.spec.island_gpus, group)
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
         """Make a hub for each island, then one for all GPUs."""

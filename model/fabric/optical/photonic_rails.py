@@ -89,6 +89,10 @@ class PhotonicRails(Switched):
             ring[1::2] = ring[1::2, ::-1].copy()
         return [ring.ravel() for ring in turned]
 
+    def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
+        """Keep groups on their islands, as those of a cluster are."""
+        return self.islands.usable_gpus(alive, group)
+
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
         """Make a hub for each island, and cable the circuits; ValueError for a pair that no rail has both ends of."""
         spec, circuits = self.spec, self._given(circuits)

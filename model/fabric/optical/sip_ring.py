@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from lightfabric.model.fabric.fabric import usable_in_parts
 from lightfabric.model.fabric.optical.optical import Optical
 from lightfabric.model.spec import SipRingSpec
 
@@ -23,9 +24,18 @@ class SipRing(Optical):
         return True
 
     def lengths_m(self, source: NDArray[np.int64], destination: NDArray[np.int64], gpus: int) -> NDArray[np.float64]:
-        """Count as many fibres as the pair is apart."""
-        apart = np.abs(source - destination)
-        return np.minimum(apart, gpus - apart) * self.spec.fibre_m
+        """Count as many fibres as the pair is apart, with those that lead past dead nodes."""
+        place, ahead = self._places(gpus), np.mod(destination - source, gpus)
+        fibres = np.mod(place[destination] - place[source], place[-1] + 1)
+        # Placement leads every other pair of opposite GPUs backward, where dead nodes may be more or fewer.
+        backward = (2 * ahead > gpus) | (2 * ahead == gpus) & (source % 2 == 1) & (gpus > 2)
+        return np.where(backward, place[-1] + 1 - fibres, fibres) * self.spec.fibre_m
+
+    def _places(self, gpus: int) -> NDArray[np.int64]:
+        """Find the place of each GPU on a ring with places for dead ones."""
+        size, dead = self.spec.node_gpus, self.spec.dead_nodes
+        places = np.arange(gpus + len(dead) * size)
+        return places[~np.isin(places // size, dead)][:gpus]
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give the members both ways where their ring goes all round that of the fibres, of which half stay dark else.
@@ -36,3 +46,21 @@ class SipRing(Optical):
         steps = np.where(2 * ahead > gpus, ahead - gpus, ahead)
         # Opposite GPUs send to each other the same way round, so the ring the other way need not be disjoint.
         return [members, members[::-1]] if steps.sum() and not np.any(2 * ahead == gpus) else [members]
+
+    def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
+        """Give groups GPUs in a row, past as many dead nodes as are bypassed; without bypass a fixed block each."""
+        if self.spec.bypass_hops == 1:
+            return usable_in_parts(alive, group, group)
+        state, gpu = np.nonzero(alive)
+        node, nodes = gpu // self.spec.node_gpus, -(-alive.shape[1] // self.spec.node_gpus)
+        new = np.diff(state, prepend=-1) > 0
+        row = np.cumsum(new | (np.diff(node, prepend=0) > self.spec.bypass_hops)) - 1
+        length, first, last = np.bincount(row), np.flatnonzero(new), np.flatnonzero(np.roll(new, -1))
+        # The ring has no end: the last row of a state goes on in its first, if they are not one already.
+        around = (nodes + node[first] - node[last] <= self.spec.bypass_hops) & (row[first] != row[last])
+        length[row[first[around]]] += length[row[last[around]]]
+        length[row[last[around]]] = 0
+        of_row = state[np.flatnonzero(np.diff(row, prepend=-1))]
+        usable = np.zeros(len(alive), np.int64)
+        np.add.at(usable, of_row, length // group * group)
+        return usable
