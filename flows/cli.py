@@ -27,6 +27,7 @@ COMMANDS = {
     "qap": "Map facilities onto locations: a quadratic assignment problem, with a lower bound.",
     "replay": "Run the task graph of a real job on a fabric.",
     "collective": "Time of every algorithm of a collective on a fabric.",
+    "faults": "Working GPUs that have no use while nodes of a trace of faults are down.",
     "network": "Synthetic traffic on the cycle model of a network of routers.",
     "sim": "Simulate a block's RTL.",
     "verilog": "Write a block as Verilog.",

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Container, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +31,13 @@ class RunError(Exception):
 
 def read_bytes(path: Path, limit_bytes: int, what: str) -> bytes:
     """Return the content of a file of at most ``limit_bytes``; ``what`` names the format in the error."""
+    with opened(path, limit_bytes, what) as file:
+        return file.read(limit_bytes)
+
+
+@contextlib.contextmanager
+def opened(path: Path, limit_bytes: int, what: str) -> Iterator[BinaryIO]:
+    """Open a file of at most ``limit_bytes``; ``what`` names the format in the error, also of what is read later."""
     try:
         size_bytes = path.stat().st_size
         if path.is_dir():
@@ -38,7 +45,7 @@ def read_bytes(path: Path, limit_bytes: int, what: str) -> bytes:
         if size_bytes > limit_bytes:
             raise InputError(f"{path}: must be {what} of at most {limit_bytes} bytes, not {size_bytes} bytes")
         with path.open("rb") as file:
-            return file.read(limit_bytes)
+            yield file
     except OSError as error:
         raise InputError(f"{path}: must be {what} that can be read, not: {error.strerror}") from None
 

@@ -65,7 +65,9 @@ _UNKNOWN = "unexpected_keyword_argument"
 Location = tuple[int | str, ...]
 
 
-EXAMPLES = ("gpt3-175b", "qwen3-235b-a22b", "dlrm", "small", "prototype", "sip-ml", "sip-ml-resnet", "sip-ml-transformer")
+EXAMPLES = (
+    "gpt3-175b", "qwen3-235b-a22b", "dlrm", "small", "prototype", "sip-ml", "sip-ml-resnet", "sip-ml-transformer", "faults",
+)  # fmt: skip
 """Built in, as files of ``examples/``; those of SiP-ML have a sweep, so that only ``study`` runs them."""
 
 MAX_VARIANTS = 256
