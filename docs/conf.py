@@ -59,7 +59,8 @@ def spec() -> Iterator[str]:
     """Describe each table of a spec file with its fields, their types, units and defaults."""
     from lightfabric.flows.format.spec_file import load_spec
 
-    for title, table in _tables("The file", "", get_type_hints(load_spec)["return"]):
+    # Several kinds of job have the same model.
+    for title, table in dict.fromkeys(_tables("The file", "", get_type_hints(load_spec)["return"])):
         hints = get_type_hints(table)
         yield f"\n## {title}\n\n```{{eval-rst}}\n{cleandoc(table.__doc__ or '')}\n```\n"
         yield "| field | type | unit | if left out |\n|---|---|---|---|"
@@ -88,8 +89,10 @@ def _tables(title: str, path: str, table: Any) -> Iterator[tuple[str, Any]]:
 
 def _mark(table: Any) -> str:
     """What tells a table from the others that may stand in its place: its kind, or its first field."""
-    kind = get_args(get_type_hints(table).get("kind"))
-    return f'`kind = "{kind[0]}"`' if kind else f"`{fields(table)[0].name}`"
+    for name in ("kind", "phase"):
+        if said := get_args(get_type_hints(table).get(name)):
+            return f'`{name} = "{said[0]}"`'
+    return f"`{fields(table)[0].name}`"
 
 
 def _dataclasses(hint: Any) -> list[Any]:

@@ -20,11 +20,14 @@ from lightfabric.model.spec import (
     NetworkJobSpec,
     PlanSpec,
 )
-from lightfabric.placement.cost.prediction import Prediction, Rates
+from lightfabric.placement.cost.prediction import Prediction, Rates, RatesAndWaits
 from lightfabric.placement.fabric.fabric import Fabric
 from lightfabric.placement.job.kind import Workload, workload
 from lightfabric.placement.mapping.order import Objective, Order, best_order, pairs_over_a_segment, searched_order
 from lightfabric.placement.mapping.traffic import (
+    EXCHANGE,
+    PIPELINE,
+    TENSOR,
     Traffic,
     bound_byte_hops,
     byte_hops,
@@ -150,13 +153,15 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
         order = searched_order(fabric, flows, order, objective)
     placed = flows.placed(order.gpu_of_rank)
     options = fabric.rate_options(plan, placed)
+    dealt = in_rings(placed, fabric.rings, plan.gpus)
+    if asked.waits and fabric.timing is not None:
+        options = [(_with_waits(rates, fabric, dealt, plan.gpus, circuits), circuits) for rates, circuits in options]
     predicted = [
         (_with_light(asked, asked.prediction(plan, rates), fabric, placed, circuits), rates, circuits)
         for rates, circuits in options
     ]
     # Which circuits are best depends on how a plan's traffic is mixed, so each option is predicted.
     prediction, rates, circuits = min(predicted, key=lambda option: option[0].total)
-    dealt = in_rings(placed, fabric.rings, plan.gpus)
     if dealt is not placed:
         # Which pairs the rings of a fabric join depends on where ranks are, so what they cost is known only now.
         order = replace(order, byte_hops=byte_hops(dealt, plan.gpus), bound_byte_hops=bound_byte_hops(dealt, plan.gpus))
@@ -170,6 +175,21 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
         compute_bound_seconds=prediction.compute + prediction.optimiser,
         traffic=dealt,
     )
+
+
+def _with_waits(rates: Rates, fabric: Fabric, dealt: Traffic, gpus: int, circuits: Circuits | None) -> Rates:
+    """The rates with the longest way of the messages of each part."""
+    from lightfabric.model.fluid.world import route_latency_ps
+
+    known, waits = circuits or Circuits({}, {}), list[float]()
+    for part in (TENSOR, PIPELINE, EXCHANGE):
+        flows = dealt.of(part)
+        # A GPU is a node in each configuration of circuits.
+        first = gpus * known.configuration_of(flows.part, flows.source, flows.destination)
+        pairs = zip((flows.source + first).tolist(), (flows.destination + first).tolist(), strict=True)
+        network = fabric.network(gpus * known.configurations, pairs, circuits)
+        waits.append(float(route_latency_ps(network, np.arange(len(network.pair_key))).max(initial=0)) / 1e12)
+    return RatesAndWaits.of(rates, *waits)
 
 
 def _with_light(

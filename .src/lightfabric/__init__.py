@@ -45,8 +45,8 @@ def __getattr__(name: str) -> str:
 def load_spec(source: str | Path = "gpt3-175b") -> "StudySpec":
     """Read the description of a study from a TOML file, or take a built-in example by its name.
 
-    Examples are gpt3-175b, qwen3-235b-a22b, dlrm, small and prototype. Specs are frozen; ``dataclasses.replace`` makes
-    others of them.
+    Examples are gpt3-175b, qwen3-235b-a22b, llama3-70b-decode, dlrm, small and prototype. Specs are frozen;
+    ``dataclasses.replace`` makes others of them.
 
     >>> load_spec("small").name
     'small'

@@ -86,6 +86,7 @@ def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail
         "iteration_s": seconds,
         "samples_per_s": asked.samples / seconds,
         "tokens_per_s": asked.tokens and asked.tokens / seconds,
+        **asked.figures(placed.plan, seconds, job.fabric.bytes_per_s),
     }, placed, schedule, detail  # fmt: skip
 
 

@@ -48,7 +48,7 @@ def key(job: Job) -> str:
     """Hash all that the result of a cell depends on, but not what it is called."""
     spec = job.spec
     parts = (spec.accelerator, spec.job, spec.plan, spec.chiplet, job.fabric.spec)
-    return key_of([*map(asdict, parts), job.fabric.measured.to_dict(), job.gpus, job.fidelity])
+    return key_of([*(asdict(part) for part in parts), job.fabric.measured.to_dict(), job.gpus, job.fidelity])
 
 
 def _plain(cell: Cell) -> Row:

@@ -22,6 +22,7 @@ from rich.text import Text
 from lightfabric.flows import report
 from lightfabric.flows.format.spec_file import Variant
 from lightfabric.flows.report import InputError, require_file, say, write_csv, written_whole
+from lightfabric.model.spec import DecodeJobSpec
 from lightfabric.model.timing import Timing
 
 FILES = ("results.csv", "iteration-time.png", "iteration-time.svg", "time-breakdown.png", "manifest.json")
@@ -96,13 +97,13 @@ def write(
 ) -> list[str]:
     """Write all files or, if one fails, none, and return their names. Equal studies give equal bytes.
 
-    Fields that are swept are columns before ``columns``.
+    Fields that are swept are columns before ``columns``, what only some kinds of job tell after these.
     """
     from lightfabric.flows.figure import breakdown, chart
 
     swept, spec = list(variants[0].values), variants[0].spec
     title = spec.name if spec.scaling == "strong" else f"{spec.name}, the batch growing with the GPUs"
-    columns = [*swept, *columns]
+    columns = [*dict.fromkeys([*swept, *columns, *(name for row in rows for name in row)])]
     with ExitStack() as stack:
         table, png, svg, parts, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
         write_csv(table, columns, ([_cell(row.get(name)) for name in columns] for row in rows))
@@ -158,7 +159,8 @@ def print_table(variants: Sequence[Variant], rows: Sequence[Row]) -> None:
     console.width = console.width if console.is_terminal else PLAIN_WIDTH + 12 * len(swept)
     fields = [path.rpartition(".")[2] for path in swept]
     header = (*fields, "GPUs", "fabric", "iteration", "of baseline speed", "dp x tp x pp", "order", "where the time goes")
-    title = Text(f"{variants[0].spec.name}: one training iteration")
+    spec = variants[0].spec
+    title = Text(f"{spec.name}: one {'output token' if isinstance(spec.job, DecodeJobSpec) else 'training iteration'}")
     report.print_table(header, sections, title, (*fields, "GPUs", "iteration", "of baseline speed"), console)
 
 

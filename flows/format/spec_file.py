@@ -22,6 +22,7 @@ from lightfabric.model.spec import (
     ACCELERATORS,
     AcceleratorSpec,
     ChipletSpec,
+    DecodeJobSpec,
     FabricSpec,
     JobSpec,
     ModelSpec,
@@ -66,7 +67,8 @@ Location = tuple[int | str, ...]
 
 
 EXAMPLES = (
-    "gpt3-175b", "qwen3-235b-a22b", "dlrm", "small", "prototype", "sip-ml", "sip-ml-resnet", "sip-ml-transformer", "faults",
+    "gpt3-175b", "qwen3-235b-a22b", "llama3-70b-decode", "dlrm", "small", "prototype", "faults",
+    "sip-ml", "sip-ml-resnet", "sip-ml-transformer",
 )  # fmt: skip
 """Built in, as files of ``examples/``; those of SiP-ML have a sweep, so that only ``study`` runs them."""
 
@@ -275,7 +277,8 @@ def _sentence(errors: list[ErrorDetails], tables: dict[str, Any]) -> str:
 
 def _job_type(tables: dict[str, Any]) -> type:
     job = tables.get("job")
-    return NetworkJobSpec if isinstance(job, dict) and "network" in job else JobSpec
+    told = job.keys() if isinstance(job, dict) else ()
+    return NetworkJobSpec if "network" in told else DecodeJobSpec if "phase" in told else JobSpec
 
 
 def _location(loc: Location, tables: dict[str, Any]) -> Location | None:

@@ -6,11 +6,11 @@ import numpy as np
 
 from lightfabric.flows.published.figure import Figure
 from lightfabric.flows.run import run_table
-from lightfabric.model.spec import JobSpec, ModelSpec
+from lightfabric.model.spec import DecodeJobSpec, ModelSpec
 from lightfabric.placement.cost.calibration import calibration
+from lightfabric.placement.cost.output_token import output_token
 from lightfabric.placement.cost.step import copies_seconds, different
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.workload.volume import volume
 
 ROW = {
     "model": "deepseek-v3", "system": "DGX-H800", "seq": "4096", "gbs": "15360", "mbs": "1", "dp": "256", "precision": "fp8",
@@ -42,10 +42,11 @@ def _layer_seconds(gbytes_per_s: float) -> float:
     """Time of one layer's exchanges when a GPU sends all the time: a bound, for it leaves out all else."""
     ranks = 1 + DECODE_COPIES
     model = ModelSpec(
-        DECODE_LAYERS, DECODE_HIDDEN, heads=1, sequence=DECODE_TOKENS, vocabulary=1, experts=ranks, experts_per_token=ranks
+        DECODE_LAYERS, DECODE_HIDDEN, heads=1, sequence=1, vocabulary=1, experts=ranks, experts_per_token=ranks
     )
-    sent = volume(JobSpec(model, ranks, dispatch_bytes=1), Plan(dp=ranks, tp=1, pp=1, micro_batch=1, ep=ranks))
-    return float((sent.dispatched_bytes + sent.combined_bytes).sum(axis=1).max()) / (gbytes_per_s * 1e9)
+    job = DecodeJobSpec(model, ranks * DECODE_TOKENS, dispatch_bytes=1, phase="decode", context=1)
+    plan = Plan(dp=ranks, tp=1, pp=1, micro_batch=DECODE_TOKENS, ep=ranks)
+    return float(output_token(job, plan).exchange_bytes()) / (gbytes_per_s * 1e9)
 
 
 def _visited(ranks: int) -> float:

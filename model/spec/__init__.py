@@ -16,7 +16,7 @@ from lightfabric.model.spec.electrical import (
     RailOptimisedSpec,
 )
 from lightfabric.model.spec.fabric import FabricSpec
-from lightfabric.model.spec.job import SEARCHED, JobSpec, NetworkJobSpec, PlanSpec
+from lightfabric.model.spec.job import SEARCHED, DecodeJobSpec, JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.spec.optical import PhotonicRailsSpec, SipOcsSpec, SipRingSpec
 from lightfabric.model.spec.require import SpecError
 from lightfabric.model.spec.study import StudySpec
@@ -31,6 +31,7 @@ __all__ = [
     "ChipletSpec",
     "CubeTorusSpec",
     "CustomSpec",
+    "DecodeJobSpec",
     "DragonflySpec",
     "ElectricalClusterSpec",
     "ElectricalSwitchSpec",

@@ -1,4 +1,4 @@
-"""A job says what is trained: a transformer, or a network that is no stack of equal layers; and how it may be cut."""
+"""A job says what is trained: a transformer, or a network that is no stack of equal layers; or what decodes; and its cut."""
 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
@@ -50,6 +50,35 @@ class JobSpec:
         enough = self.max_groups * experts >= chosen * self.expert_groups
         require(self, "max_groups", enough, f"enough for {chosen} experts of a token")
         require(self, "expert_skew", not self.expert_skew or experts * chosen <= self.MAX_SKEWED, "0 for so many experts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeJobSpec(JobSpec):
+    """Describes a transformer that decodes: each of ``batch`` sequences gets one output token after the other.
+
+    A sequence has ``context`` tokens when the first of its ``output_tokens`` is computed. Caches of keys and values, in
+    ``cache_bytes`` each, those of activations if 0, have room for all, and a token reads those of the mean. Weights are in
+    the values of matrix products: a byte in fp8.
+    """
+
+    phase: Literal["decode"]
+    context: int
+    output_tokens: int = 1
+    cache_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_between(self, 1, 1 << 24, "context", "output_tokens")
+        require_between(self, 0, 4, "cache_bytes")
+        require(self, "sequence_parallel", self.sequence_parallel, "left out to decode, where a sequence is one token")
+        rows = self.model.position_rows or self.model.sequence
+        held = self.model.positions != "learned" or self.most_tokens <= rows
+        require(self, "context", held, f"at most the positions ({rows}), with the output tokens")
+
+    @property
+    def most_tokens(self) -> int:
+        """Count the tokens whose keys and values a sequence has when its last output token is computed."""
+        return self.context + self.output_tokens - 1
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from lightfabric.model.spec.accelerator import AcceleratorSpec
 from lightfabric.model.spec.chiplet import ChipletSpec
 from lightfabric.model.spec.fabric import FabricSpec
-from lightfabric.model.spec.job import JobSpec, NetworkJobSpec, PlanSpec
+from lightfabric.model.spec.job import DecodeJobSpec, JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.spec.require import FORBID, require, require_name
 
 
@@ -23,7 +23,7 @@ class StudySpec:
 
     name: str
     accelerator: AcceleratorSpec
-    job: JobSpec | NetworkJobSpec
+    job: JobSpec | NetworkJobSpec | DecodeJobSpec
     fabrics: tuple[FabricSpec, ...]
     gpus: tuple[int, ...]
     chiplet: ChipletSpec = field(default_factory=ChipletSpec)
@@ -39,6 +39,9 @@ class StudySpec:
         require(self, "fabrics", 0 < len(names) == len(set(names)), "one or more fabrics of different names")
         is_cut = isinstance(self.job, JobSpec) or not self.plan.given
         require(self, "plan", is_cut, "left out but for a transformer")
+        of_passes = self.plan.given.keys() & {"virtual_stages", "zero", "recompute"}
+        trains = not isinstance(self.job, DecodeJobSpec) or not of_passes
+        require(self, "plan", trains, "without virtual_stages, zero and recompute to decode")
         for count in self.gpus:
             self.at(count)
         require(self, "baseline", self.baseline in ("", *names), f"the name of a fabric, one of {', '.join(names)}")

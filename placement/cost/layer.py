@@ -107,7 +107,7 @@ def _core(cases: Cases, fitted: Calibration) -> Passes:
     return forward, backward, 0.0
 
 
-def _elementwise(cases: Cases, fitted: Calibration) -> Passes:
+def elementwise(cases: Cases, fitted: Calibration) -> Passes:
     """Two norms (read, write), two dropouts with residual sum (two reads, a write), the moving of heads, the activation."""
     whole = cases.tokens * cases.hidden / where(cases.sharded, cases.tp, 1)
     heads = cases.tokens * (cases.qkv_width + cases.heads * cases.head_size) / cases.tp
@@ -173,7 +173,7 @@ def layer_seconds(cases: Cases, fitted: Calibration) -> Passes:
         products(cases, fitted, attention_shapes(cases)),
         core,
         _feed_forward(cases, fitted),
-        _elementwise(cases, fitted),
+        elementwise(cases, fitted),
     )
     slower = _exchanging(cases)
     forward, by_inputs, by_weights = (slower * sum(part[side] for part in parts) for side in range(3))

@@ -75,6 +75,20 @@ class Rates:
 
 
 @dataclass(frozen=True)
+class RatesAndWaits(Rates):
+    """Rates, and the seconds that a message of each part is on its way however small it is."""
+
+    tensor_wait: Any = 0.0
+    pipeline_wait: Any = 0.0
+    expert_wait: Any = 0.0
+
+    @classmethod
+    def of(cls, rates: Rates, *waits: float) -> "RatesAndWaits":
+        """Make rates with waits, none if they are left out and the rates have none."""
+        return rates if isinstance(rates, cls) else cls(rates.tensor, rates.pipeline, rates.data, rates.expert, *waits)
+
+
+@dataclass(frozen=True)
 class Network:
     """Payload bytes/s at which a rank sends to its next neighbour of each dimension, ``[case]``, and what starting costs.
 

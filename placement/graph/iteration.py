@@ -125,7 +125,7 @@ def _add_passes(builder: Builder, sent: Volume, timed: Cases, plan: Plan, rank: 
     seconds = pass_seconds(timed, stages, chunk)
     for steps, each in zip((forward, backward), seconds, strict=True):
         durations_ps[stages[:, None], steps] = picoseconds(each)[:, None]
-    start, end = _add_steps(builder, sent, plan, rank, durations_ps, is_forward)
+    start, end = add_steps(builder, sent, plan, rank, durations_ps, is_forward)
     # A stage runs one pass at a time, in the order of the schedule, whatever else may be ready.
     builder.link(end[:, :, :-1], start[:, :, 1:])
     size, all_but_last, all_but_first = sent.transfer_bytes, np.s_[:, :-1], np.s_[:, 1:]
@@ -136,7 +136,7 @@ def _add_passes(builder: Builder, sent: Volume, timed: Cases, plan: Plan, rank: 
     return end[:, :, -1]
 
 
-def _add_steps(
+def add_steps(
     builder: Builder, sent: Volume, plan: Plan, rank: Ids, durations_ps: NDArray[np.int64], is_forward: NDArray[np.bool_]
 ) -> tuple[Ids, Ids]:
     """Computation and tensor all-reduce of every step: what starts and what ends it, ``[replica, stage, step, rank]``."""

@@ -75,6 +75,7 @@ class DataParallel:
     accelerator: AcceleratorSpec
     pinned: PlanSpec = SEARCHED
     tokens: int | None = None
+    waits = False
 
     @property
     def samples(self) -> int:
@@ -270,6 +271,10 @@ class DataParallel:
         for each in reduced:
             builder.link(each, step)
         return builder.graph(plan.gpus, [every[None, :]])
+
+    def figures(self, plan: Plan, seconds: float, bytes_per_s: float) -> dict[str, float]:  # noqa: ARG002
+        """There is nothing that only this kind of job tells."""
+        return {}
 
 
 def owned_tables(layers: Sequence[Layer], gpus: int) -> tuple[list[int], list[int]]:

@@ -6,11 +6,12 @@ A new kind of job is a file beside this one and a row in ``_KINDS``.
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from lightfabric.model.spec import SEARCHED, AcceleratorSpec, JobSpec, NetworkJobSpec, PlanSpec
+from lightfabric.model.spec import SEARCHED, AcceleratorSpec, DecodeJobSpec, JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.graph.builder import Kept
 from lightfabric.placement.job.data_parallel import DataParallel
+from lightfabric.placement.job.decode import Decode
 from lightfabric.placement.job.transformer import Transformer
 from lightfabric.placement.mapping.traffic import Traffic
 from lightfabric.placement.plan import Plan
@@ -20,6 +21,11 @@ from lightfabric.placement.workload.call import RankKind
 
 class Workload(Protocol):
     """A job on an accelerator."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether messages are so small that what they wait counts."""
+        ...
 
     @property
     def samples(self) -> int:
@@ -67,8 +73,15 @@ class Workload(Protocol):
         """One iteration over the plan's ranks, or the part of the blocks and of the ranks in them that are kept."""
         ...
 
+    def figures(self, plan: Plan, seconds: float, bytes_per_s: float) -> dict[str, float]:
+        """What only this kind tells of an iteration of so many seconds, where a GPU sends at most so fast, by column.
 
-_KINDS: dict[type[Any], Any] = {JobSpec: Transformer, NetworkJobSpec: DataParallel}
+        RuntimeError if it is below a bound.
+        """
+        ...
+
+
+_KINDS: dict[type[Any], Any] = {JobSpec: Transformer, NetworkJobSpec: DataParallel, DecodeJobSpec: Decode}
 
 
 def workload(job: JobSpec | NetworkJobSpec, accelerator: AcceleratorSpec, pinned: PlanSpec = SEARCHED) -> Workload:

@@ -25,6 +25,7 @@ class Transformer:
     job: JobSpec
     accelerator: AcceleratorSpec
     pinned: PlanSpec = SEARCHED
+    waits = False
 
     @property
     def samples(self) -> int:
@@ -89,3 +90,7 @@ class Transformer:
     def task_graph(self, plan: Plan, kept: Kept | None = None) -> TaskGraph:
         """Build one iteration, in the order of 1F1B, or the part of the ranks that are kept."""
         return task_graph(self.job, self.accelerator, plan, kept=kept)
+
+    def figures(self, plan: Plan, seconds: float, bytes_per_s: float) -> dict[str, float]:  # noqa: ARG002
+        """There is nothing that only this kind of job tells."""
+        return {}

@@ -12,7 +12,7 @@ from lightfabric.model.spec import (
 )
 from lightfabric.model.task import Part
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.workload.volume import Volume, volume
+from lightfabric.placement.workload.volume import Volume, ring_bytes, volume
 
 _Entries = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]
 Dimension = Literal["tp", "dp", "pp"]
@@ -70,18 +70,43 @@ def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] = ()) -> Traffic:
     ]
     if plan.ep > 1:
         block = rank.reshape(plan.dp // plan.ep, plan.ep, plan.pp, plan.tp)
-        entries += _exchanges(sent, block)
+        entries += _exchanges(sent, block, 1 + sent.backward_passes)
         entries.append(_entries(DATA, block, np.roll(block, -1, axis=0), experts[:, None]))
+    return _joined(entries)
+
+
+def _joined(entries: Sequence[_Entries]) -> Traffic:
     source, destination, size, part = (np.concatenate(column) for column in zip(*entries, strict=True))
     talks = (size > 0) & (source != destination)
     return Traffic(source[talks], destination[talks], size[talks], part[talks])
 
 
-def _exchanges(sent: Volume, block: NDArray[np.int32]) -> Iterator[_Entries]:
-    """Half of the all-to-alls of an iteration go to the experts and half back."""
+def token_traffic(job: JobSpec, plan: Plan, token_bytes: int) -> Traffic:
+    """Bytes between ranks for an output token of each sequence: ``job`` has sequences of one token, of ``token_bytes``.
+
+    Rings over tp, from stage to stage and, only what the token is, round to the first, and all-to-alls of experts.
+    """
+    rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp, plan.pp, plan.tp)
+    sent = volume(job, plan)
+    reduces = sent.micro_batches * sent.reduces(sent.of.stage_layers(np.arange(plan.pp)))
+    tensor = np.rint(ring_bytes(reduces * sent.reduce_bytes, plan.tp))
+    moved = np.full(plan.pp, sent.reduce_bytes)
+    moved[-1] = sent.of.tokens * token_bytes
+    entries = [_entries(TENSOR, rank, np.roll(rank, -1, axis=2), tensor[:, None])]
+    for part in range(2):
+        # All ways are used at once, so each of the two equal halves that a part has of these has every way.
+        half = (sent.micro_batches * moved + part) // 2
+        entries.append(_entries(PIPELINE, rank, np.roll(rank, -1, axis=1), half[:, None]))
+    if plan.ep > 1:
+        entries += _exchanges(sent, rank.reshape(-1, plan.ep, plan.pp, plan.tp), 1)
+    return _joined(entries)
+
+
+def _exchanges(sent: Volume, block: NDArray[np.int32], passes: int) -> Iterator[_Entries]:
+    """Half of the all-to-alls of all passes go to the experts and half back."""
     source, destination = np.broadcast_arrays(block[:, :, None], block[:, None])
     routed = sent.of.routed_layers(np.arange(sent.of.pp))
-    count = sent.micro_batches * sent.exchanges(routed) * (1 + sent.backward_passes) // 2
+    count = sent.micro_batches * sent.exchanges(routed) * passes // 2
     for each in (sent.dispatched_bytes, sent.combined_bytes):
         yield _entries(EXCHANGE, source, destination, each[:, :, None, None] * count[:, None])
 

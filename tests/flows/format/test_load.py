@@ -193,7 +193,7 @@ def test_a_job_has_a_model_or_a_network(path):
     assert said(path) == "job.network must be 'resnet-50', 'vgg-16', 'transformer-big' or 'dlrm', not 'dlmr'"
 
 
-@pytest.mark.parametrize("name", ["small", "prototype", "gpt3-175b", "qwen3-235b-a22b", "dlrm"])
+@pytest.mark.parametrize("name", ["small", "prototype", "gpt3-175b", "qwen3-235b-a22b", "llama3-70b-decode", "dlrm"])
 def test_the_examples_are_read(name):
     assert load_spec(None, name).name == name
 
