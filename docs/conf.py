@@ -79,10 +79,13 @@ def modules(package: str) -> Iterator[str]:
 def _tables(title: str, path: str, table: Any) -> Iterator[tuple[str, Any]]:
     """Tables of a file, each with its heading, in the order of the fields that hold them."""
     yield title, table
+    told = set[Any]()
     for name, hint in get_type_hints(table).items():
         inner_path = f"{path}.{name}".lstrip(".")
         heading = f"`[[{inner_path}]]`" if get_origin(hint) is tuple else f"`[{inner_path}]`"
-        kinds = _dataclasses(hint)
+        # Prices have many tables alike, of which the first is described for all.
+        kinds = [kind for kind in _dataclasses(hint) if kind not in told]
+        told.update(kinds)
         for kind in kinds:
             yield from _tables(heading + (f" with {_mark(kind)}" if len(kinds) > 1 else ""), inner_path, kind)
 
@@ -124,6 +127,8 @@ def _default(entry: "Field[Any]") -> str:
         return "an error"
     if entry.default is None:
         return "none"
+    if is_dataclass(entry.default):
+        return ", ".join(f"`{inner.name} = {_toml(getattr(entry.default, inner.name))}`" for inner in fields(entry.default))
     return f"`{str(entry.default).lower() if isinstance(entry.default, bool) else _toml(entry.default)}`"
 
 

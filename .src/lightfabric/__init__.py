@@ -142,7 +142,7 @@ def simulate(spec: "StudySpec", gpus: int, fabric: str, *, fidelity: Literal["fl
     one = place_command.chosen(spec, gpus, fabric)
     (job,) = command.jobs(one, command.checked(one, spec.name, fidelity), characterize(spec), fidelity)
     row, placement, schedule, _ = simulated(job)
-    return Simulation(row, placement, schedule)
+    return Simulation(row | command.costs(job), placement, schedule)
 
 
 @dataclass(frozen=True)

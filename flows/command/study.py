@@ -2,8 +2,8 @@
 
 CODE FLOW: ``check`` finds what cannot work before anything slow; the RTL is measured, or its timing taken from the cache,
 while a worker loads the model; ``simulate`` then runs once per GPU count and fabric, in as many processes as there
-are cores, and keeps the placement that is fastest there; the rows become a table, results.csv, a figure and manifest.json.
-Rows are kept in a journal as they finish, so that an interrupted study goes on where it was.
+are cores, and keeps the placement that is fastest there; the rows become tables, results.csv, a bill, figures and
+manifest.json. Rows are kept in a journal as they finish, so that an interrupted study goes on where it was.
 """
 
 from collections.abc import Callable, Sequence
@@ -141,8 +141,10 @@ def run(
         found = simulated(workers, [job for part in cells for job in part], progress, journal)
     rows = list[Row]()
     for (variant, _), part in zip(variants, cells, strict=True):
-        of_variant = [{**variant.values, **found[job][0]} for job in part]
-        _compare(of_variant, baseline(variant.spec))
+        of_variant = [
+            {**variant.values, **row, **(costs(job) if row["fits"] else {})} for job in part for row in found[job][:1]
+        ]
+        _compare(of_variant, baseline(variant.spec), variant.spec.prices.accelerator.at(0)[0])
         rows += of_variant
     details = {job.name: found[job][1] for part in cells for job in part}
     return rows, measured, {name: detail for name, detail in details.items() if detail}
@@ -158,12 +160,27 @@ def jobs(spec: StudySpec, reasons: dict[int, str], timing: Timing, fidelity: str
     ]
 
 
-def _compare(rows: list[Row], name: str | None) -> None:
-    best = {row["gpus"]: row["iteration_s"] for row in rows if row["fabric"] == name}
+def costs(job: Job) -> Row:
+    """Columns of what the network of a cell costs and draws at the prices of the spec."""
+    from lightfabric.model.fabric.component import bill
+
+    items = bill(job.fabric.components(job.gpus), job.spec.prices)
+    usd, w = sum(item.usd for item in items), sum(item.w for item in items)
+    return {
+        "network_usd": usd, "network_usd_per_gpu": usd / job.gpus, "network_w": w, "network_w_per_gpu": w / job.gpus,
+    }  # fmt: skip
+
+
+def _compare(rows: list[Row], name: str | None, accelerator_usd: float) -> None:
+    best = {row["gpus"]: row for row in rows if row["fabric"] == name}
     for row in rows:
         reference = best.get(row["gpus"])
-        if reference and row["iteration_s"]:
-            row["speed_over_baseline"] = reference / row["iteration_s"]
+        if reference and reference["iteration_s"] and row["iteration_s"]:
+            speed = reference["iteration_s"] / row["iteration_s"]
+            row["speed_over_baseline"] = speed
+            for column, own_usd in (("usd", row["gpus"] * accelerator_usd), ("network_usd", 0.0)):
+                paid, theirs = row["network_usd"] + own_usd, reference["network_usd"] + own_usd
+                row[f"speed_per_{column}_over_baseline"] = speed * theirs / paid if paid else None
 
 
 def main(
@@ -206,4 +223,5 @@ def main(
         print_json({"spec": name, "rows": rows, "files": names})
     else:
         result.print_table(variants, rows)
+        result.print_costs(variants[0], rows)
         print(f"{', '.join(names)} are in {out}")

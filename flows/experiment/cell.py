@@ -184,7 +184,8 @@ _SECONDS = ("compute", "tensor", "pipeline", "bubble", "data", "optimiser", "rec
 
 COLUMNS = (
     "gpus", "fabric", "fabric_kind", "fits", "reason", "iteration_s", "compute_bound_s", "samples_per_s", "tokens_per_s",
-    "speed_over_baseline", "batch",
+    "speed_over_baseline", "speed_per_usd_over_baseline", "speed_per_network_usd_over_baseline",
+    "network_usd", "network_usd_per_gpu", "network_w", "network_w_per_gpu", "batch",
     "dp", "tp", "pp", "virtual_stages", "first_layers", "last_layers", "ep", "expert_group", "zero",
     "micro_batch_sequences", "recompute", "order", "limit",
     *(f"memory_{name}_gib" for name in _MEMORY), *(f"predicted_{name}_s" for name in _SECONDS),
@@ -195,4 +196,5 @@ COLUMNS = (
 """Of results.csv, in order. ``tensor_gbps`` and its like are payload rates from a GPU to its neighbour of that dimension.
 ``compute_s`` to ``reconfiguration_s`` are where the time of the simulated iteration goes, ``predicted_compute_s`` and its
 like what was predicted. ``slot_loss_rate`` is the share of a line's slots that bit errors spoil, ``goodput_share`` what is
-left of a port's payload rate over ``reach_m`` of fibre."""
+left of a port's payload rate over ``reach_m`` of fibre. A network is all but the accelerators, which
+``speed_per_usd`` pays for, too."""

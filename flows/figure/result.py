@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import version
-from itertools import groupby
+from itertools import groupby, product
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,15 @@ from rich.text import Text
 from lightfabric.flows import report
 from lightfabric.flows.format.spec_file import Variant
 from lightfabric.flows.report import InputError, require_file, say, write_csv, written_whole
+from lightfabric.model.fabric.component import bill
+from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.spec import DecodeJobSpec
 from lightfabric.model.timing import Timing
 
-FILES = ("results.csv", "iteration-time.png", "iteration-time.svg", "time-breakdown.png", "manifest.json")
+FILES = (
+    "results.csv", "network-bill.csv", "iteration-time.png", "iteration-time.svg", "time-breakdown.png", "manifest.json",
+)  # fmt: skip
+_BILL = ("gpus", "fabric", "part", "gbps", "count", "usd_each", "w_each", "usd", "w", "source")
 VERSIONS = ("lightfabric", "numpy", "numba", "amaranth")
 PLAIN_WIDTH = 120
 
@@ -105,13 +110,25 @@ def write(
     title = spec.name if spec.scaling == "strong" else f"{spec.name}, the batch growing with the GPUs"
     columns = [*dict.fromkeys([*swept, *columns, *(name for row in rows for name in row)])]
     with ExitStack() as stack:
-        table, png, svg, parts, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
+        table, bills, png, svg, parts, manifest = (stack.enter_context(written_whole(out / name)) for name in FILES)
         write_csv(table, columns, ([_cell(row.get(name)) for name in columns] for row in rows))
+        write_csv(bills, [*swept, *_BILL], _bills(variants, rows))
         chart.draw(title, rows, (png, svg), swept)
         breakdown.draw(title, rows, parts, swept)
         content = _manifest(variants, source, timings, fidelity, table.read_bytes())
         manifest.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return list(FILES)
+
+
+def _bills(variants: Sequence[Variant], rows: Sequence[Row]) -> Iterator[list[object]]:
+    """Make a line for each kind of part of each network that serves the job."""
+    served = {(*(row[path] for path in variants[0].values), row["gpus"], row["fabric"]) for row in rows if row["fits"]}
+    for variant in variants:
+        spec = variant.spec
+        for gpus, fabric in product(sorted(spec.gpus), spec.fabrics):
+            place = (*variant.values.values(), gpus, fabric.name)
+            for item in bill(fabric_of(fabric, spec.chiplet).components(gpus), spec.prices) if place in served else ():
+                yield [*map(_cell, (*place, *item.component, *item[1:4], item.usd, item.w, item.source))]
 
 
 def _cell(value: object) -> object:
@@ -162,6 +179,32 @@ def print_table(variants: Sequence[Variant], rows: Sequence[Row]) -> None:
     spec = variants[0].spec
     title = Text(f"{spec.name}: one {'output token' if isinstance(spec.job, DecodeJobSpec) else 'training iteration'}")
     report.print_table(header, sections, title, (*fields, "GPUs", "iteration", "of baseline speed"), console)
+
+
+def print_costs(variant: Variant, rows: Sequence[Row]) -> None:
+    """Print what networks of the largest count cost, of the first variant, and speeds at equal cost, to stdout."""
+    largest = max((row["gpus"] for row in rows if row["fits"]), default=0)
+    shown = [row for row in rows if row["gpus"] == largest and row["fits"] and variant.values.items() <= row.items()]
+    if not shown:
+        return
+    header = ("fabric", "$ per GPU", "W per GPU", "most of it", "speed", "speed per $", "per $ of network")
+    lines = [(row["fabric"], *_costs(variant, row)) for row in shown]
+    title = Text(f"Networks of {largest} GPUs, and speeds beside the baseline's; prices and sources are in network-bill.csv")
+    console = Console(file=sys.stdout)
+    console.width = console.width if console.is_terminal else PLAIN_WIDTH
+    report.print_table(header, [lines], title, (*header[1:3], *header[4:]), console)
+
+
+def _costs(variant: Variant, row: Row) -> Iterator[str]:
+    fabric = next(each for each in variant.spec.fabrics if each.name == row["fabric"])
+    dearest = bill(fabric_of(fabric, variant.spec.chiplet).components(row["gpus"]), variant.spec.prices)[:2]
+    yield f"{row['network_usd_per_gpu']:,.0f}"
+    yield f"{row['network_w_per_gpu']:,.1f}"
+    shares = ((item.component.name.replace("_", " "), item.usd / (row["network_usd"] or 1)) for item in dearest)
+    yield ", ".join(f"{name} {share:.0%}" for name, share in shares)
+    for column in ("speed", "speed_per_usd", "speed_per_network_usd"):
+        value = row[f"{column}_over_baseline"]
+        yield f"{value:.1%}" if value else ""
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from lightfabric.flows.format.huggingface import load_model
 from lightfabric.flows.report import MAX_SHOWN, InputError, WrongError, cut, read_bytes, shown
 from lightfabric.model.spec import (
     ACCELERATORS,
+    COMPONENTS,
     AcceleratorSpec,
     ChipletSpec,
     DecodeJobSpec,
@@ -28,6 +29,8 @@ from lightfabric.model.spec import (
     ModelSpec,
     NetworkJobSpec,
     PlanSpec,
+    PriceSpec,
+    PricesSpec,
     SpecError,
     StudySpec,
 )
@@ -47,6 +50,7 @@ _MAY_BE_TINY = ("bit_error_rate",)
 _FABRICS: dict[str, type] = {get_args(get_type_hints(kind)["kind"])[0]: kind for kind in get_args(FabricSpec)}
 _TABLES: dict[str, type] = {
     "": StudySpec, "accelerator": AcceleratorSpec, "chiplet": ChipletSpec, "job.model": ModelSpec, "plan": PlanSpec,
+    "prices": PricesSpec, **{f"prices.{part}": PriceSpec for part in COMPONENTS},
 }  # fmt: skip
 _MUST_BE = {
     "int_type": "a whole number",

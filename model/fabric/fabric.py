@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
+from lightfabric.model.fabric.component import Components
 from lightfabric.model.fluid.network import Network
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, FabricSpec
 from lightfabric.model.timing import Timing
@@ -81,6 +82,10 @@ class Fabric(ABC):
 
         ValueError for more GPUs at a switch than its ports, and where relays could wait for each other in a circle.
         """
+
+    @abstractmethod
+    def components(self, gpus: int) -> Components:
+        """Count what the network of so many GPUs is built from, accelerators apart; ValueError if it cannot be built."""
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give the rings over which a group of GPUs is reduced, each with an equal part of the bytes: one in their order."""

@@ -22,6 +22,7 @@ class Network:
 
     Links of circuits that follow each other by the clock are lit in their ``configuration`` of a ``rotation`` only, -1 for
     those that always are; all links of a way that are not are of the same.
+    ``names[name_of_link[l]]`` says what link l is, ``""`` where nobody has said it.
     """
 
     devices: int
@@ -34,6 +35,8 @@ class Network:
     route_links: NDArray[np.int32]
     rotation: Rotation | None = None
     configuration: NDArray[np.int64] | None = None
+    names: tuple[str, ...] = ("",)
+    name_of_link: NDArray[np.int8] | None = None
 
     def route(self, source: int, destination: int) -> NDArray[np.int32]:
         """Links from one GPU to another, in order; KeyError if the pair has none."""
@@ -61,12 +64,14 @@ def star(
 
 
 class Links(NamedTuple):
-    """Links alike: end points one by one, rate and latency for all or one by one."""
+    """Links alike: end points one by one, rate and latency for all or one by one; what they are, and of how many cables."""
 
     source: NDArray[np.int32]
     destination: NDArray[np.int32]
     bytes_per_s: float | NDArray[np.floating]
     latency_ps: int | NDArray[np.int64]
+    name: str = ""
+    cables: float = 1.0
 
 
 def pair_ends(gpus: int, pairs: Iterable[Pair]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -94,6 +99,7 @@ def join(
     routes: NDArray[np.int64],
 ) -> Network:
     """The network of these links; row p of ``routes`` is the route of pair p, filled up with -1."""
+    names = tuple(dict.fromkeys(part.name for part in links))
     return Network(
         gpus,
         np.concatenate([part.source for part in links]).astype(np.int32),
@@ -104,4 +110,6 @@ def join(
         source * gpus + destination,
         np.concatenate([[0], np.cumsum((routes >= 0).sum(axis=1))]).astype(np.int64),
         routes[routes >= 0].astype(np.int32),
+        names,
+        np.repeat([names.index(part.name) for part in links], [len(part.source) for part in links]).astype(np.int8),
     )

@@ -18,6 +18,7 @@ from lightfabric.model.spec.electrical import (
 from lightfabric.model.spec.fabric import FabricSpec
 from lightfabric.model.spec.job import SEARCHED, DecodeJobSpec, JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.spec.optical import PhotonicRailsSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.spec.price import COMPONENTS, PriceSpec, PricesSpec
 from lightfabric.model.spec.require import SpecError
 from lightfabric.model.spec.study import StudySpec
 from lightfabric.model.spec.transformer import ModelSpec
@@ -25,6 +26,7 @@ from lightfabric.model.spec.transformer import ModelSpec
 __all__ = [
     "ACCELERATORS",
     "CABLE_PS_PER_M",
+    "COMPONENTS",
     "FIBRE_PS_PER_M",
     "SEARCHED",
     "AcceleratorSpec",
@@ -43,6 +45,8 @@ __all__ = [
     "PhotonicRailsSpec",
     "PlanSpec",
     "Precision",
+    "PriceSpec",
+    "PricesSpec",
     "RailOptimisedSpec",
     "SipOcsSpec",
     "SipRingSpec",

@@ -7,6 +7,7 @@ from lightfabric.model.spec.accelerator import AcceleratorSpec
 from lightfabric.model.spec.chiplet import ChipletSpec
 from lightfabric.model.spec.fabric import FabricSpec
 from lightfabric.model.spec.job import DecodeJobSpec, JobSpec, NetworkJobSpec, PlanSpec
+from lightfabric.model.spec.price import PricesSpec
 from lightfabric.model.spec.require import FORBID, require, require_name
 
 
@@ -16,7 +17,7 @@ class StudySpec:
 
     ``plan`` fixes parts of the plan by which a transformer is cut. With strong ``scaling`` all counts share one batch; with
     weak scaling the batch is that of the smallest count and grows with the GPUs. ``baseline`` names the fabric whose speed
-    is 100 %, the first ideal switch if empty.
+    is 100 %, the first ideal switch if empty. ``prices`` are those of the parts of networks.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -30,6 +31,7 @@ class StudySpec:
     plan: PlanSpec = field(default_factory=PlanSpec)
     scaling: Literal["strong", "weak"] = "strong"
     baseline: str = ""
+    prices: PricesSpec = field(default_factory=PricesSpec)
 
     def __post_init__(self) -> None:
         require_name(self)

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from lightfabric.model.fabric.component import Component, Components, light
 from lightfabric.model.fabric.direct.torus import Torus
 from lightfabric.model.fabric.fabric import usable_in_parts
 from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, CubeTorusSpec
@@ -41,3 +42,18 @@ class CubeTorus(Torus):
             return usable_in_parts(alive, cube, cube) // cube // -(-group // cube) * group
         in_block = np.arange(alive.shape[1]) % cube < cube // group * group
         return usable_in_parts(alive[:, in_block], group, group)
+
+    def components(self, gpus: int) -> Components:
+        """Count a port of a switch of light for each end of an optical link, of which a cube has as many as its faces GPUs.
+
+        Links of a rate of their own have a transceiver at each of these ends, others the light of chiplets.
+        """
+        directions = self.lattice(gpus).directions
+        ends = gpus * directions // self.spec.cube_edge
+        own = self.spec.link_gbps
+        ports = 1 if own else self.ports_per_link(directions)
+        ends *= ports
+        found = Components({Component("transceiver", own): ends}) if own else light(self.chiplet, ends)
+        copper = Component("copper_cable", own or self.chiplet.gbps_per_port)
+        found[copper] = (ports * gpus * directions - ends) // 2
+        return found + Components({Component("ocs_port"): ends, Component("fibre"): 2 * ends})

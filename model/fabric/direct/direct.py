@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Cabling, circuits_cabled
+from lightfabric.model.fabric.component import Component, Components, light
 from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s, usable_in_parts
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
 from lightfabric.model.spec import FIBRE_PS_PER_M, SpecError
@@ -90,6 +91,20 @@ class Direct(Fabric):
             Links(relay, relay, self.relay_bytes_per_s, self.switch_ps),
         ]
         return join(gpus, links, source, destination, _relayed(routes, wires))
+
+    def components(self, gpus: int) -> Components:
+        """Count the chiplets' light and a strand for each port of a link; of links that are no chiplet's the transceivers.
+
+        A GPU has the port behind a transceiver itself, a switch is built of ports.
+        """
+        wires = self.wires(gpus)
+        if wires.ports.all():
+            return light(self.chiplet, gpus * self.chiplet.ports) + Components({Component("fibre"): int(wires.ports.sum())})
+        rates = (wires.bytes_per_s * 8e-9).round(6)
+        found = Components({Component("fibre"): len(rates)})
+        found.update(Component("transceiver", gbps) for gbps in rates.tolist())
+        found.update(Component("switch_port", gbps) for gbps in rates[wires.source >= gpus].tolist())
+        return found
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling:
         """Cable the ports of each link; all pairs have their ways, on virtual channels that leave no circle.

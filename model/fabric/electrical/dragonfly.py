@@ -42,10 +42,10 @@ class Dragonfly(Electrical):
         out, into = self._gateway(ahead, link, shared), self._gateway(groups - 2 - ahead, link, shared)
         far = np.broadcast_arrays(gpus + group * size + out, gpus + (group + ahead + 1) % groups * size + into)
         return [
-            Links(gpu, router, rate, self.hop_ps + self.nic_ps),
-            Links(router, gpu, rate, on_ps),
-            Links(local[0].ravel(), local[1].ravel(), between, on_ps),
-            Links(far[0].ravel(), far[1].ravel(), between, on_ps),
+            Links(gpu, router, rate, self.hop_ps + self.nic_ps, "NIC out"),
+            Links(router, gpu, rate, on_ps, "NIC in"),
+            Links(local[0].ravel(), local[1].ravel(), between, on_ps, "in groups"),
+            Links(far[0].ravel(), far[1].ravel(), between, on_ps, "between groups"),
         ]
 
     def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Hub
+from lightfabric.model.fabric.component import Component, ComponentName, Components
 from lightfabric.model.fabric.fabric import Fabric
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
 from lightfabric.model.spec import CABLE_PS_PER_M, ChipletSpec
@@ -39,6 +40,9 @@ def _one_cycle_each(kind: Any) -> Any:
 
 
 TIMING = Timing(_one_cycle_each(LinkTiming), _one_cycle_each(SwitchTiming), _one_cycle_each(ClientTiming), "", "", "none")
+
+ISLAND = "NVLink"
+"""How the names of those links begin that join GPUs to the switch of their island, without cards and transceivers."""
 
 
 class Electrical(Fabric):
@@ -81,6 +85,35 @@ class Electrical(Fabric):
         """Join the links and the routes of the pairs."""
         source, destination = pair_ends(gpus, pairs)
         return join(gpus, self.links(gpus), source, destination, self.routes(gpus, source, destination))
+
+    def components(self, gpus: int) -> Components:
+        """Count the parts of the links, see ``components_of``."""
+        return self.components_of(self.links(gpus), gpus)
+
+    def components_of(self, links: list[Links], gpus: int) -> Components:
+        """Count what sends into each link: a port of a switch, or a card; and one end of an optical cable, half of a cable.
+
+        Within an island there is a port of its switch for each link down, since the other end is a part of the GPU.
+        """
+        found = Components()
+        for part in links:
+            island = part.name.startswith(ISLAND)
+            share = self.efficiency if island else self.network_share
+            sent = np.broadcast_to(np.float64(part.bytes_per_s), len(part.source)) * (8e-9 / share / part.cables)
+            switch = part.source >= gpus
+            ends: list[tuple[ComponentName, Any]] = [("island_port", switch)]
+            if not island:
+                ends = [("nic", ~switch), ("switch_port", switch), ("transceiver", slice(None))]
+            for name, chosen in ends:
+                for gbps, count in zip(*np.unique(sent[chosen].round(6), return_counts=True), strict=True):
+                    found[Component(name, float(gbps))] += ceil(count * part.cables - 1e-9)
+        found[Component("fibre")] += sum(count for part, count in found.items() if part.name == "transceiver")
+        return +found
+
+    @property
+    def network_share(self) -> float:
+        """Give the share of the raw rate of links outside of islands that is payload."""
+        return self.efficiency
 
     def busiest_seconds(
         self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64], size_bytes: NDArray[Any]

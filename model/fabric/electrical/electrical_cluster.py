@@ -1,5 +1,6 @@
 """An electrical cluster has islands of GPUs behind a fast switch each, network cards, and an ideal core."""
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -7,10 +8,15 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.cycle.cabling import ElectricalCabling
-from lightfabric.model.fabric.electrical.electrical import Electrical, hub
+from lightfabric.model.fabric.component import Components
+from lightfabric.model.fabric.electrical.electrical import ISLAND, Electrical, hub
+from lightfabric.model.fabric.electrical.fat_tree import FatTree
 from lightfabric.model.fabric.fabric import usable_in_parts
 from lightfabric.model.fluid.network import Links
-from lightfabric.model.spec import ElectricalClusterSpec
+from lightfabric.model.spec import ElectricalClusterSpec, FatTreeSpec
+
+CORE_GPUS = 1 << 16
+"""More have no room in a fat tree of three levels and 64 ports."""
 
 
 class ElectricalCluster(Electrical):
@@ -44,10 +50,10 @@ class ElectricalCluster(Electrical):
         core = np.full(gpus, island[-1] + 1, np.int32)
         island_rate, nic_rate, hop_ps = self.port_bytes_per_s, self.nic_bytes_per_s, self.hop_ps
         return [
-            Links(gpu, island, island_rate, hop_ps),
-            Links(island, gpu, island_rate, hop_ps + self.switch_ps),
-            Links(gpu, core, nic_rate, hop_ps + self.nic_ps),
-            Links(core, gpu, nic_rate, hop_ps),
+            Links(gpu, island, island_rate, hop_ps, f"{ISLAND} up"),
+            Links(island, gpu, island_rate, hop_ps + self.switch_ps, f"{ISLAND} down"),
+            Links(gpu, core, nic_rate, hop_ps + self.nic_ps, "NIC out"),
+            Links(core, gpu, nic_rate, hop_ps, "NIC in"),
         ]
 
     def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -56,6 +62,18 @@ class ElectricalCluster(Electrical):
         up = source + np.where(inside, 0, 2 * gpus)
         down = destination + np.where(inside, gpus, 3 * gpus)
         return np.stack([up, down], axis=1)
+
+    @property
+    def network_share(self) -> float:
+        """Give the share of the raw rate of network cards that is payload."""
+        return self.spec.nic_payload_share
+
+    def components(self, gpus: int) -> Components:
+        """Count those of the islands, and for the ideal core those of a fat tree of 64-port switches that never limits."""
+        core = FatTreeSpec(self.name, "fat-tree", nic_gbps=self.spec.nic_gbps, levels=2 if gpus <= 2048 else 3)
+        if gpus > CORE_GPUS:
+            core = replace(core, radix=128)
+        return self.components_of(self.links(gpus)[:2], gpus) + FatTree(core, self.chiplet).components(gpus)
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give as many rings as members share each of several islands, so that all their network cards are equally busy.

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.cycle.cabling import ElectricalCabling
-from lightfabric.model.fabric.electrical.electrical import Electrical, hub
+from lightfabric.model.fabric.electrical.electrical import ISLAND, Electrical, hub
 from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import ElectricalSwitchSpec
 
@@ -29,7 +29,10 @@ class ElectricalSwitch(Electrical):
         """Number the links as ``fluid.network.star`` does."""
         gpu, switch = np.arange(gpus, dtype=np.int32), np.full(gpus, gpus, np.int32)
         rate, hop_ps = self.port_bytes_per_s, self.hop_ps
-        return [Links(gpu, switch, rate, hop_ps), Links(switch, gpu, rate, hop_ps + self.switch_ps)]
+        return [
+            Links(gpu, switch, rate, hop_ps, f"{ISLAND} up"),
+            Links(switch, gpu, rate, hop_ps + self.switch_ps, f"{ISLAND} down"),
+        ]
 
     def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
         """Route all pairs over the switch."""

@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.cycle.cabling import ElectricalCabling
+from lightfabric.model.fabric.component import Components
 from lightfabric.model.fabric.electrical.electrical import Electrical, hub
 from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import FatTreeSpec
@@ -31,15 +32,16 @@ class FatTree(Electrical):
         leaves, pods = self._sizes(gpus)
         gpu, leaf, pod = (np.arange(count, dtype=np.int32) for count in (gpus, leaves, pods))
         of_gpu, of_leaf = gpus + gpu // spec.leaf_gpus, gpus + leaves + leaf // spec.pod_leaves
-        uplinks, on_ps = spec.leaf_gpus * rate / spec.oversubscription, hop_ps + self.switch_ps
+        up, on_ps = spec.leaf_gpus / spec.oversubscription, hop_ps + self.switch_ps
+        uplinks, of_pod = up * rate, spec.pod_leaves * up
         core = np.full(pods, gpus + leaves + pods, np.int32)
         return [
-            Links(gpu, of_gpu, rate, hop_ps + self.nic_ps),
-            Links(of_gpu, gpu, rate, on_ps),
-            Links(gpus + leaf, of_leaf, uplinks, on_ps),
-            Links(of_leaf, gpus + leaf, uplinks, on_ps),
-            Links(gpus + leaves + pod, core, spec.pod_leaves * uplinks, on_ps),
-            Links(core, gpus + leaves + pod, spec.pod_leaves * uplinks, on_ps),
+            Links(gpu, of_gpu, rate, hop_ps + self.nic_ps, "NIC out"),
+            Links(of_gpu, gpu, rate, on_ps, "NIC in"),
+            Links(gpus + leaf, of_leaf, uplinks, on_ps, "leaf up", up),
+            Links(of_leaf, gpus + leaf, uplinks, on_ps, "leaf down", up),
+            Links(gpus + leaves + pod, core, spec.pod_leaves * uplinks, on_ps, "pod up", of_pod),
+            Links(core, gpus + leaves + pod, spec.pod_leaves * uplinks, on_ps, "pod down", of_pod),
         ][: 2 * spec.levels]
 
     def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -56,6 +58,11 @@ class FatTree(Electrical):
             gpus + destination,
         ]
         return np.stack(links, axis=1)
+
+    def components(self, gpus: int) -> Components:
+        """Count those of the levels that are needed: one leaf has no spines, one pod no core."""
+        leaves, pods = self._sizes(gpus)
+        return self.components_of(self.links(gpus)[: 2 + 2 * (leaves > 1) + 2 * (pods > 1)], gpus)
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
         """Make one hub, with the latency of the longest route; ValueError if it might limit as a hub never does."""

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.cycle.cabling import ElectricalCabling
-from lightfabric.model.fabric.electrical.electrical import hub
+from lightfabric.model.fabric.component import Components
+from lightfabric.model.fabric.electrical.electrical import ISLAND, hub
 from lightfabric.model.fabric.electrical.electrical_cluster import ElectricalCluster
 from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import RailOptimisedSpec
@@ -30,14 +31,14 @@ class RailOptimised(ElectricalCluster):
         switch, first_rail = gpus + gpu // spec.island_gpus, gpus + -(-gpus // spec.island_gpus)
         rail = np.arange(first_rail, first_rail + self._rails(gpus), dtype=np.int32)
         of_gpu, spine = first_rail + self._rail(gpu), np.full_like(rail, rail[-1] + 1)
-        uplinks = spec.rail_islands * nic / spec.oversubscription
+        up = spec.rail_islands / spec.oversubscription
         return [
-            Links(gpu, switch, island, hop_ps),
-            Links(switch, gpu, island, on_ps),
-            Links(gpu, of_gpu, nic, hop_ps + self.nic_ps),
-            Links(of_gpu, gpu, nic, on_ps),
-            Links(rail, spine, uplinks, on_ps),
-            Links(spine, rail, uplinks, on_ps),
+            Links(gpu, switch, island, hop_ps, f"{ISLAND} up"),
+            Links(switch, gpu, island, on_ps, f"{ISLAND} down"),
+            Links(gpu, of_gpu, nic, hop_ps + self.nic_ps, "NIC out"),
+            Links(of_gpu, gpu, nic, on_ps, "NIC in"),
+            Links(rail, spine, up * nic, on_ps, "rail up", up),
+            Links(spine, rail, up * nic, on_ps, "rail down", up),
         ]
 
     def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -61,6 +62,11 @@ class RailOptimised(ElectricalCluster):
             np.where(behind, gpus + destination, -1),
         ]
         return np.stack(links, axis=1)
+
+    def components(self, gpus: int) -> Components:
+        """Count those of the links; spines are there only if a rail has several switches."""
+        spines = self._rails(gpus) > self.spec.island_gpus
+        return self.components_of(self.links(gpus)[: 6 if spines else 4], gpus)
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give those of a cluster, but every second island the other way round: so a ring goes on where it has come in.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair, Rotation
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling, circuits_cabled
+from lightfabric.model.fabric.component import Component, Components, light
 from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
 from lightfabric.model.spec import FIBRE_PS_PER_M
@@ -83,14 +84,19 @@ class Optical(Fabric):
         hop_ps = np.rint(latency_ps).astype(np.int64)
         rate = lanes * (self.ports_bytes_per_s(length_m) / self.lanes_per_port)
         links = [
-            Links(link_source.astype(np.int32), link_destination.astype(np.int32), rate, hop_ps),
-            Links(relay, relay, self.relay_bytes_per_s, self.switch_ps),
+            Links(link_source.astype(np.int32), link_destination.astype(np.int32), rate, hop_ps, "circuits"),
+            Links(relay, relay, self.relay_bytes_per_s, self.switch_ps, "relays"),
         ]
         circuit_link = {pair: link for link, pair in enumerate(ends)}
         relay_link = {gpu: link for link, gpu in enumerate(relays, len(ends))}
         made = join(gpus, links, source, destination, _routes(stops, circuit_link, relay_link))
         own = gpus // circuits.configurations
         return replace(made, rotation=self.rotation(own, circuits), configuration=made.link_source.astype(np.int64) // own)
+
+    def components(self, gpus: int) -> Components:
+        """Count the chiplets' light, and a strand of fibre from each port to the next GPU, or to a switch."""
+        ports = gpus * self.chiplet.ports
+        return light(self.chiplet, ports) + Components({Component("fibre"): ports})
 
     def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling | ElectricalCabling:
         """Cable the circuits as ``cabled`` says."""
@@ -125,6 +131,11 @@ class Switched(Optical):
     def lanes_per_port(self) -> int:
         """A lane is a port."""
         return 1
+
+    def components(self, gpus: int) -> Components:
+        """Count a port of a switch of light for each port of a chiplet, and a second strand, back from there."""
+        ports = gpus * self.chiplet.ports
+        return super().components(gpus) + Components({Component("fibre"): ports, Component("ocs_port"): ports})
 
     @property
     def turns_as_one(self) -> bool:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import ElectricalCabling
-from lightfabric.model.fabric.electrical.electrical import hub
+from lightfabric.model.fabric.component import Components
+from lightfabric.model.fabric.electrical.electrical import ISLAND, hub
 from lightfabric.model.fabric.electrical.electrical_cluster import ElectricalCluster
 from lightfabric.model.fabric.optical.optical import Switched, stops_of
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
@@ -56,9 +57,9 @@ class PhotonicRails(Switched):
         gpu, first = np.arange(own, dtype=np.int32), len(rail.bytes_per_s)
         rate, hop_ps, switch_ps = self.islands.port_bytes_per_s, self.islands.hop_ps, self.islands.switch_ps
         links = [
-            Links(rail.link_source, rail.link_destination, rail.bytes_per_s, rail.latency_ps),
-            Links(gpu, gpus + gpu // spec.island_gpus, rate, hop_ps),
-            Links(gpus + gpu // spec.island_gpus, gpu, rate, hop_ps + switch_ps),
+            Links(rail.link_source, rail.link_destination, rail.bytes_per_s, rail.latency_ps, "circuits"),
+            Links(gpu, gpus + gpu // spec.island_gpus, rate, hop_ps, f"{ISLAND} up"),
+            Links(gpus + gpu // spec.island_gpus, gpu, rate, hop_ps + switch_ps, f"{ISLAND} down"),
         ]
         over = source != gate
         routes = np.full((len(source), 2 + int(np.diff(rail.route_start).max(initial=0))), -1, np.int64)
@@ -70,6 +71,10 @@ class PhotonicRails(Switched):
         configuration = np.full(len(made.bytes_per_s), -1)
         configuration[:first] = rail.configuration
         return replace(made, rotation=rail.rotation, configuration=configuration)
+
+    def components(self, gpus: int) -> Components:
+        """Count those of the rails, and the ports of the switches of islands."""
+        return super().components(gpus) + self.islands.components_of(self.islands.links(gpus)[:2], gpus)
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give as many rings as members share each of several islands, at the same places: each rail then has as much.

@@ -28,7 +28,9 @@ from lightfabric.placement.graph.rings import in_rings
 from lightfabric.placement.place import candidates
 
 SMALL = files("lightfabric.examples") / "small.toml"
-NAMES = {"results.csv", "iteration-time.png", "iteration-time.svg", "time-breakdown.png", "manifest.json"}
+NAMES = {
+    "results.csv", "network-bill.csv", "iteration-time.png", "iteration-time.svg", "time-breakdown.png", "manifest.json",
+}  # fmt: skip
 COMMAND = [sys.executable, "-c", "from lightfabric.flows.cli import main; main()"]
 
 
@@ -108,6 +110,47 @@ def test_the_bars_of_the_breakdown_add_up_to_the_iterations_of_the_largest_count
     right = [max(bar[place].get_x() + bar[place].get_width() for bar in axes.containers) for place in range(4)]
     assert right == pytest.approx([row["iteration_s"] for row in rows[-4:]])
     assert {bars.get_label() for bars in axes.containers} >= {"compute", "data"}
+
+
+def test_the_bill_adds_up_to_the_columns_of_each_network_and_costs_compare_with_the_baseline(finished, rows):
+    with (finished[0] / "network-bill.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    for row in rows:
+        own = [line for line in lines if (line["gpus"], line["fabric"]) == (row["gpus"], row["fabric"])]
+        for unit in ("usd", "w"):
+            total = sum(int(line["count"]) * float(line[f"{unit}_each"]) for line in own)
+            assert total == pytest.approx(float(row[f"network_{unit}"]))
+            assert total == pytest.approx(float(row[f"network_{unit}_per_gpu"]) * int(row["gpus"]))
+    largest = {
+        row["fabric"]: {name: float(row[name]) for name in row if "usd" in name or "speed" in name} for row in rows[-4:]
+    }
+    ideal, ring = largest["ideal switch"], largest["SiP-Ring"]
+    assert ideal["speed_per_usd_over_baseline"] == 1
+    for name, own_usd in (("usd", 32 * 25_000), ("network_usd", 0)):
+        dearer = (ring["network_usd"] + own_usd) / (ideal["network_usd"] + own_usd)
+        assert ring[f"speed_per_{name}_over_baseline"] == pytest.approx(ring["speed_over_baseline"] / dearer)
+
+
+def test_a_table_of_prices_replaces_a_default_as_a_whole(tmp_path):
+    dear = changed(tmp_path, ('name = "small"', 'name = "small"\nprices.ocs_port = { usd = [9.5], w = [1] }'))
+    prices = load_spec(dear).prices
+    assert prices.ocs_port.at(1) == (9.5, 1.0)
+    assert prices.nic == load_spec(SMALL).prices.nic
+    for text, sentence in (
+        ("ocs_port = { usd = [9.5] }", "prices.ocs_port.w must be given, not left out"),
+        (
+            "nic = { usd = [1, 2], w = [1] }",
+            "prices.nic.usd must be 1 values of at least 0, one for each rate, not (1.0, 2.0)",
+        ),
+        ("nics = { usd = [1], w = [1] }", "prices.nics must be a known field (did you mean nic?), not an unknown one"),
+        (
+            "nic = { usd = [1], watts = [1] }",
+            "prices.nic.watts must be a known field (usd, w, gbps, source), not an unknown one",
+        ),
+    ):
+        with pytest.raises(InputError) as error:
+            load_spec(changed(tmp_path, ('name = "small"', f'name = "small"\nprices.{text}')))
+        assert sentence in str(error.value)
 
 
 def test_json_is_one_object_with_a_row_per_count_and_fabric(finished):
