@@ -2,6 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +13,22 @@ from lightfabric.model.task import Part
 
 Pair = tuple[int, int]
 """Two GPUs, the first of which sends."""
+
+
+class Legs(NamedTuple):
+    """Lists the circuits that all pairs take: ``pair[i]``, an index into the rising ``pair_key``, goes over ``circuit[i]``.
+
+    Circuits are counted in the order of ``Circuits.lanes``; keys are what ``pair_keys`` makes.
+    """
+
+    pair_key: NDArray[np.int64]
+    pair: NDArray[np.int64]
+    circuit: NDArray[np.int64]
+
+
+def pair_keys(source: NDArray[Any], destination: NDArray[Any]) -> NDArray[np.int64]:
+    """Make one number of each pair, by which pairs are sorted."""
+    return (source.astype(np.int64) << 32) + destination
 
 
 @dataclass(frozen=True)
@@ -67,6 +86,30 @@ class Circuits:
             pairs = zip(source[exchange].tolist(), destination[exchange].tolist(), strict=True)
             found[exchange] += np.array([self.steps.get(pair, 0) for pair in pairs], np.int64)
         return found
+
+    @cached_property
+    def ends(self) -> NDArray[np.int64]:
+        """Give source and destination of each circuit, ``[end, circuit]``."""
+        return np.array(list(self.lanes), np.int64).reshape(-1, 2).T
+
+    @cached_property
+    def legs(self) -> Legs:
+        """Give the circuits on all ways as arrays. O(stops)."""
+        stop = np.fromiter(chain.from_iterable(self.stops.values()), np.int64)
+        stops = np.fromiter(map(len, self.stops.values()), np.int64)
+        end = np.cumsum(stops) - 1
+        pair_key = pair_keys(stop[end - stops + 1], stop[end])
+        order, rank = np.argsort(pair_key), np.empty(len(pair_key), np.int64)
+        rank[order] = np.arange(len(order))
+        inside = np.ones(len(stop), bool)
+        inside[end] = False
+        begin = np.flatnonzero(inside)
+        own, key = pair_keys(*self.ends), pair_keys(stop[begin], stop[begin + 1])
+        by_key = np.argsort(own)
+        circuit = by_key[np.searchsorted(own, key, sorter=by_key) % max(len(own), 1)]
+        # On photonic rails the way to the rail is no circuit.
+        lit = own[circuit] == key
+        return Legs(pair_key[order], np.repeat(rank, stops - 1)[lit], circuit[lit])
 
     def only(self, configuration: int, gpus: int) -> "Circuits":
         """Give one of the configurations, with GPUs numbered from 0."""

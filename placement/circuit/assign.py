@@ -100,6 +100,9 @@ def assign_ring(
         def fits(lanes: Lanes, legs: _Legs = legs, taken: Lanes = taken) -> bool:
             return bool(segment_load(legs.source, taken, lanes, gpus).max() <= capacity)
 
+        if capacity and (np.abs(taken) == 1).all():
+            # Circuits between neighbours share no segment with others.
+            return _circuits(legs, np.full(len(taken), capacity), gpus)
         lanes = _scale(legs.demand, capacity, fits)
         if lanes is not None:
             _fill_segments(legs, taken, lanes, capacity, gpus)
@@ -114,22 +117,24 @@ def assign_ring(
 
 
 def _fill_segments(legs: _Legs, taken: Lanes, lanes: Lanes, capacity: int, gpus: int) -> None:
-    free = (capacity - segment_load(legs.source, taken, lanes, gpus)).tolist()
-    # All counters are doubled in length so that a slice along an arc never has to wrap.
-    free = [side * 2 for side in free]
-    first = np.mod(np.where(taken > 0, legs.source, legs.source + taken), gpus).tolist()
-    length, backward = np.abs(taken).tolist(), (taken < 0).tolist()
+    """Give one wavelength more at a time to all circuits alike, of as many bytes over as many segments, or to none.
+
+    A collective goes at the rate of its slowest circuit, and ranks that all have equal circuits are simulated once.
+    """
+    free = capacity - segment_load(legs.source, taken, lanes, gpus)
+    (demand, _), kind = np.unique(np.stack([legs.demand, taken]), axis=1, return_inverse=True)
+    members = np.split(np.argsort(kind, kind="stable"), np.cumsum(np.bincount(kind))[:-1])
+    each = lanes[[of_kind[0] for of_kind in members]]
 
     def take(i: int) -> bool:
-        side, begin, end = free[backward[i]], first[i], first[i] + length[i]
-        if min(side[begin:end]) < 1:
+        needed = segment_load(legs.source[members[i]], taken[members[i]], np.ones(len(members[i]), np.int64), gpus)
+        if (needed > free).any():
             return False
-        for segment in range(begin, end):
-            side[segment] -= 1
-            side[(segment + gpus) % (2 * gpus)] -= 1
+        np.subtract(free, needed, out=free)
         return True
 
-    hand_out(lanes, legs.demand, take)
+    hand_out(each, demand, take)
+    lanes[:] = each[kind]
 
 
 def _circuits(legs: _Legs, lanes: Lanes, gpus: int) -> Circuits:

@@ -2,13 +2,13 @@
 
 from abc import abstractmethod
 from collections.abc import Collection, Iterator
-from itertools import pairwise, product
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits, Pair, joined
+from lightfabric.model.circuit import Circuits, Pair, joined, pair_keys
 from lightfabric.model.fabric.optical import optical as model
 from lightfabric.model.task import TaskGraph
 from lightfabric.placement.circuit.assign import permutations
@@ -186,23 +186,23 @@ class Optical(model.Optical, Fabric):
         for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
             # What goes to experts and what comes back alternate, so an exchange never shares circuits with its own way back.
             flows, own = ((each.at_once(part) if part == EXCHANGE else each.of(part)) for each in (dealt, placed))
-            moved = most_moved(own, part) if part == EXCHANGE else max(demand_of(own).values(), default=0)
+            moved = most_moved(own, part) if part == EXCHANGE else _most_of_pair(own)
             rates.append(rate_of(moved, self.seconds(circuits, flows, gpus)))
         return Rates(*rates)
 
     def seconds(self, circuits: Circuits, flows: Traffic, gpus: int) -> float:
         """Time of the slowest circuit."""
-        source, destination = np.array(list(circuits.lanes), np.int64).reshape(-1, 2).T
-        port_bytes_per_s = self.ports_bytes_per_s(self.lengths_m(source, destination, gpus)).tolist()
-        bytes_per_s = {
-            leg: lanes / self.lanes_per_port * rate
-            for (leg, lanes), rate in zip(circuits.lanes.items(), port_bytes_per_s, strict=True)
-        }
-        load = dict[Pair, int]()
-        for pair, size in demand_of(flows).items():
-            for leg in pairwise(circuits.stops[pair]):
-                load[leg] = load.get(leg, 0) + size
-        return max((size / bytes_per_s[leg] for leg, size in load.items()), default=0.0)
+        legs, size = circuits.legs, np.zeros(len(circuits.stops))
+        np.add.at(size, np.searchsorted(legs.pair_key, pair_keys(flows.source, flows.destination)), flows.size_bytes)
+        load = np.bincount(legs.circuit, size[legs.pair], len(circuits.lanes))
+        lanes = np.array(list(circuits.lanes.values())) / self.lanes_per_port
+        return float((load / (lanes * self.ports_bytes_per_s(self.lengths_m(*circuits.ends, gpus)))).max(initial=0.0))
+
+
+def _most_of_pair(flows: Traffic) -> int:
+    """Bytes of the pair that sends most."""
+    _, pair = np.unique(pair_keys(flows.source, flows.destination), return_inverse=True)
+    return int(np.bincount(pair, flows.size_bytes).max(initial=0))
 
 
 def _cuts(exchange: Traffic, gpus: int, ports: int) -> list[dict[Pair, int]]:
