@@ -37,7 +37,7 @@ NO_COMMAND = re.compile(
     r"|sim\.bench\.(crossing|register|training|window)|sim\.native\.cluster|flows\.experiment\.cluster"  # benches of tests
     r"|flows\.experiment\.calibrate"  # a script, see docs/cost-model.md
     r"|model\.kernel\.waveform|model\.cycle\.photonic"  # of the kernel's users, see docs/kernel.md
-    r"|placement\.circuit\.(wavelength|relaxation|arc|multi_shot))$"  # solvers for designers, see docs/why.md
+    r"|placement\.circuit\.multi_shot)$"  # a solver for designers, see docs/why.md
 )
 """Modules that neither a command nor the front door reaches, each with the reason why it is there."""
 

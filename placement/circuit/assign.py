@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.placement.circuit.alltoall import best
-from lightfabric.placement.circuit.demand import Lanes, hand_out
+from lightfabric.placement.circuit.demand import Demand, Lanes, hand_out
 from lightfabric.placement.mapping.traffic import ring_steps, segment_load
 
 
@@ -78,11 +78,12 @@ def _stops(pairs: list[Pair], leg_end: Lanes, destination: Lanes) -> dict[Pair, 
 
 
 def assign_ring(
-    gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, max_hops: int, reuse: bool = True
+    gpus: int, demand_bytes: dict[Pair, int], chiplet: ChipletSpec, max_hops: int, reuse: bool = True, rings: int = 1
 ) -> Circuits:
     """Lead circuits the shorter way round, on ``ports // 2`` fibres each way, for all pairs with a demand.
 
-    Without ``reuse`` a wavelength is of one circuit on all segments, so that shorter circuits spare none.
+    Without ``reuse`` a wavelength is of one circuit on all segments, so that shorter circuits spare none. Of several
+    ``rings``, which share out the wavelengths, each lane is on one all its way; then the share is near the best.
     Pairs farther apart than ``max_hops`` are relayed by GPUs in between; where wavelengths do not suffice for one on each
     circuit, circuits are halved in length and relay more. ValueError with what is needed and what there is if even
     neighbours have too few.
@@ -104,8 +105,12 @@ def assign_ring(
             # Circuits between neighbours share no segment with others.
             return _circuits(legs, np.full(len(taken), capacity), gpus)
         lanes = _scale(legs.demand, capacity, fits)
-        if lanes is not None:
+        # Without reuse the lanes of a circuit may be on any rings, so that these are no limit.
+        if lanes is not None and reuse and rings > 1:
+            lanes = _on_rings(legs, lanes, gpus, rings, capacity // rings)
+        elif lanes is not None:
             _fill_segments(legs, taken, lanes, capacity, gpus)
+        if lanes is not None:
             return _circuits(legs, lanes, gpus)
         needed = int(segment_load(legs.source, taken, np.ones_like(taken), gpus).max())
         # Shorter legs are shared by more pairs and cross fewer segments each, so fewer wavelengths may do.
@@ -114,6 +119,16 @@ def assign_ring(
         f"a segment of the ring needs {needed} wavelengths each way for the circuits that cross it, "
         f"not the {capacity} that {chiplet.ports} ports give"
     )
+
+
+def _on_rings(legs: _Legs, most: Lanes, gpus: int, rings: int, channels: int) -> Lanes | None:
+    """Lanes of the legs on rings of so many channels each way, where ``most`` are the best of all channels together."""
+    from lightfabric.placement.circuit.wavelength import Ring, one_way
+
+    destination = np.mod(legs.source + legs.steps, gpus).astype(np.int32)
+    demand = Demand(gpus, legs.source, destination, np.rint(legs.demand).astype(np.int64))
+    found = one_way(Ring(gpus, rings, channels, gpus), demand, legs.steps, demand.least_ratio(most))
+    return None if found is None else found.pair_lanes
 
 
 def _fill_segments(legs: _Legs, taken: Lanes, lanes: Lanes, capacity: int, gpus: int) -> None:

@@ -91,6 +91,23 @@ def rounded(ring: Ring, demand: Demand) -> Assignment:
     return max((_filled(ring, demand, arcs, lanes, bound) for lanes in starts), key=lambda assignment: assignment.value)
 
 
+def one_way(ring: Ring, demand: Demand, steps: Lanes, limit: float) -> Assignment | None:
+    """A feasible assignment where each pair goes its ``steps`` forward or, if negative, backward; never worse than no reuse.
+
+    ``limit`` is a bound of its value. None if no lane each was found. What is left free is handed out, poorest first.
+    """
+    arcs = Arcs(
+        ring.nodes, np.stack([demand.source, demand.destination]).astype(np.int64), np.stack([steps, -steps]).clip(0)
+    )
+
+    def serve(needed: Lanes) -> Lanes | None:
+        found = _laid(ring, arcs, arcs.allowed[0].astype(float), needed)
+        return _exclusive(ring, arcs, needed) if found is None else found
+
+    lanes, bound = most_even(demand, limit, serve)
+    return None if lanes is None else _filled(ring, demand, arcs, lanes, bound)
+
+
 def without_reuse(ring: Ring, demand: Demand) -> Assignment:
     """The baseline (Mordia, SIGCOMM 2013): a wavelength of a fibre is one pair's all the way round. The best of those."""
     arcs = Arcs.of(demand, ring.max_hops)

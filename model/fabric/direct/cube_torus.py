@@ -40,7 +40,7 @@ class CubeTorus(Torus):
         cube = self.spec.cube_edge**self.spec.dimensions
         if group > cube:
             return usable_in_parts(alive, cube, cube) // cube // -(-group // cube) * group
-        in_block = np.arange(alive.shape[1]) % cube < cube // group * group
+        in_block: NDArray[np.bool_] = np.arange(alive.shape[1], dtype=np.int64) % cube < cube // group * group
         return usable_in_parts(alive[:, in_block], group, group)
 
     def components(self, gpus: int) -> Components:

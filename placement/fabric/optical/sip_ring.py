@@ -90,7 +90,13 @@ class SipRing(model.SipRing, Optical):
 
     def assign(self, gpus: int, demand_bytes: dict[Pair, int], first: Collection[Pair] = ()) -> Circuits:
         """The shorter way round, relayed beyond ``max_hops``."""
-        return assign_ring(gpus, demand_bytes, self.chiplet, self.spec.max_hops, self.spec.reuse)
+        return self._assigned(gpus, demand_bytes, self.spec.max_hops)
+
+    def _assigned(self, gpus: int, demand_bytes: dict[Pair, int], max_hops: int) -> Circuits:
+        lanes, rings = self.segment_lanes, self.spec.rings
+        if lanes % rings:
+            raise SpecError(type(self.spec).__name__, "rings", f"a divisor of the {lanes} wavelengths each way", str(rings))
+        return assign_ring(gpus, demand_bytes, self.chiplet, max_hops, self.spec.reuse, rings)
 
     def ways(self, gpus: int, flows: Traffic) -> list[Circuits]:
         """Beside circuits for all pairs also those between neighbours only, where wavelengths are reused.
@@ -100,7 +106,7 @@ class SipRing(model.SipRing, Optical):
         """
         found = super().ways(gpus, flows)
         if self.spec.reuse and self.hops(flows, gpus).sum() <= MAX_RELAYS:
-            found.append(assign_ring(gpus, demand_of(flows), self.chiplet, 1))
+            found.append(self._assigned(gpus, demand_of(flows), 1))
         return found
 
     def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":

@@ -6,8 +6,10 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from lightfabric.model.circuit import Circuits
 from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.spec import (
+    FIBRE_PS_PER_M,
     ChipletSpec,
     CubeTorusSpec,
     CustomSpec,
@@ -123,6 +125,18 @@ def test_light_has_farther_to_go_past_dead_nodes():
         step = 1 if ahead < 4 or (ahead == 4 and a % 2 == 0) else -1
         fibres = next(count for count in range(1, 14) if (at[a] + step * count) % 14 == at[b])
         assert length_m == 3.0 * fibres
+
+
+def test_both_models_have_the_fibre_past_a_dead_node(invented_timing):
+    spec = SipRingSpec("ring", "sip-ring", fibre_m=3.0, node_gpus=1, bypass_hops=2, dead_nodes=(2,))
+    fabric = fabric_of(spec, ChipletSpec(ports=2), invented_timing)
+    # GPU 2 is behind the dead node, two fibres from GPU 1.
+    circuits = Circuits({(0, 1): 4, (1, 2): 4}, {(0, 1): (0, 1), (1, 2): (1, 2)})
+    network = fabric.network(4, circuits.lanes, circuits)
+    near, far = (network.latency_ps[network.route(*pair)].sum() for pair in circuits.lanes)
+    assert far - near == 3.0 * FIBRE_PS_PER_M
+    cabling = fabric.cabling(4, circuits)
+    assert [cabling.fibre_m[gpu, cabling.gpu[gpu].tolist().index(gpu + 1)] for gpu in (0, 1)] == [3.0, 6.0]
 
 
 @pytest.mark.parametrize(
