@@ -110,6 +110,8 @@ def join(
         source * gpus + destination,
         np.concatenate([[0], np.cumsum((routes >= 0).sum(axis=1))]).astype(np.int64),
         routes[routes >= 0].astype(np.int32),
-        names,
-        np.repeat([names.index(part.name) for part in links], [len(part.source) for part in links]).astype(np.int8),
+        names=names,
+        name_of_link=np.repeat([names.index(part.name) for part in links], [len(part.source) for part in links]).astype(
+            np.int8
+        ),
     )
