@@ -13,6 +13,7 @@ from lightfabric.model.timing import Timing
 if TYPE_CHECKING:
     from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
     from lightfabric.model.cycle.cluster import Cluster
+    from lightfabric.model.cycle.switched import SwitchedCabling
     from lightfabric.model.task import Schedule, TaskGraph
 
 FIDELITIES = ("fluid", "cycle")
@@ -50,7 +51,7 @@ def run(
     graph: "TaskGraph",
     spec: ChipletSpec,
     timing: Timing,
-    cabling: "Cabling | ElectricalCabling",
+    cabling: "Cabling | ElectricalCabling | SwitchedCabling",
     message_latency_cycles: int = 0,
 ) -> "tuple[Schedule, Detail]":
     """Run a task graph at cycle fidelity. Chunks of a ring count with their mean latency."""

@@ -64,6 +64,10 @@ class Cabling:
         path = self._path_number.get((source, destination))
         return -1 if path is None else self._paths[path][1]
 
+    def turns(self, source: int, destination: int) -> int:  # noqa: ARG002
+        """Say that a flit goes one way from each lane."""
+        return 1
+
     def lanes(self, source: int, destination: int) -> int:
         """Find the ports of one GPU that lead towards another, as bits; ValueError if there is none."""
         path = self._path_number.get((source, destination))
@@ -168,6 +172,10 @@ class ElectricalCabling:
         """Leave a pair any virtual channel of a hub, which -1 says."""
         way = self.between(source, destination)
         return -1 if isinstance(way, Hub) else way.channel(source, destination)
+
+    def turns(self, source: int, destination: int) -> int:  # noqa: ARG002
+        """Say that a flit goes one way from each lane."""
+        return 1
 
     def lanes(self, source: int, destination: int) -> int:
         """Find the lanes from one GPU towards the other, as bits."""

@@ -19,6 +19,7 @@ from lightfabric.model.cycle.link import Link
 from lightfabric.model.cycle.program import NOWHERE, Program
 from lightfabric.model.cycle.slot import Losses
 from lightfabric.model.cycle.switch import Switch
+from lightfabric.model.cycle.switched import SwitchedCabling
 from lightfabric.model.kernel.block import Module, Port, connect
 from lightfabric.model.kernel.channel import Fifo
 from lightfabric.model.kernel.compiled import Records
@@ -40,8 +41,8 @@ class Cluster:
     a library of collectives. Lines are trained when the system starts; ``frame_beats`` says for links by GPU and lane which
     of their beats is the first of a slot, 1 where it does not. Each link loses slots to bit errors of its own.
 
-    ``links`` are by GPU and lane; those from a hub by its node, which follow the GPUs, and a number. They lead to
-    ``far_node``.
+    ``links`` are by GPU and lane; those from a hub or a switch by its node, which follow the GPUs, and a number. They lead
+    to ``far_node``.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Cluster:
         graph: TaskGraph,
         spec: ChipletSpec,
         timing: Timing,
-        cabling: Cabling | ElectricalCabling,
+        cabling: Cabling | ElectricalCabling | SwitchedCabling,
         message_latency_cycles: int = 0,
         frame_beats: Mapping[tuple[int, int], int] = MappingProxyType({}),
     ) -> None:
@@ -66,6 +67,9 @@ class Cluster:
                 self._join_by_circuits(top, cabling.circuits)
             for number, hub in enumerate(cabling.hubs):
                 self._join_to_hub(top, number, hub, [cabling.first_lane(n, hub) for n in hub.gpus.tolist()])
+        elif isinstance(cabling, SwitchedCabling):
+            self._add_gpus(top, [cabling.far_ports(n) for n in range(graph.devices)])
+            self._join_by_switches(top, cabling)
         else:
             self._add_gpus(top, cabling.port.tolist())
             self._join_by_circuits(top, cabling)
@@ -152,14 +156,72 @@ class Cluster:
         """Add the switch of each chiplet, with the GPU at its first ports."""
         if not 1 <= cabling.ports <= MAX_PORTS:
             raise ValueError(f"Cabling.gpu must be of 1 to {MAX_PORTS} ports for each GPU, not {cabling.ports}")
-        spec, timing, client = replace(self.spec, ports=cabling.ports), self._timing.switch, self._timing.client
-        switches = list[Switch]()
+        spec, switches = replace(self.spec, ports=cabling.ports), list[Switch]()
         for n, gpu in enumerate(self.gpus):
-            switches.append(top.add(f"switch[{n}]", Switch(spec, timing, cabling.routes(n))))
-            for q in range(cabling.ports * spec.virtual_channels):
-                connect(gpu.o[q], switches[n].i[q], self._from_gpu(Switch.input_fifo(spec, timing, client.ingress_cycles)))
-                connect(switches[n].o[q], gpu.i[q], switches[n].output_fifo(client.egress_cycles))
+            switches.append(top.add(f"switch[{n}]", Switch(spec, self._timing.switch, cabling.routes(n))))
+            self._join_to_gpu(gpu, switches[n])
         return switches
+
+    def _join_to_gpu(self, gpu: Gpu, switch: Switch) -> None:
+        """Join all lanes of a GPU to the first ports of its switch."""
+        client = self._timing.client
+        for q, (output, input_) in enumerate(zip(gpu.o, gpu.i, strict=True)):
+            into = Switch.input_fifo(self.spec, self._timing.switch, client.ingress_cycles)
+            connect(output, switch.i[q], self._from_gpu(into))
+            connect(switch.o[q], input_, switch.output_fifo(client.egress_cycles))
+
+    def _join_by_switches(self, top: Module, cabling: SwitchedCabling) -> None:
+        switches = dict[tuple[int, int], Switch]()
+        for node in np.flatnonzero(cabling.switch_ports).tolist():
+            # The ports of a chiplet's switch are even in number: one that is left over is bound below.
+            spec, outputs = replace(self.spec, ports=-(-int(cabling.switch_ports[node]) // 2)), cabling.outputs(node)
+            for plane in range(int(cabling.planes[node])):
+                made = top.add(f"switch[{node}][{plane}]", Switch(spec, self._timing.switch, outputs))
+                switches[node, plane] = made
+            if node < len(self.gpus):
+                self._join_to_gpu(self.gpus[node], switches[node, 0])
+
+        def end(node: int, first: int, port: int) -> tuple[Gpu | Switch, int]:
+            if not cabling.is_switch[node]:
+                return self.gpus[node], first + port
+            plane, number = cabling.place(node, first, port)
+            return switches[node, plane], number
+
+        columns = (cabling.source, cabling.destination, cabling.port_out, cabling.port_in, cabling.ports)
+        for link, (source, destination, out, into, ports) in enumerate(
+            zip(*(each.tolist() for each in columns), strict=True)
+        ):
+            spec = line(self.spec, float(cabling.share[link]))
+            for port in range(ports):
+                ends = end(source, out, port), end(destination, into, port)
+                self._add_wire(top, (source, out + port), destination, spec, float(cabling.wait_ps[link]), *ends)
+        blocks = [*self.gpus, *switches.values()]
+        outputs = [port for block in blocks for port in block.o if not port.bound]
+        for output, input_ in zip(outputs, [port for block in blocks for port in block.i if not port.bound], strict=True):
+            connect(output, input_, Fifo(1))
+
+    def _add_wire(
+        self,
+        top: Module,
+        end: tuple[int, int],
+        far: int,
+        spec: ChipletSpec,
+        wait_ps: float,
+        source: tuple[Gpu | Switch, int],
+        destination: tuple[Gpu | Switch, int],
+    ) -> None:
+        """Add a link from a port of a GPU or a switch to one of another."""
+        timing, wait, channels = self._timing, delay_cycles(wait_ps, spec), spec.virtual_channels
+        (sender, output), (receiver, input_) = source, destination
+        consumer_cycles = timing.switch.credit_cycles if isinstance(receiver, Switch) else timing.client.egress_cycles
+        link = self._add_link(top, end, far, spec, 0, consumer_cycles)
+        for v in range(channels):
+            if isinstance(sender, Switch):
+                fifo = _longer(sender.output_fifo(timing.link.accept_cycles), wait)
+            else:
+                fifo = self._from_gpu(Link.input_fifo(spec, timing.link, timing.client.ingress_cycles), wait)
+            connect(sender.o[output * channels + v], link.i[v], fifo)
+            connect(link.o[v], receiver.i[input_ * channels + v], link.output_fifo())
 
     def _line_queues(self, of_switch: list[Port], port: int) -> list[Port]:
         channels = self.spec.virtual_channels

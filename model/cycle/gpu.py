@@ -43,11 +43,12 @@ class Does(IntEnum):
 OPERATION = record(
     cycles="i8", flits="i8", sent="i8", received="i8", start_cycle="i8", finish_cycle="i8", lanes="i8",
     successor="i4", successor_end="i4", chunk_flits="i4", waiting="i4", ready_cycle="i8", target="i4", next="i4",
-    gpu="i4", does="i4", address="i4", channel="i4",
+    gpu="i4", does="i4", address="i4", channel="i4", turns="i4", width="i4",
 )  # fmt: skip
 """One operation of one GPU. ``flits`` are to be sent on ``lanes``, a set of ports, to ``address``, on a virtual ``channel``
-or, if that is negative, on all in turn, and counted by the operation ``target``; as many arrive. ``waiting`` is the number
-of operations it waits for, ``next`` the one after it in its GPU's list."""
+or, if that is negative, on all in turn, and counted by the operation ``target``; as many arrive. Each of the ``width`` lanes
+sends to ``turns`` addresses in turn, ``width`` apart. ``waiting`` is the number of operations it waits for, ``next`` the one
+after it in its GPU's list."""
 _LANE = record(far_port="i4", channel="i4", free_cycle="i8")
 """What a port leads to, the virtual channel of its next flit, and the cycle in which its client takes that."""
 
@@ -235,6 +236,9 @@ def _send_flit(
     flit = channels.flit[push(now, channels, output)]
     flit.payload, flit.injected_cycle, flit.packet = number, now, operation.target
     flit.source, flit.destination = me.number, operation.address + lane.far_port
+    if operation.turns > 1:
+        # GPUs begin with different ways, so that short messages of all do not meet on the first.
+        flit.destination += (me.number + operation.sent // operation.width) % operation.turns * operation.width
     flit.virtual_channel, flit.last = channel, True  # each flit is a packet, so flits of transfers mix in every switch
     lane.channel = channel + 1 if channel + 1 < me.channels else 0
     lane.free_cycle = now + me.flit_cycles

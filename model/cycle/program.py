@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
 from lightfabric.model.cycle.gpu import OPERATION, Does, Gpu
+from lightfabric.model.cycle.switched import SwitchedCabling
 from lightfabric.model.kernel.bitset import lowest
 from lightfabric.model.kernel.compiled import Records
 from lightfabric.model.spec import ChipletSpec
@@ -23,7 +24,7 @@ class Program:
     is a join on GPU 0. ``operations`` are in the order of ``Gpu.operations``, and name their ``successors`` likewise.
     """
 
-    def __init__(self, graph: TaskGraph, spec: ChipletSpec, cabling: Cabling | ElectricalCabling) -> None:
+    def __init__(self, graph: TaskGraph, spec: ChipletSpec, cabling: Cabling | ElectricalCabling | SwitchedCabling) -> None:
         self._graph, self._spec, self._cabling = graph, spec, cabling
         self._made = list[dict[str, int]]()
         self._after = list[list[int]]()
@@ -83,7 +84,8 @@ class Program:
 
     def _way(self, gpu: int, peer: int) -> dict[str, int]:
         cabling = self._cabling
-        return {name: getattr(cabling, name)(gpu, peer) for name in ("lanes", "address", "channel")}
+        way: dict[str, int] = {name: getattr(cabling, name)(gpu, peer) for name in ("lanes", "address", "channel", "turns")}
+        return way | {"width": way["lanes"].bit_count()}
 
     def _flits(self, work_bytes: int, parts: int) -> int:
         return -(-work_bytes // (parts * self._spec.payload_bytes))
@@ -97,7 +99,7 @@ class Program:
         place[order] = np.arange(len(order))
         self._place = place
         operations: Records = np.zeros(len(order), OPERATION)
-        for name in ("gpu", "does", "cycles", "flits", "chunk_flits", "lanes", "address", "channel"):
+        for name in ("gpu", "does", "cycles", "flits", "chunk_flits", "lanes", "address", "channel", "turns", "width"):
             operations[name][place] = [made.get(name, 0) for made in self._made]
         operations["target"][place] = place[[made.get("target", number) for number, made in enumerate(self._made)]]
         after = [place[self._after[number]] for number in order.tolist()]

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
+from lightfabric.model.cycle.switched import SwitchedCabling
 from lightfabric.model.fabric.component import Components
 from lightfabric.model.fluid.network import Network
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, FabricSpec
@@ -77,7 +78,7 @@ class Fabric(ABC):
         """
 
     @abstractmethod
-    def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling | ElectricalCabling:
+    def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling | ElectricalCabling | SwitchedCabling:
         """Say what joins the chiplets in the cycle model, the twin of ``network``.
 
         ValueError for more GPUs at a switch than its ports, and where relays could wait for each other in a circle.

@@ -1,14 +1,13 @@
 """A dragonfly joins the routers of a group all to all, and the groups all to all."""
 
-from typing import NoReturn
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits
-from lightfabric.model.fabric.electrical.electrical import Electrical
+from lightfabric.model.fabric.electrical.electrical import PORT, Electrical
 from lightfabric.model.fluid.network import Links
-from lightfabric.model.spec import DragonflySpec
+from lightfabric.model.spec import ChipletSpec, DragonflySpec
 
 
 class Dragonfly(Electrical):
@@ -28,6 +27,11 @@ class Dragonfly(Electrical):
     def port_gbps(self) -> float:
         """Give the raw rate of a network card."""
         return self.spec.nic_gbps
+
+    @property
+    def cycle_chiplet(self) -> ChipletSpec:
+        """Give the port of electrical fabrics with all virtual channels, since routers wait for each other in a circle."""
+        return replace(PORT, virtual_channels=8)
 
     def links(self, gpus: int) -> list[Links]:
         """Number the links GPU up, down, then those from router to router in groups, then those between groups."""
@@ -72,10 +76,6 @@ class Dragonfly(Electrical):
             gpus + destination,
         ]
         return np.stack(links, axis=1)
-
-    def cabling(self, gpus: int, circuits: Circuits | None = None) -> NoReturn:
-        """Raise a ValueError: hubs have no way from one to another."""
-        raise ValueError("cycle fidelity does not have dragonfly fabrics")
 
     def _local(
         self, gpus: int, group: NDArray[np.int64], here: NDArray[np.int64], there: NDArray[np.int64]

@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
-from lightfabric.model.cycle.cabling import Hub
+from lightfabric.model.cycle.cabling import ElectricalCabling, Hub
+from lightfabric.model.cycle.switched import SwitchedCabling
 from lightfabric.model.fabric.component import Component, ComponentName, Components
 from lightfabric.model.fabric.fabric import Fabric
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
+from lightfabric.model.fluid.world import ragged
 from lightfabric.model.spec import CABLE_PS_PER_M, ChipletSpec
 from lightfabric.model.spec.chiplet import SLOWEST_CYCLES_PER_BLOCK
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing
@@ -33,6 +35,9 @@ PORT = ChipletSpec(
     reach_m=1.0,
     replay_flits=127,
 )
+
+MAX_CYCLE_GPUS = 1024
+"""Every pair of them has its row of links."""
 
 
 def _one_cycle_each(kind: Any) -> Any:
@@ -115,6 +120,12 @@ class Electrical(Fabric):
         """Give the share of the raw rate of links outside of islands that is payload."""
         return self.efficiency
 
+    def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling | SwitchedCabling:
+        """Cable the links that pairs of GPUs take; ValueError for what is too slow or too large for flits."""
+        if gpus > MAX_CYCLE_GPUS:
+            raise ValueError(f"gpus must be at most {MAX_CYCLE_GPUS} at cycle fidelity, not {gpus}")
+        return switched(self.network(gpus, np.argwhere(~np.eye(gpus, dtype=bool))), self.cycle_chiplet)
+
     def busiest_seconds(
         self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64], size_bytes: NDArray[Any]
     ) -> float:
@@ -164,18 +175,44 @@ def hub(
     Latencies below those of its ports, of ``PORT`` some nanoseconds and a flit, stay those. ValueError if a port cannot send
     as slowly.
     """
+    planes, share, slot_ps = _ports(bytes_per_s, port)
+    up_cycles, down_cycles = _port_cycles(timing)
+    up_more_ps = up_ps - up_cycles * port.cycle_ps - slot_ps / 2
+    down_more_ps = down_ps - down_cycles * port.cycle_ps - slot_ps * 3 / 2
+    return Hub(np.array(gpus, np.int32), 0.0, planes, share, max(0.0, up_more_ps), max(0.0, down_more_ps))
+
+
+def switched(network: Network, port: ChipletSpec = PORT) -> SwitchedCabling:
+    """Cable the links that routes of a network take, for the pairs that it has; with latencies and errors as ``hub``."""
+    gpus, (used, routes) = network.devices, np.unique(network.route_links, return_inverse=True)
+    made = [_ports(rate, port) for rate in network.bytes_per_s[used].tolist()]
+    ports, share, slot_ps = np.array(made).reshape(-1, 3).T
+    row, hop = ragged(np.diff(network.route_start))
+    padded = np.full((gpus * gpus, 1 + hop.max(initial=0)), -1, np.int64)
+    padded[network.pair_key[row], hop] = routes
+    source, destination = (end[used].astype(np.int64) for end in (network.link_source, network.link_destination))
+    of_gpu, (up_cycles, down_cycles) = source < gpus, _port_cycles(TIMING)
+    stages_ps = np.where(of_gpu, up_cycles, down_cycles) * port.cycle_ps + slot_ps * np.where(of_gpu, 1 / 2, 3 / 2)
+    wait_ps = np.maximum(0.0, network.latency_ps[used] - stages_ps)
+    return SwitchedCabling(gpus, source, destination, ports.astype(np.int64), share, wait_ps, padded, port.virtual_channels)
+
+
+def _ports(bytes_per_s: float, port: ChipletSpec) -> tuple[int, float, float]:
+    """Count the ports that a payload rate takes, the share of their line rate, and how long a flit takes at each."""
     port_bytes_per_s = port.payload_bytes * port.core_clock_mhz * 1e6 / float(port.slot_cycles)
     least = port_bytes_per_s / port.wavelengths_per_port / SLOWEST_CYCLES_PER_BLOCK
     if bytes_per_s < least:
         gbps = (f"{rate * 8e-9:.3g} Gb/s" for rate in (least, bytes_per_s))
         raise ValueError("a link must carry {} of payload at cycle fidelity, not {}".format(*gbps))
-    planes, link = ceil(bytes_per_s / port_bytes_per_s), timing.link
+    ports = ceil(bytes_per_s / port_bytes_per_s)
+    return ports, bytes_per_s / ports / port_bytes_per_s, port.payload_bytes * ports / bytes_per_s * 1e12
+
+
+def _port_cycles(timing: Timing) -> tuple[int, int]:
+    """Add up the cycles of a port from a GPU to a switch, and from a switch."""
+    # A flit waits half a slot at each link; one slot of those that it takes is counted with the bytes of the message.
+    link = timing.link
     stages = link.accept_cycles + link.stage_cycles + link.line_cycles + link.deliver_cycles
+    register_cycles = timing.switch.latency_cycles - timing.switch.credit_cycles
     up_cycles = timing.client.ingress_cycles + stages + timing.switch.credit_cycles
-    down_cycles = timing.switch.latency_cycles - timing.switch.credit_cycles + stages + timing.client.egress_cycles
-    # A flit waits half a slot at each link; one slot of the two that it takes is counted with the bytes of the message.
-    slot_ps = port.payload_bytes * planes / bytes_per_s * 1e12
-    up_more_ps = up_ps - up_cycles * port.cycle_ps - slot_ps / 2
-    down_more_ps = down_ps - down_cycles * port.cycle_ps - slot_ps * 3 / 2
-    share = bytes_per_s / planes / port_bytes_per_s
-    return Hub(np.array(gpus, np.int32), 0.0, planes, share, max(0.0, up_more_ps), max(0.0, down_more_ps))
+    return up_cycles, register_cycles + stages + timing.client.egress_cycles

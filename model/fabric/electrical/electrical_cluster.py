@@ -6,10 +6,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits
-from lightfabric.model.cycle.cabling import ElectricalCabling
 from lightfabric.model.fabric.component import Components
-from lightfabric.model.fabric.electrical.electrical import ISLAND, Electrical, hub
+from lightfabric.model.fabric.electrical.electrical import ISLAND, Electrical
 from lightfabric.model.fabric.electrical.fat_tree import FatTree
 from lightfabric.model.fabric.fabric import usable_in_parts
 from lightfabric.model.fluid.network import Links
@@ -90,10 +88,3 @@ class ElectricalCluster(Electrical):
     def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
         """Keep groups on their islands, for network cards are slower; one larger than an island has none."""
         return usable_in_parts(alive, self.spec.island_gpus, group)
-
-    def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
-        """Make a hub for each island, then one for all GPUs."""
-        size, hop_ps = self.spec.island_gpus, self.hop_ps
-        islands = [range(first, min(first + size, gpus)) for first in range(0, gpus, size)]
-        hubs = (hub(island, self.port_bytes_per_s, hop_ps, hop_ps + self.switch_ps) for island in islands)
-        return ElectricalCabling((*hubs, hub(range(gpus), self.nic_bytes_per_s, hop_ps + self.nic_ps, hop_ps)))

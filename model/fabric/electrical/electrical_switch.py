@@ -3,9 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits
-from lightfabric.model.cycle.cabling import ElectricalCabling
-from lightfabric.model.fabric.electrical.electrical import ISLAND, Electrical, hub
+from lightfabric.model.fabric.electrical.electrical import ISLAND, Electrical
 from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import ElectricalSwitchSpec
 
@@ -37,7 +35,3 @@ class ElectricalSwitch(Electrical):
     def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
         """Route all pairs over the switch."""
         return np.stack([source, gpus + destination], axis=1)
-
-    def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
-        """Make one hub of all GPUs."""
-        return ElectricalCabling((hub(range(gpus), self.port_bytes_per_s, self.hop_ps, self.hop_ps + self.switch_ps),))

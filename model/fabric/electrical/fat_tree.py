@@ -3,10 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits
-from lightfabric.model.cycle.cabling import ElectricalCabling
 from lightfabric.model.fabric.component import Components
-from lightfabric.model.fabric.electrical.electrical import Electrical, hub
+from lightfabric.model.fabric.electrical.electrical import Electrical
 from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import FatTreeSpec
 
@@ -63,14 +61,6 @@ class FatTree(Electrical):
         """Count those of the levels that are needed: one leaf has no spines, one pod no core."""
         leaves, pods = self._sizes(gpus)
         return self.components_of(self.links(gpus)[: 2 + 2 * (leaves > 1) + 2 * (pods > 1)], gpus)
-
-    def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
-        """Make one hub, with the latency of the longest route; ValueError if it might limit as a hub never does."""
-        (leaves, pods), on_ps = self._sizes(gpus), self.hop_ps + self.switch_ps
-        if leaves > 1 and self.spec.oversubscription > 1:
-            raise ValueError("cycle fidelity does not have oversubscribed fat-tree fabrics")
-        switches = 1 if leaves == 1 else 3 if pods == 1 else 5
-        return ElectricalCabling((hub(range(gpus), self.port_bytes_per_s, self.hop_ps + self.nic_ps, switches * on_ps),))
 
     def _sizes(self, gpus: int) -> tuple[int, int]:
         """Count the leaves and the pods."""

@@ -5,10 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits
-from lightfabric.model.cycle.cabling import ElectricalCabling
 from lightfabric.model.fabric.component import Components
-from lightfabric.model.fabric.electrical.electrical import ISLAND, hub
+from lightfabric.model.fabric.electrical.electrical import ISLAND
 from lightfabric.model.fabric.electrical.electrical_cluster import ElectricalCluster
 from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import RailOptimisedSpec
@@ -79,20 +77,6 @@ class RailOptimised(ElectricalCluster):
                 of_island = ring.reshape(-1, len(rings))
                 of_island[1::2] = of_island[1::2, ::-1].copy()
         return rings
-
-    def cabling(self, gpus: int, circuits: Circuits | None = None) -> ElectricalCabling:
-        """Make a hub for each island and each rail; ValueError if the spines might limit, which hubs do not.
-
-        Pairs that change rails have no hub, so that a cluster of the cycle model refuses them.
-        """
-        size, on_ps = self.spec.island_gpus, self.hop_ps + self.switch_ps
-        spines = self._rails(gpus) > size
-        if spines and self.spec.oversubscription > 1:
-            raise ValueError("cycle fidelity does not have rail-optimised fabrics with oversubscribed spines")
-        islands = super().cabling(gpus).hubs[:-1]
-        up_ps, down_ps = self.hop_ps + self.nic_ps, on_ps * (3 if spines else 1)
-        rails = (np.arange(first, gpus, size) for first in range(min(size, gpus)))
-        return ElectricalCabling((*islands, *(hub(rail, self.nic_bytes_per_s, up_ps, down_ps) for rail in rails)))
 
     def _rail(self, gpu: NDArray[Any]) -> NDArray[Any]:
         """Number the rail switch of a GPU."""
