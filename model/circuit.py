@@ -31,6 +31,17 @@ def pair_keys(source: NDArray[Any], destination: NDArray[Any]) -> NDArray[np.int
     return (source.astype(np.int64) << 32) + destination
 
 
+def found_among(own: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find where each wanted number stands among others, all different; -1 where it does not."""
+    order = np.argsort(own)
+    place = np.searchsorted(own, wanted, sorter=order)
+    there = place < len(own)
+    there[there] = own[order[place[there]]] == wanted[there]
+    found = np.full(len(wanted), -1)
+    found[there] = order[place[there]]
+    return found
+
+
 @dataclass(frozen=True)
 class Rotation:
     """Lights so many configurations in turn, by the clock: each for ``live_ps``, after which all are dark for ``dark_ps``.
@@ -104,12 +115,9 @@ class Circuits:
         inside = np.ones(len(stop), bool)
         inside[end] = False
         begin = np.flatnonzero(inside)
-        own, key = pair_keys(*self.ends), pair_keys(stop[begin], stop[begin + 1])
-        by_key = np.argsort(own)
-        circuit = by_key[np.searchsorted(own, key, sorter=by_key) % max(len(own), 1)]
+        circuit = found_among(pair_keys(*self.ends), pair_keys(stop[begin], stop[begin + 1]))
         # On photonic rails the way to the rail is no circuit.
-        lit = own[circuit] == key
-        return Legs(pair_key[order], np.repeat(rank, stops - 1)[lit], circuit[lit])
+        return Legs(pair_key[order], np.repeat(rank, stops - 1)[circuit >= 0], circuit[circuit >= 0])
 
     def only(self, configuration: int, gpus: int) -> "Circuits":
         """Give one of the configurations, with GPUs numbered from 0."""

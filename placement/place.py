@@ -1,13 +1,14 @@
 """Placement of a job on a fabric: parallelism, ranks onto GPUs and optical circuits, chosen together.
 
-CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabric; the best few that differ get their best
+CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabric; those that may be the fastest get their best
 order of ranks and, on optical fabrics, circuits, for each size of the groups in which tokens are copied to experts; the
 rates that these circuits really give decide.
 """
 
-from collections.abc import Callable
+from bisect import insort
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from math import inf
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ from lightfabric.model.spec import (
     NetworkJobSpec,
     PlanSpec,
 )
-from lightfabric.placement.cost.prediction import Prediction, Rates, RatesAndWaits
+from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.fabric.fabric import Fabric
 from lightfabric.placement.job.kind import Workload, workload
 from lightfabric.placement.mapping.order import Objective, Order, best_order, pairs_over_a_segment, searched_order
@@ -37,8 +38,10 @@ from lightfabric.placement.mapping.traffic import (
 )
 from lightfabric.placement.plan import Plan
 
-PLANS_TRIED = 6
-"""Plans in a row that get an order and circuits and are no faster than the fastest before them; then no more are tried."""
+CANDIDATES = 6
+"""Placements among which one may choose."""
+SLOWER_IN_A_ROW = 16
+"""Plans in a row that are no faster than the fastest that waits, which then is next though estimates leave open others."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +86,29 @@ def candidates(
     gpus: int,
     pinned: PlanSpec = SEARCHED,
 ) -> list[Placement]:
-    """Placements of the best few plans, that with the least predicted iteration time first.
+    """Placements of the best few plans, that with the least predicted iteration time first, as ``ranked`` finds them."""
+    return list(islice(ranked(job, accelerator, fabric, gpus, pinned), CANDIDATES))
 
-    Plans have the values that are ``pinned``. DoesNotFit if no plan fits the memory; ValueError with the reason of the best
-    plan if the fabric can serve none.
+
+def ranked(
+    job: JobSpec | NetworkJobSpec,
+    accelerator: AcceleratorSpec,
+    fabric: Fabric,
+    gpus: int,
+    pinned: PlanSpec = SEARCHED,
+) -> Iterator[Placement]:
+    """Placements of plans that have the values that are ``pinned``, by rising predicted iteration time.
+
+    What is estimated of a plan before it is placed bounds its time from below, so no more plans are placed than may be next.
+    DoesNotFit if no plan fits the memory; ValueError with the reason of the best plan if the fabric can serve none.
     """
     _ = fabric.bytes_per_s  # a chiplet without ports enough is said before any plan is tried
-    found: list[Placement] = []
-    asked, reason, tried = workload(job, accelerator, pinned), "", 0
-    for plan in asked.plans(gpus, fabric.estimated_rates):
+    asked, reason, served, slower = workload(job, accelerator, pinned), "", False, 0
+    waiting = list[Placement]()
+    for plan, estimated_s in asked.plans(gpus, fabric.estimated_rates):
+        while waiting and (_seconds(waiting[0]) <= estimated_s or slower == SLOWER_IN_A_ROW):
+            yield waiting.pop(0)
+            slower = 0
         placed: list[Placement] = []
         for grouped in asked.grouped(plan):
             try:
@@ -100,16 +117,12 @@ def candidates(
                 # Plans come best first, so the first reason is that of the plan one would have wanted.
                 reason = reason or str(error)
         if placed:
-            best = min(placed, key=_seconds)
-            # The estimate knows of no groups, and not how whole circuits are dealt out, so it may be far off.
-            better = _seconds(best) < min(map(_seconds, found), default=inf)
-            found.append(best)
-            tried = 0 if better else tried + 1
-        if tried == PLANS_TRIED:
-            break
-    if not found:
+            best = _waited(asked, min(placed, key=_seconds), fabric)
+            insort(waiting, best, key=_seconds)
+            served, slower = True, 0 if waiting[0] is best else slower + 1
+    if not served:
         raise ValueError(f"{fabric.name} cannot serve {gpus} GPUs: {reason}")
-    return sorted(found, key=_seconds)
+    yield from waiting
 
 
 def ordered(
@@ -125,7 +138,9 @@ def ordered(
         "wavelengths": lambda found: pairs_over_a_segment(found.traffic, found.plan.gpus),
     }
     # Rings of a fabric may join other pairs than the search saw, so what was found is compared as it is served.
-    return min(placement, _placed(workload(job, accelerator), placement.plan, fabric, objective), key=cost[objective])
+    asked = workload(job, accelerator)
+    found = _waited(asked, _placed(asked, placement.plan, fabric, objective), fabric)
+    return min(placement, found, key=cost[objective])
 
 
 def _seconds(placement: Placement) -> float:
@@ -154,8 +169,8 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
     placed = flows.placed(order.gpu_of_rank)
     options = fabric.rate_options(plan, placed)
     dealt = in_rings(placed, fabric.rings, plan.gpus)
-    if asked.waits and fabric.timing is not None:
-        options = [(_with_waits(rates, fabric, dealt, plan.gpus, circuits), circuits) for rates, circuits in options]
+    if asked.waits:
+        options = [(replace(rates, **fabric.waits(plan.gpus, dealt, circuits)), circuits) for rates, circuits in options]
     predicted = [
         (_with_light(asked, asked.prediction(plan, rates), fabric, placed, circuits), rates, circuits)
         for rates, circuits in options
@@ -177,19 +192,14 @@ def _placed(asked: Workload, plan: Plan, fabric: Fabric, objective: Objective | 
     )
 
 
-def _with_waits(rates: Rates, fabric: Fabric, dealt: Traffic, gpus: int, circuits: Circuits | None) -> Rates:
-    """The rates with the longest way of the messages of each part."""
-    from lightfabric.model.fluid.world import route_latency_ps
-
-    known, waits = circuits or Circuits({}, {}), list[float]()
-    for part in (TENSOR, PIPELINE, EXCHANGE):
-        flows = dealt.of(part)
-        # A GPU is a node in each configuration of circuits.
-        first = gpus * known.configuration_of(flows.part, flows.source, flows.destination)
-        pairs = zip((flows.source + first).tolist(), (flows.destination + first).tolist(), strict=True)
-        network = fabric.network(gpus * known.configurations, pairs, circuits)
-        waits.append(float(route_latency_ps(network, np.arange(len(network.pair_key))).max(initial=0)) / 1e12)
-    return RatesAndWaits.of(rates, *waits)
+def _waited(asked: Workload, placement: Placement, fabric: Fabric) -> Placement:
+    """The placement with what messages are on their way however small they are, in its rates and its prediction."""
+    if asked.waits:
+        return placement
+    rates = replace(placement.rates, **fabric.waits(placement.plan.gpus, placement.traffic, placement.circuits))
+    reconfiguration = placement.prediction.reconfiguration
+    predicted = replace(asked.prediction(placement.plan, rates), reconfiguration=reconfiguration)
+    return replace(placement, rates=rates, prediction=predicted)
 
 
 def _with_light(

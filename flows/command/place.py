@@ -132,13 +132,13 @@ def chosen(spec: StudySpec, gpus: int | None, fabric: str | None) -> StudySpec:
 
 def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tuple["Placement", float | None]:
     """The placement, and the simulated iteration in seconds if that is the objective."""
-    from lightfabric.placement.place import candidates, ordered
+    from lightfabric.placement.place import ordered, ranked
 
     try:
         if objective == "simulated-time":
             placed, _, schedule = fastest(spec, fabric, gpus)
             return placed, schedule.makespan_ps / 1e12
-        placed = candidates(spec.job, spec.accelerator, fabric, gpus, spec.plan)[0]
+        placed = next(ranked(spec.job, spec.accelerator, fabric, gpus, spec.plan))
         if objective in _OF_ORDER:
             placed = ordered(spec.job, spec.accelerator, fabric, placed, _OF_ORDER[objective])
         return placed, None

@@ -50,12 +50,12 @@ def check(spec: StudySpec, source: str, at: Callable[[list[int]], int] = min) ->
     if not fitting:
         raise InputError(f"{source}: gpus must be counts that hold the job, not {max(reasons)}: {reasons[max(reasons)]}")
     from lightfabric.placement.fabric.fabric import fabric_of
-    from lightfabric.placement.place import candidates
+    from lightfabric.placement.place import ranked
 
     gpus = at(fitting)
     for fabric in spec.fabrics:
         try:
-            candidates(spec.at(gpus).job, spec.accelerator, fabric_of(fabric, spec.chiplet), gpus, pinned=spec.plan)
+            next(ranked(spec.at(gpus).job, spec.accelerator, fabric_of(fabric, spec.chiplet), gpus, spec.plan))
         except SpecError as error:
             raise InputError(f"{source}: {error.of('chiplet')}") from None
         except ValueError as error:
@@ -83,12 +83,12 @@ def checked(spec: StudySpec, source: str, fidelity: str) -> dict[int, str]:
 def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
     """InputError for the first cell too large to be run flit by flit, or that no cabling can serve."""
     from lightfabric.placement.fabric.fabric import fabric_of
-    from lightfabric.placement.place import candidates
+    from lightfabric.placement.place import ranked
 
     for gpus in (gpus for gpus, reason in reasons.items() if not reason):
         for fabric in (fabric_of(each, spec.chiplet) for each in spec.fabrics):
             try:
-                placed = candidates(spec.at(gpus).job, spec.accelerator, fabric, gpus, pinned=spec.plan)[0]
+                placed = next(ranked(spec.at(gpus).job, spec.accelerator, fabric, gpus, spec.plan))
             except ValueError:
                 continue  # a row without times
             graph = workload(spec.at(gpus).job, spec.accelerator).task_graph(placed.plan)

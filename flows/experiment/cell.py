@@ -27,6 +27,8 @@ Cell = tuple[Row, fidelities.Detail | None]
 """A row, and what a run at cycle fidelity shows beside."""
 
 GIB = 1 << 30
+MAX_LATE = 4
+"""Placements in a row that are simulated and are no faster than one before."""
 
 
 @dataclass(frozen=True)
@@ -93,20 +95,22 @@ def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail
 def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> "Simulated":
     """The placement with the shortest simulated iteration, its folded task graph on the GPUs, and the schedule there.
 
-    Candidates are simulated, the fastest predicted first, until no prediction is below the shortest: a prediction leaves
-    out that parts compete for links. Each only until it is known to be no shorter. ValueError if the fabric cannot serve.
+    Placements are simulated, the fastest predicted first, until no prediction is below the shortest, or ``MAX_LATE`` in a row
+    are no shorter: a prediction leaves out that parts compete for links. Each only until it is known to be no shorter.
+    ValueError if the fabric cannot serve.
     """
     from lightfabric.model.fluid import engine as fluid
-    from lightfabric.placement.place import candidates
+    from lightfabric.placement.place import ranked
 
-    best, before_ps = None, fluid.HORIZON_PS
-    for placed in candidates(spec.job, spec.accelerator, fabric, gpus, pinned=spec.plan):
-        if placed.prediction.total * 1e12 >= before_ps:
+    best, before_ps, late = None, fluid.HORIZON_PS, 0
+    for placed in ranked(spec.job, spec.accelerator, fabric, gpus, spec.plan):
+        if placed.prediction.total * 1e12 >= before_ps or late == MAX_LATE:
             break
+        late += 1
         run = _folded(spec, fabric, placed)
         with suppress(fluid.Late):
             schedule = fluid.run(run.graph, run.network, alike=run.alike, before_ps=before_ps)
-            best, before_ps = (placed, run, schedule), schedule.makespan_ps
+            best, before_ps, late = (placed, run, schedule), schedule.makespan_ps, 0
     assert best is not None, "there is a candidate, or an error"
     return best
 

@@ -15,7 +15,7 @@ import numpy as np
 from lightfabric.model.spec import AcceleratorSpec, DecodeJobSpec, JobSpec
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.layer import Shapes, attention_shapes, dense_shapes, elementwise
-from lightfabric.placement.cost.prediction import Prediction, RatesAndWaits
+from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import Cases, case, operand_bytes, where
 from lightfabric.placement.workload.memory import Memory
@@ -179,7 +179,7 @@ class OutputToken:
         each = ((self.read_bytes(s) / c.memory_bytes_per_s, c.routed_layers(s) * sent) for s in c.fullest_stages())
         return np.maximum.reduce([np.maximum(*bounds) for bounds in each])
 
-    def _tensor_seconds(self, stage: Any, rates: RatesAndWaits) -> Any:
+    def _tensor_seconds(self, stage: Any, rates: Rates) -> Any:
         """All-reduces and exchanges of a pass, with what their messages wait."""
         c, sent = self.of, Volume(self.of)
         steps = 2 * (c.tp - 1)
@@ -188,7 +188,7 @@ class OutputToken:
         exchanged = where(c.ep > 1, self.exchange_bytes() / expert + 2 * rates.expert_wait, 0.0)
         return self._through(stage, reduced, reduced + exchanged)
 
-    def prediction(self, rates: RatesAndWaits) -> Prediction:
+    def prediction(self, rates: Rates) -> Prediction:
         """Predict an output token of all sequences: the longer of a loop and of the slowest stage's passes.
 
         All formulas are linear in the layers of either kind, so the slowest stage is one of the ``fullest_stages``.

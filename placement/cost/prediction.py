@@ -58,34 +58,29 @@ class Prediction:
 class Rates:
     """Payload bytes/s, or arrays of them, at which a rank sends to its next tensor, pipeline and data neighbour.
 
-    ``expert`` is that to all ranks that it exchanges tokens with together, ``data`` if None.
+    ``expert`` is that to all ranks that it exchanges tokens with together, ``data`` if None. A ``wait`` is the seconds that a
+    message of a part is on its way however small it is.
     """
 
     tensor: Any
     pipeline: Any
     data: Any
     expert: Any = None
-
-    @property
-    def network(self) -> "Network":
-        """Rates alone: what a fabric adds to each message is simulated. Context has the rate of data."""
-        rates = (self.tensor, self.pipeline, self.data, self.data if self.expert is None else self.expert)
-        tensor, pipeline, data, expert = (np.asarray(rate, np.float64) for rate in rates)
-        return Network(tensor, data, expert, data, data, pipeline)
-
-
-@dataclass(frozen=True)
-class RatesAndWaits(Rates):
-    """Rates, and the seconds that a message of each part is on its way however small it is."""
-
     tensor_wait: Any = 0.0
     pipeline_wait: Any = 0.0
     expert_wait: Any = 0.0
+    data_wait: Any = 0.0
 
-    @classmethod
-    def of(cls, rates: Rates, *waits: float) -> "RatesAndWaits":
-        """Make rates with waits, none if they are left out and the rates have none."""
-        return rates if isinstance(rates, cls) else cls(rates.tensor, rates.pipeline, rates.data, rates.expert, *waits)
+    @property
+    def network(self) -> "Network":
+        """Rates and waits. Context has the rate of data."""
+        rates = (self.tensor, self.pipeline, self.data, self.data if self.expert is None else self.expert)
+        tensor, pipeline, data, expert = (np.asarray(rate, np.float64) for rate in rates)
+        return Network(
+            tensor, data, expert, data, data, pipeline, transfer_seconds=self.pipeline_wait,
+            exchange_seconds=self.expert_wait, graph_exchange_seconds=self.expert_wait,
+            tensor_step_seconds=self.tensor_wait, data_step_seconds=self.data_wait,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -96,7 +91,7 @@ class Network:
     the root of its time on the wire; a transfer between stages ``transfer_seconds``: 0 where a fabric's own model has them.
     ``gather`` is the rate at which sharded weights are collected. Experts are on ``islands`` of ranks, inside of which
     tokens go at ``island``, and an exchange of tokens takes ``exchange_seconds`` more to begin, where the host does not wait
-    for counts ``graph_exchange_seconds``.
+    for counts ``graph_exchange_seconds``. Each step round a ring takes ``tensor_step_seconds``, ``data_step_seconds`` more.
     """
 
     tensor: Rate
@@ -113,9 +108,13 @@ class Network:
     island: Any = np.inf
     exchange_seconds: float = 0.0
     graph_exchange_seconds: float = 0.0
+    tensor_step_seconds: float = 0.0
+    data_step_seconds: float = 0.0
 
-    def pass_seconds(self, rate: Any, size_bytes: Any, members: Any, passes: int = 1) -> Seconds:
+    def pass_seconds(
+        self, rate: Any, size_bytes: Any, members: Any, passes: int = 1, step_seconds: float = 0.0
+    ) -> Seconds:
         """A collective of ``size_bytes`` per member: reduce-scatter or all-gather is a pass round a ring, all-reduce two."""
         wire = passes * (members - 1) / members * size_bytes / rate
-        start = self.start_seconds + self.member_seconds * (members - 1)
+        start = self.start_seconds + (self.member_seconds + passes * step_seconds) * (members - 1)
         return np.where(members > 1, start + wire + self.chunk_root_seconds * np.sqrt(wire), 0.0)

@@ -53,7 +53,7 @@ def tensor_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
     """
     volume = Volume(cases)
     size_bytes, reduces = volume.reduce_bytes, volume.reduces(1) * (1 + volume.backward_passes)
-    tensor = reduces * network.pass_seconds(network.tensor, size_bytes, cases.tp, passes=2)
+    tensor = reduces * network.pass_seconds(network.tensor, size_bytes, cases.tp, 2, network.tensor_step_seconds)
     # The ring's first piece has no product yet to hide behind [NVIDIA, Transformer Engine, user buffers].
     tensor = where(cases.hides_tensor, np.maximum(tensor / cases.tp, tensor - passes), tensor)
     keys = 2 * cases.kv_head_count * cases.head_size * cases.micro_batch * cases.sequence * cases.value_bytes / cases.tp
@@ -170,10 +170,10 @@ def _shared_seconds(
 ) -> Seconds:
     """A collective of ``each`` bytes per parameter among ``members``, of experts among those that hold the same."""
     dense, experts = (count * cases.stage_copies * each for count in parameters)
-    shared = network.pass_seconds(rate, dense, members, passes)
+    shared = network.pass_seconds(rate, dense, members, passes, network.data_step_seconds)
     if not np.any(cases.experts):
         return shared
-    return shared + network.pass_seconds(rate, experts, cases.expert_replicas, passes)
+    return shared + network.pass_seconds(rate, experts, cases.expert_replicas, passes, network.data_step_seconds)
 
 
 def _tie_seconds(cases: Cases, network: Network) -> Seconds:

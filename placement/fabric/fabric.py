@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.fabric import fabric as model
+from lightfabric.model.fluid.world import route_latency_ps
 from lightfabric.model.spec import ChipletSpec, FabricSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.model.timing import Timing
 from lightfabric.placement.cost.prediction import Prediction, Rates
-from lightfabric.placement.mapping.traffic import EXCHANGE, Dimension, Traffic, busiest_bytes
+from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Dimension, Traffic, busiest_bytes
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import Cases
 from lightfabric.placement.workload.volume import routed_bytes, sent_bytes
@@ -56,6 +57,21 @@ class Fabric(model.Fabric):
     @abstractmethod
     def rate_options(self, plan: Plan, placed: Traffic) -> list[tuple[Rates, Circuits | None]]:
         """Ways to serve traffic between GPUs, each with the rate of every part alone; circuits on optical fabrics."""
+
+    def waits(self, gpus: int, dealt: Traffic, circuits: Circuits | None) -> dict[str, float]:
+        """The waits of ``Rates``, seconds on each part's slowest route; none before the RTL is measured. O(pairs x hops)."""
+        if self.timing is None:
+            return {}
+        known = circuits or Circuits({}, {})
+        # A GPU is a node in each configuration of circuits.
+        first = gpus * known.configuration_of(dealt.part, dealt.source, dealt.destination)
+        source, destination, nodes = dealt.source + first, dealt.destination + first, gpus * known.configurations
+        pairs: Any = np.stack([source, destination], axis=1)
+        network = self.network(nodes, pairs, circuits)
+        route = np.searchsorted(network.pair_key, source * nodes + destination)
+        seconds = route_latency_ps(network, np.arange(len(network.pair_key)))[route] / 1e12
+        parts = {"tensor_wait": TENSOR, "pipeline_wait": PIPELINE, "expert_wait": EXCHANGE, "data_wait": DATA}
+        return {name: float(seconds[dealt.part == part].max(initial=0.0)) for name, part in parts.items()}
 
     def reconfigured(self, graph: TaskGraph, circuits: Circuits | None) -> TaskGraph:
         """A graph on GPUs as it runs on circuits that change, see ``placement.graph.reconfiguration``; else the same."""

@@ -107,9 +107,9 @@ class DataParallel:
         """Raise DoesNotFit unless ``plan`` finds one."""
         self.plan(gpus)
 
-    def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:  # noqa: ARG002
-        """The only plan, whatever the rates."""
-        yield self.plan(gpus)
+    def plans(self, gpus: int, rates: RatesOf) -> Iterator[tuple[Plan, float]]:  # noqa: ARG002
+        """The only plan, whatever the rates, so that nothing has to be estimated."""
+        yield self.plan(gpus), 0.0
 
     def grouped(self, plan: Plan) -> list[Plan]:
         """There are no experts to group."""
@@ -190,7 +190,7 @@ class DataParallel:
         )
 
     def prediction(self, plan: Plan, rates: Rates) -> Prediction:
-        """Predicted iteration, without latencies: exchanges are not hidden; gradients are, by the last backward pass.
+        """Predicted iteration: exchanges are not hidden; gradients are, by the last backward pass.
 
         Of the links of the last exchange gradients get one flow's fair share, the rest waits; tables are updated meanwhile.
         """
@@ -204,7 +204,9 @@ class DataParallel:
             # Buckets share one ring and go in turn: each begins when it is ready and the one before is reduced.
             reduced = max(now, reduced) + round(ring_bytes(size, plan.gpus)) / rates.data
         tables = float((times.lookup + times.update).max())
-        exchange = moved / rates.expert if moved else 0.0
+        # The bytes of the next bucket follow while the last of one before are still on their way.
+        reduced += 2 * (plan.gpus - 1) * rates.data_wait
+        exchange = moved / rates.expert + rates.expert_wait if moved else 0.0
         shared = min(reduced - now, exchange / max(plan.gpus - 1, 1))
         return Prediction(
             compute=passes * (times.forward + sum(times.backward) + tables),

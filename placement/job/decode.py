@@ -10,7 +10,7 @@ import numpy as np
 from lightfabric.model.spec import SEARCHED, AcceleratorSpec, DecodeJobSpec, JobSpec, PlanSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.placement.cost.output_token import TOKEN_BYTES, OutputToken, one_token, output_token
-from lightfabric.placement.cost.prediction import Prediction, Rates, RatesAndWaits
+from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.graph.builder import Kept
 from lightfabric.placement.graph.next_token import next_token_graph
 from lightfabric.placement.mapping.traffic import Traffic, token_traffic
@@ -88,12 +88,13 @@ class Decode:
         every = self._table(gpus)
         return every is not None and bool((every.fullest.total <= memory_bytes(self.accelerator)).any())
 
-    def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:
-        """Plans that fit, the best first by estimated ``rates`` and ``WAIT_SECONDS``."""
+    def plans(self, gpus: int, rates: RatesOf) -> Iterator[tuple[Plan, float]]:
+        """Plans that fit, with seconds, least first, by estimated ``rates`` and ``WAIT_SECONDS``."""
         token = self._fitting(gpus)
-        seconds = token.prediction(RatesAndWaits.of(rates(token.of), *[WAIT_SECONDS] * 3)).total
+        waits = dict.fromkeys(("tensor_wait", "pipeline_wait", "expert_wait"), WAIT_SECONDS)
+        seconds = token.prediction(replace(rates(token.of), **waits)).total
         for index in np.argsort(seconds, kind="stable").tolist():
-            yield plan_of(token.of, index)
+            yield plan_of(token.of, index), float(seconds[index])
 
     def grouped(self, plan: Plan) -> list[Plan]:
         """The same plan with each size of expert groups that may be."""
@@ -111,7 +112,7 @@ class Decode:
         """Predict an output token of all sequences."""
         token = output_token(self.job, plan, self.accelerator)
         layers = max(int(token.of.routed_layers(stage)) for stage in range(plan.pp))
-        predicted = token.prediction(RatesAndWaits.of(rates)).at(plan)
+        predicted = token.prediction(rates).at(plan)
         return replace(predicted, exchanges=2 * int(token.micro_batches) * layers * (plan.ep > 1))
 
     def calls(self, plan: Plan) -> list[RankKind]:

@@ -41,8 +41,8 @@ class Workload(Protocol):
         """Raise DoesNotFit, quickly, if no plan does."""
         ...
 
-    def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:
-        """Plans that fit and that differ, the best first by estimated ``rates``; DoesNotFit if there is none."""
+    def plans(self, gpus: int, rates: RatesOf) -> Iterator[tuple[Plan, float]]:
+        """Plans that fit and that differ, with seconds by estimated ``rates``, least first; DoesNotFit if there is none."""
         ...
 
     def grouped(self, plan: Plan) -> list[Plan]:

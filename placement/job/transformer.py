@@ -12,7 +12,7 @@ from lightfabric.placement.graph.builder import Kept
 from lightfabric.placement.graph.iteration import task_graph
 from lightfabric.placement.mapping.traffic import Traffic, traffic
 from lightfabric.placement.plan import Plan
-from lightfabric.placement.search.search import RatesOf, Space, least_memory_bytes, prediction, search, whole_space
+from lightfabric.placement.search.search import RatesOf, Space, least_memory_bytes, prediction, search, timed, whole_space
 from lightfabric.placement.workload.call import RankKind, transformer_calls
 from lightfabric.placement.workload.memory import memory_bytes
 from lightfabric.placement.workload.volume import volume
@@ -48,17 +48,17 @@ class Transformer:
     def _space(self) -> Space:
         return Space().only(self.pinned)
 
-    def plans(self, gpus: int, rates: RatesOf) -> Iterator[Plan]:
+    def plans(self, gpus: int, rates: RatesOf) -> Iterator[tuple[Plan, float]]:
         """The best of each (dp, tp, pp, ep, virtual stages), at the size of its expert groups that is estimated to be best.
 
         They come without groups, which ``grouped`` adds.
         """
         seen: set[tuple[int, ...]] = set()
-        for plan in search(self.job, self.accelerator, gpus, rates, self._space):
+        for plan, seconds in timed(self.job, self.accelerator, gpus, rates, self._space):
             key = (*plan.degrees, plan.ep, plan.virtual_stages)
             if key not in seen:
                 seen.add(key)
-                yield replace(plan, expert_group=1)
+                yield replace(plan, expert_group=1), seconds
 
     def grouped(self, plan: Plan) -> list[Plan]:
         """The same plan with each size of expert groups that may be."""

@@ -158,6 +158,13 @@ def search(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: RatesOf
         4
 
     """
+    return (plan for plan, _ in timed(job, accelerator, gpus, rates, space))
+
+
+def timed(
+    job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: RatesOf, space: Space = Space()
+) -> Iterator[tuple[Plan, float]]:
+    """Plans as ``search`` gives them, each with its predicted seconds."""
     every = table(job, accelerator, gpus, rates, space)
     # The plans are for the task graph, so memory is counted as its ranks hold it.
     fitting = every[peak_bytes(every.exactly) <= memory_bytes(accelerator)]
@@ -166,7 +173,7 @@ def search(job: JobSpec, accelerator: AcceleratorSpec, gpus: int, rates: RatesOf
     seconds = step(fitting, calibration(), rates(fitting).network).total
     # The order is stable, so that plans of equal time come in that of the space.
     for index in np.argsort(seconds, kind="stable").tolist():
-        yield plan_of(fitting, index)
+        yield plan_of(fitting, index), float(seconds[index])
 
 
 def whole_space(

@@ -94,7 +94,7 @@ class Optical(model.Optical, Fabric):
         # Steps would have too many ways together, and each of them has as many bytes for all of its pairs.
         for chosen in product(*(own[:1] if steps else own for own in ways)):
             # What a configuration does not carry it carries at an infinite rate.
-            rates = np.min([[*vars(rate).values()] for rate, _ in chosen], axis=0)
+            rates = np.min([(rate.tensor, rate.pipeline, rate.data, rate.expert) for rate, _ in chosen], axis=0)
             seconds = [size / rate.expert for size, (rate, _) in zip(moved, chosen, strict=True) if size]
             # Steps of an exchange follow each other, but by the clock those of the next one are lit before it has ended.
             together = max(seconds, default=0.0) if by_clock else sum(seconds)
