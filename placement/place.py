@@ -1,8 +1,8 @@
 """Placement of a job on a fabric: parallelism, ranks onto GPUs and optical circuits, chosen together.
 
-CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabric; those that may be the fastest get their best
-order of ranks and, on optical fabrics, circuits, for each size of the groups in which tokens are copied to experts; the
-rates that these circuits really give decide.
+CODE FLOW: ``search`` ranks plans with each plan's estimated rates on this fabric; those that may be the fastest get their
+best order of ranks and, on optical fabrics, circuits, for each size of the groups in which tokens are copied to experts;
+the rates that these circuits really give decide.
 """
 
 from bisect import insort
@@ -26,9 +26,6 @@ from lightfabric.placement.fabric.fabric import Fabric
 from lightfabric.placement.job.kind import Workload, workload
 from lightfabric.placement.mapping.order import Objective, Order, best_order, pairs_over_a_segment, searched_order
 from lightfabric.placement.mapping.traffic import (
-    EXCHANGE,
-    PIPELINE,
-    TENSOR,
     Traffic,
     bound_byte_hops,
     byte_hops,

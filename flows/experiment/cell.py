@@ -95,8 +95,8 @@ def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail
 def fastest(spec: StudySpec, fabric: "Fabric", gpus: int) -> "Simulated":
     """The placement with the shortest simulated iteration, its folded task graph on the GPUs, and the schedule there.
 
-    Placements are simulated, the fastest predicted first, until no prediction is below the shortest, or ``MAX_LATE`` in a row
-    are no shorter: a prediction leaves out that parts compete for links. Each only until it is known to be no shorter.
+    Placements are simulated, the fastest predicted first, until no prediction is below the shortest, or ``MAX_LATE`` in a
+    row are no shorter: a prediction leaves out that parts compete for links. Each only until it is known to be no shorter.
     ValueError if the fabric cannot serve.
     """
     from lightfabric.model.fluid import engine as fluid

@@ -58,8 +58,8 @@ class Prediction:
 class Rates:
     """Payload bytes/s, or arrays of them, at which a rank sends to its next tensor, pipeline and data neighbour.
 
-    ``expert`` is that to all ranks that it exchanges tokens with together, ``data`` if None. A ``wait`` is the seconds that a
-    message of a part is on its way however small it is.
+    ``expert`` is that to all ranks that it exchanges tokens with together, ``data`` if None. A ``wait`` is the seconds that
+    a message of a part is on its way however small it is.
     """
 
     tensor: Any
@@ -111,9 +111,7 @@ class Network:
     tensor_step_seconds: float = 0.0
     data_step_seconds: float = 0.0
 
-    def pass_seconds(
-        self, rate: Any, size_bytes: Any, members: Any, passes: int = 1, step_seconds: float = 0.0
-    ) -> Seconds:
+    def pass_seconds(self, rate: Any, size_bytes: Any, members: Any, passes: int = 1, step_seconds: float = 0.0) -> Seconds:
         """A collective of ``size_bytes`` per member: reduce-scatter or all-gather is a pass round a ring, all-reduce two."""
         wire = passes * (members - 1) / members * size_bytes / rate
         start = self.start_seconds + (self.member_seconds + passes * step_seconds) * (members - 1)

@@ -38,7 +38,7 @@ def test_no_plan_drawn_at_random_is_faster_than_that_of_the_study(job, fabric, i
     plans = list(search(spec.job, spec.accelerator, gpus, on.estimated_rates))
     print(f"seed {SEED}")
     for index in np.random.default_rng(SEED).choice(len(plans), SAMPLED, replace=False):
-        monkeypatch.setattr(Transformer, "plans", lambda *_, index=index: iter([plans[index]]))
+        monkeypatch.setattr(Transformer, "plans", lambda *_, index=index: iter([(plans[index], 0.0)]))
         try:
             drawn = fastest(spec, on, gpus)
         except ValueError:
