@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -49,13 +50,18 @@ class ByLink(Fabric):
         gpus = plans.dp * plans.tp * plans.pp * plans.cp
 
         def rate(name: Dimension, span: NDArray[np.int64], stride: NDArray[np.int64]) -> NDArray[np.float64]:
-            return _for_each(lambda *case: self._neighbour_rate(name == "pp", *map(int, case)), gpus, span, stride)
+            return _for_each(lambda *case: self._known_rate(name == "pp", *map(int, case)), gpus, span, stride)
 
         def exchange(stride: NDArray[np.int64]) -> NDArray[np.float64]:
             beside = plans.copies - plans.crossing
             return _for_each(self._exchange_seconds, plans.crossing, beside, gpus, stride, plans.ep, plans.expert_group)
 
         return best_nesting(plans, rate, exchange)
+
+    @cached_property
+    def _known_rate(self) -> Callable[..., float]:
+        """``_neighbour_rate``, worked out once: nestings share strides and spans."""
+        return cache(self._neighbour_rate)
 
     def _neighbour_rate(self, is_chain: bool, gpus: int, span: int, stride: int) -> float:
         """The rate to a neighbour in rings or chains of every ``stride``-th GPU of a span."""

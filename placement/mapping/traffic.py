@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lightfabric.model.circuit import found_among, pair_keys
 from lightfabric.model.spec import (
     JobSpec,
 )
@@ -121,37 +122,67 @@ def in_rings(flows: Traffic, rings: Callable[[NDArray[np.int32], int], list[NDAr
 
     Of rings of the same part that share ranks the entries of one come before those of the other.
     """
-    kept, added = np.ones(len(flows.part), bool), list[_Entries]()
+    kept = np.ones(len(flows.part), bool)
+    members, parts, sizes = list[NDArray[np.int32]](), list[int](), list[int]()
     for part in (TENSOR, DATA):
         for entries in _cycles(flows, np.flatnonzero(flows.part == part)):
             found = rings(flows.source[entries], gpus)
             if len(found) > 1:
                 kept[entries] = False
-                source, destination = np.stack(found), np.roll(np.stack(found), -1, axis=1)
                 # The rest of a division goes to the first rings, so that no byte is lost.
                 each, left = divmod(int(flows.size_bytes[entries[0]]), len(found))
-                size = each + (np.arange(len(found)) < left)
-                added.append(_entries(part, source, destination, size[:, None]))
-    if not added:
+                members += found
+                parts += [part] * len(found)
+                sizes += [each + (turn < left) for turn in range(len(found))]
+    if not members:
         return flows
-    before = flows[kept]
-    columns = zip((before.source, before.destination, before.size_bytes, before.part), *added, strict=True)
+    before, lengths = flows[kept], np.array([len(ring) for ring in members])
+    end, source = np.cumsum(lengths), np.concatenate(members)
+    following = np.arange(1, len(source) + 1)
+    following[end - 1] = end - lengths
+    added = source, source[following], np.repeat(sizes, lengths), np.repeat(np.array(parts, np.int8), lengths)
+    columns = zip((before.source, before.destination, before.size_bytes, before.part), added, strict=True)
     return Traffic(*(np.concatenate(column) for column in columns))
 
 
-def _cycles(flows: Traffic, entries: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Entries of each ring among some, in the ring's order: every rank sends once in a ring."""
-    following = dict[int, list[int]]()
-    for entry in reversed(entries.tolist()):
-        following.setdefault(int(flows.source[entry]), []).append(entry)
-    for first in flows.source[entries].tolist():
-        while following[first]:
-            ring, at = list[int](), first
-            while following.get(at) and not (ring and at == first):
-                ring.append(following[at].pop())
-                at = int(flows.destination[ring[-1]])
-            if at == first:
-                yield np.array(ring, np.int64)
+def _cycles(flows: Traffic, entries: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Entries of each ring among some, in the ring's order: every rank sends once in a ring. O(entries x log entries).
+
+    What a rank sends first is in one ring with what the others send first, and so on.
+    """
+    while len(entries):
+        source, destination = (
+            pair_keys(end[entries], _turns(flows.source[entries])) for end in (flows.source, flows.destination)
+        )
+        after = found_among(source, destination)
+        closed = after >= 0
+        closed &= np.bincount(after[closed], minlength=len(entries)) > 0
+        if closed.all():
+            break
+        entries = entries[closed]
+    if not len(entries):
+        return []
+    rank, begin = np.unique(flows.source[entries], return_index=True)
+    first = pair_keys(begin[np.searchsorted(rank, flows.source[entries])], source & 0xFFFFFFFF)
+    ring, leap = first, after
+    for _ in range(len(entries).bit_length()):
+        ring, leap = np.minimum(ring, ring[leap]), leap[leap]
+    # Entries are counted from the end of a ring, whose first one comes after the last.
+    ends = (first == ring)[after]
+    left, leap = np.where(ends, 0, 1), np.where(ends, np.arange(len(entries)), after)
+    for _ in range(len(entries).bit_length()):
+        left, leap = left + left[leap], leap[leap]
+    order = np.lexsort((-left, ring))
+    return np.split(entries[order], 1 + np.flatnonzero(np.diff(ring[order])))
+
+
+def _turns(value: NDArray[Any]) -> NDArray[np.int64]:
+    """Count for each entry those of the same value before it."""
+    order = np.argsort(value, kind="stable")
+    _, begin, count = np.unique(value[order], return_index=True, return_counts=True)
+    turns = np.empty(len(value), np.int64)
+    turns[order] = np.arange(len(value)) - np.repeat(begin, count)
+    return turns
 
 
 def ring_steps(source: NDArray[np.int32], destination: NDArray[np.int32], gpus: int) -> NDArray[np.int64]:
