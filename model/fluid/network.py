@@ -47,6 +47,15 @@ class Network:
             raise KeyError(f"no route from GPU {source} to GPU {destination}")
         return self.route_links[self.route_start[place] : self.route_start[place + 1]]
 
+    @property
+    def links(self) -> "list[Links]":
+        """Give the links as they were joined, to be joined with others: those of one name after each other are one part."""
+        name = np.zeros(len(self.bytes_per_s), np.int8) if self.name_of_link is None else self.name_of_link
+        each = (self.link_source, self.link_destination, self.bytes_per_s, self.latency_ps)
+        cut = np.flatnonzero(np.diff(name)) + 1
+        parts = zip(*(np.split(field, cut) for field in each), np.split(name, cut), strict=True)
+        return [Links(*part, self.names[of[0]] if len(of) else "") for *part, of in parts]
+
 
 def star(
     gpus: int, bytes_per_s: float, pairs: Iterable[Pair], *, up_latency_ps: int = 0, down_latency_ps: int = 0

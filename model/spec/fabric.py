@@ -8,10 +8,10 @@ from lightfabric.model.spec.electrical import (
     FatTreeSpec,
     RailOptimisedSpec,
 )
-from lightfabric.model.spec.optical import PhotonicRailsSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.spec.optical import MixnetSpec, PhotonicRailsSpec, SipOcsSpec, SipRingSpec
 
 FabricSpec = (
     ElectricalSwitchSpec | ElectricalClusterSpec | FatTreeSpec | RailOptimisedSpec | DragonflySpec
-    | SipRingSpec | SipOcsSpec | PhotonicRailsSpec
+    | SipRingSpec | SipOcsSpec | PhotonicRailsSpec | MixnetSpec
     | TorusSpec | TwistedTorusSpec | CubeTorusSpec | CustomSpec
 )  # fmt: skip

@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
-from lightfabric.model.spec.electrical import ISLAND_PAYLOAD_SHARE, ElectricalClusterSpec
+from lightfabric.model.spec.electrical import ISLAND_PAYLOAD_SHARE, NETWORK_PAYLOAD_SHARE, ElectricalClusterSpec
 from lightfabric.model.spec.require import FORBID, require, require_between, require_name, require_positive
 
 DELAYS = ("decision_us", "control_us", "switching_us", "ring_lock_us", "receiver_us")
@@ -13,20 +13,14 @@ MAX_DELAY_US = 1e9
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReconfigurableSpec:
-    """Says when circuits are chosen anew during an iteration, and how long ports are dark then.
+class DelaySpec:
+    """Says how long ports are dark while circuits change.
 
-    ``reconfigure`` is "never" for circuits that stay; "phase" for others during the sums of gradients than during passes;
-    "collective" for others inside of layers, between stages and between replicas; "inside" for others in each step of an
-    exchange, too, where that is faster [ACTINA, 2025]; "periodic" for all of these in turn by the clock, lit for ``duty``
-    times as long as ports are dark: 4 as in TopoOpt's baselines. Circuits of a job are looked up, so that by default its
-    ``decision_us`` is 0. ``receiver_us`` is that of a demonstration of 24 ports. The training of the line comes on top, as
-    measured on the RTL.
+    Circuits of a job are looked up, so that by default its ``decision_us`` is 0. ``receiver_us`` is that of a demonstration
+    of 24 ports. The training of the line comes on top, as measured on the RTL.
     """
 
     name: str
-    reconfigure: Literal["never", "phase", "collective", "inside", "periodic"] = "never"
-    duty: float = 4.0
     decision_us: float = 0.0
     control_us: float = 0.0
     switching_us: float = 0.0
@@ -35,9 +29,26 @@ class ReconfigurableSpec:
 
     def __post_init__(self) -> None:
         require_name(self)
-        require_positive(self, "duty")
         for name in DELAYS:
             require(self, name, 0 <= getattr(self, name) <= MAX_DELAY_US, f"from 0 to {MAX_DELAY_US:g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconfigurableSpec(DelaySpec):
+    """Says when circuits are chosen anew during an iteration, and how long ports are dark then.
+
+    ``reconfigure`` is "never" for circuits that stay; "phase" for others during the sums of gradients than during passes;
+    "collective" for others inside of layers, between stages and between replicas; "inside" for others in each step of an
+    exchange, too, where that is faster [ACTINA, 2025]; "periodic" for all of these in turn by the clock, lit for ``duty``
+    times as long as ports are dark: 4 as in TopoOpt's baselines.
+    """
+
+    reconfigure: Literal["never", "phase", "collective", "inside", "periodic"] = "never"
+    duty: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "duty")
 
 
 @dataclass(frozen=True)
@@ -147,5 +158,55 @@ class PhotonicRailsSpec(ReconfigurableSpec):
         return ElectricalClusterSpec(
             self.name, "electrical-cluster", self.island_gbps, rail_gbps, self.island_gpus,
             island_payload_share=self.island_payload_share, nic_payload_share=rail_payload_share,
+            link_latency_ns=self.link_latency_ns, switch_latency_ns=self.switch_latency_ns, cable_m=self.cable_m,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MixnetSpec(DelaySpec):
+    """Describes an electrical cluster in whose regions GPUs also have circuits to each other's experts [MixNet, 2025].
+
+    All ports of a GPU go to the optical circuit switches of its region of ``region_gpus``. What GPUs on different islands of
+    a region send to experts goes over circuits of the largest demands; all else, and what has no circuit, over islands and
+    network cards, on a fat tree that is not oversubscribed. Circuits are set anew for each all-to-all; a ``hidden_share`` of
+    these is known in time to be set during computation: three of the four of a block. The delays are those of a SiP-OCS, all
+    that is electrical is as in an electrical cluster.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+
+    name: str
+    kind: Literal["mixnet"]
+    island_gbps: float
+    nic_gbps: float
+    island_gpus: int = 8
+    region_gpus: int = 64
+    cable_m: float = 5.0
+    fibre_m: float = 20.0
+    _: KW_ONLY
+    hidden_share: float = 0.75
+    control_us: float = 68.5
+    switching_us: float = 15000.0
+    nic_latency_us: float = 2.0
+    island_payload_share: float = ISLAND_PAYLOAD_SHARE
+    nic_payload_share: float = NETWORK_PAYLOAD_SHARE
+    link_latency_ns: float = 100.0
+    switch_latency_ns: float = 200.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "fibre_m")
+        require_between(self, 1, 1 << 16, "region_gpus", "island_gpus")
+        islands = f"a multiple of the {self.island_gpus} GPUs of an island"
+        require(self, "region_gpus", self.region_gpus % self.island_gpus == 0, islands)
+        require(self, "hidden_share", 0 <= self.hidden_share <= 1, "from 0 to 1")
+        _ = self.cluster  # which checks what is electrical
+
+    @property
+    def cluster(self) -> ElectricalClusterSpec:
+        """Describe the same islands and network cards without light."""
+        return ElectricalClusterSpec(
+            self.name, "electrical-cluster", self.island_gbps, self.nic_gbps, self.island_gpus, self.nic_latency_us,
+            self.island_payload_share, self.nic_payload_share,
             link_latency_ns=self.link_latency_ns, switch_latency_ns=self.switch_latency_ns, cable_m=self.cable_m,
         )  # fmt: skip

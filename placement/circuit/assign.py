@@ -176,10 +176,10 @@ def assign_ocs(gpus: int, demand_bytes: dict[Pair, int], ports: int, first: Coll
         stops = {pair: tuple(scheme.path(*pair)) for pair in demand}
     else:
         try:
-            stops = _relayed(_direct_pairs(ports, gpus, demand, first), gpus, demand, ports)
+            stops = _relayed(direct_pairs(ports, gpus, demand, first), gpus, demand, ports)
         except ValueError:
             rings = dict.fromkeys(_rings(gpus, demand), 0)
-            stops = _relayed(_direct_pairs(ports, gpus, rings | demand, rings.keys()), gpus, demand, ports)
+            stops = _relayed(direct_pairs(ports, gpus, rings | demand, rings.keys()), gpus, demand, ports)
     load: dict[Pair, int] = {}
     for pair, path in stops.items():
         for leg in pairwise(path):
@@ -204,7 +204,7 @@ def _rings(gpus: int, demand: dict[Pair, int]) -> list[Pair]:
     return [pair for ring in each if len(ring) > 1 for pair in pairwise([*ring, ring[0]])]
 
 
-def _direct_pairs(ports: int, gpus: int, demand: dict[Pair, int], first: Collection[Pair]) -> list[Pair]:
+def direct_pairs(ports: int, gpus: int, demand: dict[Pair, int], first: Collection[Pair]) -> list[Pair]:
     """Pairs that get a circuit: all if the ports suffice, otherwise the largest first while both ends have a port.
 
     Of pairs alike each GPU takes that to its next partner first, then that to the one after, round the GPUs: of partners

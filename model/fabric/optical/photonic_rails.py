@@ -57,7 +57,7 @@ class PhotonicRails(Switched):
         gpu, first = np.arange(own, dtype=np.int32), len(rail.bytes_per_s)
         rate, hop_ps, switch_ps = self.islands.port_bytes_per_s, self.islands.hop_ps, self.islands.switch_ps
         links = [
-            Links(rail.link_source, rail.link_destination, rail.bytes_per_s, rail.latency_ps, "circuits"),
+            *rail.links,
             Links(gpu, gpus + gpu // spec.island_gpus, rate, hop_ps, f"{ISLAND} up"),
             Links(gpus + gpu // spec.island_gpus, gpu, rate, hop_ps + switch_ps, f"{ISLAND} down"),
         ]

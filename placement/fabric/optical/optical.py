@@ -195,8 +195,8 @@ class Optical(model.Optical, Fabric):
         legs, size = circuits.legs, np.zeros(len(circuits.stops))
         np.add.at(size, np.searchsorted(legs.pair_key, pair_keys(flows.source, flows.destination)), flows.size_bytes)
         load = np.bincount(legs.circuit, size[legs.pair], len(circuits.lanes))
-        lanes = np.array(list(circuits.lanes.values())) / self.lanes_per_port
-        return float((load / (lanes * self.ports_bytes_per_s(self.lengths_m(*circuits.ends, gpus)))).max(initial=0.0))
+        lanes, (source, destination) = np.array(list(circuits.lanes.values())) / self.lanes_per_port, circuits.ends
+        return float((load / (lanes * self.ports_bytes_per_s(self.lengths_m(source, destination, gpus)))).max(initial=0.0))
 
 
 def _most_of_pair(flows: Traffic) -> int:

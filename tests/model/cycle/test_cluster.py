@@ -16,7 +16,7 @@ from lightfabric.model.cycle.cluster import Cluster
 from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.fluid.network import star
-from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, PhotonicRailsSpec, SipOcsSpec
+from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, MixnetSpec, PhotonicRailsSpec, SipOcsSpec
 from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.model.timing import Timing
 from lightfabric.placement.fabric.fabric import fabric_of as placement_fabric
@@ -317,3 +317,28 @@ def test_islands_joined_by_rails_of_light_take_as_long_as_in_the_fluid_model(tim
     assert len(turns) == 8
     first = fluids.start_ps[turns].min()
     assert ((fluids.start_ps[4:6] < first) & (fluids.finish_ps[4:6] > first + dark_ps / 4)).any()
+
+
+def test_an_exchange_by_light_beside_network_cards_takes_as_long_as_in_the_fluid_model(timing):
+    """Pairs on different islands have circuits for tokens alone; what else goes between islands has network cards."""
+    builder, gpu = Builder(), np.arange(4, dtype=np.int32)
+    late, pairs = late_gpus(builder), np.array([[0, 2], [1, 3]], np.int32)
+    source, destination = np.array([0, 0, 1, 1, 2, 2, 3, 3]), np.array([1, 2, 0, 3, 3, 0, 2, 1])
+    sent = builder.add(Kind.TRANSFER, Part.EXCHANGE, gpu[source], 400_000, gpu[destination], 2)
+    builder.link(late[source], sent)
+    end = builder.add(Kind.BARRIER, Part.EXCHANGE, np.full(1, -1, np.int32), 0)
+    builder.link(sent, end)
+    builder.link(end, builder.add(Kind.ALL_REDUCE, Part.DATA, pairs[:, 0], 200_000, np.arange(2)))
+    spec = MixnetSpec(
+        "mixnet", "mixnet", island_gbps=512.0, nic_gbps=100.0, island_gpus=2, region_gpus=4, fibre_m=2.0,
+        control_us=0.0, switching_us=1.0, receiver_us=0.0,
+    )  # fmt: skip
+    light = dict.fromkeys(((0, 2), (2, 0), (1, 3), (3, 1)), 2)
+    circuits = joined([Circuits({}, {}), Circuits(light, {pair: pair for pair in light})], (0, 0, 0, 1), 4)
+    made, flits, fluids, dark_ps = both_models(builder.graph(4, [pairs]), circuits, spec, timing)
+    np.testing.assert_allclose(flits.finish_ps, fluids.finish_ps, rtol=0.03)
+    # Two all-to-alls: one and a half turns during what was computed before, half a one behind it.
+    assert fluids.start_ps[sent[1]] == 3_000_000 + dark_ps // 2
+    assert fluids.start_ps[sent[0]] == 3_000_000
+    turns = made.part == Part.RECONFIGURATION
+    assert np.bincount(made.device[turns], made.work[turns], 8).tolist() == [0] * 4 + [2 * dark_ps] * 4
