@@ -51,10 +51,15 @@ class Network:
     def links(self) -> "list[Links]":
         """Give the links as they were joined, to be joined with others: those of one name after each other are one part."""
         name = np.zeros(len(self.bytes_per_s), np.int8) if self.name_of_link is None else self.name_of_link
-        each = (self.link_source, self.link_destination, self.bytes_per_s, self.latency_ps)
-        cut = np.flatnonzero(np.diff(name)) + 1
-        parts = zip(*(np.split(field, cut) for field in each), np.split(name, cut), strict=True)
-        return [Links(*part, self.names[of[0]] if len(of) else "") for *part, of in parts]
+        parts = np.split(np.arange(len(name)), np.flatnonzero(np.diff(name)) + 1)
+        return [
+            Links(
+                self.link_source[part], self.link_destination[part], self.bytes_per_s[part], self.latency_ps[part],
+                self.names[name[part[0]]],
+            )
+            for part in parts
+            if len(part)
+        ]  # fmt: skip
 
 
 def star(

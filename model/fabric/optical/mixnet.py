@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair, Rotation
 from lightfabric.model.cycle.cabling import ElectricalCabling
+from lightfabric.model.fabric.component import Components
 from lightfabric.model.fabric.electrical.electrical import hub
 from lightfabric.model.fabric.electrical.electrical_cluster import ElectricalCluster
 from lightfabric.model.fabric.optical.optical import Switched
@@ -72,6 +73,10 @@ class Mixnet(Switched):
         hubs = [hub(island, at.port_bytes_per_s, at.hop_ps, at.hop_ps + at.switch_ps, *port) for island in islands]
         hubs.append(hub(range(own), at.nic_bytes_per_s, at.hop_ps + at.nic_ps, at.hop_ps, *port))
         return ElectricalCabling(tuple(hubs), self.cabled(gpus, circuits) if circuits.lanes else None)
+
+    def components(self, gpus: int) -> Components:
+        """Count those of the circuits and those of the cluster."""
+        return super().components(gpus) + self.cluster.components(gpus)
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give the rings of a cluster, which keep all network cards busy."""
