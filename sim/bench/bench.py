@@ -8,7 +8,7 @@ from amaranth import Module
 from amaranth.sim import Simulator
 
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.sim.bench.simulator import simulator
+from lightfabric.sim.bench.simulator import Pins, sampler, simulator
 
 
 class BenchTimeoutError(Exception):
@@ -131,26 +131,31 @@ class Bench:
         if self._simulator is None:
             self._simulator = simulator(self._design)
             self._simulator.add_clock(1e-9)
-            self._simulator.add_testbench(self._testbench)
+            self._simulator.add_process(self._process)
         else:
             # An elaborated design is kept: elaboration takes longer than most runs.
             self._simulator.reset()
+        self._ended = False
         with self._simulator.write_vcd(waves) if waves else contextlib.nullcontext():
-            self._simulator.run()
+            while not self._ended:
+                self._simulator.advance()
         return self._cycles
 
-    async def _testbench(self, ctx):
-        # The first two samples of a tick are clock and reset, hence the 2.
-        parts, values = [], []
+    async def _process(self, ctx):
+        # Unlike a testbench, a process sets its signals together with the registers, so that the design is evaluated once.
+        pins, parts, values = Pins(self._simulator, ctx), [], []
         for actor in self._actors:
-            parts.append(slice(2 + len(values), 2 + len(values) + len(actor.samples)))
+            parts.append(slice(len(values), len(values) + len(actor.samples)))
             values.extend(actor.samples)
-            actor.step(ctx, 0, *(None for _ in actor.samples))
-        async for sampled in ctx.tick().sample(*values):
+            actor.step(pins, 0, *(None for _ in actor.samples))
+        sample = sampler(self._simulator, values)
+        async for _ in ctx.tick():
             self._cycles += 1
+            sampled = sample()
             for actor, part in zip(self._actors, parts, strict=True):
-                actor.step(ctx, self._cycles, *sampled[part])
+                actor.step(pins, self._cycles, *sampled[part])
             if self._done(self._cycles):
+                self._ended = True
                 return
             if self._cycles >= self._bound_cycles:
                 raise BenchTimeoutError(f"the bench did not end within {self._bound_cycles} cycles")

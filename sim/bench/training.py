@@ -248,7 +248,6 @@ class Plant:
         # One entry fewer than the delay: the register that drives the line in step() is the last cycle of it.
         self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
         self._history = [deque(maxlen=64) for _ in self.lanes]
-        self._driven = 0
         self._slips: deque[int] = deque([0] * SLIP_BLOCKS)
 
     def step(self, ctx, cycle: int, sent: int | None, valid: int | None, slip: int | None) -> None:
@@ -258,12 +257,7 @@ class Plant:
             bits, arrives = self._in_flight.popleft()
             # Slips of the cycles without a beat count for the next one: the SerDes acts between blocks.
             self._slips[-1] |= slip
-            self._drive(ctx, self._received(bits) if arrives and not self.silent else 0)
-
-    def _drive(self, ctx, line: int) -> None:
-        if line != self._driven:  # each assignment costs an evaluation of the design
-            ctx.set(self._line, line)
-            self._driven = line
+            ctx.set(self._line, self._received(bits) if arrives and not self.silent else 0)
 
     def _both(self):
         return zip(self.lanes, self._history, strict=True)
