@@ -1,6 +1,7 @@
 """Search against enumeration by brute force, and against schedules of small pipelines."""
 
 from dataclasses import replace
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -43,11 +44,18 @@ def naive_plans(job, gpus):
 
 def slowest_pass(job, plan, rate):
     """Both passes of a micro-batch through the slowest stage and its tensor rings, by the functions of the task graph."""
+    # Who holds the optimiser's state plays no part in them.
+    seconds, reduced = stage_passes(job, replace(plan, zero=0))
+    return max(seconds + reduced / rate)
 
+
+@cache
+def stage_passes(job, plan):
+    """Seconds of computation and bytes reduced in both passes, by stage."""
     stage, one = np.arange(plan.pp), case(job, plan, H100)
     passes = 3 if plan.recompute == "full" else 2
     reduced = 2 * passes * one.stage_layers(stage) * ring_bytes(volume(job, plan).reduce_bytes, plan.tp)
-    return max(sum(pass_seconds(one, stage, 0)) + reduced / rate)
+    return sum(pass_seconds(one, stage, 0)), reduced
 
 
 def fastest_uneven(job, plan, rate):
