@@ -28,6 +28,7 @@ COMMANDS = {
     "replay": "Run the task graph of a real job on a fabric.",
     "collective": "Time of every algorithm of a collective on a fabric.",
     "faults": "Working GPUs that have no use while nodes of a trace of faults are down.",
+    "topology": "A cabling of cubes of GPUs by optical switches for all-to-alls, beside its bounds.",
     "network": "Synthetic traffic on the cycle model of a network of routers.",
     "sim": "Simulate a block's RTL.",
     "verilog": "Write a block as Verilog.",

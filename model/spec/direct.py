@@ -16,6 +16,8 @@ from lightfabric.model.spec.require import (
 
 MAX_AXIS = 1 << 17
 MAX_AXES = 6
+MAX_BALANCED = 1 << 11
+"""Routes of all pairs of so many GPUs are balanced together in a minute."""
 
 
 def _require_grid(spec: Any, unit: int = 1) -> None:
@@ -95,7 +97,10 @@ class CubeTorusSpec(GridLinks):
     """Describes cubes of ``cube_edge`` GPUs along each axis, which optical circuit switches join [TPUv4, ISCA 2023].
 
     Links inside a cube are electrical, over ``cable_m``; those between cubes and round the axes are optical, of ``fibre_m``
-    to the switch and from it. ``cabling`` says what the switches make of a slice. Other fields are those of a torus.
+    to the switch and from it. ``cabling`` says what the switches make of a slice; ``permutations`` in its place can make
+    anything: for each switch a list of all cubes, the one whose - face is joined to the + face of each. There is a switch
+    for each axis and place on a face, places first; ``lightfabric topology`` finds good ones. Other fields are those of a
+    torus.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -103,6 +108,7 @@ class CubeTorusSpec(GridLinks):
     name: str
     kind: Literal["cube-torus"]
     cabling: Literal["torus", "twisted-torus"] = "torus"
+    permutations: tuple[tuple[int, ...], ...] = ()
     cube_edge: int = 4
     cable_m: float = 1.0
     fibre_m: float = field(default=20.0, kw_only=True)
@@ -114,6 +120,18 @@ class CubeTorusSpec(GridLinks):
         _require_grid(self, self.cube_edge)
         require_positive(self, "cable_m")
         _require_own(self, "electrical_latency_ns", "optical_latency_ns")
+        if self.permutations:
+            self._require_permutations()
+
+    def _require_permutations(self) -> None:
+        axes, gpus = len(self.shape), prod(self.shape)
+        require(self, "shape", axes > 0 and gpus <= MAX_BALANCED, f"of at most {MAX_BALANCED} GPUs beside permutations")
+        require(self, "cube_edge", self.cube_edge > 1, "at least 2 beside permutations")
+        switches, cubes = axes * self.cube_edge ** (axes - 1), list(range(gpus // self.cube_edge**axes))
+        wrong = next((each for each in self.permutations if sorted(each) != cubes), ())
+        if wrong or len(self.permutations) != switches:
+            must_be = f"a permutation of cubes 0 to {cubes[-1]} for each of {switches} switches"
+            raise SpecError("CubeTorusSpec", "permutations", must_be, f"{list(wrong) or len(self.permutations)}")
 
 
 @dataclass(frozen=True)
@@ -133,8 +151,7 @@ class CustomSpec:
     links: tuple[tuple[float, ...], ...]
     fibre_m: float = 2.0
 
-    MAX_VERTICES: ClassVar[int] = 1 << 11
-    """Routes of all pairs are balanced together, which takes a minute for so many."""
+    MAX_VERTICES: ClassVar[int] = MAX_BALANCED
 
     def __post_init__(self) -> None:
         require_name(self)

@@ -23,42 +23,65 @@ def balanced(gpus: int, vertices: int, source: _Ints, destination: _Ints, bytes_
     Links are by rising source; rows are filled up with -1. ValueError if no way joins a pair.
     O(gpus^2 x links between the two) for each of at most ``MAX_ROUNDS``, and gpus^2 x hops of memory.
     """
-    hops: Any = _hops(vertices, source, destination)[:, :gpus]
-    if not np.isfinite(hops[:gpus]).all():
-        lost = np.argwhere(~np.isfinite(hops[:gpus]))[0]
-        raise ValueError(f"links must join all {gpus} GPUs, not leave {lost[0]} and {lost[1]} apart")
-    hops = hops.astype(np.int32)
-    stops = np.full((gpus * gpus, int(hops[:gpus].max()) + 1), -1, np.int64)
+    hops = _hops(gpus, vertices, source, destination)
     weight = (bytes_per_s.mean() / bytes_per_s) ** 2
-    first, load = np.searchsorted(source, np.arange(vertices + 1)), np.zeros(len(source))
-    cost = np.zeros(vertices)
-    before, fresh, front = (np.full(vertices, -1) for _ in range(3))
-    link = np.zeros((gpus * gpus, stops.shape[1] - 1), np.int64)
-    for turn in range(MAX_ROUNDS):
-        if not _choose(gpus, turn, hops, first, source, destination, weight, load, link, cost, before, fresh, front):
-            break
+    link = _chosen(np.arange(gpus), 1, hops, source, destination, np.arange(len(source)), weight)
+    stops = np.full((gpus * gpus, link.shape[1] + 1), -1, np.int64)
     stops[:, 0] = np.repeat(np.arange(gpus), gpus)
-    walked = np.arange(link.shape[1]) < hops[:gpus].reshape(-1, 1)
+    walked = link >= 0
     stops[:, 1:][walked] = destination[link[walked]]
     return stops
 
 
-def _hops(vertices: int, source: _Ints, destination: _Ints) -> NDArray[np.float64]:
+def shared_ways(gpus: int, starts: _Ints, source: _Ints, destination: _Ints, orbit: _Ints, parts: int) -> _Ints:
+    """Choose the links on the way of each part of what ``starts`` send to all, ``[start, destination, part, hop]``, or -1.
+
+    All GPUs are led to one of the starts by moves that leave the graph as it is, and links to those of their ``orbit``: what
+    its members carry together when all send is what one of them carries of the starts' ways and of those moved.
+    """
+    hops = _hops(gpus, gpus, source, destination)
+    link = _chosen(starts, parts, hops, source, destination, orbit, np.ones(len(source)))
+    return link.reshape(len(starts), gpus, parts, -1)
+
+
+def _chosen(
+    starts: _Ints, parts: int, hops: NDArray[np.int32], source: _Ints, destination: _Ints, orbit: _Ints, weight: Any
+) -> _Ints:
+    """The link of each hop of each way, -1 beyond the last, after as many rounds as it takes."""
+    vertices, gpus = int(hops.shape[0]), int(hops.shape[1])
+    link = np.full((len(starts) * gpus * parts, int(hops[:gpus].max())), -1, np.int64)
+    first = np.searchsorted(source, np.arange(vertices + 1))
+    load, cost = np.zeros(int(orbit.max()) + 1), np.zeros(vertices)
+    before, fresh, front = (np.full(vertices, -1) for _ in range(3))
+    graph = hops, first, source, destination, orbit, weight
+    for turn in range(MAX_ROUNDS):
+        if not _choose(starts, parts, turn, *graph, load, link, cost, before, fresh, front):
+            break
+    return link
+
+
+def _hops(gpus: int, vertices: int, source: _Ints, destination: _Ints) -> NDArray[np.int32]:
+    """Least links from each vertex to each GPU."""
     sparse: Any = import_module("scipy.sparse")
     csgraph: Any = import_module("scipy.sparse.csgraph")
     graph = sparse.csr_array((np.ones(len(source)), (source, destination)), shape=(vertices, vertices))
-    found: Any = csgraph.shortest_path(graph, unweighted=True)
-    return found
+    hops: Any = csgraph.shortest_path(graph, unweighted=True)[:, :gpus]
+    if not np.isfinite(hops[:gpus]).all():
+        lost = np.argwhere(~np.isfinite(hops[:gpus]))[0]
+        raise ValueError(f"links must join all {gpus} GPUs, not leave {lost[0]} and {lost[1]} apart")
+    return hops.astype(np.int32)
 
 
 @compiled
 def _choose(
-    gpus: int,
+    starts: Records,
+    parts: int,
     turn: int,
     hops: Records,
     first: Records,
     source: Records,
     destination: Records,
+    orbit: Records,
     weight: Records,
     load: Records,
     link: Records,
@@ -67,15 +90,15 @@ def _choose(
     fresh: Records,
     front: Records,
 ) -> int:
-    """Let each pair choose its ``link`` of each hop; count those that change. The last four arrays are for its own use."""
-    changed = 0
+    """Let each part of a pair choose its ``link`` of each hop; count those that change. The last four arrays are its own."""
+    changed, gpus = 0, hops.shape[1]
     fresh[:] = -1
-    for pair in range(gpus * gpus):
-        start, end = pair // gpus, pair % gpus
+    for pair in range(len(link)):
+        start, end = starts[pair // parts // gpus], pair // parts % gpus
         length = hops[start, end]
         if turn > 0:
             for hop in range(length):
-                load[link[pair, hop]] -= 1.0
+                load[orbit[link[pair, hop]]] -= 1.0
         front[0], cost[start], begin, until = start, 0.0, 0, 1
         # Vertices on shortest ways are found hop by hop, so that the cost of all before one is final when it is left.
         for hop in range(length):
@@ -86,7 +109,7 @@ def _choose(
                     there = destination[each]
                     if hops[there, end] != length - hop - 1:
                         continue
-                    total = cost[here] + (2.0 * load[each] + 1.0) * weight[each]
+                    total = cost[here] + (2.0 * load[orbit[each]] + 1.0) * weight[each]
                     if fresh[there] != pair:
                         fresh[there] = pair
                         front[until] = there
@@ -101,6 +124,6 @@ def _choose(
             each = before[here]
             changed += link[pair, hop] != each
             link[pair, hop] = each
-            load[each] += 1.0
+            load[orbit[each]] += 1.0
             here = source[each]
     return changed

@@ -4,9 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.fabric.component import Component, Components, light
+from lightfabric.model.fabric.direct.cubes import Cubes
+from lightfabric.model.fabric.direct.direct import balanced_ways
+from lightfabric.model.fabric.direct.lattice import Lattice
 from lightfabric.model.fabric.direct.torus import Torus
 from lightfabric.model.fabric.fabric import usable_in_parts
 from lightfabric.model.spec import CABLE_PS_PER_M, FIBRE_PS_PER_M, CubeTorusSpec
+
+_Ints = NDArray[np.int64]
 
 
 class CubeTorus(Torus):
@@ -24,7 +29,19 @@ class CubeTorus(Torus):
         """Let each axis grow by whole cubes."""
         return self.spec.cube_edge
 
-    def flights_ps(self, here: NDArray[np.int64], there: NDArray[np.int64], shape: NDArray[np.int64]) -> NDArray[np.float64]:
+    def ends(self, lattice: Lattice, there: _Ints) -> _Ints:
+        """Follow the switches where the spec says what each of them joins."""
+        if not self.spec.permutations:
+            return super().ends(lattice, there)
+        return Cubes(lattice.shape, self.spec.cube_edge).ends(np.array(self.spec.permutations))
+
+    def stops(self, gpus: int, source: _Ints, destination: _Ints) -> _Ints:
+        """Take the ways of the grid, or by permutations those that are balanced for all GPUs together."""
+        if not self.spec.permutations:
+            return super().stops(gpus, source, destination)
+        return balanced_ways(self, gpus)[source * gpus + destination]
+
+    def flights_ps(self, here: _Ints, there: _Ints, shape: _Ints) -> NDArray[np.float64]:
         """Tell cables from fibres: a link that leaves the cube, or goes round an axis, is optical."""
         spec = self.spec
         inside = (here // spec.cube_edge == there // spec.cube_edge) & (there < shape)

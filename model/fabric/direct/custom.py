@@ -1,14 +1,12 @@
 """Any topology that a list of links describes, with ways that load its links evenly."""
 
-from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fabric.direct.balanced import balanced
-from lightfabric.model.fabric.direct.direct import Direct, Wires
+from lightfabric.model.fabric.direct.direct import Direct, Wires, balanced_ways
 from lightfabric.model.spec import FIBRE_PS_PER_M, CustomSpec
 
 _Ints = NDArray[np.int64]
@@ -36,7 +34,7 @@ class Custom(Direct):
 
     def stops(self, gpus: int, source: _Ints, destination: _Ints) -> _Ints:
         """Take the ways that are balanced for all GPUs of the spec together."""
-        return _ways(self)[source * self.spec.gpus + destination]
+        return balanced_ways(self, self.spec.gpus)[source * self.spec.gpus + destination]
 
     def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
         """Give a group any GPUs that the others alive, and switches, join."""
@@ -53,9 +51,3 @@ class Custom(Direct):
             joined = import_module("scipy.sparse.csgraph").connected_components(graph, directed=False)[1]
             usable[state] = (np.bincount(joined[:gpus][works[:gpus]]) // group * group).sum()
         return usable
-
-
-@lru_cache(maxsize=8)
-def _ways(fabric: Custom) -> _Ints:
-    wires = fabric.wires(fabric.spec.gpus)
-    return balanced(fabric.spec.gpus, wires.vertices, wires.source, wires.destination, wires.bytes_per_s)

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -143,6 +143,16 @@ class Direct(Fabric):
             must_be = f"at least {links}, one for each link of a GPU on {self.name!r}"
             raise SpecError("ChipletSpec", "ports", must_be, str(self.chiplet.ports))
         return self.chiplet.ports // links
+
+
+@lru_cache(maxsize=8)
+def balanced_ways(fabric: Direct, gpus: int) -> _Ints:
+    """Choose the ways of all pairs together, so that links are loaded evenly, ``[source * gpus + destination, hop]``."""
+    # Imported here because numba takes a second, which an error message need not wait for.
+    from lightfabric.model.fabric.direct.balanced import balanced
+
+    wires = fabric.wires(gpus)
+    return balanced(gpus, wires.vertices, wires.source, wires.destination, wires.bytes_per_s)
 
 
 def _relayed(routes: _Ints, wires: Wires) -> _Ints:

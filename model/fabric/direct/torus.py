@@ -36,12 +36,16 @@ class Torus(Direct):
         """Join each point to those around it."""
         lattice = self.lattice(gpus)
         here, there = lattice.neighbours()
-        ends = np.stack(np.broadcast_arrays(np.arange(gpus)[:, None], lattice.gpu(there)), axis=-1).reshape(-1, 2)
+        ends = np.stack(np.broadcast_arrays(np.arange(gpus)[:, None], self.ends(lattice, there)), axis=-1).reshape(-1, 2)
         flight_ps = self.flights_ps(here[:, None], there, np.array(lattice.shape)).ravel()
         own = self.spec.link_gbps
         ports = 0 if own else self.ports_per_link(lattice.directions)
         rate = own * 1e9 / 8 if own else ports * self.chiplet.gbps_per_port * 1e9 / 8 * self.efficiency
         return Wires.of(gpus, ends, ports, rate, flight_ps)
+
+    def ends(self, lattice: Lattice, there: _Ints) -> _Ints:
+        """Find the GPU at the end of each link, ``[gpu, direction]``, from the points that they lead to."""
+        return lattice.gpu(there)
 
     def flights_ps(self, here: _Ints, there: _Ints, _shape: _Ints) -> NDArray[np.float64]:
         """Give the flight of each link from a point to the next, ``[gpu, direction]``, or the latency that is its own."""

@@ -123,6 +123,8 @@ def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
         ),
         (["collective", "--bytes", "64"], "--bytes must be a size with unit such as 64MiB, from 1B to 1024TiB, not '64'"),
         (["collective", "--gpus", "2048"], "--gpus must be from 2 to 1024, not 2048"),
+        (["topology", "--shape", "4,4"], "--shape must be lengths such as 4x4x8, not '4,4'"),
+        (["topology", "--shape", "4x6"], "--shape must be of 2 or more cubes of edge 4 and at most 2048 GPUs, not 4x6"),
         (
             ["replay", "x.et", "--bandwidth", "1Gbps", "--fabric", "topoopt", "--algorithm", "auto"],
             "--algorithm must be one of",

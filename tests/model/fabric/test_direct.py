@@ -189,6 +189,18 @@ def test_a_grid_is_as_cubic_as_the_count_allows():
         ),
         (lambda: CubeTorusSpec("c", "cube-torus", shape=(4, 6)), "CubeTorusSpec.shape must be lengths that 4 divides, not"),
         (
+            lambda: CubeTorusSpec("c", "cube-torus", permutations=((0, 1),)),
+            "CubeTorusSpec.shape must be of at most 2048 GPUs beside permutations, not ()",
+        ),
+        (
+            lambda: CubeTorusSpec("c", "cube-torus", shape=(2, 4), cube_edge=2, permutations=((0, 1),) * 3),
+            "CubeTorusSpec.permutations must be a permutation of cubes 0 to 1 for each of 4 switches, not 3",
+        ),
+        (
+            lambda: CubeTorusSpec("c", "cube-torus", shape=(2, 4), cube_edge=2, permutations=((0, 1), (1, 1)) * 2),
+            r"CubeTorusSpec.permutations must be a permutation of cubes 0 to 1 for each of 4 switches, not \[1, 1\]",
+        ),
+        (
             lambda: TorusSpec("t", "torus", link_gbps=1.0),
             "TorusSpec.link_gbps must be given with link_gbps, link_latency_ns",
         ),
