@@ -89,14 +89,14 @@ class Lattice:
     def _vectors(self, source: _Ints, destination: _Ints) -> _Ints:
         start, end = self.points(source), self.points(destination)
         if self._shifts.any():
-            return self._chosen[self.gpu(end - start)]
+            return self.chosen[self.gpu(end - start)]
         length = np.array(self.shape)
         ahead = (end - start) % length
         opposite = (2 * ahead == length) & (start % 2 == 1)
         return ahead - length * ((2 * ahead > length) | opposite)
 
     @cached_property
-    def _chosen(self) -> _Ints:
+    def chosen(self) -> _Ints:
         """The vector from GPU 0 to each other, of the shortest those that together load all directions alike.
 
         All pairs a vector apart take the same way, so that all links of a direction carry the same.
