@@ -1,6 +1,7 @@
 """What holds on every kind of fabric: the table in conftest.py has one of each."""
 
 from dataclasses import replace
+from itertools import islice
 from typing import get_args
 
 import numpy as np
@@ -14,7 +15,7 @@ from lightfabric.placement.graph.rings import in_rings
 from lightfabric.placement.job.kind import workload
 from lightfabric.placement.mapping.order import orders
 from lightfabric.placement.mapping.traffic import traffic
-from lightfabric.placement.place import candidates
+from lightfabric.placement.place import candidates, ranked
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import cases
 
@@ -73,11 +74,10 @@ def test_tokens_are_copied_in_groups_of_ranks_where_that_is_faster(fabric_spec, 
     """A plan is placed with the size of group that is predicted to be fastest, so none is slower than without groups."""
     fabric = fabric_of(fabric_spec, CHIPLET)
     job = JobSpec(replace(MOE, experts_per_token=4), batch=16)
-    found = candidates(job, H100, fabric, 16)
+    found = [*islice(ranked(job, H100, fabric, 16), 10)]
     monkeypatch.setattr(Plan, "grouped", property(lambda plan: [plan]))
     alone = {placed.plan: placed.prediction.total for placed in candidates(job, H100, fabric, 16)}
-    # Where groups make plans faster more of them are tried.
-    assert alone.keys() <= {replace(placed.plan, expert_group=1) for placed in found}
+    assert found[0].prediction.total <= min(alone.values())
     for placed in found:
         total = alone.get(replace(placed.plan, expert_group=1), np.inf)
         assert placed.prediction.total < total or (placed.plan.expert_group == 1 and placed.prediction.total == total)
