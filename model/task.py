@@ -34,7 +34,7 @@ class Part(IntEnum):
     DATA = 2
     """Sums of gradients over replicas."""
     EXCHANGE = 3
-    """Tokens to their experts and back, rows of tables to their samples."""
+    """Tokens to their experts and back, rows of tables to their samples, keys and values to those who share a sequence."""
     COMPUTE = 4
     """Forward and backward passes."""
     OPTIMISER = 5

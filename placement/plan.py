@@ -1,7 +1,11 @@
 """How a job is cut over GPUs: degrees of parallelism, micro-batches, layers of the first and the last stage."""
 
 from dataclasses import dataclass, replace
+from math import lcm
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lightfabric.model.spec import SpecError
 
@@ -58,6 +62,17 @@ class Plan:
     def replicas(self) -> int:
         """Ranks that hold the same matrices, experts apart, and sum their gradients."""
         return self.dp * self.cp
+
+    @property
+    def block(self) -> int:
+        """Replicas, counted as in ``by_replica``, that are whole with all that they share sequences or experts with."""
+        return lcm(self.ep, self.cp)
+
+    @property
+    def by_replica(self) -> NDArray[np.int32]:
+        """``[replica, stage, tensor rank]``: the rank; the cp ranks that share sequences are replicas next to each other."""
+        ranks = np.arange(self.gpus, dtype=np.int32).reshape(self.dp, self.pp, self.cp, self.tp)
+        return ranks.swapaxes(1, 2).reshape(self.replicas, self.pp, self.tp)
 
     @property
     def degrees(self) -> tuple[int, int, int]:

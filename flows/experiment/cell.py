@@ -170,6 +170,7 @@ def plan_columns(placed: Any) -> Row:
         "compute_bound_s": placed.compute_bound_seconds,
         "max_degree": len(placed.gpus_by_degree) - 1,
         "limit": _largest({name: getattr(seconds, name) for name in _SECONDS if name != "total"}),
+        **({"cp": plan.cp} if plan.cp > 1 else {}),
     }  # fmt: skip
 
 

@@ -215,7 +215,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row["fabric"],
         duration(row["iteration_s"]),
         f"{speed:.1%}" if speed else "",
-        f"{row['dp']} x {row['tp']} x {row['pp']}",
+        f"{row['dp']} x {row['tp']} x {row['pp']}" + (f", cp {row['cp']}" if row.get("cp") else ""),
         row["order"],
         row["limit"],
     )

@@ -83,7 +83,7 @@ class DecodeJobSpec(JobSpec):
 
 @dataclass(frozen=True)
 class PlanSpec:
-    """Fixes what is given of the plan by which a transformer is cut over GPUs; what is None is searched for.
+    """Fixes what is given of the plan by which a transformer is cut over GPUs; what is None is searched for, ``cp`` is 1.
 
     The fields are those of ``lightfabric.placement.plan.Plan``. A micro-batch that is given need not be a power of two.
     """
@@ -94,13 +94,14 @@ class PlanSpec:
     tp: int | None = None
     pp: int | None = None
     virtual_stages: int | None = None
+    cp: int | None = None
     ep: int | None = None
     expert_group: int | None = None
     micro_batch: int | None = None
     zero: int | None = None
     recompute: Literal["none", "selective", "full"] | None = None
 
-    COUNTS: ClassVar[tuple[str, ...]] = ("dp", "tp", "pp", "virtual_stages", "ep", "expert_group", "micro_batch")
+    COUNTS: ClassVar[tuple[str, ...]] = ("dp", "tp", "pp", "virtual_stages", "cp", "ep", "expert_group", "micro_batch")
 
     def __post_init__(self) -> None:
         for name in self.COUNTS:

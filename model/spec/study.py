@@ -41,9 +41,9 @@ class StudySpec:
         require(self, "fabrics", 0 < len(names) == len(set(names)), "one or more fabrics of different names")
         is_cut = isinstance(self.job, JobSpec) or not self.plan.given
         require(self, "plan", is_cut, "left out but for a transformer")
-        of_passes = self.plan.given.keys() & {"virtual_stages", "zero", "recompute"}
+        of_passes = self.plan.given.keys() & {"virtual_stages", "cp", "zero", "recompute"}
         trains = not isinstance(self.job, DecodeJobSpec) or not of_passes
-        require(self, "plan", trains, "without virtual_stages, zero and recompute to decode")
+        require(self, "plan", trains, "without virtual_stages, cp, zero and recompute to decode")
         for count in self.gpus:
             self.at(count)
         require(self, "baseline", self.baseline in ("", *names), f"the name of a fabric, one of {', '.join(names)}")

@@ -109,7 +109,9 @@ def best_nesting(plans: Cases, rate: Callable[[Dimension, Spans, Spans], Any], e
         # Ranks that hold the same experts are as many replicas apart as have others.
         apart = step | {"dp": step["dp"] * np.where(plans.ep < plans.replicas, plans.ep, 1)}
         rates = [rate(name, lengths[name] * step[name], apart[name]) for name in DIMENSIONS]
-        rates.append(exchange_rate(plans, exchange(step["dp"])))
+        # Experts on more ranks than there are replicas are on ranks that share a sequence, too, which are nearer.
+        spread = plans.dp * plans.tp * plans.pp * plans.cp // np.maximum(plans.ep, 1)
+        rates.append(exchange_rate(plans, exchange(np.minimum(step["dp"], spread))))
         # Times and rates stand in one list, so that a better nesting replaces both together.
         costs = [np.sum([size / rate for size, rate in zip(sizes, rates, strict=True)], axis=0), *rates]
         better = costs[0] < best[0] if best else np.ones(len(plans), bool)

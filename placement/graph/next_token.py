@@ -10,7 +10,7 @@ from lightfabric.model.spec import AcceleratorSpec, DecodeJobSpec
 from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.placement.cost.output_token import TOKEN_BYTES, one_token, output_token
 from lightfabric.placement.graph.builder import Builder, Ids, Kept, picoseconds
-from lightfabric.placement.graph.iteration import add_steps
+from lightfabric.placement.graph.iteration import add_steps, kept_ranks
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.volume import volume
 
@@ -21,10 +21,7 @@ def next_token_graph(job: DecodeJobSpec, accelerator: AcceleratorSpec, plan: Pla
     A pass computes on its tensor ranks, joins them in one ALL_REDUCE for all of its stage's, exchanges tokens with their
     experts, and goes to the next stage rank by rank. Groups are the tensor rings.
     """
-    d, p, t = plan.dp, plan.pp, plan.tp
-    every = np.arange(plan.gpus, dtype=np.int32).reshape(d, p, t)
-    blocks, columns = (np.unique(each) for each in kept or (np.arange(d // plan.ep), np.arange(t)))
-    replicas = (blocks[:, None] * plan.ep + np.arange(plan.ep)).ravel()
+    p, (every, replicas, columns) = plan.pp, kept_ranks(plan, kept)
     rank = every[replicas][:, :, columns]
     token, builder = output_token(job, plan, accelerator), Builder()
     count = int(token.micro_batches)
@@ -42,7 +39,7 @@ def next_token_graph(job: DecodeJobSpec, accelerator: AcceleratorSpec, plan: Pla
         # Where a micro-batch began its loop ends.
         on = step[after] > step[stage]
         builder.link(sent[:, on], start[:, after, turn[after, on]])
-    return builder.graph(plan.gpus, [every[replicas].reshape(-1, t)])
+    return builder.graph(plan.gpus, [every[replicas].reshape(-1, plan.tp)])
 
 
 def steps(stages: int, count: int) -> Ids:

@@ -84,8 +84,8 @@ class Transformer:
         return transformer_calls(self.job, plan)
 
     def repeats(self, plan: Plan) -> tuple[int, int]:
-        """Count the replicas, those that share experts as one, and the tensor ranks."""
-        return plan.dp // plan.ep, plan.tp
+        """Count the replicas, those that share experts or sequences as one, and the tensor ranks."""
+        return plan.replicas // plan.block, plan.tp
 
     def task_graph(self, plan: Plan, kept: Kept | None = None) -> TaskGraph:
         """Build one iteration, in the order of 1F1B, or the part of the ranks that are kept."""

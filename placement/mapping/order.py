@@ -50,8 +50,8 @@ class Order:
 
 
 def extents(plan: Plan) -> dict[Dimension, int]:
-    """Length of each dimension longer than 1, in the order of ranks from the innermost."""
-    lengths: dict[Dimension, int] = {"tp": plan.tp, "pp": plan.pp, "dp": plan.dp}
+    """Length of each dimension longer than 1, in the order of ranks from the innermost; cp goes with tp, around it."""
+    lengths: dict[Dimension, int] = {"tp": plan.cp * plan.tp, "pp": plan.pp, "dp": plan.dp}
     return {name: length for name, length in lengths.items() if length > 1}
 
 
@@ -88,13 +88,13 @@ def orders(plan: Plan, folds: bool) -> Iterator[tuple[str, NDArray[np.int32]]]:
 
 
 def _gpu_of_rank(plan: Plan, step: dict[Dimension, int], folded: set[Dimension]) -> NDArray[np.int32]:
-    lengths: tuple[tuple[Dimension, int], ...] = (("dp", plan.dp), ("pp", plan.pp), ("tp", plan.tp))
+    lengths: tuple[tuple[Dimension, int], ...] = (("dp", plan.dp), ("pp", plan.pp), ("tp", plan.cp * plan.tp))
     axes = [(fold(length) if name in folded else np.arange(length)) * step.get(name, 0) for name, length in lengths]
     return (axes[0][:, None, None] + axes[1][:, None] + axes[2]).ravel().astype(np.int32)
 
 
 def coordinates(plan: Plan, gpu_of_rank: NDArray[np.int32]) -> dict[str, NDArray[np.int32]]:
-    """``[dimension][gpu]``: where the GPU's rank is along each dimension, for plans without cp.
+    """``[dimension][gpu]``: where the GPU's rank is along each dimension, cp being one if it is above 1.
 
     Examples:
         >>> coordinates(Plan(1, 2, 2, 1), np.array([2, 0, 1, 3], np.int32))["pp"].tolist()
@@ -102,7 +102,9 @@ def coordinates(plan: Plan, gpu_of_rank: NDArray[np.int32]) -> dict[str, NDArray
 
     """
     rank = np.argsort(gpu_of_rank).astype(np.int32)
-    return {"tp": rank % plan.tp, "pp": rank // plan.tp % plan.pp, "dp": rank // (plan.tp * plan.pp)}
+    inner = plan.tp * plan.cp
+    found = {"tp": rank % plan.tp, "pp": rank // inner % plan.pp, "dp": rank // (inner * plan.pp)}
+    return found | ({"cp": rank // plan.tp % plan.cp} if plan.cp > 1 else {})
 
 
 Cost = tuple[float, ...]

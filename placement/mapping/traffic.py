@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal
 
 import numpy as np
@@ -52,11 +53,11 @@ class Traffic:
 def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] = ()) -> Traffic:
     """Bytes between ranks in one iteration: rings over tp and dp, both ways along the stages, round them if interleaved.
 
-    With ep also all-to-alls among ep replicas next to each other, on the ways of ``routing.copies``, and rings over the
-    replicas that hold the same experts.
+    With cp also rings of keys and values, and of their gradients the other way round. With ep all-to-alls among ep replicas
+    next to each other, on the ways of ``routing.copies``, and rings over the replicas that hold the same experts.
     ``loads`` of experts are those of the job if left out.
     """
-    rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp, plan.pp, plan.tp)
+    rank = plan.by_replica
     sent = volume(job, plan, loads)
     tensor, pipeline, data, experts = (np.rint(size) for size in sent.neighbour_bytes(np.arange(plan.pp)))
     # Interleaved, a micro-batch goes round from the last stage to the first once less than there are chunks.
@@ -69,11 +70,22 @@ def traffic(job: JobSpec, plan: Plan, loads: Sequence[float] = ()) -> Traffic:
         _entries(PIPELINE, rank[:, 0], rank[:, -1], again),
         _entries(DATA, rank, np.roll(rank, -1, axis=0), data[:, None]),
     ]
+    exchanged = [_gathers(sent, plan, rank)] if plan.cp > 1 else []
     if plan.ep > 1:
-        block = rank.reshape(plan.dp // plan.ep, plan.ep, plan.pp, plan.tp)
-        entries += _exchanges(sent, block, 1 + sent.backward_passes)
+        block = rank.reshape(-1, plan.ep, plan.pp, plan.tp)
+        exchanged.append(_exchanges(sent, block, 1 + sent.backward_passes))
         entries.append(_entries(DATA, block, np.roll(block, -1, axis=0), experts[:, None]))
+    # All that goes to others comes before all that comes back.
+    entries += chain.from_iterable(zip(*exchanged, strict=True))
     return _joined(entries)
+
+
+def _gathers(sent: Volume, plan: Plan, rank: NDArray[np.int32]) -> Iterator[_Entries]:
+    """Keys and values of a rank go round the ring of those that share a sequence, and their gradients come back."""
+    ring = rank.reshape(-1, plan.cp, plan.pp, plan.tp)
+    each = sent.micro_batches * sent.of.stage_layers(np.arange(plan.pp)) * (plan.cp - 1) * sent.key_bytes
+    for way, times in ((-1, sum(sent.gathers)), (1, 1)):
+        yield _entries(EXCHANGE, ring, np.roll(ring, way, axis=1), (times * each)[:, None])
 
 
 def _joined(entries: Sequence[_Entries]) -> Traffic:
@@ -87,8 +99,7 @@ def token_traffic(job: JobSpec, plan: Plan, token_bytes: int) -> Traffic:
 
     Rings over tp, from stage to stage and, only what the token is, round to the first, and all-to-alls of experts.
     """
-    rank = np.arange(plan.gpus, dtype=np.int32).reshape(plan.dp, plan.pp, plan.tp)
-    sent = volume(job, plan)
+    rank, sent = plan.by_replica, volume(job, plan)
     reduces = sent.micro_batches * sent.reduces(sent.of.stage_layers(np.arange(plan.pp)))
     tensor = np.rint(ring_bytes(reduces * sent.reduce_bytes, plan.tp))
     moved = np.full(plan.pp, sent.reduce_bytes)

@@ -66,7 +66,7 @@ def _divisors(number: int, bound: int, pinned: int | None = None) -> list[int]:
 def degrees(job: JobSpec, gpus: int, space: Space = Space()) -> Iterator[tuple[int, int, int, int]]:
     """(dp, tp, pp, cp) of product ``gpus``: tp divides heads, widths and sequence / cp, dp the batch; pp has layers."""
     model, pinned = job.model, space.pinned
-    for cp in _divisors(gpus, space.most_cp):
+    for cp in _divisors(gpus, space.most_cp, pinned.cp):
         for tp in _divisors(gpus // cp, model.heads, pinned.tp):
             if any(size % tp for size in (model.heads, model.ffn_width, model.expert_width)) or model.sequence % (tp * cp):
                 continue
@@ -140,8 +140,10 @@ def _roomier(uneven: Cases, accelerator: AcceleratorSpec) -> Cases:
 
 def prediction(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, rates: Rates) -> Prediction:
     """Predict the iteration of one plan."""
-    one = case(job, plan, accelerator)
-    return replace(step(one, calibration(), rates.network), memory=peak_memory(one.exactly), sent_bytes=_sent(one)).at(plan)
+    one, network = case(job, plan, accelerator), rates.network
+    # Of placed ranks it is known how fast keys and values go: they are a part of exchanges.
+    network = replace(network, context=network.expert) if plan.cp > 1 else network
+    return replace(step(one, calibration(), network), memory=peak_memory(one.exactly), sent_bytes=_sent(one)).at(plan)
 
 
 def _sent(c: Cases) -> Any:

@@ -15,14 +15,12 @@ from collections.abc import Iterable, Iterator
 from math import lcm
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from lightfabric.model.spec import JobSpec, SpecError
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.parameter import rank_parameters
 from lightfabric.placement.workload.volume import Volume, volume
 
-Axis = Literal["tensor", "data", "expert", "pipeline", "all"]
+Axis = Literal["tensor", "context", "data", "expert", "pipeline", "all"]
 Name = Literal["all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send", "recv"]
 
 FLOAT_BYTES = 4
@@ -65,16 +63,20 @@ def rank_kinds(calls: Iterable[tuple[Iterable[int], Iterable[Call]]]) -> list[Ra
 
 
 def transformer_calls(job: JobSpec, plan: Plan) -> list[RankKind]:
-    """Count the calls of a transformer's plan that a task graph carries; SpecError for one with cp or ``zero`` above 1."""
-    if plan.cp > 1 or plan.zero > 1:
-        name = "cp" if plan.cp > 1 else "zero"
-        raise SpecError("Plan", name, "1" if plan.cp > 1 else "0 or 1", str(getattr(plan, name)))
+    """Count the calls of a transformer's plan that a task graph carries; SpecError for one with ``zero`` above 1."""
+    if plan.zero > 1:
+        raise SpecError("Plan", "zero", "0 or 1", str(plan.zero))
     sent = volume(job, plan)
-    rank = np.arange(plan.gpus).reshape(-1, plan.ep, plan.pp, plan.tp)
+    rank = plan.by_replica.reshape(-1, plan.ep, plan.pp, plan.tp)
 
     def each() -> Iterator[tuple[list[int], list[Call]]]:
         for stage in range(plan.pp):
-            inside = [*_tensor(job, plan, sent, stage), *_data(plan, sent, stage), *_pipeline(plan, sent, stage)]
+            inside = [
+                *_tensor(job, plan, sent, stage),
+                *_context(plan, sent, stage),
+                *_data(plan, sent, stage),
+                *_pipeline(plan, sent, stage),
+            ]
             for place in range(plan.ep):
                 calls = [*inside, *_expert(plan, sent, stage, place), *_report(plan)]
                 yield rank[:, place, stage].ravel().tolist(), calls
@@ -100,6 +102,14 @@ def _tensor(job: JobSpec, plan: Plan, sent: Volume, stage: int) -> Iterator[Call
         yield Call("tensor", "all_gather", received, received * sent.transfer_bytes)
     loss = LOSS_SUMS * m * last
     yield Call("tensor", "all_reduce", loss, loss * sent.of.tokens * FLOAT_BYTES)
+
+
+def _context(plan: Plan, sent: Volume, stage: int) -> Iterator[Call]:
+    if plan.cp > 1:
+        layers = sent.micro_batches * int(sent.of.stage_layers(stage))
+        gathers, scatters = layers * int(sum(sent.gathers)), layers
+        yield Call("context", "all_gather", gathers, gathers * sent.key_bytes)
+        yield Call("context", "reduce_scatter", scatters, scatters * plan.cp * sent.key_bytes)
 
 
 def _held_alike(job: JobSpec, layers: int, last: bool) -> int:

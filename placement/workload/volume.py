@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lightfabric.model.spec import JobSpec
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.case import FULL, Cases, case, where
-from lightfabric.placement.workload.parameter import fullest_parameters, rank_parameters
+from lightfabric.placement.workload.parameter import fullest_parameters, kv_values, rank_parameters
 from lightfabric.placement.workload.routing import copies
 
 
@@ -50,6 +50,19 @@ class Volume:
     def transfer_bytes(self) -> Any:
         """Bytes from a rank to its peer in the next or previous stage: its 1/tp of the activations."""
         return self.reduce_bytes // self.of.tp
+
+    @property
+    def key_bytes(self) -> Any:
+        """Bytes of the keys and values of a micro-batch in one layer, of the tokens that a rank has."""
+        return self.of.tokens * kv_values(self.of.exactly) * self.of.value_bytes
+
+    @property
+    def gathers(self) -> tuple[Any, Any]:
+        """How often a layer gathers keys and values over cp ranks: in the forward and in the backward pass.
+
+        The backward pass also scatters their gradients once, which takes as many bytes the other way.
+        """
+        return 1, self.backward_passes
 
     @property
     def dispatched_bytes(self) -> NDArray[np.int64]:
@@ -109,10 +122,15 @@ class Volume:
         return shared * (self.of.replicas > 1), experts * (self.of.replicas > self.of.ep)
 
     def neighbour_bytes(self, stage: Any) -> tuple[Any, Any, Any, Any]:
-        """Bytes of an iteration from a rank to its next neighbour: tensor, pipeline, data, experts dealt out; cp is 1."""
+        """Bytes of an iteration from a rank to its next neighbour: tensor, pipeline, data, experts dealt out."""
         shared, experts = self.gradient_bytes(stage)
         tensor = ring_bytes(self.tensor_bytes(self.of.stage_layers(stage)), self.of.tp)
-        return tensor, self.pipeline_bytes, ring_bytes(shared, self.of.dp), ring_bytes(experts, self.of.expert_replicas)
+        return (
+            tensor,
+            self.pipeline_bytes,
+            ring_bytes(shared, self.of.replicas),
+            ring_bytes(experts, self.of.expert_replicas),
+        )
 
 
 def volume(job: JobSpec, plan: Plan, loads: Sequence[float] = ()) -> Volume:

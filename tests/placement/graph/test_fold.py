@@ -37,6 +37,7 @@ PLANS = (
     (MODEL, Plan(dp=2, tp=4, pp=2, micro_batch=1, virtual_stages=2)),
     (EXPERTS, Plan(dp=8, tp=2, pp=1, micro_batch=1, ep=2)),
     (EXPERTS, Plan(dp=8, tp=1, pp=2, micro_batch=1, ep=4, expert_group=2)),
+    (EXPERTS, Plan(dp=4, tp=2, pp=2, micro_batch=1, cp=2, ep=4)),
 )
 
 

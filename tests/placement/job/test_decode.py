@@ -159,7 +159,7 @@ def test_caches_that_do_not_fit_are_said_with_what_would_do():
 
 
 def test_what_passes_of_training_have_is_refused():
-    with pytest.raises(SpecError, match=r"StudySpec.plan must be without virtual_stages"):
+    with pytest.raises(SpecError, match=r"StudySpec.plan must be without virtual_stages, cp"):
         StudySpec(
             "decode", H100, JOB, (ElectricalSwitchSpec("switch", "electrical-switch", 1.0),), (16,), plan=PlanSpec(zero=1)
         )

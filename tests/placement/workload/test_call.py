@@ -162,14 +162,10 @@ def test_one_gpu_calls_nothing():
     assert kind == ([0], ())
 
 
-@pytest.mark.parametrize(
-    ("plan", "message"),
-    [(Plan(2, 1, 1, 1, zero=3), "Plan.zero must be 0 or 1, not 3"), (Plan(1, 1, 1, 1, cp=2), "Plan.cp must be 1, not 2")],
-)
-def test_plans_without_a_task_graph_have_no_calls(plan, message):
+def test_plans_without_a_task_graph_have_no_calls():
     with pytest.raises(SpecError) as caught:
-        transformer_calls(JobSpec(DENSE, batch=16), plan)
-    assert str(caught.value) == message
+        transformer_calls(JobSpec(DENSE, batch=16), Plan(2, 1, 1, 1, zero=3))
+    assert str(caught.value) == "Plan.zero must be 0 or 1, not 3"
 
 
 @pytest.mark.parametrize("network", ["dlrm", "vgg-16"])
