@@ -120,8 +120,8 @@ def run(
 ) -> tuple[list[Row], list[Timing], dict[str, fidelities.Detail]]:
     """Rows by variant, GPU count and the order of the spec's fabrics, whatever the number of processes and their speed.
 
-    A variant comes with what ``check`` said of its counts. Beside the rows are the timing of each variant and, at cycle
-    fidelity, what that shows of each cell, by name. What ``journal`` has of an earlier run is not run again.
+    A variant comes with what ``check`` said of its counts. Beside the rows are the timing of each variant and
+    what each cell shows of links and messages, by its name. What ``journal`` has of an earlier run is not run again.
 
     Unless ``alone`` a process per core does it, or the workers of the Dask scheduler at the address ``cluster``. Processes
     start by forkserver: a script that calls this then needs ``if __name__ == "__main__":``.
@@ -183,6 +183,12 @@ def _compare(rows: list[Row], name: str | None, accelerator_usd: float) -> None:
                 row[f"speed_per_{column}_over_baseline"] = speed * theirs / paid if paid else None
 
 
+def _of_largest(details: dict[str, fidelities.Detail], rows: Sequence[Row]) -> dict[str, fidelities.Detail]:
+    """Details of the largest GPU count that has times, by what they are called without it."""
+    largest = cell_name(max((row["gpus"] for row in rows if row["fits"]), default=0), "")
+    return {name.removeprefix(largest): detail for name, detail in details.items() if name.startswith(largest)}
+
+
 def main(
     path: SpecFile = None,
     out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("lightfabric-out"),
@@ -203,7 +209,8 @@ def main(
     ]
     from lightfabric.flows.figure import result
 
-    names = [*result.FILES, *(fidelities.FILES if fidelity == "cycle" else ())]
+    drawn = fidelities.FILES if fidelity == "cycle" else fidelities.FILES[:1]
+    names = [*result.FILES, *drawn]
     with result.folder(out, names), result.Bar() as bar:
         from lightfabric.flows.format.timing_store import measured_timings
 
@@ -213,10 +220,9 @@ def main(
         journal = Journal(out / JOURNAL)
         rows, measured, details = run(known, timings, bar.done, fidelity, journal=journal, cluster=cluster)
         name = variants[0].spec.name
-        if fidelity == "cycle":
-            from lightfabric.flows.figure.panel import draw
+        from lightfabric.flows.figure.panel import draw
 
-            draw(out, name, details)
+        draw(out, name, details if fidelity == "cycle" else _of_largest(details, rows), drawn)
         result.write(out, variants, source, rows, measured, COLUMNS, fidelity)
         journal.end()
     if as_json:

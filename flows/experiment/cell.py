@@ -24,7 +24,7 @@ Row = dict[str, Any]
 """One GPU count on one fabric: a value per column of results.csv."""
 
 Cell = tuple[Row, fidelities.Detail | None]
-"""A row, and what a run at cycle fidelity shows beside."""
+"""A row, and what a run shows beside."""
 
 GIB = 1 << 30
 MAX_LATE = 4
@@ -65,16 +65,20 @@ def simulate(job: Job) -> Cell:
     return row, detail
 
 
-def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail | None]:
+def simulated(job: Job) -> tuple[Row, "Placement", "Schedule", fidelities.Detail]:
     """Placement, task graph and model of one cell; ValueError if it cannot be served."""
     if job.reason:
         raise ValueError(job.reason)
+    from lightfabric.flows.experiment.link_load import link_load
     from lightfabric.model.fluid.attribution import attribution
 
     spec, asked = job.spec, workload(job.spec.job, job.spec.accelerator)
-    placed, (graph, network, alike), schedule = fastest(spec, job.fabric, job.gpus)
-    tasks, detail = int(alike.copies(graph).sum()), None
-    if job.fidelity == "cycle":
+    placed, run, schedule = fastest(spec, job.fabric, job.gpus)
+    graph, network, alike = run
+    tasks = int(alike.copies(graph).sum())
+    if job.fidelity == "fluid":
+        detail = link_load(job.fabric, job.gpus, run, schedule)
+    else:
         graph = _whole(spec, job.fabric, placed)
         schedule, detail = _run_flits(job.fabric, graph, placed.circuits)
     seconds = schedule.makespan_ps / 1e12

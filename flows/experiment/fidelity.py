@@ -1,6 +1,6 @@
 """A task graph is run as fluids or flit by flit; what is too large for that is refused, what only that shows is kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,7 @@ FIDELITIES = ("fluid", "cycle")
 MAX_FLITS = 1 << 29
 BINS_PER_OCTAVE = 8
 FILES = ("link-load.png", "message-latency.png")
+"""Figures, of which the fluid model has the first alone."""
 
 
 def require(fidelity: str) -> None:
@@ -36,15 +37,17 @@ def require_few(flits: int, what: str) -> None:
 
 @dataclass(frozen=True)
 class Detail:
-    """Holds what a run at cycle fidelity shows beside its schedule.
+    """Holds what a run shows beside its schedule.
 
     ``load[a, b]`` is the share of the time in which the links from ``nodes[a]`` to ``nodes[b]`` carry flits, NaN if there is
-    none. ``messages[k]`` took from 2^(k / 8) ns on, a transfer or a chunk of a ring each.
+    none; of fluids the share of what they could carry, of the busiest of many. ``messages[k]`` took from 2^(k / 8) ns on, a
+    transfer or a chunk of a ring each; fluids have none. ``strips`` are shares of links of other kinds, along the fabric.
     """
 
     nodes: list[str]
     load: NDArray[np.float64]
     messages: NDArray[np.int64]
+    strips: dict[str, NDArray[np.float64]] = field(default_factory=dict[str, NDArray[np.float64]])
 
 
 def run(

@@ -53,7 +53,11 @@ def key(job: Job) -> str:
 
 def _plain(cell: Cell) -> Row:
     row, detail = cell
-    return {"row": row, "detail": detail and [detail.nodes, detail.load.tolist(), detail.messages.tolist()]}
+    assert detail, "what fits has been run"
+    # Digits that no figure shows would make the journal long.
+    load, *strips = (each.round(4).tolist() for each in (detail.load, *detail.strips.values()))
+    kept = [detail.nodes, load, detail.messages.tolist(), dict(zip(detail.strips, strips, strict=True))]
+    return {"row": row, "detail": kept}
 
 
 def _kept(journal: Journal, cells: list[Job]) -> dict[Job, Cell]:
@@ -62,7 +66,7 @@ def _kept(journal: Journal, cells: list[Job]) -> dict[Job, Cell]:
     found = dict[Job, Cell]()
     for job in cells:
         if known := journal.found.get(key(job)):
-            nodes, load, messages = known["detail"] or [None] * 3
-            detail = Detail(nodes, np.array(load), np.array(messages, np.int64)) if nodes else None
-            found[job] = known["row"], detail
+            nodes, load, messages, strips = known["detail"]
+            strips = {name: np.array(each) for name, each in strips.items()}
+            found[job] = known["row"], Detail(nodes, np.array(load), np.array(messages, np.int64), strips)
     return found

@@ -15,9 +15,11 @@ MAX_BARS = 32
 """Of more bars, in a large sweep, those of the least time are shown."""
 SHADES: dict[Share, str] = {
     "compute": "#0072B2", "optimiser": "#56B4E9", "bubble": "#BBBBBB", "tensor": "#D55E00", "pipeline": "#E69F00",
-    "data": "#009E73", "exchange": "#CC79A7", "latency": "#F0E442", "contention": "#000000",
+    "data": "#009E73", "exchange": "#CC79A7", "latency": "#F0E442", "contention": "#000000", "reconfiguration": "#882255",
 }  # fmt: skip
-"""Of computation blue, of waiting grey and black, of transfers the others of Okabe and Ito's."""
+"""Of computation blue, of waiting grey, black and wine, of transfers the others of Okabe and Ito's."""
+LIGHT = ("optimiser", "bubble", "pipeline", "exchange", "latency")
+"""Shades on which numbers are black."""
 LEAST_SEEN, LEAST_NUMBERED = 0.002, 0.05
 """Parts of a smaller share of the longest bar cannot be seen, and have no room for a number."""
 
@@ -51,7 +53,7 @@ def _bars(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
         texts = [
             f"{part:.0%}" if each > LEAST_NUMBERED * longest else "" for part, each in zip(shares, seconds, strict=True)
         ]
-        axes.bar_label(bars, texts, label_type="center", color="white" if share != "latency" else "black", fontsize="small")
+        axes.bar_label(bars, texts, label_type="center", color="black" if share in LIGHT else "white", fontsize="small")
         left += seconds
     axes.set_yticks(places, [plain(name) for name in names])
     axes.invert_yaxis()

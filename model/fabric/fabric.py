@@ -15,6 +15,7 @@ from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling
 from lightfabric.model.cycle.switched import SwitchedCabling
 from lightfabric.model.fabric.component import Components
+from lightfabric.model.fabric.link_group import LinkGroup, link_groups
 from lightfabric.model.fluid.network import Network
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, FabricSpec
 from lightfabric.model.timing import Timing
@@ -87,6 +88,10 @@ class Fabric(ABC):
     @abstractmethod
     def components(self, gpus: int) -> Components:
         """Count what the network of so many GPUs is built from, accelerators apart; ValueError if it cannot be built."""
+
+    def link_groups(self, network: Network, gpus: int, size_bytes: NDArray[np.float64]) -> list[LinkGroup]:
+        """Group the links of a network of this fabric, of which each carries ``size_bytes``, for a person to see."""
+        return link_groups(network, gpus, size_bytes)
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give the rings over which a group of GPUs is reduced, each with an equal part of the bytes: one in their order."""

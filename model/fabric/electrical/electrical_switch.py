@@ -3,7 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fabric.electrical.electrical import ISLAND, Electrical
+from lightfabric.model.fabric.component import Component, Components
+from lightfabric.model.fabric.electrical.electrical import Electrical
 from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import ElectricalSwitchSpec
 
@@ -28,10 +29,14 @@ class ElectricalSwitch(Electrical):
         gpu, switch = np.arange(gpus, dtype=np.int32), np.full(gpus, gpus, np.int32)
         rate, hop_ps = self.port_bytes_per_s, self.hop_ps
         return [
-            Links(gpu, switch, rate, hop_ps, f"{ISLAND} up"),
-            Links(switch, gpu, rate, hop_ps + self.switch_ps, f"{ISLAND} down"),
+            Links(gpu, switch, rate, hop_ps, "GPU up"),
+            Links(switch, gpu, rate, hop_ps + self.switch_ps, "GPU down"),
         ]
 
     def routes(self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64]) -> NDArray[np.int64]:
         """Route all pairs over the switch."""
         return np.stack([source, gpus + destination], axis=1)
+
+    def components(self, gpus: int) -> Components:
+        """Count a port for each GPU, as if a switch of so many were made."""
+        return Components({Component("island_port", self.spec.gpu_gbps): gpus})

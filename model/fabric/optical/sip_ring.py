@@ -4,7 +4,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.fabric.fabric import usable_in_parts
+from lightfabric.model.fabric.link_group import LinkGroup
 from lightfabric.model.fabric.optical.optical import Optical
+from lightfabric.model.fluid.network import Network
 from lightfabric.model.spec import SipRingSpec
 
 
@@ -27,15 +29,36 @@ class SipRing(Optical):
         """Count as many fibres as the pair is apart, with those that lead past dead nodes."""
         place, ahead = self._places(gpus), np.mod(destination - source, gpus)
         fibres = np.mod(place[destination] - place[source], place[-1] + 1)
-        # Placement leads every other pair of opposite GPUs backward, where dead nodes may be more or fewer.
-        backward = (2 * ahead > gpus) | (2 * ahead == gpus) & (source % 2 == 1) & (gpus > 2)
-        return np.where(backward, place[-1] + 1 - fibres, fibres) * self.spec.fibre_m
+        return np.where(self._backward(source, ahead, gpus), place[-1] + 1 - fibres, fibres) * self.spec.fibre_m
+
+    def _backward(self, source: NDArray[np.int64], ahead: NDArray[np.int64], gpus: int) -> NDArray[np.bool_]:
+        """Tell which circuits go backward; placement leads every other pair of opposite GPUs so."""
+        return (2 * ahead > gpus) | (2 * ahead == gpus) & (source % 2 == 1) & (gpus > 2)
 
     def _places(self, gpus: int) -> NDArray[np.int64]:
         """Find the place of each GPU on a ring with places for dead ones."""
         size, dead = self.spec.node_gpus, self.spec.dead_nodes
         places = np.arange(gpus + len(dead) * size)
         return places[~np.isin(places // size, dead)][:gpus]
+
+    def link_groups(self, network: Network, gpus: int, size_bytes: NDArray[np.float64]) -> list[LinkGroup]:
+        """Put the segments of both ways round before the circuits, with all the light that fits into their fibres."""
+        found = super().link_groups(network, gpus, size_bytes)
+        # Arcs may pass the last GPU, so the line is two rounds long, and the rounds are added up.
+        change = np.zeros((2, 2 * gpus + 1))
+        for group in (group for group in found if group.towards is not None):
+            ahead = np.mod(group.towards - group.place, gpus)
+            back = self._backward(group.place, ahead, gpus).astype(np.int64)
+            first = np.where(back, group.towards, group.place)
+            np.add.at(change, (back, first), group.size_bytes)
+            np.add.at(change, (back, first + np.where(back, gpus - ahead, ahead)), -group.size_bytes)
+        load = np.cumsum(change, axis=1)[:, :-1].reshape(2, 2, gpus).sum(axis=1)
+        rate = np.full(gpus, self.chiplet.ports / 2 * self.port_gbps * 1e9 / 8 * self.efficiency)
+        segments = (
+            LinkGroup(f"segments {way}", np.arange(gpus), None, load[back], rate)
+            for back, way in enumerate(("forward", "backward"))
+        )
+        return [*segments, *(group._replace(towards=None) for group in found)]
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give the members both ways where their ring goes all round that of the fibres, of which half stay dark else.

@@ -29,7 +29,8 @@ from lightfabric.placement.place import candidates
 
 SMALL = files("lightfabric.examples") / "small.toml"
 NAMES = {
-    "results.csv", "network-bill.csv", "iteration-time.png", "iteration-time.svg", "time-breakdown.png", "manifest.json",
+    "results.csv", "network-bill.csv", "iteration-time.png", "iteration-time.svg", "time-breakdown.png", "link-load.png",
+    "manifest.json",
 }  # fmt: skip
 COMMAND = [sys.executable, "-c", "from lightfabric.flows.cli import main; main()"]
 
