@@ -168,9 +168,10 @@ class MixnetSpec(DelaySpec):
 
     All ports of a GPU go to the optical circuit switches of its region of ``region_gpus``. What GPUs on different islands of
     a region send to experts goes over circuits of the largest demands; all else, and what has no circuit, over islands and
-    network cards, on a fat tree that is not oversubscribed. Circuits are set anew for each all-to-all; a ``hidden_share`` of
-    these is known in time to be set during computation: three of the four of a block. The delays are those of a SiP-OCS, all
-    that is electrical is as in an electrical cluster.
+    network cards, on a fat tree that is not oversubscribed. Circuits are set anew for each layer of experts, and serve what
+    goes there and what comes back. A ``hidden_share`` is known in time to be set during computation: those of backward
+    passes, so that three of the four all-to-alls of a layer wait for nothing. The delays are those of a SiP-OCS, all that is
+    electrical is as in an electrical cluster.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -184,7 +185,7 @@ class MixnetSpec(DelaySpec):
     cable_m: float = 5.0
     fibre_m: float = 20.0
     _: KW_ONLY
-    hidden_share: float = 0.75
+    hidden_share: float = 0.5
     control_us: float = 68.5
     switching_us: float = 15000.0
     nic_latency_us: float = 2.0

@@ -103,9 +103,9 @@ def _steps(graph: TaskGraph, circuits: Circuits, begin: _Ints, gpus: int) -> tup
 
 
 def with_turns_of_blocks(graph: TaskGraph, circuits: Circuits, dark_ps: int, hidden_share: float) -> TaskGraph:
-    """Add turns for each exchange of a graph that is ``in_configurations``: for each all-to-all it stands for ``dark_ps``.
+    """Add turns for each exchange of a graph that is ``in_configurations``: ``dark_ps`` for each two all-to-alls it stands for.
 
-    A ``hidden_share`` goes on beside the computation before the exchange, whose circuits nobody uses then, the rest between
+    What comes back does so on the circuits of what went there. A ``hidden_share`` goes on beside the computation before the exchange, whose circuits nobody uses then, the rest between
     the two. O(passed log passed) for the GPUs that tasks pass.
     """
     node, task = _passed(graph, circuits)
@@ -124,7 +124,7 @@ def with_turns_of_blocks(graph: TaskGraph, circuits: Circuits, dark_ps: int, hid
         waits = before.of(message) if message >= 0 else np.zeros(0, np.int64)
         begins = before.of(before.computation(message, at, gpus)) if message >= 0 else waits
         edges += [(waits, np.full(len(waits), shown[number])), (begins, np.full(len(begins), hidden[number]))]
-    work_ps = dark_ps * operations
+    work_ps = dark_ps * operations // 2
     hidden_ps = np.rint(hidden_share * work_ps).astype(np.int64)
     return _added(graph, np.tile(node[first], 2), np.concatenate([hidden_ps, work_ps - hidden_ps]), edges)
 

@@ -87,7 +87,7 @@ class Mixnet(model.Mixnet, Optical):
         return [(replace(rates, expert=rate_of(most_moved(flows, EXCHANGE), seconds)), circuits)]
 
     def reconfigured(self, graph: TaskGraph, circuits: Circuits | None) -> TaskGraph:
-        """Turn ports for each all-to-all of an exchange, most of them during the computation before it."""
+        """Turn ports for each layer of experts, some of them during the computation before it."""
         if circuits is None or circuits.configurations == 1:
             return graph
         moved, dark_ps = in_configurations(graph, circuits), self.dark_ps(graph.devices, circuits)
@@ -100,7 +100,7 @@ class Mixnet(model.Mixnet, Optical):
         if circuits is None or circuits.configurations == 1:
             return 0.0
         assert found.plan is not None, "it is of one plan"
-        dark = found.exchanges * self.dark_ps(found.plan.gpus, circuits) / 1e12
+        dark = found.exchanges / 2 * self.dark_ps(found.plan.gpus, circuits) / 1e12
         hidden = self.spec.hidden_share * dark
         return dark - hidden + max(hidden - found.compute, 0.0)
 
