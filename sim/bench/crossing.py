@@ -4,11 +4,11 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 from amaranth import ClockDomain, Module
-from amaranth.sim import Simulator
 
 from lightfabric.rtl.crossing import StreamCrossing
 from lightfabric.sim.bench.bench import BenchTimeoutError
 from lightfabric.sim.bench.client import Pauses, never
+from lightfabric.sim.bench.simulator import simulator
 
 Values = dict[str, int]
 """Of the fields of a word."""
@@ -65,7 +65,7 @@ class CrossingBench:
         m, run = Module(), CrossingRun()
         m.domains.near, m.domains.far = near, far = ClockDomain("near"), ClockDomain("far")
         m.submodules.crossing = crossing = StreamCrossing(self.layout, i_domain="near", o_domain="far", depth=self.depth)
-        simulator = Simulator(m)
+        simulation = simulator(m)
         ended = False
 
         async def source(ctx):
@@ -112,7 +112,7 @@ class CrossingBench:
                     ended = end(received)
 
         for domain, clock, testbench in (("near", i_clock, source), ("far", o_clock, sink)):
-            simulator.add_clock(clock.period_ps * 1e-12, phase=clock.phase_ps * 1e-12, domain=domain)
-            simulator.add_testbench(testbench)
-        simulator.run()
+            simulation.add_clock(clock.period_ps * 1e-12, phase=clock.phase_ps * 1e-12, domain=domain)
+            simulation.add_testbench(testbench)
+        simulation.run()
         return run
