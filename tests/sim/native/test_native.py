@@ -33,17 +33,22 @@ def damage(seen):
 
 
 class Tampered(wiring.Component):
-    """The link with something done to the words that leave it, at the 20th packet of a single word or always."""
+    """The link with something done to the words that leave it, at the 20th packet of a single word or always.
 
-    def __init__(self, spec, kind, address=1):
-        self.spec, self.kind, self.address = spec, kind, address
-        super().__init__(dict(AxiLink(spec, address).signature.members))
+    What is done is an input: making the program takes longest, and one serves all kinds.
+    """
+
+    KINDS = ("corrupts", "misroutes", "leaks", "wavers", "loses", "repeats", "hangs", "reorders")
+
+    def __init__(self, spec, address=1):
+        self.spec, self.address = spec, address
+        super().__init__({**AxiLink(spec, address).signature.members, "kind": In(range(len(self.KINDS)))})
 
     def elaborate(self, _):
         m = Module()
         m.submodules.link = self.link = link = AxiLink(self.spec, self.address)
         self.words = {}
-        for name, member in self.signature.members.items():
+        for name, member in link.signature.members.items():
             inside, outside = getattr(link, name), getattr(self, name)
             m.d.comb += inside.eq(outside) if member.flow is In else outside.eq(inside)
             if name.startswith("m_axis") and member.flow is not In and name != "m_axis_tvalid":
@@ -55,7 +60,10 @@ class Tampered(wiring.Component):
         with m.If(self.taken):
             m.d.sync += self.begins.eq(link.m_axis_tlast)
             m.d.sync += number.eq(number + (self.begins & link.m_axis_tlast & (number != 21)))
-        getattr(self, self.kind)(m)
+        with m.Switch(self.kind):
+            for n, kind in enumerate(self.KINDS):
+                with m.Case(n):
+                    getattr(self, kind)(m)
         return m
 
     def corrupts(self, m):
@@ -71,7 +79,7 @@ class Tampered(wiring.Component):
         held = Signal()
         m.d.sync += held.eq(self.m_axis_tvalid & ~self.m_axis_tready)
         m.d.comb += self.m_axis_tdest.eq(self.link.m_axis_tdest ^ (self.m_axis_tvalid & ~self.m_axis_tready & held))
-        # Marks are hidden as well, which only resets make: so one program, whose making takes longest, serves two tests.
+        # Marks are hidden as well, which only resets make.
         m.d.comb += self.m_axis_tuser.eq(self.link.m_axis_tuser[:-1])
 
     def loses(self, m):
@@ -101,6 +109,22 @@ class Tampered(wiring.Component):
             m.d.sync += [has.eq(1), *(kept[name].eq(word) for name, word in self.words.items())]
         with m.If(has & self.taken & self.link.m_axis_tlast):
             m.d.sync += passed.eq(self.link.m_axis_tuser == kept["m_axis_tuser"])
+
+
+@pytest.fixture
+def tampered(tmp_path, monkeypatch):
+    """Runs the tampered link; its C++ takes the kind from the environment when it is reset."""
+    files = flow._files(NARROW, Tampered(NARROW))
+    before, begins, after = files[native.SHAPE].partition("void set_reset(Top& top, bool level) {")
+    assert begins
+    files[native.SHAPE] = f'#include <cstdlib>\n{before}{begins} top.kind = std::atoi(std::getenv("KIND"));{after}'
+    built = flow.built(native.TOP, files, tmp_path)
+
+    def run(kind, job):
+        monkeypatch.setenv("KIND", str(Tampered.KINDS.index(kind)))
+        return flow.run(built, job)
+
+    return run
 
 
 def test_the_header_has_the_shape_of_the_link():
@@ -244,9 +268,9 @@ def test_resets_of_either_end_at_any_time_leave_packets_whole_or_marked(spec, pa
 
 
 @pytest.mark.slow
-def test_the_bench_sees_ends_that_are_not_marked(tmp_path):
+def test_the_bench_sees_ends_that_are_not_marked(tampered):
     """Without the mark the beginnings of packets look like packets."""
-    seen = flow.run(flow.build(NARROW, tmp_path, link=Tampered(NARROW, "wavers")), native.Run(4_000, 4_000, **RESETS))
+    seen = tampered("wavers", native.Run(4_000, 4_000, **RESETS))
     assert damage({**seen, "lost": 0}).keys() <= {"corrupted", "protocol_errors"}
     assert seen["truncated"] > 0
     assert seen["broken"] == 0
@@ -263,27 +287,24 @@ def test_the_bench_sees_ends_that_are_not_marked(tmp_path):
         ("reorders", {"reordered": 2}),
     ],
 )
-def test_the_bench_sees_damage_at_each_end(kind, expected, tmp_path):
-    built = flow.build(NARROW, tmp_path, link=Tampered(NARROW, kind))
-    seen = flow.run(built, native.Run(400, 400, stalls=0.3, patience_cycles=30_000))
+def test_the_bench_sees_damage_at_each_end(kind, expected, tampered):
+    seen = tampered(kind, native.Run(400, 400, stalls=0.3, patience_cycles=30_000))
     assert damage(seen) == expected
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["leaks", "wavers"])
-def test_the_bench_sees_a_breach_of_the_protocol(kind, tmp_path):
-    built = flow.build(NARROW, tmp_path, link=Tampered(NARROW, kind))
-    seen = flow.run(built, native.Run(400, 400, stalls=0.3))
+def test_the_bench_sees_a_breach_of_the_protocol(kind, tampered):
+    seen = tampered(kind, native.Run(400, 400, stalls=0.3))
     assert damage(seen).keys() == {"protocol_errors"}
 
 
 @pytest.mark.slow
-def test_a_link_that_hangs_gives_its_counts(tmp_path):
-    built = flow.build(NARROW, tmp_path, link=Tampered(NARROW, "hangs"))
-    seen = flow.run(built, native.Run(400, 400, patience_cycles=30_000))
+def test_a_link_that_hangs_gives_its_counts(tampered):
+    seen = tampered("hangs", native.Run(400, 400, patience_cycles=30_000))
     assert 20 <= seen["delivered"] == 800 - seen["lost"] < seen["accepted"] <= 800
     assert seen["cycles"] < 200_000
-    assert flow.run(built, native.Run(400, 400, bound_cycles=77))["cycles"] == 77
+    assert tampered("hangs", native.Run(400, 400, bound_cycles=77))["cycles"] == 77
 
 
 @pytest.mark.slow
