@@ -205,5 +205,6 @@ COLUMNS = (
 """Of results.csv, in order. ``tensor_gbps`` and its like are payload rates from a GPU to its neighbour of that dimension.
 ``compute_s`` to ``reconfiguration_s`` are where the time of the simulated iteration goes, ``predicted_compute_s`` and its
 like what was predicted. ``slot_loss_rate`` is the share of a line's slots that bit errors spoil, ``goodput_share`` what is
-left of a port's payload rate over ``reach_m`` of fibre. A network is all but the accelerators, which
+left of a port's payload rate over ``reach_m`` of fibre. Where links have rates and latencies of their own, these are the
+least rate and the longest latency of a GPU's links, and no switch adds to it. A network is all but the accelerators, which
 ``speed_per_usd`` pays for, too."""

@@ -29,6 +29,14 @@ class CubeTorus(Torus):
         """Let each axis grow by whole cubes."""
         return self.spec.cube_edge
 
+    @property
+    def own_link(self) -> tuple[float, float] | None:
+        """Give the rate of all links and the longer latency, if they have them of their own."""
+        spec = self.spec
+        return (
+            (spec.link_gbps, max(spec.electrical_latency_ns or 0, spec.optical_latency_ns or 0)) if spec.link_gbps else None
+        )
+
     def ends(self, lattice: Lattice, there: _Ints) -> _Ints:
         """Follow the switches where the spec says what each of them joins."""
         if not self.spec.permutations:

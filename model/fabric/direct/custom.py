@@ -17,6 +17,12 @@ class Custom(Direct):
 
     spec: CustomSpec
 
+    @property
+    def own_link(self) -> tuple[float, float] | None:
+        """Give the least rate and the longest latency of links to GPUs, if they have them of their own."""
+        links = [link[2:] for link in self.spec.links if min(link[:2]) < self.spec.gpus]
+        return (min(link[0] for link in links), max(link[1] for link in links)) if links[0] else None
+
     def joined(self, gpus: int) -> Wires:
         """Give each link and the one back."""
         if gpus > self.spec.gpus:

@@ -68,6 +68,41 @@ class Direct(Fabric):
     def _wires(self) -> dict[int, Wires]:
         return {}
 
+    @property
+    def own_link(self) -> tuple[float, float] | None:
+        """Give the Gb/s of the slowest link of a GPU and the ns of the longest, relay included; None of a chiplet's."""
+        return None
+
+    @property
+    def port_gbps(self) -> float:
+        """Give the raw rate of a port, or the payload of a link that has a rate of its own."""
+        return self.own_link[0] if self.own_link else super().port_gbps
+
+    @cached_property
+    def efficiency(self) -> float:
+        """Give the measured share of payload; a link that has a rate of its own carries it whole."""
+        return 1.0 if self.own_link else super().efficiency
+
+    @property
+    def slot_loss_rate(self) -> float:
+        """Give the share of slots that bit errors of a chiplet's line spoil."""
+        return 0.0 if self.own_link else super().slot_loss_rate
+
+    @cached_property
+    def goodput_share(self) -> float:
+        """Give what bit errors leave of the payload of a chiplet's port."""
+        return 1.0 if self.own_link else super().goodput_share
+
+    @property
+    def link_latency_ns(self) -> float:
+        """Give the latency between the ends of a link without the fibre, or all of it where it is the link's own."""
+        return self.own_link[1] if self.own_link else super().link_latency_ns
+
+    @property
+    def switch_ps(self) -> int:
+        """Give the latency of the switch of a chiplet, which a latency of a link's own includes."""
+        return 0 if self.own_link else super().switch_ps
+
     @abstractmethod
     def stops(self, gpus: int, source: _Ints, destination: _Ints) -> _Ints:
         """List the vertices on the way of each pair, both ends included, ``[pair, hop]``, filled up with -1."""

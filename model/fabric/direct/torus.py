@@ -21,6 +21,11 @@ class Torus(Direct):
     unit = 1
     """GPUs by which each axis grows."""
 
+    @property
+    def own_link(self) -> tuple[float, float] | None:
+        """Give the rate and the latency of all links, if they have them of their own."""
+        return (self.spec.link_gbps, self.spec.link_latency_ns) if self.spec.link_gbps else None
+
     def lattice(self, gpus: int) -> Lattice:
         """Give the grid of so many GPUs, without axes of one GPU; ValueError if the spec has none."""
         shape: tuple[int, ...] = self.spec.shape

@@ -133,6 +133,23 @@ def test_a_link_of_half_the_rate_gets_less():
     assert network.latency_ps[network.route(0, 1)].tolist() == [10_000]
 
 
+@pytest.mark.parametrize(
+    ("spec", "gbps", "latency_ns"),
+    [
+        (TorusSpec("t", "torus", link_gbps=300.0, link_latency_ns=70.0), 300, 70),
+        (CubeTorusSpec("c", "cube-torus", link_gbps=300.0, electrical_latency_ns=75.0, optical_latency_ns=50.0), 300, 75),
+        # The link of 10 Gb/s is one of switches.
+        (CustomSpec("c", "custom", 2, ((0, 2, 300, 40), (1, 3, 200, 60), (2, 3, 10, 999))), 200, 60),
+    ],
+)
+def test_links_of_their_own_rate_tell_it_and_their_latency_in_place_of_the_chiplets(spec, gbps, latency_ns, invented_timing):
+    noisy = fabric_of(spec, ChipletSpec(bit_error_rate=1e-5), invented_timing)
+    assert (noisy.port_gbps * noisy.efficiency, noisy.link_latency_ns, noisy.switch_ps) == (gbps, latency_ns, 0)
+    assert (noisy.slot_loss_rate, noisy.goodput_share) == (0, 1)
+    of_chiplet = fabric_of(TorusSpec("t", "torus"), CHIPLET, invented_timing)
+    assert (of_chiplet.port_gbps, of_chiplet.switch_ps) == (CHIPLET.gbps_per_port, 3 * CHIPLET.cycle_ps)
+
+
 def test_a_slice_of_two_cubes_has_576_electrical_and_192_optical_links():
     spec = CubeTorusSpec("c", "cube-torus", link_gbps=1.0, electrical_latency_ns=75.0, optical_latency_ns=50.0)
     assert np.unique(fabric_of(spec, CHIPLET).wires(128).flight_ps, return_counts=True)[1].tolist() == [192, 576]
