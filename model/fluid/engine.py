@@ -38,10 +38,11 @@ def run(
     """Schedule of one iteration, the same for the same input to the picosecond.
 
     A TRANSFER occupies its route from its start until its last byte has left; an ALL_REDUCE occupies the routes from each
-    member to the next, at one rate, until 2(n-1)/n of ``work`` has left every member. Both finish ``operations`` latencies
-    later: of the route plus ``message_latency_ps``, times 2(n-1) for an ALL_REDUCE, whose slowest route counts. A TRANSFER
-    of no bytes needs no route and takes ``message_latency_ps`` alone; one to its own device, an ALL_REDUCE of no bytes and
-    one of a single member finish at once. Times are rounded to the nearest picosecond.
+    member to the next, at one rate, until 2(n-1)/n of ``work`` has left every member. A TRANSFER finishes ``operations``
+    latencies later, of its route plus ``message_latency_ps``. An ALL_REDUCE does so as often as it has steps, 2(n-1) times;
+    where routes differ it is what a chunk on its way round loses by the latency of each, less what it gains where routes are
+    faster than the slowest. A TRANSFER of no bytes needs no route and takes ``message_latency_ps`` alone; one to its own
+    device, an ALL_REDUCE of no bytes and one of a single member finish at once. Times are rounded to the nearest picosecond.
 
     With ``alike`` the tasks are those of devices that stand for others, and run as if all others had theirs; links are all.
 

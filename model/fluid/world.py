@@ -176,13 +176,12 @@ def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Recor
     path[pairs] = _routes_of(network, graph.device[pairs], graph.peer[pairs])
     path[rings] = routes + graph.peer[rings]
     # What has no bytes occupies no route, but is a message and pays for it.
-    steps[sent], steps[rings] = 1, 2 * (members[rings] - 1)
-    edge_group, edge_route = _ring_routes(graph, network, np.unique(graph.peer[rings]))
+    steps[sent] = 1
     path_ps = np.zeros(routes + len(graph.member_start), np.int64)
     single = np.flatnonzero(np.bincount(path[pairs], minlength=routes))
     path_ps[single] = route_latency_ps(network, single)
-    np.maximum.at(path_ps, routes + edge_group, route_latency_ps(network, edge_route))
     latency_ps = steps * graph.operations * (path_ps[path] + message_latency_ps)
+    latency_ps[rings] = _ring_latencies_ps(graph, network, np.flatnonzero(rings), message_latency_ps)
     if len(graph) and latency_ps.max() >= HORIZON_PS:
         raise ValueError(f"TaskGraph.operations must have latencies below {HORIZON_PS} ps, not {latency_ps.max():.3g} ps")
     return _records(
@@ -190,6 +189,37 @@ def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Recor
         latency_ps=latency_ps,
         flow_bytes=np.where(rings, 2 * (members - 1) / np.maximum(members, 1), 1) * graph.work,
     )  # fmt: skip
+
+
+def _ring_latencies_ps(graph: TaskGraph, network: Network, task: NDArray[Any], message_latency_ps: int) -> NDArray[np.float64]:
+    """How much longer ring all-reduces take than their bytes over the slowest edge of the ring.
+
+    A chunk takes a time over each edge, and later it is behind chunks before it at the slowest. So it goes round twice but
+    for two edges, and loses latency at each, less what it gains at edges that are faster; or it waits all the time.
+    """
+    if not len(task):
+        return np.zeros(0)
+    used, own = np.unique(graph.peer[task], return_inverse=True)
+    group, route = _ring_routes(graph, network, used)
+    edges = np.diff(graph.member_start)[used]
+    first = np.cumsum(edges) - edges
+    row, link = links_of(network, route)
+    _, place, uses = np.unique(group[row] * len(network.bytes_per_s) + link, return_inverse=True, return_counts=True)
+    slow = np.zeros(len(route))
+    np.maximum.at(slow, row, uses[place] / network.bytes_per_s[link] * 1e12)
+    slowest = np.maximum.reduceat(slow, first)
+    late_ps = route_latency_ps(network, route) + message_latency_ps
+    # Tasks of one ring and of chunks of one size are alike, and a job has many of them.
+    operations = graph.operations[task]
+    alike, which = np.unique(np.stack([own, graph.work[task] / operations / edges[own]]), axis=1, return_inverse=True)
+    ring = alike[0].astype(np.int64)
+    owner, step = ragged(edges[ring])
+    edge, start = first[ring][owner] + step, np.cumsum(edges[ring]) - edges[ring]
+    lost = late_ps[edge] - alike[1][owner] * (slowest[ring][owner] - slow[edge])
+    two = lost + lost[start[owner] + (step + 1) % edges[ring][owner]]
+    round_twice = 2 * np.add.reduceat(lost, start) - np.minimum.reduceat(two, start)
+    waits = np.maximum.reduceat(np.where(slow == np.repeat(slowest, edges), late_ps, 0), first)
+    return np.rint(np.maximum(round_twice, waits[ring]))[which.ravel()] * operations
 
 
 def _routes_of(network: Network, source: NDArray[np.int32], destination: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -119,7 +119,15 @@ def _empty_ps(graph, task, message_latency_ps):
 
 
 def _latency_ps(graph, network, task, message_latency_ps):
-    edges = _edges(graph, task)
-    route_ps = max(sum(int(network.latency_ps[link]) for link in network.route(*map(int, edge))) for edge in edges)
-    steps = 2 * (len(edges) - 1) if graph.kind[task] == Kind.ALL_REDUCE else 1
-    return int(graph.operations[task]) * steps * (route_ps + message_latency_ps)
+    edges, operations = _edges(graph, task), int(graph.operations[task])
+    routes = [network.route(*map(int, edge)).tolist() for edge in edges]
+    late_ps = [sum(int(network.latency_ps[link]) for link in route) + message_latency_ps for route in routes]
+    if graph.kind[task] == Kind.TRANSFER:
+        return operations * late_ps[0]
+    every = [link for route in routes for link in route]
+    chunk = Fraction(int(graph.work[task])) / operations / len(edges)
+    alone_ps = [max(chunk * every.count(k) / Fraction(float(network.bytes_per_s[k])) * 10**12 for k in r) for r in routes]
+    lost_ps = [late + own - max(alone_ps) for late, own in zip(late_ps, alone_ps, strict=True)]
+    twice = 2 * sum(lost_ps) - min(a + b for a, b in zip(lost_ps, lost_ps[1:] + lost_ps[:1], strict=True))
+    waits = max(late for late, own in zip(late_ps, alone_ps, strict=True) if own == max(alone_ps))
+    return operations * round(max(twice, waits))

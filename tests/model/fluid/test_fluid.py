@@ -196,6 +196,28 @@ def loads(draw):
     return graph, network, draw(st.integers(0, 1_000_000))
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_ring_of_different_edges_takes_as_long_as_its_chunks_one_by_one(seed):
+    """Exact where every edge loses time, else never longer and little shorter."""
+    print(f"seed {seed}")
+    random = np.random.default_rng(seed)
+    members, chunk = int(random.integers(2, 9)), int(random.integers(1, 10**5))
+    rates, late_ps = random.integers(1, 5, members) * 1e9, random.integers(0, 10**8, members)
+    routes = {(a, (a + 1) % members): [a] for a in range(members)}
+    network = replace(network_of(list(rates), routes, members), latency_ps=late_ps)
+    moves_ps = chunk / rates * 1e12
+    sent_ps = np.zeros(members)  # when each has sent its last chunk
+    came_ps = np.zeros(members)
+    for _ in range(2 * (members - 1)):
+        sent_ps = np.maximum(sent_ps, came_ps) + moves_ps
+        came_ps = np.roll(sent_ps + late_ps, 1)
+    graph = graph_of(members, [(ALL_REDUCE, 0, chunk * members, 0)], [list(range(members))])
+    seen_ps = run(graph, network).makespan_ps
+    if (late_ps + moves_ps >= moves_ps.max()).all():
+        assert seen_ps == pytest.approx(came_ps.max(), abs=2)
+    assert 0.8 * came_ps.max() <= seen_ps <= came_ps.max() + 2
+
+
 @settings(max_examples=300, deadline=None)
 @given(loads())
 def test_flows_end_when_the_naive_twin_says(load):
