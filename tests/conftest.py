@@ -17,6 +17,7 @@ from lightfabric.model.spec import (
     RailOptimisedSpec,
     SipOcsSpec,
     SipRingSpec,
+    TopooptSpec,
     TorusSpec,
     TwistedTorusSpec,
 )
@@ -34,6 +35,7 @@ FABRICS = (
     SipOcsSpec("ocs", "sip-ocs", fibre_m=5.0),
     PhotonicRailsSpec("photonic rails", "photonic-rails", island_gbps=2048.0, island_gpus=4),
     MixnetSpec("mixnet", "mixnet", island_gbps=1024.0, nic_gbps=100.0, island_gpus=4, region_gpus=16),
+    TopooptSpec("topoopt", "topoopt", degree=4),
     TorusSpec("torus", "torus", dimensions=2),
     TwistedTorusSpec("twisted", "twisted-torus", dimensions=2),
     CubeTorusSpec("cubes", "cube-torus", dimensions=2, cube_edge=2),

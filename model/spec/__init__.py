@@ -17,7 +17,7 @@ from lightfabric.model.spec.electrical import (
 )
 from lightfabric.model.spec.fabric import FabricSpec
 from lightfabric.model.spec.job import SEARCHED, DecodeJobSpec, JobSpec, NetworkJobSpec, PlanSpec
-from lightfabric.model.spec.optical import MixnetSpec, PhotonicRailsSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.spec.optical import MixnetSpec, PhotonicRailsSpec, SipOcsSpec, SipRingSpec, TopooptSpec
 from lightfabric.model.spec.price import COMPONENTS, PriceSpec, PricesSpec
 from lightfabric.model.spec.require import SpecError
 from lightfabric.model.spec.study import StudySpec
@@ -53,6 +53,7 @@ __all__ = [
     "SipRingSpec",
     "SpecError",
     "StudySpec",
+    "TopooptSpec",
     "TorusSpec",
     "TwistedTorusSpec",
     "spec_hash",

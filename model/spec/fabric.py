@@ -8,10 +8,10 @@ from lightfabric.model.spec.electrical import (
     FatTreeSpec,
     RailOptimisedSpec,
 )
-from lightfabric.model.spec.optical import MixnetSpec, PhotonicRailsSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.spec.optical import MixnetSpec, PhotonicRailsSpec, SipOcsSpec, SipRingSpec, TopooptSpec
 
 FabricSpec = (
     ElectricalSwitchSpec | ElectricalClusterSpec | FatTreeSpec | RailOptimisedSpec | DragonflySpec
-    | SipRingSpec | SipOcsSpec | PhotonicRailsSpec | MixnetSpec
+    | SipRingSpec | SipOcsSpec | PhotonicRailsSpec | MixnetSpec | TopooptSpec
     | TorusSpec | TwistedTorusSpec | CubeTorusSpec | CustomSpec
 )  # fmt: skip

@@ -211,3 +211,26 @@ class MixnetSpec(DelaySpec):
             self.island_payload_share, self.nic_payload_share,
             link_latency_ns=self.link_latency_ns, switch_latency_ns=self.switch_latency_ns, cable_m=self.cable_m,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TopooptSpec:
+    """Describes GPUs joined straight to others by ``degree`` links each, chosen once for a job [TopoOpt, NSDI 2023].
+
+    The ports of a chiplet are shared out evenly among the links, which lead over a patch panel, by two fibres of
+    ``fibre_m``. What all GPUs reduce goes over rings of several strides [TotientPerms]. A ring of all GPUs is always there,
+    and other links join those that send most to each other, by matchings; the rest is relayed over the fewest links.
+    """
+
+    __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
+    reconfigure: ClassVar[str] = "never"
+
+    name: str
+    kind: Literal["topoopt"]
+    degree: int = 4
+    fibre_m: float = 20.0
+
+    def __post_init__(self) -> None:
+        require_name(self)
+        require_between(self, 1, 32, "degree")
+        require_positive(self, "fibre_m")

@@ -5,15 +5,17 @@ each with a fibre of its own: a ring takes one interface of each of its members,
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
-from math import ceil, gcd
+from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Pair
+from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.fabric.optical.topoopt import strides
 from lightfabric.model.fluid.shortest import Topology
 from lightfabric.model.task import Kind, TaskGraph
 
@@ -59,34 +61,53 @@ def direct_connect(graph: TaskGraph, nodes: int, degree: int) -> DirectConnect:
     for orders in rings.values():
         for order in orders:
             links.update(pair for pair in zip(order, (*order[1:], order[0]), strict=True) if pair[0] != pair[1])
+    links.update(_matched(rest, spare))
+    return DirectConnect(dict(links), _spread(graph, rings))
+
+
+def direct_circuits(gpus: int, demand_bytes: dict[Pair, int], degree: int) -> Circuits:
+    """Give each GPU ``degree`` links: a ring of all, then matchings of most bytes; pairs without a link are relayed.
+
+    ValueError for more than ``MAX_NODES``. O(degree x gpus^3), mostly far less.
+    """
+    if gpus > MAX_NODES:
+        raise ValueError(f"gpus must be at most {MAX_NODES} where links are matched, not {gpus}")
+    demand = {pair: size for pair, size in demand_bytes.items() if size > 0 and pair[0] != pair[1]}
+    if not demand:
+        return Circuits({}, {})
+    rest, around = np.zeros((gpus, gpus)), [(gpu, (gpu + 1) % gpus) for gpu in range(gpus)]
+    rest[tuple(np.array(list(demand)).T)] = list(demand.values())
+    rest[tuple(np.array(around).T)] /= 2
+    links = Counter(around) + _matched(rest, np.full((2, gpus), degree - 1))
+    return Circuits(dict(links), _fewest_links(gpus, demand, links))
+
+
+def _matched(rest: NDArray[np.float64], spare: _Ints) -> Counter[Pair]:
+    """Links of all matchings that ``spare`` interfaces have; bytes of a pair count half after each of its links."""
+    links = Counter[Pair]()
     while pairs := _matching(rest, spare):
         links.update(pairs)
         for a, b in pairs:
             rest[a, b] /= 2
             spare[0, a] -= 1
             spare[1, b] -= 1
-    return DirectConnect(dict(links), _spread(graph, rings))
+    return links
 
 
-def strides(members: int, count: int) -> list[int]:
-    """Strides of so many rings over all members, near a geometric progression from 1 to members - 1.
-
-    All that lead round are there before any is there twice.
-
-    >>> strides(16, 4), strides(12, 3), strides(4, 3)
-    ([1, 3, 7, 15], [1, 5, 11], [1, 3, 1])
-    """
-    whole = [stride for stride in range(1, members) if gcd(stride, members) == 1] or [1]
-    chosen = list[int]()
-    while len(chosen) < count:
-        wanted = min(count - len(chosen), len(whole))
-        ratio = (whole[-1] / whole[0]) ** (1 / max(1, wanted - 1))
-        left = list(whole)
-        for step in range(wanted):
-            nearest = min(left, key=lambda stride: abs(stride - ratio**step))
-            left.remove(nearest)
-            chosen.append(nearest)
-    return chosen
+def _fewest_links(gpus: int, pairs: Iterable[Pair], links: Iterable[Pair]) -> dict[Pair, tuple[int, ...]]:
+    """Where each pair stops on a way of the fewest links."""
+    sparse: Any = import_module("scipy.sparse")
+    ends = np.array(list(links)).T
+    graph = sparse.csr_array((np.ones(ends.shape[1]), tuple(ends)), shape=(gpus, gpus))
+    csgraph: Any = import_module("scipy.sparse.csgraph")
+    before = csgraph.shortest_path(graph, unweighted=True, return_predecessors=True)[1].tolist()
+    stops = dict[Pair, tuple[int, ...]]()
+    for source, destination in pairs:
+        way, came = [destination], before[source]
+        while way[-1] != source:
+            way.append(came[way[-1]])
+        stops[source, destination] = tuple(reversed(way))
+    return stops
 
 
 def _reduced_bytes(graph: TaskGraph) -> dict[Group, int]:

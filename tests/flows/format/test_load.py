@@ -120,7 +120,7 @@ WRONG = [
         'kind = "sip-ring"',
         "",
         "fabrics[2].kind must be one of electrical-switch, electrical-cluster, fat-tree, rail-optimised, dragonfly, "
-        "sip-ring, sip-ocs, photonic-rails, torus, twisted-torus, cube-torus, custom, not left out",
+        "sip-ring, sip-ocs, photonic-rails, mixnet, topoopt, torus, twisted-torus, cube-torus, custom, not left out",
     ),
     ('name = "small"', 'name = "small"\n"a\\nb" = 1', "'a\\nb' must be a known field"),
     ("[chiplet]", "[chiplet", "must be TOML, not: "),

@@ -3,15 +3,18 @@
 from itertools import permutations
 from math import gcd
 
+import networkx as nx
 import numpy as np
 import pytest
 
 from lightfabric.flows.command import replay
 from lightfabric.flows.report import InputError
 from lightfabric.model.fluid import engine as fluid
+from lightfabric.model.spec import ChipletSpec, TopooptSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.circuit import direct_connect as module
-from lightfabric.placement.circuit.direct_connect import direct_connect, strides
+from lightfabric.placement.circuit.direct_connect import direct_circuits, direct_connect, strides
+from lightfabric.placement.fabric.fabric import fabric_of
 
 B = 12.5e9
 
@@ -180,3 +183,59 @@ def test_cpus_beside_the_gpus_need_no_links(tmp_path):
         "num_ranks 3\nrank 0 {\nsend 125000b to 2\ncalc 5 cpu 1\n}\nrank 2 {\nrecv 125000b from 0\ncalc 7 cpu 3\n}\n"
     )
     assert replay.replay(tmp_path / "job.goal", 100.0, fabric="topoopt", degree=2)["iteration_ms"] == pytest.approx(0.012)
+
+
+def table(gpus, seed, share=0.5):
+    random = np.random.default_rng(seed)
+    return {pair: int(random.integers(1, 100)) for pair in permutations(range(gpus), 2) if random.random() < share}
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_links_are_a_ring_and_the_matching_of_most_bytes(seed):
+    gpus, demand = 6, table(6, seed)
+    links = direct_circuits(gpus, demand, 2).lanes.copy()
+    around = {(gpu, (gpu + 1) % gpus) for gpu in range(gpus)}
+    worth = {pair: size / (1 + (pair in around)) for pair, size in demand.items()}
+    for pair in around:
+        links[pair] -= 1
+    best = max(sum(worth.get(pair, 0) for pair in enumerate(to)) for to in permutations(range(gpus)))
+    assert sum(count * worth[pair] for pair, count in links.items() if count) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("degree", [1, 2, 3, 5])
+@pytest.mark.parametrize("gpus", [2, 7, 12])
+def test_no_gpu_has_more_links_than_its_degree_and_pairs_go_over_the_fewest(gpus, degree):
+    demand = table(gpus, gpus)
+    circuits = direct_circuits(gpus, demand, degree)
+    for side in (0, 1):
+        ends = np.bincount([pair[side] for pair in circuits.lanes], list(circuits.lanes.values()), gpus)
+        assert 1 <= ends.min() <= ends.max() <= degree
+    graph = nx.DiGraph(circuits.lanes.keys())
+    assert circuits.stops.keys() == demand.keys()
+    for (source, destination), way in circuits.stops.items():
+        assert (way[0], way[-1]) == (source, destination)
+        assert nx.is_path(graph, way)
+        assert len(way) == 1 + nx.shortest_path_length(graph, source, destination)
+
+
+def test_what_a_fabric_of_links_cannot_have_is_said():
+    with pytest.raises(ValueError, match=r"^gpus must be at most 2048 where links are matched, not 2049$"):
+        direct_circuits(2049, {(0, 1): 1}, 4)
+    fabric = fabric_of(TopooptSpec("links", "topoopt", degree=3), ChipletSpec(ports=4))
+    with pytest.raises(ValueError, match=r"^ChipletSpec\.ports must be a multiple of the degree 3 of links, not 4$"):
+        fabric.assign(4, {(0, 1): 1})
+
+
+def test_all_gpus_are_reduced_over_a_ring_of_each_stride_and_others_over_one():
+    fabric = fabric_of(TopooptSpec("links", "topoopt", degree=4), ChipletSpec(ports=8))
+    every = np.arange(16, dtype=np.int32)
+    rings = fabric.rings(every, 16)
+    assert [ring[1] for ring in rings] == [1, 3, 7, 15]
+    assert all(sorted(ring) == every.tolist() and len(set(np.diff(ring) % 16)) == 1 for ring in rings)
+    assert [ring.tolist() for ring in fabric.rings(every[::4], 16)] == [[0, 4, 8, 12]]
+    # Each stride has its links, of two ports.
+    demand = {(a, (a + stride) % 16): 100 for a in range(16) for stride in (1, 3, 7, 15)} | {(0, 5): 1}
+    circuits = fabric.assign(16, demand)
+    assert circuits.lanes == {(a, (a + stride) % 16): 2 for a in range(16) for stride in (1, 3, 7, 15)}
+    # The fewest coins of 1, 3, 7 and 15 for 5, backward ones as 16 less.
+    assert len(circuits.stops[0, 5]) == 1 + 3
