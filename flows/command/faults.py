@@ -35,7 +35,7 @@ def main(
 
     spec = load_spec(path, default="faults")
     events = read(trace, nodes)
-    from lightfabric.flows.experiment import waste
+    from lightfabric.flows.run import waste
     from lightfabric.model.fabric.fabric import fabric_of
 
     groups = tp or [each for each in (16, 32, 64) if each <= nodes * node_gpus]

@@ -11,10 +11,10 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
-from lightfabric.flows.experiment.waste import down_percent, waste
 from lightfabric.flows.format.fault_trace import FaultTrace, read
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.published.figure import Figure
+from lightfabric.flows.run.waste import down_percent, waste
 from lightfabric.model.fabric.fabric import fabric_of
 
 NODES, NODE_GPUS, GROUPS, PLACES, SEED = 400, 8, (16, 32, 64), 4, 1

@@ -30,7 +30,7 @@ def link_groups(network: Network, gpus: int, size_bytes: NDArray[np.float64]) ->
     found = list[LinkGroup]()
     for name, kind in np.unique(np.stack([named, kinds], axis=1), axis=0).tolist():
         own = np.flatnonzero((named == name) & (kinds == kind))
-        text: str = network.names[name] if kind != _RELAY else ""
+        text: str = network.names[int(name)] if kind != _RELAY else ""
         place = source[own] % gpus if kind in (_PAIR, _RELAY) else np.arange(len(own))
         towards = destination[own] % gpus if kind == _PAIR else None
         found.append(LinkGroup(text or _BY_ENDS[kind], place, towards, size_bytes[own], network.bytes_per_s[own]))

@@ -191,7 +191,9 @@ def _tasks(graph: TaskGraph, network: Network, message_latency_ps: int) -> Recor
     )  # fmt: skip
 
 
-def _ring_latencies_ps(graph: TaskGraph, network: Network, task: NDArray[Any], message_latency_ps: int) -> NDArray[np.float64]:
+def _ring_latencies_ps(
+    graph: TaskGraph, network: Network, task: NDArray[Any], message_latency_ps: int
+) -> NDArray[np.float64]:
     """How much longer ring all-reduces take than their bytes over the slowest edge of the ring.
 
     A chunk takes a time over each edge, and later it is behind chunks before it at the slowest. So it goes round twice but
@@ -219,7 +221,8 @@ def _ring_latencies_ps(graph: TaskGraph, network: Network, task: NDArray[Any], m
     two = lost + lost[start[owner] + (step + 1) % edges[ring][owner]]
     round_twice = 2 * np.add.reduceat(lost, start) - np.minimum.reduceat(two, start)
     waits = np.maximum.reduceat(np.where(slow == np.repeat(slowest, edges), late_ps, 0), first)
-    return np.rint(np.maximum(round_twice, waits[ring]))[which.ravel()] * operations
+    longer: NDArray[np.float64] = np.rint(np.maximum(round_twice, waits[ring]))
+    return longer[which.ravel()] * operations
 
 
 def _routes_of(network: Network, source: NDArray[np.int32], destination: NDArray[np.int32]) -> NDArray[np.int64]:

@@ -169,8 +169,12 @@ def _add_gathers(builder: Builder, sent: Volume, plan: Plan, rank: Ids, ready: I
     forward, backward = sent.gathers
     shape = (len(ring), plan.cp, plan.pp, steps, columns)
     before = np.broadcast_to(ready, (*ready.shape[:-1], columns)).reshape(shape)
-    for way, times in ((-1, np.where(is_forward, forward, backward)), (1, np.where(is_forward, 0, 1))):
-        hops = (plan.cp - 1) * times * layers
+    ways: list[tuple[int, NDArray[np.int64]]] = [
+        (-1, np.where(is_forward, forward, backward)),
+        (1, np.where(is_forward, 0, 1)),
+    ]
+    for way, times in ways:
+        hops: NDArray[np.int64] = (plan.cp - 1) * times * layers
         peers, hops = np.broadcast_to(np.roll(ring, way, axis=1), shape), hops[:, :, None]
         device = np.broadcast_to(ring, shape)
         sends = builder.add(Kind.TRANSFER, Part.EXCHANGE, device, hops * sent.key_bytes, peers, np.maximum(hops, 1))

@@ -103,10 +103,10 @@ def _steps(graph: TaskGraph, circuits: Circuits, begin: _Ints, gpus: int) -> tup
 
 
 def with_turns_of_blocks(graph: TaskGraph, circuits: Circuits, dark_ps: int, hidden_share: float) -> TaskGraph:
-    """Add turns for each exchange of a graph that is ``in_configurations``: ``dark_ps`` for each two all-to-alls it stands for.
+    """Add turns of ``dark_ps`` for each two all-to-alls that an exchange of a graph ``in_configurations`` stands for.
 
-    What comes back does so on the circuits of what went there. A ``hidden_share`` goes on beside the computation before the exchange, whose circuits nobody uses then, the rest between
-    the two. O(passed log passed) for the GPUs that tasks pass.
+    What comes back does so on the circuits of what went there. A ``hidden_share`` goes on beside the computation before the
+    exchange, whose circuits nobody uses then, the rest between the two. O(passed log passed) for the GPUs that tasks pass.
     """
     node, task = _passed(graph, circuits)
     end = graph.successors[graph.successor_start[task]]

@@ -151,9 +151,13 @@ def in_rings(flows: Traffic, rings: Callable[[NDArray[np.int32], int], list[NDAr
     end, source = np.cumsum(lengths), np.concatenate(members)
     following = np.arange(1, len(source) + 1)
     following[end - 1] = end - lengths
-    added = source, source[following], np.repeat(sizes, lengths), np.repeat(np.array(parts, np.int8), lengths)
-    columns = zip((before.source, before.destination, before.size_bytes, before.part), added, strict=True)
-    return Traffic(*(np.concatenate(column) for column in columns))
+    added_bytes = np.repeat(np.array(sizes, np.int64), lengths)
+    return Traffic(
+        np.concatenate([before.source, source]),
+        np.concatenate([before.destination, source[following]]),
+        np.concatenate([before.size_bytes, added_bytes]),
+        np.concatenate([before.part, np.repeat(np.array(parts, np.int8), lengths)]),
+    )
 
 
 def _cycles(flows: Traffic, entries: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -161,7 +165,9 @@ def _cycles(flows: Traffic, entries: NDArray[np.int64]) -> list[NDArray[np.int64
 
     What a rank sends first is in one ring with what the others send first, and so on.
     """
-    while len(entries):
+    while True:
+        if not len(entries):
+            return []
         source, destination = (
             pair_keys(end[entries], _turns(flows.source[entries])) for end in (flows.source, flows.destination)
         )
@@ -171,10 +177,8 @@ def _cycles(flows: Traffic, entries: NDArray[np.int64]) -> list[NDArray[np.int64
         if closed.all():
             break
         entries = entries[closed]
-    if not len(entries):
-        return []
     rank, begin = np.unique(flows.source[entries], return_index=True)
-    first = pair_keys(begin[np.searchsorted(rank, flows.source[entries])], source & 0xFFFFFFFF)
+    first = pair_keys(begin[np.searchsorted(rank, flows.source[entries])], np.bitwise_and(source, 0xFFFFFFFF))
     ring, leap = first, after
     for _ in range(len(entries).bit_length()):
         ring, leap = np.minimum(ring, ring[leap]), leap[leap]

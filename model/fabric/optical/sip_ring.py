@@ -46,7 +46,9 @@ class SipRing(Optical):
         found = super().link_groups(network, gpus, size_bytes)
         # Arcs may pass the last GPU, so the line is two rounds long, and the rounds are added up.
         change = np.zeros((2, 2 * gpus + 1))
-        for group in (group for group in found if group.towards is not None):
+        for group in found:
+            if group.towards is None:
+                continue
             ahead = np.mod(group.towards - group.place, gpus)
             back = self._backward(group.place, ahead, gpus).astype(np.int64)
             first = np.where(back, group.towards, group.place)

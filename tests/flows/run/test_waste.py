@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from lightfabric.flows.command import faults
-from lightfabric.flows.experiment import waste
 from lightfabric.flows.format.fault_trace import read
 from lightfabric.flows.report import InputError
+from lightfabric.flows.run import waste
 from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, ElectricalSwitchSpec, SipRingSpec
 
