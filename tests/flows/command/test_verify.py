@@ -33,20 +33,19 @@ def proof(claim):
 
 
 @pytest.mark.slow
-def test_a_proof_by_induction(capsys):
-    verify.main("arbiter", True)
+@pytest.mark.parametrize("block", proofs.BLOCKS)
+def test_all_proofs_of_a_block_hold(block, capsys):
+    verify.main(block, True)
     result = json.loads(capsys.readouterr().out)
     assert result["proven"] is True
-    assert [row["name"] for row in result["proofs"]] == ["turns", "early-turns"]
-    for row in result["proofs"]:
-        assert (row["result"], row["method"], row["counterexample"]) == ("proven", "k-induction, depth 2", None)
+    held = [(row["name"], row["result"], row["method"], row["counterexample"]) for row in result["proofs"]]
+    assert held == [(proof.name, "proven", proof.method(), None) for proof in proofs.PROOFS if proof.block == block]
 
 
-@pytest.mark.slow
-def test_all_proofs_hold(capsys):
-    verify.main(None, True)
-    rows = json.loads(capsys.readouterr().out)["proofs"]
-    assert [(row["name"], row["result"]) for row in rows] == [(proof.name, "proven") for proof in proofs.PROOFS]
+def test_a_proof_says_how_deep_it_is():
+    methods = {proof.name: proof.method() for proof in proofs.PROOFS}
+    assert methods["turns"] == "k-induction, depth 2"
+    assert methods["reset-link"] == "bounded, 16 cycles from reset"
 
 
 @pytest.mark.slow
