@@ -1,4 +1,4 @@
-"""Amaranth's simulator is made to run the wide designs of a link in about a tenth of the time.
+"""Amaranth's simulator is made to run the designs of a link in less than a third of the time.
 
 It writes each expression of a design out as Python, again wherever it occurs: a beat of 1024 bits once for every bit of its
 CRC. Here a part of an expression that has been computed is kept in a variable for the lines after it, a repeated bit is a
@@ -227,6 +227,7 @@ class _Lines(_pyrtl._PythonEmitter):
     def __init__(self):
         super().__init__()
         self._kept = dict[str, str]()
+        self.codes = dict[int, tuple[Value, str]]()
         self.most = dict[str, int]()
 
     def append(self, code: str) -> None:
@@ -261,11 +262,11 @@ class _Lines(_pyrtl._PythonEmitter):
     @contextmanager
     def indent(self) -> Iterator[None]:
         # What a branch computes is not known after it: another one may have been taken.
-        before = self._kept
-        self._kept = dict(before)
+        before = self._kept, self.codes
+        self._kept, self.codes = map(dict, before)
         with super().indent():
             yield
-        self._kept = before
+        self._kept, self.codes = before
 
     def keep(self, code: str) -> str:
         """Return the variable that holds this expression, which is computed here if it was not before."""
@@ -285,11 +286,14 @@ class _Expressions(_pyrtl._RHSValueCompiler):
         # Only the current values of signals stay as they are while a process runs.
         if self.mode != "curr":
             return super().on_value(value)
-        code = ValueVisitor.on_value(self, value)
-        code = code if len(code) < _SHORT else self.emitter.keep(code)
-        if _is_masked(value):
-            self.emitter.most[code] = _mask(len(value))
-        return code
+        if id(value) not in self.emitter.codes:
+            code = ValueVisitor.on_value(self, value)
+            code = code if len(code) < _SHORT else self.emitter.keep(code)
+            if _is_masked(value):
+                self.emitter.most[code] = _mask(len(value))
+            # With the value, whose id would else be another's once it is gone.
+            self.emitter.codes[id(value)] = value, code
+        return self.emitter.codes[id(value)][1]
 
     def on_Operator(self, value):  # noqa: N802
         if value.operator != "r^":
