@@ -97,6 +97,21 @@ def test_random_designs_behave_as_in_the_simulator_of_amaranth(seed):
     assert ours == theirs
 
 
+def _still_memory():
+    """A memory that is written and read in the same place in every cycle."""
+    m = Module()
+    m.submodules.memory = memory = Memory(shape=8, depth=2, init=[])
+    write, reads = memory.write_port(), (memory.read_port(), memory.read_port(domain="comb"))
+    m.d.comb += [write.en.eq(1), write.data.eq(5)]
+    return m, [], [read.data for read in reads]
+
+
+def test_what_is_written_to_a_memory_is_read_though_its_ports_keep_still():
+    ours, theirs = (_trace(make, *_still_memory(), SEED) for make in (simulator, Simulator))
+    assert theirs[-1] == (5, 5)
+    assert ours == theirs
+
+
 def test_a_link_runs_as_in_the_simulator_of_amaranth(monkeypatch):
     spec = ChipletSpec(wavelengths_per_port=2, flit_bytes=64, buffer_flits=8)
     flits = [(7 * n, ClientFlit(bytes([n] * 9), virtual_channel=n % spec.virtual_channels)) for n in range(20)]
