@@ -55,6 +55,24 @@ def bound_seconds(collective: Collective, links: Links, size: int) -> float:
     return size * max(*cuts, 2 * (links.ranks - 1) / received)
 
 
+def received_seconds(links: Links, part: float) -> float:
+    """Least time in which each rank can get ``part`` bytes of each other one, each link into it idle at first and at last.
+
+    Nothing is at its near end before a first byte has come from the nearest other rank, and the last byte needs its latency.
+    """
+    distance, least = links.distances(links.latency_ps, np.arange(links.ranks)), 0.0
+    for rank in range(links.ranks):
+        into = np.flatnonzero(links.destination == rank)
+        others = np.delete(distance, rank, axis=0)
+        idle = (others[:, links.source[into]].min(axis=0) + links.latency_ps[into]) / 1e12
+        order = np.argsort(idle, kind="stable")
+        idle, rate = idle[order], links.bytes_per_s[into][order].cumsum()
+        # Of so many links that are idle for the least time; any but the right number makes the time longer.
+        bytes_idle = (links.bytes_per_s[into][order] * idle).cumsum()
+        least = max(least, float(((part * (links.ranks - 1) + bytes_idle) / rate).min()))
+    return least
+
+
 def all_to_all(links: Links) -> Flows:
     """Route an all-to-all so that the fullest link has least to do, aggregated by source: O(sources x links) variables.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lightfabric.placement.collective.sends import Collective
-from lightfabric.placement.synthesis.certificate import Flows, all_to_all, bound_seconds
+from lightfabric.placement.synthesis.certificate import Flows, all_to_all, bound_seconds, received_seconds
 from lightfabric.placement.synthesis.flood import flood
 from lightfabric.placement.synthesis.forward import forward, paths
 from lightfabric.placement.synthesis.links import Links
@@ -18,6 +18,10 @@ KINDS = (
 )  # fmt: skip
 CHUNKS = (1, 8, 32)
 """Pieces of what a rank has for all, or for each: of more and smaller ones links are busy sooner."""
+PARTS = 16
+"""Of each of the smallest pieces, sent on one after the other; what is added up has to come whole."""
+MAX_PARTS = 1 << 18
+"""Of all pieces on all links, which take a second."""
 MAX_SENDS = 1 << 13
 """So many sends are found in about half a second, one after the other; of more there is no schedule."""
 MAX_PIECES = 1 << 10
@@ -43,15 +47,18 @@ class Synthesised:
 def synthesised(collective: Collective, links: Links, size: int) -> Synthesised:
     """Synthesise a collective of ``size`` bytes: those of Chakra's convention, the whole buffer of a member.
 
-    The bound is that of the bytes, or the longest way that a message cannot avoid, whichever is longer. There is no
+    The bound is that of the bytes, that of what a rank receives with latencies, or the longest way that a message cannot
+    avoid, whichever is longest. There is no
     schedule where it takes more than ``MAX_SENDS``. ValueError where ranks do not reach each other.
     """
     farthest = links.distances(links.latency_ps, np.arange(links.ranks))[:, : links.ranks]
     if collective == Collective.BROADCAST:
         farthest = farthest[:1]
+    moved_by_all = collective in (Collective.ALL_GATHER, Collective.ALL_TO_ALL)
+    received = received_seconds(links, size / links.ranks) if moved_by_all else 0.0
     flows = all_to_all(links) if collective == Collective.ALL_TO_ALL else None
     moving = bound_seconds(collective, links, size) if flows is None else size / links.ranks * flows.bound
-    bound = max(moving, float(farthest.max()) / 1e12)
+    bound = max(moving, received, float(farthest.max()) / 1e12)
     best = min(schedules(collective, links, size, flows), key=lambda each: each.seconds, default=None)
     assert best is None or best.seconds >= bound * (1 - _ROUNDING), "a schedule must not be below its bound"
     return Synthesised(bound, best)
@@ -59,24 +66,28 @@ def synthesised(collective: Collective, links: Links, size: int) -> Synthesised:
 
 def schedules(collective: Collective, links: Links, size: int, flows: Flows | None = None) -> Iterator[Timed]:
     """Schedules by pieces of different sizes; ``flows`` are those of an all-to-all if they are known."""
-    ranks, ways = links.ranks, None
+    ranks, ways, found, pieces = links.ranks, None, None, 0
     gathers = collective not in (Collective.ALL_TO_ALL, Collective.BROADCAST)
     sends = ranks * _ROOTED if collective == Collective.BROADCAST else ranks**2
     for chunks in CHUNKS:
         few = ranks * chunks <= MAX_PIECES if gathers and _alike(links) else sends * chunks <= MAX_SENDS
         if not few:
-            return
+            break
         if collective == Collective.ALL_TO_ALL:
             ways = ways or paths(links, flows or all_to_all(links))
-            yield forward(links, ways, chunks, size / ranks / chunks)
+            found, pieces = forward(links, ways, chunks, size / ranks / chunks), ranks**2 * chunks
         elif collective == Collective.BROADCAST:
-            yield flood(links, np.zeros(_ROOTED * chunks, np.int64), size / chunks / _ROOTED)
+            found = flood(links, np.zeros(_ROOTED * chunks, np.int64), size / chunks / _ROOTED)
+            pieces = _ROOTED * chunks
         elif collective == Collective.ALL_GATHER:
-            yield _gathered(links, chunks, size)
+            found, pieces = _gathered(links, chunks, size), ranks * chunks
         elif collective == Collective.REDUCE_SCATTER:
-            yield _reduced(links, chunks, size)
+            found = _reduced(links, chunks, size)
         else:
-            yield _reduced(links, chunks, size).then(_gathered(links, chunks, size))
+            found = _reduced(links, chunks, size).then(_gathered(links, chunks, size))
+        yield found
+    if found and pieces and PARTS * len(found.piece) <= MAX_PARTS:
+        yield found.in_parts(PARTS, pieces)
 
 
 def _alike(links: Links) -> bool:

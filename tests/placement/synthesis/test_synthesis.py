@@ -7,7 +7,7 @@ import pytest
 
 from lightfabric.model.fluid.shortest import Topology
 from lightfabric.placement.collective.sends import Collective
-from lightfabric.placement.synthesis.certificate import all_to_all, bound_seconds
+from lightfabric.placement.synthesis.certificate import all_to_all, bound_seconds, received_seconds
 from lightfabric.placement.synthesis.links import links_of
 from lightfabric.placement.synthesis.synthesis import KINDS, schedules, synthesised
 
@@ -137,6 +137,37 @@ def test_every_schedule_moves_every_piece_to_its_place(kind, name):
                 value = every if kind == Collective.ALL_REDUCE else {0 if kind == Collective.BROADCAST else piece % n}
                 assert all(held[rank][piece] == value for rank in range(n))
         assert len(pieces) <= count
+
+
+@pytest.mark.parametrize("name", ["star", "islands", "uneven 1", "chords"])
+@pytest.mark.parametrize("kind", [GATHER, EXCHANGE, Collective.BROADCAST])
+def test_parts_of_pieces_follow_each_other_and_all_come(kind, name):
+    links = TOPOLOGIES[name]
+    n, whole = links.ranks, next(schedules(kind, links, S))
+    pieces = {EXCHANGE: n * n, GATHER: n, Collective.BROADCAST: 16}[kind]
+    timed = whole.in_parts(4, pieces)
+    requires_links_to_carry_one_at_a_time(timed)
+    assert bound_seconds(kind, links, S) * (1 - 1e-9) <= timed.seconds <= whole.seconds * (1 + 1e-9)
+    assert timed.seconds < 0.97 * whole.seconds or name != "star"
+    owner = {piece: {Collective.BROADCAST: 0, EXCHANGE: piece // n % n}.get(kind, piece % n) for piece in range(4 * pieces)}
+    held = [{} for _ in range(links.vertices)]
+    for piece, rank in owner.items():
+        held[rank][piece] = frozenset([rank])
+    held = moved(timed, held)
+    for piece, rank in owner.items():
+        goals = {piece % n} if kind == EXCHANGE else range(n)
+        assert all(held[goal][piece] == {rank} for goal in goals)
+
+
+def test_no_all_gather_is_faster_than_what_a_rank_can_receive_with_latencies():
+    """At a star each of 6 ranks gets 5 sixths of 300 bytes over one link of 50 GB/s, which 0.5 us pass before and after."""
+    assert received_seconds(star(6), 50) == pytest.approx(5 * 50 / 50e9 + 1e-6)
+    # Of two links into rank 0 one is 10 us late: 30 bytes at 10 GB/s are there before it, 300 kB at 20 GB/s with it.
+    late = made(3, 3, [(0, 1, 10.0, 0), (0, 2, 10.0, 10_000), (1, 2, 1000.0, 0)])
+    assert received_seconds(late, 15) == pytest.approx(3e-9)
+    assert received_seconds(late, 150_000) == pytest.approx(15e-6 + 5e-6)
+    found = synthesised(GATHER, star(6), 300)
+    assert 1e-6 < found.bound_seconds <= found.seconds
 
 
 def schedules_of_half(links, timed):
