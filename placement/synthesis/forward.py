@@ -17,21 +17,24 @@ _NOTHING = 1e-6
 
 
 def paths(links: Links, flows: Flows) -> dict[tuple[int, int], list[Path]]:
-    """The ways that the flows of an all-to-all take between each two ranks, moved to all ranks where these are alike."""
+    """The ways that the flows of an all-to-all take from each representative rank to each other one."""
     found = dict[tuple[int, int], list[Path]]()
     for source, amount in zip(links.symmetry.representatives.tolist(), flows.amount, strict=True):
         for destination, path in _taken_apart(links, source, amount.copy()):
             found.setdefault((source, destination), []).append(path)
     assert len(found) == len(flows.amount) * (links.ranks - 1), "a flow goes to each other rank"
-    if not links.symmetry.radices:
-        return found
+    return found
+
+
+def moved_ways(links: Links, ways: dict[tuple[int, int], list[Path]]) -> dict[tuple[int, int], list[Path]]:
+    """The ways of the first rank, moved to all ranks that are like it."""
     every = dict[tuple[int, int], list[Path]]()
     for by in range(links.ranks):
         moved = links.with_switches(links.symmetry.moved(by))
         number = links.numbers(moved[links.source], moved[links.destination])
-        for (source, destination), ways in found.items():
+        for (source, destination), own in ways.items():
             of_pair = (int(moved[source]), int(moved[destination]))
-            every[of_pair] = [tuple(number[list(path)].tolist()) for path in ways]
+            every[of_pair] = [tuple(number[list(path)].tolist()) for path in own]
     return every
 
 
@@ -66,57 +69,79 @@ def _taken_apart(links: Links, source: int, amount: Floats) -> Iterator[tuple[in
                 yield rank, tuple(reversed(path))
 
 
-def forward(links: Links, ways: dict[tuple[int, int], list[Path]], chunks: int, size: float) -> Timed:
+def forward(links: Links, ways: dict[tuple[int, int], list[Path]], chunks: int, size: float, turns: Ids) -> Timed:
     """Send ``chunks`` pieces of ``size`` bytes between each two ranks, over the least loaded of their ways each.
 
-    Piece c of rank s for rank t has the number (c n + s) n + t. O(pieces x hops x log pieces).
+    Piece c of rank s for rank t has the number (c n + s) n + t. Links of the same ``turns`` move one piece at a time, all
+    together. O(pieces x hops x log pieces).
     """
     busy = links.occupied_ps(size)
     message = busy + links.latency_ps
-    path = _shared_out(links, ways, chunks, busy)
+    path = _shared_out(links, ways, chunks, busy, turns)
     # What a piece has still to go from each of its links on: the farthest goes first.
     left = {piece: np.cumsum(message[list(way)][::-1])[::-1].tolist() for piece, way in path.items()}
-    waiting = [list[tuple[int, int, int, int]]() for _ in busy]
-    free_ps, sent, events = [0] * len(busy), list[tuple[int, int, int]](), list[tuple[int, int, int]]()
+    waiting = [list[tuple[int, int, int, int]]() for _ in range(int(turns.max()) + 1)]
+    free_ps, sent, events = [0] * len(waiting), list[tuple[int, int, int]](), list[tuple[int, int, int]]()
+    turn_of = turns.tolist()
 
-    def begin(link: int, now_ps: int) -> None:
-        if free_ps[link] <= now_ps and waiting[link]:
-            _, _, piece, hop = heappop(waiting[link])
-            free_ps[link] = now_ps + int(busy[link])
+    def begin(turn: int, now_ps: int) -> None:
+        if free_ps[turn] <= now_ps and waiting[turn]:
+            _, _, piece, hop = heappop(waiting[turn])
+            link = path[piece][hop]
+            free_ps[turn] = now_ps + int(busy[link])
             sent.append((piece, link, now_ps))
-            heappush(events, (free_ps[link], -1, link))
+            heappush(events, (free_ps[turn], -1, turn))
             if hop + 1 < len(path[piece]):
                 heappush(events, (now_ps + int(message[link]), piece, hop + 1))
 
     def wait(piece: int, hop: int) -> None:
         # Of pieces with as far to go those for the next ranks are first, so that not all want the same rank at once.
-        turn = (piece - piece // links.ranks) % links.ranks
-        heappush(waiting[path[piece][hop]], (-left[piece][hop], turn, piece, hop))
+        near = (piece - piece // links.ranks) % links.ranks
+        heappush(waiting[turn_of[path[piece][hop]]], (-left[piece][hop], near, piece, hop))
 
     for piece in path:
         wait(piece, 0)
-    for link in range(len(busy)):
-        begin(link, 0)
+    for turn in range(len(waiting)):
+        begin(turn, 0)
     while events:
         now_ps, ready = events[0][0], dict[int, None]()
         while events and events[0][0] == now_ps:
             _, piece, place = heappop(events)
-            link = place if piece < 0 else path[piece][place]
             if piece >= 0:
                 wait(piece, place)
-            ready[link] = None
-        for link in ready:
-            begin(link, now_ps)
+            ready[place if piece < 0 else turn_of[path[piece][place]]] = None
+        for turn in ready:
+            begin(turn, now_ps)
     piece, link, start_ps = np.array(sent, np.int64).reshape(-1, 3).T
     return Timed(links, size, piece, link, start_ps)
 
 
-def _shared_out(links: Links, ways: dict[tuple[int, int], list[Path]], chunks: int, busy: Ids) -> dict[int, Path]:
+def forward_alike(links: Links, ways: dict[tuple[int, int], list[Path]], chunks: int, size: float) -> Timed:
+    """Do for all ranks, which are alike and have no switches, what is found for the first, moved to each of them.
+
+    While one link of an orbit moves a piece of the first rank, each other one moves a piece of another rank.
+    """
+    first, ranks = forward(links, ways, chunks, size, links.symmetry.orbit), links.ranks
+    chunk, goal = first.piece // ranks**2, first.piece % ranks
+    pieces, taken = list[Ids](), list[Ids]()
+    for by in range(ranks):
+        moved = links.symmetry.moved(by)
+        pieces.append((chunk * ranks + by) * ranks + moved[goal])
+        taken.append(links.numbers(moved[links.source], moved[links.destination])[first.link])
+    start_ps = np.tile(first.start_ps, ranks)
+    order = np.argsort(start_ps, kind="stable")
+    return Timed(links, size, np.concatenate(pieces)[order], np.concatenate(taken)[order], start_ps[order])
+
+
+def _shared_out(
+    links: Links, ways: dict[tuple[int, int], list[Path]], chunks: int, busy: Ids, turns: Ids
+) -> dict[int, Path]:
     """A way for each piece: those with the fewest choices first, each where the fullest link is least full after it."""
-    load, found = np.zeros(len(busy)), dict[int, Path]()
+    load, found = np.zeros(int(turns.max()) + 1), dict[int, Path]()
     for (source, destination), options in sorted(ways.items(), key=lambda each: len(each[1])):
         for chunk in range(chunks):
-            way = min(options, key=lambda path: ((load[list(path)] + busy[list(path)]).max(), len(path)))
-            load[list(way)] += busy[list(way)]
+            own = [(load[turns[list(path)]] + busy[list(path)]).max() for path in options]
+            way = min(zip(own, options, strict=True), key=lambda each: (each[0], len(each[1])))[1]
+            np.add.at(load, turns[list(way)], busy[list(way)])
             found[(chunk * links.ranks + source) * links.ranks + destination] = way
     return found

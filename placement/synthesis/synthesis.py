@@ -8,7 +8,7 @@ import numpy as np
 from lightfabric.placement.collective.sends import Collective
 from lightfabric.placement.synthesis.certificate import Flows, all_to_all, bound_seconds, received_seconds
 from lightfabric.placement.synthesis.flood import flood
-from lightfabric.placement.synthesis.forward import forward, paths
+from lightfabric.placement.synthesis.forward import Path, forward, forward_alike, moved_ways, paths
 from lightfabric.placement.synthesis.links import Links
 from lightfabric.placement.synthesis.timed import Timed
 from lightfabric.placement.synthesis.translated import translated
@@ -25,7 +25,7 @@ MAX_PARTS = 1 << 18
 MAX_SENDS = 1 << 13
 """So many sends are found in about half a second, one after the other; of more there is no schedule."""
 MAX_PIECES = 1 << 10
-"""Of all ranks that are alike."""
+"""Of ranks that are alike, of which one is looked at: with 512 an all-to-all takes seconds."""
 _ROOTED = 16
 """Times as many if all are of one rank."""
 _ROUNDING = 1e-9
@@ -67,15 +67,15 @@ def synthesised(collective: Collective, links: Links, size: int) -> Synthesised:
 def schedules(collective: Collective, links: Links, size: int, flows: Flows | None = None) -> Iterator[Timed]:
     """Schedules by pieces of different sizes; ``flows`` are those of an all-to-all if they are known."""
     ranks, ways, found, pieces = links.ranks, None, None, 0
-    gathers = collective not in (Collective.ALL_TO_ALL, Collective.BROADCAST)
+    spread = collective != Collective.BROADCAST
     sends = ranks * _ROOTED if collective == Collective.BROADCAST else ranks**2
     for chunks in CHUNKS:
-        few = ranks * chunks <= MAX_PIECES if gathers and _alike(links) else sends * chunks <= MAX_SENDS
+        few = ranks * chunks <= MAX_PIECES if spread and _alike(links) else sends * chunks <= MAX_SENDS
         if not few:
             break
         if collective == Collective.ALL_TO_ALL:
             ways = ways or paths(links, flows or all_to_all(links))
-            found, pieces = forward(links, ways, chunks, size / ranks / chunks), ranks**2 * chunks
+            found, pieces = _exchanged(links, ways, chunks, size / ranks / chunks), ranks**2 * chunks
         elif collective == Collective.BROADCAST:
             found = flood(links, np.zeros(_ROOTED * chunks, np.int64), size / chunks / _ROOTED)
             pieces = _ROOTED * chunks
@@ -92,6 +92,13 @@ def schedules(collective: Collective, links: Links, size: int, flows: Flows | No
 
 def _alike(links: Links) -> bool:
     return bool(links.symmetry.radices) and links.vertices == links.ranks
+
+
+def _exchanged(links: Links, ways: dict[tuple[int, int], list[Path]], chunks: int, each: float) -> Timed:
+    if _alike(links):
+        return forward_alike(links, ways, chunks, each)
+    every = moved_ways(links, ways) if links.symmetry.radices else ways
+    return forward(links, every, chunks, each, np.arange(len(links.source)))
 
 
 def _reduced(links: Links, chunks: int, size: int) -> Timed:
