@@ -11,11 +11,16 @@ from importlib import import_module
 import numpy as np
 from numpy.typing import NDArray
 
+from lightfabric.model.fabric.direct.balanced import shared_ways
 from lightfabric.placement.circuit.programme import Rows, minimum
 from lightfabric.placement.collective.sends import Collective, Ids
 from lightfabric.placement.synthesis.links import Floats, Links
 
-MAX_VARIABLES = 1 << 18
+MAX_FLOWS, MAX_VARIABLES = 1 << 18, 1 << 15
+"""Sources times links, and so many of them as a linear programme has: of more the optimum would take minutes."""
+PARTS = 8
+POWERS = (0, 2, 8, 32, 128)
+"""Where they are more: parts of what a rank sends to another, each on a way of its own, and how steep prices are."""
 _CAPACITY = 1 << 30
 """Of the largest link in the integers of a maximum flow; cuts are then measured exactly, whatever is rounded."""
 
@@ -76,13 +81,16 @@ def received_seconds(links: Links, part: float) -> float:
 def all_to_all(links: Links) -> Flows:
     """Route an all-to-all so that the fullest link has least to do, aggregated by source: O(sources x links) variables.
 
+    Of more than ``MAX_VARIABLES`` no optimum is found, but good ways, and the bound may be below the best routing.
     On links that look alike from all ranks there is one source, and what the links of an orbit carry is added up.
     """
     symmetry, count = links.symmetry, len(links.source)
     sources, orbits = symmetry.representatives, len(symmetry.sizes)
     flows = len(sources) * count
+    if flows > MAX_FLOWS:
+        raise ValueError(f"links must be at most {MAX_FLOWS // len(sources)} for so many ranks, not {count}")
     if flows > MAX_VARIABLES:
-        raise ValueError(f"links must be at most {MAX_VARIABLES // len(sources)} for so many ranks, not {count}")
+        return _in_parts(links)
     rows = Rows(flows + 1)
     column = np.arange(flows).reshape(len(sources), count)
     for place, source in enumerate(sources.tolist()):
@@ -106,6 +114,22 @@ def all_to_all(links: Links) -> Flows:
     values, dual = minimum(rows, cost)
     price = np.maximum(-dual[-orbits:], 0)[symmetry.orbit] / symmetry.sizes[symmetry.orbit]
     return Flows(values[:-1].reshape(column.shape), price, values[-1] / rate.max(), _priced(links, sources, price))
+
+
+def _in_parts(links: Links) -> Flows:
+    """Send parts on the shortest ways that load links evenly, beside what the best of some prices proves.
+
+    Prices rise with how long a link is busy: in the optimum only the links that are busy all the time have one.
+    """
+    symmetry, count = links.symmetry, len(links.source)
+    sources, sizes = symmetry.representatives, symmetry.sizes[symmetry.orbit]
+    ways = shared_ways(links.ranks, sources, links.source, links.destination, links.bytes_per_s, symmetry.orbit, PARTS)
+    amount = np.stack([np.bincount(own[own >= 0], minlength=count) / PARTS for own in ways])
+    carried = np.bincount(symmetry.orbit, amount.sum(axis=0))[symmetry.orbit] * links.ranks / len(sources) / sizes
+    busy = carried / links.bytes_per_s
+    prices = [(busy / busy.max()) ** power for power in POWERS]
+    bound, price = max(((_priced(links, sources, each), each) for each in prices), key=lambda found: found[0])
+    return Flows(amount, price, float(busy.max()), bound)
 
 
 def _priced(links: Links, sources: Ids, price: Floats) -> float:

@@ -69,7 +69,7 @@ class CubeCabling:
         position[gpus] = np.arange(self.cubes.positions)
         orbit = (position[:, None] * directions + np.arange(directions)).ravel()
         source, ends = np.repeat(np.arange(gpus.size), directions), self.cubes.ends(self.permutations).ravel()
-        ways = shared_ways(gpus.size, gpus[0], source, ends, orbit, parts)
+        ways = shared_ways(gpus.size, gpus[0], source, ends, np.ones(len(source)), orbit, parts)
         return np.bincount(orbit[ways[ways >= 0]], minlength=self.cubes.positions * directions)
 
 

@@ -82,7 +82,7 @@ def forward(links: Links, ways: dict[tuple[int, int], list[Path]], chunks: int, 
     left = {piece: np.cumsum(message[list(way)][::-1])[::-1].tolist() for piece, way in path.items()}
     waiting = [list[tuple[int, int, int, int]]() for _ in range(int(turns.max()) + 1)]
     free_ps, sent, events = [0] * len(waiting), list[tuple[int, int, int]](), list[tuple[int, int, int]]()
-    turn_of = turns.tolist()
+    turn_of: list[int] = turns.tolist()
 
     def begin(turn: int, now_ps: int) -> None:
         if free_ps[turn] <= now_ps and waiting[turn]:

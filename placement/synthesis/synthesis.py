@@ -24,6 +24,8 @@ MAX_PARTS = 1 << 18
 """Of all pieces on all links, which take a second."""
 MAX_SENDS = 1 << 13
 """So many sends are found in about half a second, one after the other; of more there is no schedule."""
+MAX_FORWARDED = 1 << 14
+"""Pieces of an all-to-all, which need no choice on their way."""
 MAX_PIECES = 1 << 10
 """Of ranks that are alike, of which one is looked at: with 512 an all-to-all takes seconds."""
 _ROOTED = 16
@@ -69,8 +71,9 @@ def schedules(collective: Collective, links: Links, size: int, flows: Flows | No
     ranks, ways, found, pieces = links.ranks, None, None, 0
     spread = collective != Collective.BROADCAST
     sends = ranks * _ROOTED if collective == Collective.BROADCAST else ranks**2
+    most = MAX_SENDS if collective != Collective.ALL_TO_ALL else MAX_FORWARDED
     for chunks in CHUNKS:
-        few = ranks * chunks <= MAX_PIECES if spread and _alike(links) else sends * chunks <= MAX_SENDS
+        few = ranks * chunks <= MAX_PIECES if spread and _alike(links) else sends * chunks <= most
         if not few:
             break
         if collective == Collective.ALL_TO_ALL:

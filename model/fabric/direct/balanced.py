@@ -33,15 +33,24 @@ def balanced(gpus: int, vertices: int, source: _Ints, destination: _Ints, bytes_
     return stops
 
 
-def shared_ways(gpus: int, starts: _Ints, source: _Ints, destination: _Ints, orbit: _Ints, parts: int) -> _Ints:
+def shared_ways(
+    gpus: int,
+    starts: _Ints,
+    source: _Ints,
+    destination: _Ints,
+    bytes_per_s: NDArray[np.float64],
+    orbit: _Ints,
+    parts: int,
+) -> _Ints:
     """Choose the links on the way of each part of what ``starts`` send to all, ``[start, destination, part, hop]``, or -1.
 
     All GPUs are led to one of the starts by moves that leave the graph as it is, and links to those of their ``orbit``: what
-    its members carry together when all send is what one of them carries of the starts' ways and of those moved.
+    its members carry together when all send is what one of them carries of the starts' ways and of those moved. Vertices
+    from ``gpus`` on are switches.
     """
-    hops = _hops(gpus, gpus, source, destination)
-    link = _chosen(starts, parts, hops, source, destination, orbit, np.ones(len(source)))
-    return link.reshape(len(starts), gpus, parts, -1)
+    hops = _hops(gpus, int(max(source.max(), destination.max())) + 1, source, destination)
+    weight = (bytes_per_s.mean() / bytes_per_s) ** 2
+    return _chosen(starts, parts, hops, source, destination, orbit, weight).reshape(len(starts), gpus, parts, -1)
 
 
 def _chosen(

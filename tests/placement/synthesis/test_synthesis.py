@@ -7,6 +7,7 @@ import pytest
 
 from lightfabric.model.fluid.shortest import Topology
 from lightfabric.placement.collective.sends import Collective
+from lightfabric.placement.synthesis import certificate
 from lightfabric.placement.synthesis.certificate import all_to_all, bound_seconds, received_seconds
 from lightfabric.placement.synthesis.links import links_of
 from lightfabric.placement.synthesis.synthesis import KINDS, schedules, synthesised
@@ -157,6 +158,33 @@ def test_parts_of_pieces_follow_each_other_and_all_come(kind, name):
     for piece, rank in owner.items():
         goals = {piece % n} if kind == EXCHANGE else range(n)
         assert all(held[goal][piece] == {rank} for goal in goals)
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_where_links_are_many_ways_in_parts_are_near_the_optimum_and_prices_are_below_it(name, monkeypatch):
+    optimum = all_to_all(TOPOLOGIES[name])
+    monkeypatch.setattr(certificate, "MAX_VARIABLES", 0)
+    found = all_to_all(TOPOLOGIES[name])
+    assert found.bound <= optimum.bound * (1 + 1e-9)
+    assert optimum.seconds * (1 - 1e-9) <= found.seconds <= 3 * optimum.seconds
+    if not name.startswith("uneven"):
+        assert found.seconds <= 1.1 * optimum.seconds
+        assert found.bound >= 0.98 * optimum.bound
+    for source, amount in zip(TOPOLOGIES[name].symmetry.representatives, found.amount, strict=True):
+        links = TOPOLOGIES[name]
+        got = np.bincount(links.destination, amount, links.vertices) - np.bincount(links.source, amount, links.vertices)
+        wanted = (np.arange(links.vertices) < links.ranks) - links.ranks * (np.arange(links.vertices) == source)
+        assert got == pytest.approx(wanted)
+
+
+def test_512_ranks_exchange_in_seconds_as_fast_as_the_links_allow():
+    links = torus(8, 8, 8)
+    found = synthesised(EXCHANGE, links, S)
+    assert found.bound_seconds == pytest.approx(512 * S / 512 / 1e9)
+    assert found.bound_seconds <= found.seconds <= 1.02 * found.bound_seconds
+    assert len(found.timed.piece) == 512 * 512 * 6
+    carried = np.bincount(found.timed.link)
+    assert carried.max() * found.timed.size <= 1e9 * found.seconds
 
 
 def test_no_all_gather_is_faster_than_what_a_rank_can_receive_with_latencies():
