@@ -29,6 +29,10 @@ class Mixnet(Switched):
         """Give the islands and network cards."""
         return ElectricalCluster(self.spec.cluster, self.chiplet, self.timing)
 
+    def usable_gpus(self, alive: NDArray[np.bool_], group: int) -> NDArray[np.int64]:
+        """Keep groups on their islands, as those of a cluster are."""
+        return self.cluster.usable_gpus(alive, group)
+
     def lights(self, source: NDArray[Any], destination: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which pairs may have circuits: those on different islands of one region."""
         island, region = self.spec.island_gpus, self.spec.region_gpus

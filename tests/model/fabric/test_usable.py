@@ -14,6 +14,7 @@ from lightfabric.model.spec import (
     CubeTorusSpec,
     CustomSpec,
     ElectricalClusterSpec,
+    MixnetSpec,
     PhotonicRailsSpec,
     SipRingSpec,
     SpecError,
@@ -79,6 +80,7 @@ def test_without_bypass_a_ring_is_cut_into_rings_of_a_group():
     [
         ElectricalClusterSpec("islands", "electrical-cluster", 100.0, 10.0, island_gpus=12),
         PhotonicRailsSpec("rails", "photonic-rails", island_gbps=100.0, island_gpus=12),
+        MixnetSpec("mixnet", "mixnet", island_gbps=100.0, nic_gbps=10.0, island_gpus=12, region_gpus=24),
     ],
     ids=lambda spec: spec.kind,
 )
