@@ -5,7 +5,7 @@ each with a fibre of its own: a ring takes one interface of each of its members,
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from math import ceil
@@ -94,15 +94,19 @@ def _matched(rest: NDArray[np.float64], spare: _Ints) -> Counter[Pair]:
     return links
 
 
-def _fewest_links(gpus: int, pairs: Iterable[Pair], links: Iterable[Pair]) -> dict[Pair, tuple[int, ...]]:
+def _fewest_links(gpus: int, pairs: Iterable[Pair], links: Collection[Pair]) -> dict[Pair, tuple[int, ...]]:
     """Where each pair stops on a way of the fewest links."""
+    stops: dict[Pair, tuple[int, ...]] = {pair: pair for pair in pairs}
+    relayed = [pair for pair in stops if pair not in links]
+    if not relayed:
+        return stops
     sparse: Any = import_module("scipy.sparse")
-    ends = np.array(list(links)).T
-    graph = sparse.csr_array((np.ones(ends.shape[1]), tuple(ends)), shape=(gpus, gpus))
     csgraph: Any = import_module("scipy.sparse.csgraph")
-    before = csgraph.shortest_path(graph, unweighted=True, return_predecessors=True)[1].tolist()
-    stops = dict[Pair, tuple[int, ...]]()
-    for source, destination in pairs:
+    graph = sparse.csr_array((np.ones(len(links)), tuple(np.array(list(links)).T)), shape=(gpus, gpus))
+    sources = sorted({source for source, _ in relayed})
+    found = csgraph.shortest_path(graph, unweighted=True, indices=sources, return_predecessors=True)[1]
+    before = dict(zip(sources, found.tolist(), strict=True))
+    for source, destination in relayed:
         way, came = [destination], before[source]
         while way[-1] != source:
             way.append(came[way[-1]])

@@ -16,7 +16,7 @@ from lightfabric.model.cycle.cluster import Cluster
 from lightfabric.model.fabric.fabric import fabric_of
 from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.fluid.network import star
-from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, MixnetSpec, PhotonicRailsSpec, SipOcsSpec
+from lightfabric.model.spec import ChipletSpec, ElectricalClusterSpec, MixnetSpec, PhotonicRailsSpec, SipOcsSpec, TopooptSpec
 from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.model.timing import Timing
 from lightfabric.placement.fabric.fabric import fabric_of as placement_fabric
@@ -342,3 +342,16 @@ def test_an_exchange_by_light_beside_network_cards_takes_as_long_as_in_the_fluid
     assert fluids.start_ps[sent[0]] == 3_000_000
     turns = made.part == Part.RECONFIGURATION
     assert np.bincount(made.device[turns], made.work[turns], 8).tolist() == [0] * 4 + [dark_ps] * 4
+
+
+def test_an_all_reduce_over_rings_of_several_strides_takes_as_long_as_in_the_fluid_model(timing):
+    spec = TopooptSpec("links", "topoopt", degree=2, fibre_m=2.0)
+    fabric = placement_fabric(spec, SPEC, timing)
+    made = in_rings(all_reduce(8, 800_000), fabric.rings)
+    # Strides 1 and 7 have a link each, of a port, and what goes two GPUs on is relayed.
+    circuits = fabric.assign(8, made.demand_bytes() | {(0, 2): 1})
+    assert circuits.lanes == {(gpu, (gpu + step) % 8): 1 for gpu in range(8) for step in (1, 7)}
+    assert circuits.stops[0, 2] == (0, 1, 2)
+    of_fluid = fluid.run(made, fabric.network(8, made.demand_bytes(), circuits)).makespan_ps
+    of_cycles = Cluster(made, SPEC, timing, fabric.cabling(8, circuits)).run().makespan_ps
+    assert of_cycles == pytest.approx(of_fluid, rel=0.03)
