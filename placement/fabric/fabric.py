@@ -59,7 +59,10 @@ class Fabric(model.Fabric):
         """Ways to serve traffic between GPUs, each with the rate of every part alone; circuits on optical fabrics."""
 
     def waits(self, gpus: int, dealt: Traffic, circuits: Circuits | None) -> dict[str, float]:
-        """The waits of ``Rates``, seconds on each part's slowest route; none before the RTL is measured. O(pairs x hops)."""
+        """The waits of ``Rates``, none before the RTL is measured. O(pairs x hops).
+
+        They are of the slowest route; of the mean one where a chunk goes round a ring, since it passes all of them.
+        """
         if self.timing is None:
             return {}
         known = circuits or Circuits({}, {})
@@ -70,8 +73,9 @@ class Fabric(model.Fabric):
         network = self.network(nodes, pairs, circuits)
         route = np.searchsorted(network.pair_key, source * nodes + destination)
         seconds = route_latency_ps(network, np.arange(len(network.pair_key)))[route] / 1e12
-        parts = {"tensor_wait": TENSOR, "pipeline_wait": PIPELINE, "expert_wait": EXCHANGE, "data_wait": DATA}
-        return {name: float(seconds[dealt.part == part].max(initial=0.0)) for name, part in parts.items()}
+        own = [seconds[dealt.part == part] for part in (TENSOR, PIPELINE, EXCHANGE, DATA)]
+        names, ways = ("tensor_wait", "pipeline_wait", "expert_wait", "data_wait"), (np.mean, np.max, np.max, np.mean)
+        return {name: float(way(each)) for name, way, each in zip(names, ways, own, strict=True) if len(each)}
 
     def reconfigured(self, graph: TaskGraph, circuits: Circuits | None) -> TaskGraph:
         """A graph on GPUs as it runs on circuits that change, see ``placement.graph.reconfiguration``; else the same."""

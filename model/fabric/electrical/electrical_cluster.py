@@ -79,8 +79,12 @@ class ElectricalCluster(Electrical):
         Each goes from island to island, in the next ring from the next member on [NCCL: a ring per network card]. Where
         islands have different numbers of members there is one ring in the given order.
         """
-        _, own = np.unique(members // self.spec.island_gpus, return_counts=True)
-        if len(own) == 1 or own[0] == 1 or np.any(own != own[0]):
+        island = members // self.spec.island_gpus
+        # Most groups are on one island, and are asked for thousands of times.
+        if (island == island[0]).all():
+            return [members]
+        _, own = np.unique(island, return_counts=True)
+        if own[0] == 1 or np.any(own != own[0]):
             return [members]
         of_island = np.sort(members).reshape(len(own), own[0])
         return [np.roll(of_island, -turn, axis=1).ravel() for turn in range(own[0])]
