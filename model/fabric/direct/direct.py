@@ -103,6 +103,23 @@ class Direct(Fabric):
         """Give the latency of the switch of a chiplet, which a latency of a link's own includes."""
         return 0 if self.own_link else super().switch_ps
 
+    def link_bytes_per_s(self, gpus: int) -> NDArray[np.float64]:
+        """Give the payload rates of the links, worked out once; over their lengths if the RTL is measured."""
+        if gpus not in self._link_bytes_per_s:
+            wires = self.wires(gpus)
+            rate = wires.bytes_per_s
+            if wires.ports.all() and self.timing is not None:
+                # The rate over a length is a simulation: fabrics have thousands of links, but few lengths.
+                flights_ps, flight = np.unique(wires.flight_ps, return_inverse=True)
+                ports = [port_bytes_per_s(self.chiplet, self.timing, each) for each in flights_ps.tolist()]
+                rate = wires.ports * np.array(ports, np.float64)[flight]
+            self._link_bytes_per_s[gpus] = rate
+        return self._link_bytes_per_s[gpus]
+
+    @cached_property
+    def _link_bytes_per_s(self) -> dict[int, NDArray[np.float64]]:
+        return {}
+
     @abstractmethod
     def stops(self, gpus: int, source: _Ints, destination: _Ints) -> _Ints:
         """List the vertices on the way of each pair, both ends included, ``[pair, hop]``, filled up with -1."""
@@ -116,13 +133,10 @@ class Direct(Fabric):
         if not wires.ports.all():
             links = [Links(*ends, wires.bytes_per_s, np.rint(wires.flight_ps).astype(np.int64))]
             return join(gpus, links, source, destination, routes)
-        # The rate over a length is a simulation: fabrics have thousands of links, but few lengths.
-        flights_ps, flight = np.unique(wires.flight_ps, return_inverse=True)
-        port = np.array([port_bytes_per_s(self.chiplet, self.measured, each) for each in flights_ps.tolist()], np.float64)
         hop_ps = np.rint(self.measured.link.latency_cycles * self.chiplet.cycle_ps + wires.flight_ps).astype(np.int64)
         relay = np.arange(wires.vertices, dtype=np.int32)
         links = [
-            Links(*ends, wires.ports * port[flight], hop_ps),
+            Links(*ends, self.link_bytes_per_s(gpus), hop_ps),
             Links(relay, relay, self.relay_bytes_per_s, self.switch_ps),
         ]
         return join(gpus, links, source, destination, _relayed(routes, wires))

@@ -26,4 +26,4 @@ class Direct(model.Direct, ByLink):
             links = wires.links(self.stops(gpus, source[part], destination[part]))
             pair, hop = np.nonzero(links >= 0)
             carried += np.bincount(links[pair, hop], size_bytes[part][pair], len(carried))
-        return float((carried / wires.bytes_per_s).max(initial=0.0))
+        return float((carried / self.link_bytes_per_s(gpus)).max(initial=0.0))
