@@ -52,4 +52,13 @@ def test_links_of_a_folded_run_carry_what_they_carry_unfolded(fabric_spec, inven
     seconds = engine.run(run.graph, run.network, alike=run.alike).makespan_ps / 1e12
     assert (found <= run.network.bytes_per_s * seconds * (1 + 1e-9)).all()
     groups = fabric.link_groups(run.network, gpus, found)
+    if fabric_spec.kind == "sip-ring":
+        over_segments = np.zeros((2, gpus))
+        for link in range(len(found)):
+            here, there = int(run.network.link_source[link]), int(run.network.link_destination[link])
+            ahead = (there - here) % gpus
+            back = 2 * ahead > gpus or (2 * ahead == gpus and here % 2)
+            for step in range(gpus - ahead if back else ahead):
+                over_segments[int(back), ((there if back else here) + step) % gpus] += found[link]
+        assert np.stack([group.size_bytes for group in groups[:2]]) == pytest.approx(over_segments, rel=1e-9)
     assert sum(group.size_bytes.sum() for group in groups if "segment" not in group.name) == pytest.approx(found.sum())
