@@ -54,10 +54,8 @@ def key(job: Job) -> str:
 def _plain(cell: Cell) -> Row:
     row, detail = cell
     assert detail, "what fits has been run"
-    # Digits that no figure shows would make the journal long.
-    load, *strips = (each.round(4).tolist() for each in (detail.load, *detail.strips.values()))
-    kept = [detail.nodes, load, detail.messages.tolist(), dict(zip(detail.strips, strips, strict=True))]
-    return {"row": row, "detail": kept}
+    strips = {name: share.tolist() for name, share in detail.strips.items()}
+    return {"row": row, "detail": [detail.nodes, detail.load.tolist(), detail.messages.tolist(), strips]}
 
 
 def _kept(journal: Journal, cells: list[Job]) -> dict[Job, Cell]:

@@ -46,4 +46,5 @@ def binned(
     found = np.full((bins,) if towards is None else (bins, bins), np.nan)
     index = place * bins // places
     np.fmax.at(found, index if towards is None else (index, towards * bins // places), share)
-    return found
+    # Digits that no figure shows would make a journal long.
+    return found.round(4)
