@@ -351,10 +351,10 @@ def test_a_folder_that_cannot_be_written_is_refused_at_once(environment, tmp_pat
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("said", ["simulating the RTL", "1/20"])
+@pytest.mark.parametrize("said", ["simulating the RTL", "1/25"])
 def test_an_interrupted_study_leaves_what_is_finished_and_no_process(environment, tmp_path, number, code, said):
     command = [*COMMAND, "study", "--out", str(tmp_path / "a" / "out")]
-    cache = {} if said == "1/20" else {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    cache = {} if said == "1/25" else {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment | cache, start_new_session=True
     ) as process:
@@ -368,7 +368,7 @@ def test_an_interrupted_study_leaves_what_is_finished_and_no_process(environment
     assert process.returncode == code
     assert (output, "Traceback" in messages) == ("", False)
     left = [path.name for path in tmp_path.glob("a/out/*")]
-    assert left == (["unfinished.jsonl"] if said == "1/20" else [])
+    assert left == (["unfinished.jsonl"] if said == "1/25" else [])
     assert [path.name for path in tmp_path.iterdir()] == (["a"] if left else [])
     assert_gone(process.pid)
 

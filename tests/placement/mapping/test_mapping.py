@@ -15,6 +15,7 @@ from lightfabric.model.spec import (
     ChipletSpec,
     ElectricalClusterSpec,
     ElectricalSwitchSpec,
+    FatTreeSpec,
     JobSpec,
     ModelSpec,
     SipOcsSpec,
@@ -151,6 +152,7 @@ def test_one_pair_on_a_ring_takes_bytes_over_half_the_ports():
 FABRICS = {
     "electrical-switch": ElectricalSwitchSpec,
     "electrical-cluster": ElectricalClusterSpec,
+    "fat-tree": FatTreeSpec,
     "sip-ring": SipRingSpec,
     "sip-ocs": SipOcsSpec,
 }
