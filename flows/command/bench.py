@@ -1,6 +1,7 @@
 """``lightfabric bench`` measures how fast the models run, as ratios to the same code interpreted by Python, and to SystemC.
 
-``accuracy`` says how near the cost model is to measured steps, ``published`` runs published results again.
+``accuracy`` says how near the cost model is to measured steps, ``agreement`` how near the fluid model is to the cycle model,
+``published`` runs published results again.
 """
 
 import os
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lightfabric.model.router.experiment import Network
 
 ALL_REDUCE, ACCURACY, SEARCH, MAPPING, PUBLISHED = "allreduce", "accuracy", "search", "mapping", "published"
+AGREEMENT = "agreement"
 # Flits per client and cycle: one load is dense, the other as sparse as a well placed training job.
 RING_LOADS = (0.2, 0.01)
 # Larger tori, in routers per dimension, run fewer cycles: a run has always as many router-cycles.
@@ -115,12 +117,13 @@ BENCHES: dict[str, tuple[str, Callable[[int], float], int, int]] = {
 
 def main(
     name: Annotated[
-        str | None, typer.Argument(help="fluid, kernel, allreduce, search, mapping, accuracy or published; all if left out.")
+        str | None,
+        typer.Argument(help="fluid, kernel, allreduce, search, mapping, accuracy, agreement or published; all if left out."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure one bench or all of them and print the results."""
-    names = [*BENCHES, ALL_REDUCE, SEARCH, MAPPING, ACCURACY, PUBLISHED]
+    names = [*BENCHES, ALL_REDUCE, SEARCH, MAPPING, ACCURACY, AGREEMENT, PUBLISHED]
     if name is not None:
         require_one_of("NAME", names, name)
     results = [_result(entry) for entry in (names if name is None else [name])]
@@ -132,11 +135,11 @@ def main(
 
 
 def _result(name: str) -> dict[str, Any]:
-    if name == ALL_REDUCE:
-        from lightfabric.flows.experiment import allreduce
+    if name in (ALL_REDUCE, AGREEMENT):
+        from lightfabric.flows.experiment import agreement, allreduce
 
-        say("measuring an all-reduce at flit level")
-        return allreduce.measure()
+        say("measuring collectives at flit level")
+        return (allreduce if name == ALL_REDUCE else agreement).measure()
     if name == SEARCH:
         return {"bench": name} | search_of_the_whole_space()
     if name == MAPPING:
@@ -185,6 +188,8 @@ _LINES = {
     "{model_median:.1%}, {chosen_mean:.1%} on the {chosen_rows} that constants were chosen by; releases differ by "
     "{noise_mean:.1%}",
     "sizes": "kernel, {k} x {k} torus: {rate:.3g} flit-hops per CPU-second, {bytes_per_slot:.0f} bytes per place",
+    "agreements": "{bench}, {collective} on {gpus} GPUs, {fabric}: {fluid_us:.2f} us, flit by flit {cycle_us:.2f}, "
+    "{ratio:.3f} times; {flits} flits in {cpu_s:.3g} CPU-seconds",
     "collectives": "{bench}, {collective} message by message on a ring of {gpus} GPUs: {seconds:.4g} s, {messages} messages "
     "in {cpu_s:.3g} CPU-seconds and {mb:.0f} MB more; {ratio:.3g} times ASTRA-sim 2 ({reference_cpu_s} CPU-seconds, "
     "{reference_mb} MB)",

@@ -221,8 +221,8 @@ def _ring_latencies_ps(
     two = lost + lost[start[owner] + (step + 1) % edges[ring][owner]]
     round_twice = 2 * np.add.reduceat(lost, start) - np.minimum.reduceat(two, start)
     waits = np.maximum.reduceat(np.where(slow == np.repeat(slowest, edges), late_ps, 0), first)
-    longer: NDArray[np.float64] = np.rint(np.maximum(round_twice, waits[ring]))
-    return longer[which.ravel()] * operations
+    longest_ps = np.rint(np.maximum(round_twice, waits[ring]))[which.ravel()]
+    return longest_ps * operations.astype(np.float64)
 
 
 def _routes_of(network: Network, source: NDArray[np.int32], destination: NDArray[np.int32]) -> NDArray[np.int64]:
