@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.cycle.cabling import Cabling, circuits_cabled
+from lightfabric.model.cycle.switched import SwitchedCabling
 from lightfabric.model.fabric.component import Component, Components, light
+from lightfabric.model.fabric.electrical.electrical import RELAY_PORT, TIMING, switched
 from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s, usable_in_parts
 from lightfabric.model.fluid.network import Links, Network, join, pair_ends
-from lightfabric.model.spec import FIBRE_PS_PER_M, SpecError
+from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, SpecError
+from lightfabric.model.timing import Timing
 
 _Ints = NDArray[np.int64]
 _Each = float | NDArray[np.float64]
@@ -155,14 +158,25 @@ class Direct(Fabric):
         found.update(Component("switch_port", gbps) for gbps in rates[wires.source >= gpus].tolist())
         return found
 
-    def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling:
+    @property
+    def cycle_chiplet(self) -> ChipletSpec:
+        """Give the chiplet, or a port of electrical fabrics for links that have a rate of their own."""
+        return RELAY_PORT if self.own_link else self.chiplet
+
+    @property
+    def cycle_timing(self) -> Timing:
+        """Give the timing of that."""
+        return TIMING if self.own_link else self.measured
+
+    def cabling(self, gpus: int, circuits: Circuits | None = None) -> Cabling | SwitchedCabling:
         """Cable the ports of each link; all pairs have their ways, on virtual channels that leave no circle.
 
-        O(gpus^2 x hops), so that it is for hundreds of GPUs. ValueError where links are no chiplet's, too.
+        Links that have a rate of their own are cabled as those of electrical fabrics. O(gpus^2 x hops), so that it is for
+        hundreds of GPUs.
         """
         wires = self.wires(gpus)
-        if not wires.ports.all():
-            raise ValueError("links must be groups of the chiplet's ports, not of a rate of their own")
+        if self.own_link:
+            return switched(self.network(gpus, np.argwhere(~np.eye(gpus, dtype=bool))), self.cycle_chiplet)
         if wires.vertices != gpus:
             raise ValueError(f"gpus must be all {wires.vertices} of the fabric, not {gpus}")
         source, destination = np.nonzero(~np.eye(gpus, dtype=bool))

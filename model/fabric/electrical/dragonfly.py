@@ -1,11 +1,9 @@
 """A dragonfly joins the routers of a group all to all, and the groups all to all."""
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fabric.electrical.electrical import PORT, Electrical
+from lightfabric.model.fabric.electrical.electrical import RELAY_PORT, Electrical
 from lightfabric.model.fluid.network import Links
 from lightfabric.model.spec import ChipletSpec, DragonflySpec
 
@@ -30,8 +28,8 @@ class Dragonfly(Electrical):
 
     @property
     def cycle_chiplet(self) -> ChipletSpec:
-        """Give the port of electrical fabrics with all virtual channels, since routers wait for each other in a circle."""
-        return replace(PORT, virtual_channels=8)
+        """Give a port with more virtual channels, since routers of a group are joined in circles."""
+        return RELAY_PORT
 
     def links(self, gpus: int) -> list[Links]:
         """Number the links GPU up, down, then those from router to router in groups, then those between groups."""

@@ -7,7 +7,7 @@ rate needs, each at a part of the line rate; what it takes longer than they do i
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from math import ceil
 from typing import Any
@@ -38,6 +38,9 @@ PORT = ChipletSpec(
 
 MAX_CYCLE_GPUS = 1024
 """Every pair of them has its row of links."""
+
+RELAY_PORT = replace(PORT, virtual_channels=8)
+"""A port of fabrics whose links could wait for each other in a circle, which takes virtual channels to avoid."""
 
 
 def _one_cycle_each(kind: Any) -> Any:
