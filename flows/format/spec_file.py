@@ -72,9 +72,9 @@ Location = tuple[int | str, ...]
 
 EXAMPLES = (
     "gpt3-175b", "qwen3-235b-a22b", "llama3-70b-decode", "dlrm", "small", "prototype", "faults",
-    "sip-ml", "sip-ml-resnet", "sip-ml-transformer",
+    "sip-ml", "sip-ml-resnet", "sip-ml-transformer", "mixnet",
 )  # fmt: skip
-"""Built in, as files of ``examples/``; those of SiP-ML have a sweep, so that only ``study`` runs them."""
+"""Built in, as files of ``examples/``; those of SiP-ML and MixNet have a sweep, so that only ``study`` runs them."""
 
 MAX_VARIANTS = 256
 

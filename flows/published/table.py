@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from lightfabric.flows.published import count, direct, expert, faults, network, schedule, training
+from lightfabric.flows.published import count, direct, expert, faults, light, network, schedule, training
 
 HEAD = "| what | published | lightfabric | ratio | set-up |\n|---|---|---|---|---|"
 
 
 def rows() -> list[dict[str, Any]]:
     """Run every figure again, see ``Figure.row``."""
-    kinds = network, direct, schedule, training, expert, faults, count
+    kinds = network, direct, schedule, light, training, expert, faults, count
     return [figure.row() for kind in kinds for figure in kind.figures()]
 
 
