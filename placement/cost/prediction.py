@@ -91,7 +91,7 @@ class Network:
     the root of its time on the wire; a transfer between stages ``transfer_seconds``: 0 where a fabric's own model has them.
     ``gather`` is the rate at which sharded weights are collected. Experts are on ``islands`` of ranks, inside of which
     tokens go at ``island``, and an exchange of tokens takes ``exchange_seconds`` more to begin, where the host does not wait
-    for counts ``graph_exchange_seconds``. Each step round a ring takes ``tensor_step_seconds``, ``data_step_seconds`` more.
+    for counts ``graph_exchange_seconds``. Each step round a ring takes ``tensor_step_seconds`` more, and so on.
     """
 
     tensor: Rate
@@ -109,6 +109,7 @@ class Network:
     exchange_seconds: float = 0.0
     graph_exchange_seconds: float = 0.0
     tensor_step_seconds: float = 0.0
+    context_step_seconds: float = 0.0
     data_step_seconds: float = 0.0
 
     def pass_seconds(self, rate: Any, size_bytes: Any, members: Any, passes: int = 1, step_seconds: float = 0.0) -> Seconds:

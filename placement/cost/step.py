@@ -56,7 +56,8 @@ def tensor_seconds(cases: Cases, network: Network, passes: Seconds) -> Seconds:
     tensor = reduces * network.pass_seconds(network.tensor, size_bytes, cases.tp, 2, network.tensor_step_seconds)
     # The ring's first piece has no product yet to hide behind [NVIDIA, Transformer Engine, user buffers].
     tensor = where(cases.hides_tensor, np.maximum(tensor / cases.tp, tensor - passes), tensor)
-    context = (1 + sum(volume.gathers)) * network.pass_seconds(network.context, cases.cp * volume.key_bytes, cases.cp)
+    keys, gathers = cases.cp * volume.key_bytes, 1 + sum(volume.gathers)
+    context = gathers * network.pass_seconds(network.context, keys, cases.cp, 1, network.context_step_seconds)
     expert = _expert_seconds(cases, network)
     return tensor + context + where(cases.hidden_experts, np.maximum(expert - passes, 0), expert)
 

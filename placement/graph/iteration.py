@@ -164,25 +164,20 @@ def _add_gathers(builder: Builder, sent: Volume, plan: Plan, rank: Ids, ready: I
     """Keys and values, if cp is above 1, once round the ring of ranks that share a sequence, their gradients back."""
     if plan.cp == 1:
         return ready
-    ring, columns, steps = rank.reshape(-1, plan.cp, plan.pp, 1, rank.shape[-1]), rank.shape[-1], is_forward.shape[1]
-    layers = sent.of.stage_layers(np.arange(plan.pp))[:, None] // plan.virtual_stages
-    forward, backward = sent.gathers
-    shape = (len(ring), plan.cp, plan.pp, steps, columns)
-    before = np.broadcast_to(ready, (*ready.shape[:-1], columns)).reshape(shape)
-    ways: list[tuple[int, NDArray[np.int64]]] = [
-        (-1, np.where(is_forward, forward, backward)),
-        (1, np.where(is_forward, 0, 1)),
-    ]
-    for way, times in ways:
-        hops: NDArray[np.int64] = (plan.cp - 1) * times * layers
-        peers, hops = np.broadcast_to(np.roll(ring, way, axis=1), shape), hops[:, :, None]
-        device = np.broadcast_to(ring, shape)
-        sends = builder.add(Kind.TRANSFER, Part.EXCHANGE, device, hops * sent.key_bytes, peers, np.maximum(hops, 1))
+    shape = (len(rank) // plan.cp, plan.cp, plan.pp, is_forward.shape[1], rank.shape[-1])
+    ring: Ids = rank.reshape(-1, plan.cp, plan.pp, 1, rank.shape[-1])
+    layers: NDArray[np.int64] = sent.of.stage_layers(np.arange(plan.pp))[:, None, None] // plan.virtual_stages
+    before = np.broadcast_to(ready, (*ready.shape[:-1], rank.shape[-1])).reshape(shape)
+    for way, in_forward, in_backward in ((-1, *sent.gathers), (1, 0, 1)):
+        hops = (plan.cp - 1) * layers * np.where(is_forward, in_forward, in_backward)[:, :, None].astype(np.int64)
+        peers = np.broadcast_to(np.roll(ring, way, axis=1), shape)
+        work, operations = hops * int(sent.key_bytes), np.maximum(hops, 1)
+        sends = builder.add(Kind.TRANSFER, Part.EXCHANGE, np.broadcast_to(ring, shape), work, peers, operations)
         builder.link(before, sends)
-        end = builder.add(Kind.BARRIER, Part.EXCHANGE, np.full((len(ring), 1, *shape[2:]), -1, np.int32), 0)
+        end = builder.add(Kind.BARRIER, Part.EXCHANGE, np.full((shape[0], 1, *shape[2:]), -1, np.int32), 0)
         builder.link(sends, end)
         before = np.broadcast_to(end, shape)
-    return before.reshape(len(rank), plan.pp, steps, columns)
+    return before.reshape(len(rank), *shape[2:])
 
 
 def _by_pass(sent: Volume, of_stage: Any, is_forward: NDArray[np.bool_]) -> NDArray[np.int64]:

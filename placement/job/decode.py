@@ -21,8 +21,8 @@ from lightfabric.placement.workload.case import NONE, OF_PLAN, cut, plan_of
 from lightfabric.placement.workload.memory import DoesNotFit, memory_bytes, shortage
 from lightfabric.placement.workload.volume import volume
 
-WAIT_SECONDS = 1e-6
-"""What a message waits on its way in estimates, where ranks have no GPUs yet."""
+WAIT_SECONDS = 1e-7
+"""What a message is on its way at least, where ranks have no GPUs yet."""
 GIB = 1 << 30
 
 

@@ -75,8 +75,12 @@ class Transformer:
     def prediction(self, plan: Plan, rates: Rates) -> Prediction:
         """Predict the iteration by the cost model."""
         sent = volume(self.job, plan)
-        of_stage = sent.exchanges(sent.of.routed_layers(np.arange(plan.pp)))
-        exchanges = int(sent.micro_batches * (1 + sent.backward_passes) * np.max(of_stage))
+        stages = np.arange(plan.pp)
+        of_stage = (1 + sent.backward_passes) * sent.exchanges(sent.of.routed_layers(stages))
+        if plan.cp > 1:
+            # Each step round the ring of keys and values is one, as in the task graph.
+            of_stage = of_stage + (plan.cp - 1) * (1 + sum(sent.gathers)) * sent.of.stage_layers(stages)
+        exchanges = int(sent.micro_batches * np.max(of_stage))
         return replace(prediction(self.job, self.accelerator, plan, rates), exchanges=exchanges)
 
     def calls(self, plan: Plan) -> list[RankKind]:

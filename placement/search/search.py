@@ -142,7 +142,8 @@ def prediction(job: JobSpec, accelerator: AcceleratorSpec, plan: Plan, rates: Ra
     """Predict the iteration of one plan."""
     one, network = case(job, plan, accelerator), rates.network
     # Of placed ranks it is known how fast keys and values go: they are a part of exchanges.
-    network = replace(network, context=network.expert) if plan.cp > 1 else network
+    if plan.cp > 1:
+        network = replace(network, context=network.expert, context_step_seconds=rates.expert_wait)
     return replace(step(one, calibration(), network), memory=peak_memory(one.exactly), sent_bytes=_sent(one)).at(plan)
 
 

@@ -23,6 +23,7 @@ from lightfabric.placement.cost.output_token import output_token
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.next_token import steps
+from lightfabric.placement.job.decode import WAIT_SECONDS
 from lightfabric.placement.job.kind import workload
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.memory import DoesNotFit
@@ -137,7 +138,7 @@ def test_prediction_and_simulation_agree_on_every_fabric(fabric_spec, invented_t
 
 
 def test_no_plan_is_predicted_to_be_faster_than_the_first():
-    job, rates = workload(JOB, H100), Rates(2e11, 1e11, 5e10, 5e10, 1e-6, 1e-6, 1e-6)
+    job, rates = workload(JOB, H100), Rates(2e11, 1e11, 5e10, 5e10, *[WAIT_SECONDS] * 3)
     first, _ = next(job.plans(16, lambda _: rates))
     each = [job.prediction(plan, rates).total for plan in PLANS if plan.expert_group == 1]
     assert job.prediction(first, rates).total <= min(each) * (1 + 1e-12)
