@@ -7,6 +7,8 @@ from lightfabric.model.spec.accelerator import Precision
 from lightfabric.model.spec.require import FORBID, require, require_between, require_counts
 from lightfabric.model.spec.transformer import ModelSpec
 
+MAX_ITERATIONS = 1 << 40
+
 
 @dataclass(frozen=True)
 class JobSpec:
@@ -16,6 +18,7 @@ class JobSpec:
     ``expert_groups`` equal groups, and those of a token in at most ``max_groups`` of them, 4 of 8 in DeepSeek-V3 [section
     2.1.2]. Tokens go to their experts in values of ``dispatch_bytes``, those of activations if 0, and results come back in
     those of activations. ``sequence_parallel``: norms and dropout are cut by sequence over the tensor-parallel ranks.
+    A job of so many ``iterations`` has a time to accuracy, ``training_s``.
     """
 
     MAX_SKEWED: ClassVar[int] = 1 << 20
@@ -30,9 +33,11 @@ class JobSpec:
     max_groups: int = 1
     dispatch_bytes: int = 0
     sequence_parallel: bool = True
+    iterations: int = 0
 
     def __post_init__(self) -> None:
         require_between(self, 1, 1 << 20, "batch")
+        require_between(self, 0, MAX_ITERATIONS, "iterations")
         require_between(self, 0, 4, "expert_skew")
         require(self, "expert_skew", not self.expert_skew or self.model.experts > 0, "0 for a model without experts")
         self._require_groups()
@@ -71,6 +76,7 @@ class DecodeJobSpec(JobSpec):
         require_between(self, 1, 1 << 24, "context", "output_tokens")
         require_between(self, 0, 4, "cache_bytes")
         require(self, "sequence_parallel", self.sequence_parallel, "left out to decode, where a sequence is one token")
+        require(self, "iterations", self.iterations == 0, "left out to decode, which trains nothing")
         rows = self.model.position_rows or self.model.sequence
         held = self.model.positions != "learned" or self.most_tokens <= rows
         require(self, "context", held, f"at most the positions ({rows}), with the output tokens")
@@ -124,7 +130,8 @@ class NetworkJobSpec:
 
     The recommender has a table for each of ``table_rows``, MLPerf's if there are none, of ``table_width`` values a row. Its
     perceptrons are MLPerf's too: ``bottom_widths`` are those from the inputs on, before the last, which is the tables';
-    ``top_widths`` those after the inputs, which are the products and the bottom perceptron's outputs.
+    ``top_widths`` those after the inputs, which are the products and the bottom perceptron's outputs. ``weights_bytes`` are
+    those of the gradients that are summed over GPUs, the network's own if 0; ``iterations`` are as of a transformer.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -136,6 +143,8 @@ class NetworkJobSpec:
     table_width: int = 128
     bottom_widths: tuple[int, ...] = (13, 512, 256)
     top_widths: tuple[int, ...] = (1024, 1024, 512, 256, 1)
+    weights_bytes: int = 0
+    iterations: int = 0
 
     MAX_TABLES: ClassVar[int] = 1024
     MAX_WIDTHS: ClassVar[int] = 64
@@ -143,6 +152,8 @@ class NetworkJobSpec:
     def __post_init__(self) -> None:
         require_between(self, 1, 1 << 24, "batch")
         require_between(self, 1, 1 << 14, "table_width")
+        require_between(self, 0, 1 << 44, "weights_bytes")
+        require_between(self, 0, MAX_ITERATIONS, "iterations")
         require_counts(self, "table_rows", 0, self.MAX_TABLES, 1 << 34)
         for name in ("bottom_widths", "top_widths"):
             require_counts(self, name, 1, self.MAX_WIDTHS, 1 << 14)

@@ -92,16 +92,21 @@ class DataParallel:
         """Layers that are on every GPU."""
         return [layer for layer in self.layers if not layer.exchange_bytes]
 
+    @property
+    def gradient_bytes(self) -> int:
+        """What all gradients that are summed take, as given or as the network has them."""
+        return self.job.weights_bytes or total(self.replicated).parameters * state_bytes(self.job.precision)[1]
+
     def memory(self, plan: Plan) -> Memory:
         """What the fullest GPU has to hold.
 
         An output is kept before and after its norm and activation; tables have rows alone.
         """
-        weight, gradient, optimiser = state_bytes(self.job.precision)
+        weight, _, optimiser = state_bytes(self.job.precision)
         parameters = total(self.replicated).parameters
         held = max(owned_tables(self.layers, plan.gpus)[0], default=0) * weight
         activations = 2 * plan.micro_batch * total(self.layers).activation_bytes
-        return Memory(parameters * weight + held, parameters * gradient, parameters * optimiser, activations)
+        return Memory(parameters * weight + held, self.gradient_bytes, parameters * optimiser, activations)
 
     def require(self, gpus: int) -> None:
         """Raise DoesNotFit unless ``plan`` finds one."""
@@ -154,8 +159,7 @@ class DataParallel:
         # A table's owner sends the rows of all samples of each other GPU, and gets as many bytes of gradients back.
         sent = np.array(owned_tables(self.layers, gpus)[1], np.int64) * (self.job.batch // gpus)
         owner, other = (side.astype(np.int32) for side in np.nonzero(sent[:, None] * (node != node[:, None])))
-        gradients = total(self.replicated).parameters * state_bytes(self.job.precision)[1]
-        ring, rows = np.full(gpus, round(ring_bytes(gradients, gpus)), np.int64), sent[owner]
+        ring, rows = np.full(gpus, round(ring_bytes(self.gradient_bytes, gpus)), np.int64), sent[owner]
         part = np.repeat(np.array([DATA, EXCHANGE], np.int8), [gpus, 2 * len(owner)])
         source, destination = np.concatenate((node, owner, other)), np.concatenate((np.roll(node, -1), other, owner))
         return Traffic(source, destination, np.concatenate((ring, rows, rows)), part)
@@ -174,7 +178,7 @@ class DataParallel:
             return accesses * layer.activation_bytes * plan.micro_batch / bytes_per_s
 
         forward = sum(product(layer) + others(layer, FORWARD_ACCESSES) for layer in layers)
-        backward, buckets = [0.0], [0]
+        backward, buckets, ready, parameters = [0.0], [0], 0, total(layers).parameters
         for layer in reversed(layers):
             # A bucket is closed once it is full, so it may be larger than its nominal size by a part of its last layer.
             if buckets[-1] >= BUCKET_BYTES:
@@ -182,7 +186,9 @@ class DataParallel:
                 buckets.append(0)
             # The backward pass has two products for each forward one: by inputs and by weights.
             backward[-1] += 2 * product(layer) + others(layer, BACKWARD_ACCESSES)
-            buckets[-1] += layer.parameters * state_bytes(self.job.precision)[1]
+            # Shares of given bytes are rounded such that all of them together are as many.
+            ready += layer.parameters
+            buckets[-1] = ready * self.gradient_bytes // parameters - sum(buckets[:-1])
         rows = np.array(owned_tables(self.layers, plan.gpus)[1]) * plan.micro_batch * plan.gpus / bytes_per_s
         optimiser = fitted.optimiser_seconds + fitted.optimiser_bytes * total(layers).parameters / bytes_per_s
         return _Times(
@@ -275,8 +281,8 @@ class DataParallel:
         return builder.graph(plan.gpus, [every[None, :]])
 
     def figures(self, plan: Plan, seconds: float, bytes_per_s: float) -> dict[str, float]:  # noqa: ARG002
-        """There is nothing that only this kind of job tells."""
-        return {}
+        """Tell the time to accuracy of a job that says how many iterations it has."""
+        return {"training_s": seconds * self.job.iterations} if self.job.iterations else {}
 
 
 def owned_tables(layers: Sequence[Layer], gpus: int) -> tuple[list[int], list[int]]:

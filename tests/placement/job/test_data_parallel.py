@@ -12,7 +12,7 @@ from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import fabric_of
 from lightfabric.placement.graph.rings import in_rings
 from lightfabric.placement.job.data_parallel import BUCKET_BYTES, DataParallel, layers_of, owned_tables
-from lightfabric.placement.mapping.traffic import EXCHANGE
+from lightfabric.placement.mapping.traffic import DATA, EXCHANGE
 from lightfabric.placement.place import candidates, options
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.workload.layered import CRITEO_ROWS, dlrm, resnet50, total, vgg16
@@ -39,6 +39,27 @@ def test_the_graph_moves_the_bytes_of_the_traffic(job, gpus):
     ):
         summed[source, destination] = summed.get((source, destination), 0) + size
     assert {pair: size for pair, size in summed.items() if size and pair[0] != pair[1]} == graph.demand_bytes()
+
+
+@pytest.mark.parametrize(
+    ("network", "given"), [("resnet-50", 250_000_000), ("transformer-big", 700_000_000), ("dlrm", 1001)]
+)
+def test_given_weights_are_summed_to_the_byte_whatever_the_buckets(network, given):
+    """Of SiP-ML's models [SIGCOMM 2021]; its closed form of an all-reduce counts 8 bits of each byte twice."""
+    job, own = (DataParallel(NetworkJobSpec(network, 1024, weights_bytes=size), H100) for size in (given, 0))
+    plan = Plan(8, 1, 1, 16)
+    graph, before = job.task_graph(plan), own.task_graph(plan)
+    assert graph.work[graph.kind == Kind.ALL_REDUCE].sum() == given == job.memory(plan).gradients
+    summed = job.traffic(plan).of(DATA).size_bytes
+    assert (summed == round(2 * 7 * given / 8)).all()
+    compute = before.kind == Kind.COMPUTE
+    assert graph.work[graph.kind == Kind.COMPUTE].sum() == pytest.approx(before.work[compute].sum(), rel=1e-9)
+
+
+def test_a_job_of_so_many_iterations_has_a_time_to_accuracy():
+    job = NetworkJobSpec("resnet-50", 1024, iterations=8192)
+    assert DataParallel(job, H100).figures(Plan(8, 1, 1, 16), 0.25, 1.0) == {"training_s": 2048.0}
+    assert DataParallel(replace(job, iterations=0), H100).figures(Plan(8, 1, 1, 16), 0.25, 1.0) == {}
 
 
 @pytest.mark.parametrize("job", JOBS, ids=lambda job: job.network)
