@@ -103,7 +103,7 @@ def ranked(
     asked, reason, served, slower = workload(job, accelerator, pinned), "", False, 0
     waiting = list[Placement]()
     for plan, estimated_s in asked.plans(gpus, fabric.estimated_rates):
-        while waiting and (_seconds(waiting[0]) <= estimated_s or slower == SLOWER_IN_A_ROW):
+        while waiting and (_seconds(waiting[0]) <= estimated_s or slower >= SLOWER_IN_A_ROW):
             yield waiting.pop(0)
             slower = 0
         placed: list[Placement] = []
@@ -116,7 +116,8 @@ def ranked(
         if placed:
             best = _waited(asked, min(placed, key=_seconds), fabric)
             insort(waiting, best, key=_seconds)
-            served, slower = True, 0 if waiting[0] is best else slower + 1
+            served = True
+            slower = 0 if waiting[0] is best else slower + 1
     if not served:
         raise ValueError(f"{fabric.name} cannot serve {gpus} GPUs: {reason}")
     yield from waiting

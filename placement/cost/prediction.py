@@ -73,7 +73,7 @@ class Rates:
 
     @property
     def network(self) -> "Network":
-        """Rates and waits. Context has the rate of data."""
+        """Put rates and waits side by side, those of context parallelism with the rate of data."""
         rates = (self.tensor, self.pipeline, self.data, self.data if self.expert is None else self.expert)
         tensor, pipeline, data, expert = (np.asarray(rate, np.float64) for rate in rates)
         return Network(
