@@ -23,7 +23,7 @@ from lightfabric.placement.graph.rings import in_rings
 
 CHIPLET = ChipletSpec(ports=4, wavelengths_per_port=4, flit_bytes=64, virtual_channels=8)
 GPUS = (16, 64)
-REDUCED_FLITS, SENT_FLITS = 4096, 128
+REDUCED_FLITS, SENT_FLITS = 16384, 128
 """Of the buffer of a GPU that is reduced, and of what it sends to each other one."""
 NIC = {"nic_gbps": 400.0, "nic_latency_us": 0.5}
 
@@ -37,7 +37,7 @@ def fabrics(gpus: int) -> list[FabricSpec]:
         {"name": "ring", "kind": "torus", "dimensions": 1},
         {"name": "torus", "kind": "torus", "shape": square},
         {"name": "twisted torus", "kind": "twisted-torus", "shape": long},
-        {"name": "OCS", "kind": "sip-ocs"},
+        {"name": "OCS", "kind": "sip-ocs", "fibre_m": CHIPLET.reach_m / 2},
         {"name": "fat tree", "kind": "fat-tree", "radix": radix, **NIC},
         {"name": "fat tree 2:1", "kind": "fat-tree", "radix": twice, "oversubscription": 2.0, **NIC},
         {"name": "dragonfly", "kind": "dragonfly", **groups, **NIC},
