@@ -127,11 +127,14 @@ WRONG = [
 ]
 
 
-def test_fabrics_of_the_page_of_the_spec_are_read(tmp_path):
+def test_fabrics_and_prices_of_the_page_of_the_spec_are_read(tmp_path):
     page = (Path(__file__).parents[3] / "docs" / "spec.md").read_text()
-    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
-    (tmp_path / "page.toml").write_text(SMALL.partition("[[fabrics]]")[0] + block)
-    fabrics = load_spec(tmp_path / "page.toml").fabrics
+    blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "page.toml").write_text(SMALL.partition("[[fabrics]]")[0] + "".join(blocks))
+    spec = load_spec(tmp_path / "page.toml")
+    fabrics = spec.fabrics
+    assert spec.prices.ocs_port.at(1) == (300.0, 0.8)
+    assert spec.prices.nic.at(800)[0] == 1900.0
     assert [fabric.kind for fabric in fabrics] == ["fat-tree", "rail-optimised", "dragonfly"]
     assert [fabric.nic_gbps for fabric in fabrics] == [400.0] * 3
 
