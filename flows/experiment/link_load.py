@@ -24,7 +24,7 @@ def link_load(fabric: "Fabric", gpus: int, run: "Folded", schedule: "Schedule") 
     """
     size_bytes = link_bytes(run.graph, run.network, run.alike)
     seconds = max(schedule.makespan_ps, 1) / 1e12
-    strips, matrix = dict[str, NDArray[np.float64]](), np.full((0, 0), np.nan)
+    strips, matrix = dict[str, NDArray[np.float64]](), np.zeros(0)
     for group in fabric.link_groups(run.network, gpus, size_bytes):
         share = group.size_bytes / (group.bytes_per_s * seconds)
         if group.towards is None:
