@@ -18,7 +18,8 @@ class JobSpec:
     ``expert_groups`` equal groups, and those of a token in at most ``max_groups`` of them, 4 of 8 in DeepSeek-V3 [section
     2.1.2]. Tokens go to their experts in values of ``dispatch_bytes``, those of activations if 0, and results come back in
     those of activations. ``sequence_parallel``: norms and dropout are cut by sequence over the tensor-parallel ranks.
-    A job of so many ``iterations`` has a time to accuracy, ``training_s``.
+    ``overlap_experts``: tokens are exchanged while passes of other micro-batches compute. A job of so many ``iterations``
+    has a time to accuracy, ``training_s``.
     """
 
     MAX_SKEWED: ClassVar[int] = 1 << 20
@@ -34,9 +35,11 @@ class JobSpec:
     dispatch_bytes: int = 0
     sequence_parallel: bool = True
     iterations: int = 0
+    overlap_experts: bool = False
 
     def __post_init__(self) -> None:
         require_between(self, 1, 1 << 20, "batch")
+        require(self, "overlap_experts", not self.overlap_experts or self.model.experts > 0, "false without experts")
         require_between(self, 0, MAX_ITERATIONS, "iterations")
         require_between(self, 0, 4, "expert_skew")
         require(self, "expert_skew", not self.expert_skew or self.model.experts > 0, "0 for a model without experts")
@@ -76,7 +79,8 @@ class DecodeJobSpec(JobSpec):
         require_between(self, 1, 1 << 24, "context", "output_tokens")
         require_between(self, 0, 4, "cache_bytes")
         require(self, "sequence_parallel", self.sequence_parallel, "left out to decode, where a sequence is one token")
-        require(self, "iterations", self.iterations == 0, "left out to decode, which trains nothing")
+        for name in ("iterations", "overlap_experts"):
+            require(self, name, not getattr(self, name), "left out to decode")
         rows = self.model.position_rows or self.model.sequence
         held = self.model.positions != "learned" or self.most_tokens <= rows
         require(self, "context", held, f"at most the positions ({rows}), with the output tokens")

@@ -1,5 +1,6 @@
 """Time of a training step, for all configurations at once: passes, pipeline, communication, optimiser."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from lightfabric.placement.cost.gemm import Seconds
 from lightfabric.placement.cost.layer import Passes, adam_seconds, layer_seconds
 from lightfabric.placement.cost.pipeline import bubble_seconds, stages, wait_seconds
 from lightfabric.placement.cost.prediction import Network, Prediction
-from lightfabric.placement.workload.case import DUALPIPE, PER_EXPERT, PER_RANK, Cases, where
+from lightfabric.placement.workload.case import DUALPIPE, ONE_F_ONE_B, PER_EXPERT, PER_RANK, Cases, where
 from lightfabric.placement.workload.parameter import fullest_parameters
 from lightfabric.placement.workload.volume import Volume
 
@@ -26,13 +27,18 @@ def step(cases: Cases, fitted: Calibration, network: Network) -> Prediction:
     forward, by_inputs, by_weights = (seconds * cases.fullest_layers for seconds in layer)
     passes = np.sum(layer, axis=0)
     through = stages(cases, fitted, passes, tensor_seconds(cases, network, passes))
+    waiting = through
+    if np.any(cases.paired):
+        # A micro-batch alone, to begin and to end, has no other to hide behind.
+        shown = replace(cases, hides_experts=False, schedule=ONE_F_ONE_B)
+        waiting = stages(cases, fitted, passes, tensor_seconds(shown, network, passes))
     transfer = Volume(cases).transfer_bytes / network.pipeline + network.transfer_seconds
     m, parameters = cases.micro_batches, fullest_parameters(cases)
     return Prediction(
         compute=m * through.compute,
-        tensor=m * through.tensor + unpaired_seconds(cases, network, passes),
+        tensor=m * through.tensor + unpaired_seconds(cases, network, passes) + (waiting.tensor - through.tensor) / 2,
         pipeline=2 * (cases.pp - 1) * transfer + (m - 1) * wait_seconds(cases, through, transfer),
-        bubble=bubble_seconds(cases, through, by_weights) + lone_seconds(cases, network, passes),
+        bubble=bubble_seconds(cases, waiting, by_weights) + lone_seconds(cases, network, passes),
         data=_data_seconds(cases, network, parameters, forward, by_inputs + by_weights) + _tie_seconds(cases, network),
         optimiser=adam_seconds(cases, fitted, _own(cases, parameters)),
     )

@@ -21,37 +21,38 @@ PipelineSchedule = Literal["1f1b", "gpipe"]
 """In which order a stage runs its passes: alternating after a warm-up, or all forward and then all backward."""
 
 
-def forward_steps(stages: int, count: int, virtual_stages: int = 1) -> NDArray[np.int64]:
+def forward_steps(stages: int, count: int, virtual_stages: int = 1, paired: bool = False) -> NDArray[np.int64]:
     """``[stage, k]``: when in its own sequence of steps a stage runs its k-th forward pass in 1F1B.
 
     A stage warms up with one forward pass per stage after it, then alternates forward and backward, then drains
     [Narayanan 2019, PipeDream-Flush]. With ``virtual_stages`` chunks of layers it runs ``count`` micro-batches through each,
-    and warms up with two passes per stage after it and all of the first chunks but one [Narayanan 2021, 2.2.2].
+    and warms up with two passes per stage after it and all of the first chunks but one [Narayanan 2021, 2.2.2]. ``paired``
+    it has one pass more, and as many also without chunks, so that a pass lies between any two of a micro-batch.
 
     Examples:
         >>> forward_steps(2, 3).tolist()
         [[0, 1, 3], [0, 2, 4]]
 
     """
-    batch, warm = np.arange(count * virtual_stages), _warm_up(stages, count, virtual_stages)
+    batch, warm = np.arange(count * virtual_stages), _warm_up(stages, count, virtual_stages, paired)
     return np.where(batch < warm, batch, 2 * batch - warm)
 
 
-def backward_steps(stages: int, count: int, virtual_stages: int = 1) -> NDArray[np.int64]:
+def backward_steps(stages: int, count: int, virtual_stages: int = 1, paired: bool = False) -> NDArray[np.int64]:
     """``[stage, k]``: when a stage runs its k-th backward pass; the steps that ``forward_steps`` leaves."""
-    total, warm = count * virtual_stages, _warm_up(stages, count, virtual_stages)
+    total, warm = count * virtual_stages, _warm_up(stages, count, virtual_stages, paired)
     batch = np.arange(total)
     return np.where(batch < total - warm, warm + 2 * batch + 1, total + batch)
 
 
-def _warm_up(stages: int, count: int, virtual_stages: int) -> NDArray[np.int64]:
+def _warm_up(stages: int, count: int, virtual_stages: int, paired: bool) -> NDArray[np.int64]:
     behind = stages - 1 - np.arange(stages)
-    passes = behind if virtual_stages == 1 else 2 * behind + (virtual_stages - 1) * stages
+    passes = behind if virtual_stages == 1 and not paired else 2 * behind + (virtual_stages - 1) * stages + paired
     return np.minimum(passes, count * virtual_stages)[:, None]
 
 
 def pass_steps(
-    schedule: PipelineSchedule, stages: int, count: int, virtual_stages: int = 1
+    schedule: PipelineSchedule, stages: int, count: int, virtual_stages: int = 1, paired: bool = False
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """``[virtual stage, micro-batch]``: steps of the forward and of the backward passes on the stage that has it.
 
@@ -71,8 +72,8 @@ def pass_steps(
     chunk, stage = np.divmod(np.arange(stages * virtual_stages)[:, None], stages)
     group, place = np.divmod(np.arange(count), stages)
     first = group * stages * virtual_stages + place
-    forward = forward_steps(stages, count, virtual_stages)[stage, first + chunk * stages]
-    backward = backward_steps(stages, count, virtual_stages)[stage, first + (virtual_stages - 1 - chunk) * stages]
+    forward = forward_steps(stages, count, virtual_stages, paired)[stage, first + chunk * stages]
+    backward = backward_steps(stages, count, virtual_stages, paired)[stage, first + (virtual_stages - 1 - chunk) * stages]
     return forward, backward
 
 
@@ -120,7 +121,7 @@ def kept_ranks(plan: Plan, kept: Kept | None) -> tuple[Ids, NDArray[np.int64], N
 
 def _add_passes(builder: Builder, sent: Volume, timed: Cases, plan: Plan, rank: Ids, schedule: PipelineSchedule) -> Ids:
     """All forward and backward passes; returns what ends the last step, ``[replica, stage, tensor rank or 1]``."""
-    forward, backward = pass_steps(schedule, plan.pp, sent.micro_batches, plan.virtual_stages)
+    forward, backward = pass_steps(schedule, plan.pp, sent.micro_batches, plan.virtual_stages, timed.paired)
     chunk, stages = np.divmod(np.arange(plan.pp * plan.virtual_stages), plan.pp)
     # Columns are the steps of a stage in its own order, not micro-batches, since that order is what links them.
     durations_ps = np.zeros((plan.pp, 2 * forward.size // plan.pp), np.int64)
@@ -129,35 +130,45 @@ def _add_passes(builder: Builder, sent: Volume, timed: Cases, plan: Plan, rank: 
     seconds = pass_seconds(timed, stages, chunk)
     for steps, each in zip((forward, backward), seconds, strict=True):
         durations_ps[stages[:, None], steps] = picoseconds(each)[:, None]
-    start, end = add_steps(builder, sent, plan, rank, durations_ps, is_forward)
+    start, free, end = add_steps(builder, sent, plan, rank, durations_ps, is_forward)
     # A stage runs one pass at a time, in the order of the schedule, whatever else may be ready.
-    builder.link(end[:, :, :-1], start[:, :, 1:])
+    builder.link((free if timed.paired else end)[:, :, :-1], start[:, :, 1:])
     size, all_but_last, all_but_first = sent.transfer_bytes, np.s_[:, :-1], np.s_[:, 1:]
     # Virtual stages are in a row, so the way from the last stage to the first one's next chunk is no special case.
     for steps, sender, receiver in ((forward, all_but_last, all_but_first), (backward, all_but_first, all_but_last)):
         before, after = end[:, stages[:, None], steps][sender], start[:, stages[:, None], steps][receiver]
         _add_transfers(builder, size, rank[:, stages][sender], rank[:, stages][receiver], before, after)
-    return end[:, :, -1]
+    if not timed.paired:
+        return end[:, :, -1]
+    # Exchanges may end in another order than they began in.
+    done = builder.add(Kind.BARRIER, Part.EXCHANGE, np.full((len(rank), plan.pp, 1, 1), -1, np.int32), 0)
+    builder.link(end, done)
+    return done[:, :, 0]
 
 
 def add_steps(
     builder: Builder, sent: Volume, plan: Plan, rank: Ids, durations_ps: NDArray[np.int64], is_forward: NDArray[np.bool_]
-) -> tuple[Ids, Ids]:
-    """Computation and tensor all-reduce of every step: what starts and what ends it, ``[replica, stage, step, rank]``."""
+) -> tuple[Ids, Ids, Ids]:
+    """Computation, tensor all-reduce and exchanges of every step, ``[replica, stage, step, rank]``.
+
+    What starts it, what ends it but for the exchanges of experts, and what ends it.
+    """
     device = np.broadcast_to(rank[:, :, None, :], (len(rank), *is_forward.shape, rank.shape[-1]))
     start = builder.add(Kind.COMPUTE, Part.COMPUTE, device, durations_ps[:, :, None])
-    if plan.tp == 1:
-        return start, _add_exchanges(
-            builder, sent, plan, rank, _add_gathers(builder, sent, plan, rank, start, is_forward), is_forward
-        )
-    group = np.arange(len(rank) * plan.pp).reshape(-1, plan.pp, 1, 1)
+    free = start
+    if plan.tp > 1:
+        free = _add_reduces(builder, sent, plan, start, device[..., :1], is_forward)
+    free = _add_gathers(builder, sent, plan, rank, free, is_forward)
+    return start, free, _add_exchanges(builder, sent, plan, rank, free, is_forward)
+
+
+def _add_reduces(builder: Builder, sent: Volume, plan: Plan, start: Ids, device: Ids, is_forward: NDArray[np.bool_]) -> Ids:
+    """One task stands for all reductions of a step, with their bytes together, and counts them for their latencies."""
+    group = np.arange(len(start) * plan.pp).reshape(-1, plan.pp, 1, 1)
     each = _by_pass(sent, sent.reduces(sent.of.stage_layers(np.arange(plan.pp))), is_forward)
-    # One task stands for all reductions of a step, with their bytes together, and counts them for their latencies.
-    end = builder.add(Kind.ALL_REDUCE, Part.TENSOR, device[..., :1], each * sent.reduce_bytes, group, each)
+    end = builder.add(Kind.ALL_REDUCE, Part.TENSOR, device, each * sent.reduce_bytes, group, each)
     builder.link(start, end)
-    return start, _add_exchanges(
-        builder, sent, plan, rank, _add_gathers(builder, sent, plan, rank, end, is_forward), is_forward
-    )
+    return end
 
 
 def _add_gathers(builder: Builder, sent: Volume, plan: Plan, rank: Ids, ready: Ids, is_forward: NDArray[np.bool_]) -> Ids:

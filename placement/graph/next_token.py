@@ -26,7 +26,7 @@ def next_token_graph(job: DecodeJobSpec, accelerator: AcceleratorSpec, plan: Pla
     token, builder = output_token(job, plan, accelerator), Builder()
     count = int(token.micro_batches)
     passes = np.tile(picoseconds(token.pass_seconds(np.arange(p)))[:, None], (1, count))
-    start, end = add_steps(builder, volume(one_token(job), plan), plan, rank, passes, np.ones(passes.shape, bool))
+    start, _, end = add_steps(builder, volume(one_token(job), plan), plan, rank, passes, np.ones(passes.shape, bool))
     builder.link(end[:, :, :-1], start[:, :, 1:])
     step = steps(p, count)
     turn = np.argsort(np.argsort(step, axis=1), axis=1)

@@ -39,7 +39,8 @@ class Cases:
     whether gradients are reduced behind the backward pass, ``sums_embedding`` whether those of a shared embedding are summed
     over both ends of the pipeline, ``deepspeed`` whether Megatron-DeepSpeed of 2022 ran it, ``fused`` whether the loss is
     one kernel, ``lean`` whether norms and what comes from latents are computed again, ``hides_tensor`` and ``hides_experts``
-    whether their communication is overlapped. ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0. A token goes to
+    whether their communication is overlapped, ``paired`` whether by the next pass in the order of the task graph.
+    ZeRO 3 cuts weights over ``shards`` of the replicas, all if 0. A token goes to
     experts on ``max_nodes`` islands at most, any if 0, in values of ``dispatch_bytes``, those of activations if 0. On the
     way to experts the busiest rank sends or gets ``copies`` per token of a rank, ``crossing`` of them between groups of
     ``expert_group`` ranks; 0 where they are counted by island.
@@ -116,6 +117,7 @@ class Cases:
     lean: Any = False
     hides_tensor: Any = False
     hides_experts: Any = False
+    paired: Any = False
     shards: Any = 0
     max_nodes: Any = 0
     dispatch_bytes: Any = 0
@@ -347,6 +349,7 @@ def cut(job: JobSpec, plans: dict[str, Any], accelerator: AcceleratorSpec | None
     group = plans.get("expert_group", 1)
     return Cases(
         **plans, **values, batch=job.batch, dispatch_bytes=job.dispatch_bytes, sharded=job.sequence_parallel,
+        hides_experts=job.overlap_experts, paired=job.overlap_experts,
         expert_load=_busiest(job, plans["ep"]),
         copies=_copies(busiest_copies, job, plans["ep"], group), crossing=_copies(busiest_crossing, job, plans["ep"], group),
     )  # fmt: skip

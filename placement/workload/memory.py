@@ -106,6 +106,7 @@ def chunks_in_flight(c: Cases, stage: Any) -> Any:
     warm_up = where(c.virtual_stages > 1, 2 * behind + (c.virtual_stages - 1) * c.pp, behind)
     if not c.exact:
         warm_up = where(behind > 0, warm_up, 2 * (c.virtual_stages - 1))
+    warm_up = where(c.paired, 2 * behind + (c.virtual_stages - 1) * c.pp + 1, warm_up)
     held = where((c.schedule == DUALPIPE) & (c.pp > 1), c.pp + 1, warm_up + 1)
     return where(c.schedule == GPIPE, every, np.minimum(every, held))
 
