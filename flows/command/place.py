@@ -126,7 +126,9 @@ def chosen(spec: StudySpec, gpus: int | None, fabric: str | None) -> StudySpec:
     fabrics = tuple(kind for kind in spec.fabrics if fabric in (None, kind.name))
     if not fabrics:
         raise InputError(f"--fabric must be one of {', '.join(kind.name for kind in spec.fabrics)}, not {fabric!r}")
-    spec = replace(spec, fabrics=fabrics)
+    # A baseline that is not among them has nothing to be compared with.
+    baseline = spec.baseline if any(kind.name == spec.baseline for kind in fabrics) else ""
+    spec = replace(spec, fabrics=fabrics, baseline=baseline)
     return spec if gpus is None else replace(spec.at(gpus), gpus=(gpus,))
 
 

@@ -163,9 +163,9 @@ class Cluster:
         return switches
 
     def _join_to_gpu(self, gpu: Gpu, switch: Switch) -> None:
-        """Join all lanes of a GPU to the first ports of its switch."""
-        client = self._timing.client
-        for q, (output, input_) in enumerate(zip(gpu.o, gpu.i, strict=True)):
+        """Join the lanes of a GPU to the first ports of its switch, as many as there are of both: others lead to hubs."""
+        client, joined = self._timing.client, min(len(gpu.o), len(switch.o) // 2)
+        for q, (output, input_) in enumerate(zip(gpu.o[:joined], gpu.i[:joined], strict=True)):
             into = Switch.input_fifo(self.spec, self._timing.switch, client.ingress_cycles)
             connect(output, switch.i[q], self._from_gpu(into))
             connect(switch.o[q], input_, switch.output_fifo(client.egress_cycles))

@@ -10,8 +10,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fluid.network import Network
-from lightfabric.model.fluid.world import ragged, tasks_and_paths
+from lightfabric.model.fluid.network import Network, ragged
+from lightfabric.model.fluid.world import tasks_and_paths
 from lightfabric.model.task import SHARES, Kind, Part, Schedule, Share, TaskGraph
 
 # Plain numbers, since a look-up in an enumeration takes as long as the rest of a step along the path.

@@ -4,8 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.fluid.alike import Alike
-from lightfabric.model.fluid.network import Network
-from lightfabric.model.fluid.world import links_of
+from lightfabric.model.fluid.network import Network, links_of
 from lightfabric.model.task import Kind, TaskGraph
 
 

@@ -129,3 +129,26 @@ def join(
             np.int8
         ),
     )
+
+
+def ragged(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Row and position in the row of every item of rows of the given sizes."""
+    row = np.repeat(np.arange(len(size)), size)
+    return row, np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)
+
+
+def links_of(network: Network, route: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Which of some routes every link of these is of, and the link."""
+    size = np.diff(network.route_start)[route]
+    row = np.repeat(np.arange(len(route)), size)
+    place = np.arange(len(row)) + np.repeat(network.route_start[route] - np.cumsum(size) + size, size)
+    return row, network.route_links[place]
+
+
+def route_latency_ps(network: Network, route: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Latency of each of some routes."""
+    row, link = links_of(network, route)
+    # Latencies are whole numbers, so differences of running sums are exact and routes of any length cost alike.
+    sums = np.append(0, np.cumsum(network.latency_ps[link]))
+    ends = np.cumsum(np.bincount(row, minlength=len(route)))
+    return np.diff(sums[ends], prepend=0)

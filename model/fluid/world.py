@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightfabric.model.fluid.alike import Alike
-from lightfabric.model.fluid.network import Network
+from lightfabric.model.fluid.network import Network, links_of, ragged, route_latency_ps
 from lightfabric.model.kernel.compiled import Records, record
 from lightfabric.model.task import Kind, TaskGraph
 
@@ -245,29 +245,6 @@ def _ring_routes(graph: TaskGraph, network: Network, used: NDArray[Any]) -> tupl
     start, size = graph.member_start[group], np.diff(graph.member_start)[group]
     source, destination = graph.members[start + step], graph.members[start + (step + 1) % size]
     return group, _routes_of(network, source, destination)
-
-
-def ragged(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Row and position in the row of every item of rows of the given sizes."""
-    row = np.repeat(np.arange(len(size)), size)
-    return row, np.arange(len(row)) - np.repeat(np.cumsum(size) - size, size)
-
-
-def links_of(network: Network, route: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Which of some routes every link of these is of, and the link."""
-    size = np.diff(network.route_start)[route]
-    row = np.repeat(np.arange(len(route)), size)
-    place = np.arange(len(row)) + np.repeat(network.route_start[route] - np.cumsum(size) + size, size)
-    return row, network.route_links[place]
-
-
-def route_latency_ps(network: Network, route: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Latency of each of some routes."""
-    row, link = links_of(network, route)
-    # Latencies are whole numbers, so differences of running sums are exact and routes of any length cost alike.
-    sums = np.append(0, np.cumsum(network.latency_ps[link]))
-    ends = np.cumsum(np.bincount(row, minlength=len(route)))
-    return np.diff(sums[ends], prepend=0)
 
 
 def _paths(graph: TaskGraph, network: Network, used: Records, alike: Alike | None) -> tuple[Records, Records]:

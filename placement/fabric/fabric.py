@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits
 from lightfabric.model.fabric import fabric as model
-from lightfabric.model.fluid.world import route_latency_ps
+from lightfabric.model.fluid.network import route_latency_ps
 from lightfabric.model.spec import ChipletSpec, FabricSpec
 from lightfabric.model.task import TaskGraph
 from lightfabric.model.timing import Timing

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fluid.alike import Alike
-from lightfabric.model.fluid.network import Network
-from lightfabric.model.fluid.world import links_of, route_latency_ps
+from lightfabric.model.fluid.network import Network, links_of, route_latency_ps
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.graph.builder import Kept
 from lightfabric.placement.graph.rings import Rings, in_rings

@@ -11,7 +11,6 @@ from importlib import import_module
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.fabric.direct.balanced import shared_ways
 from lightfabric.placement.circuit.programme import Rows, minimum
 from lightfabric.placement.collective.sends import Collective, Ids
 from lightfabric.placement.synthesis.links import Floats, Links
@@ -123,6 +122,9 @@ def _in_parts(links: Links) -> Flows:
     """
     symmetry, count = links.symmetry, len(links.source)
     sources, sizes = symmetry.representatives, symmetry.sizes[symmetry.orbit]
+    # What needs no schedule of this size need not wait for numba.
+    from lightfabric.model.fabric.direct.balanced import shared_ways
+
     ways = shared_ways(links.ranks, sources, links.source, links.destination, links.bytes_per_s, symmetry.orbit, PARTS)
     amount = np.stack([np.bincount(own[own >= 0], minlength=count) / PARTS for own in ways])
     carried = np.bincount(symmetry.orbit, amount.sum(axis=0))[symmetry.orbit] * links.ranks / len(sources) / sizes

@@ -20,8 +20,7 @@ from lightfabric.model.cycle.cabling import ElectricalCabling, Hub
 from lightfabric.model.cycle.switched import SwitchedCabling
 from lightfabric.model.fabric.component import Component, ComponentName, Components
 from lightfabric.model.fabric.fabric import Fabric
-from lightfabric.model.fluid.network import Links, Network, join, pair_ends
-from lightfabric.model.fluid.world import ragged
+from lightfabric.model.fluid.network import Links, Network, join, pair_ends, ragged
 from lightfabric.model.spec import CABLE_PS_PER_M, ChipletSpec
 from lightfabric.model.spec.chiplet import SLOWEST_CYCLES_PER_BLOCK
 from lightfabric.model.timing import ClientTiming, LinkTiming, SwitchTiming, Timing

@@ -112,7 +112,10 @@ def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
         (["replay", "x.fbuf", "--bandwidth", "0.001Mbps"], "--bandwidth must be a rate with unit"),
         (["replay", "x.fbuf", "--bandwidth", "\N{ARABIC-INDIC DIGIT THREE}Gbps"], "--bandwidth must be a rate with unit"),
         (["place", "--gpus", "1"], "--gpus must be from 2 to 262144, not 1"),
-        (["place", "--fabric", "torus"], "--fabric must be one of ideal switch, NVLink islands, SiP-Ring, SiP-OCS"),
+        (
+            ["place", "--fabric", "torus"],
+            "--fabric must be one of ideal switch, NVLink islands, fat tree, SiP-Ring, SiP-OCS",
+        ),
         (
             ["place", "--objective", "speed"],
             "--objective must be one of predicted-time, simulated-time, bottleneck, byte-hops, wavelengths",
@@ -131,7 +134,7 @@ def test_the_commands_of_a_block_refuse_a_wrong_spec(tmp_path, command):
         ),
         (
             ["bench", "sort"],
-            "NAME must be one of fluid, kernel, allreduce, search, mapping, accuracy, published, not 'sort'",
+            "NAME must be one of fluid, kernel, allreduce, search, mapping, accuracy, agreement, published, not 'sort'",
         ),
     ],
 )
@@ -183,9 +186,10 @@ def test_a_folder_in_the_place_of_a_result_is_refused_before_the_study(tmp_path)
 
 def test_a_fabric_too_small_for_the_placed_count_is_refused_before_the_rtl_is_measured(tmp_path):
     path = tmp_path / "my.toml"
-    path.write_text((files("lightfabric.examples") / "gpt3-175b.toml").read_text().replace("ports = 8", "ports = 1"))
-    said = refused("place", path, "--fabric", "SiP-OCS")
-    assert said.startswith(f"{path}: fabric 'SiP-OCS' must serve 1024 GPUs, but SiP-OCS cannot serve 1024 GPUs: GPU ")
+    pair = '\n[[fabrics]]\nname = "a pair"\nkind = "custom"\ngpus = 2\nlinks = [[0, 1]]\n'
+    path.write_text((files("lightfabric.examples") / "gpt3-175b.toml").read_text() + pair)
+    said = refused("place", path, "--fabric", "a pair")
+    assert said.startswith(f"{path}: fabric 'a pair' must serve 1024 GPUs, but gpus must be at most the 2 of ")
 
 
 def test_a_file_that_is_no_task_graph_is_said_to_be_none(tmp_path):

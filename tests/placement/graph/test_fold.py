@@ -72,6 +72,8 @@ def compared(job, plan, gpu_of_rank, fabric, circuits=None):
 
 @pytest.mark.parametrize(("model", "plan"), PLANS)
 def test_a_folded_iteration_is_the_unfolded_one_on_every_fabric(model, plan, fabric_spec, invented_timing):
+    if fabric_spec.kind == "mixnet" and plan.ep > 1:
+        pytest.skip("its circuits change with each exchange, and such iterations run unfolded")
     agreed(asked(model), plan, np.arange(plan.gpus, dtype=np.int32), fabric_of(fabric_spec, CHIPLET, invented_timing))
 
 
