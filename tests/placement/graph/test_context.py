@@ -89,11 +89,10 @@ def test_calls_count_the_rounds_of_keys():
 
 
 @pytest.mark.parametrize(("job", "given"), [(JOB, {"tp": 2}), (MIXTURE, {"ep": 4, "pp": 2})], ids=["dense", "experts"])
-def test_prediction_and_simulation_agree_on_every_fabric(job, given, fabric_spec, invented_timing):
+def test_prediction_and_simulation_agree_on_every_fabric(job, given, fabric_spec, invented_timing, request):
     if fabric_spec.kind == "mixnet":
-        pytest.skip(
-            "its circuits are set anew for each exchange, and how long keys and values wait for that is not predicted"
-        )
+        reason = "its circuits are set anew for keys and values as for tokens, and how long these wait is not predicted"
+        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
     chiplet = ChipletSpec(ports=8, flit_bytes=256, buffer_flits=127, reach_m=40.0)
     spec = StudySpec("context", H100, job, (fabric_spec,), (16,), chiplet, PlanSpec(cp=4, **given))
     row, _ = cell.simulate(cell.Job(spec, 16, fabric_of(fabric_spec, chiplet, invented_timing), "fluid", ""))
