@@ -1,13 +1,12 @@
-"""The line side of a link turns frames and training sets into scrambled 64b/66b beats, and beats back into frames."""
+"""The line side of a link cuts frames into beats of words, between which training sets go, and joins words to frames."""
 
 from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import CRC_BITS, SEQUENCE_BITS, SYNC_CONTROL, SYNC_DATA
+from lightfabric.model.codec import CRC_BITS, SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.crc import FlitCrc
-from lightfabric.rtl.scrambler import Scrambler, scrambled
 from lightfabric.rtl.training_set import SET_BITS
 
 BLOCK = data.StructLayout({"sync": 2, "bits": 64})
@@ -53,11 +52,19 @@ class Pacer(wiring.Component):
         return m
 
 
+def sent_layout(spec: ChipletSpec) -> data.StructLayout:
+    """Lays out what is sent in a beat of the line: words of frames, first one in the low bits, or a training set.
+
+    ``words`` stay as they are in a beat that needs no new ones; ``set`` is that of lane 0.
+    """
+    return data.StructLayout({"words": spec.beat_bytes * 8, "set": SET_BITS, "is_set": 1, "valid": 1})
+
+
 class Framer(wiring.Component):
     """Sends frames one after the other without a gap, each as its beats with the CRC in the last one, or training sets.
 
-    In a cycle with ``load`` a frame is decided. If it is a single beat it is taken then, and is on the line 3 cycles later
-    at the earliest; else it is taken in the next cycle, and its first beat is on the line 4 cycles after ``load``. There is
+    In a cycle with ``load`` a frame is decided. If it is a single beat it is taken then, and is at ``o`` 2 cycles later
+    at the earliest; else it is taken in the next cycle, and its first beat is at ``o`` 3 cycles after ``load``. There is
     always a frame to take: the transmitter offers link state when it has no data. While ``sets`` is 1 each beat is a
     training set on all wavelengths, and ``load`` stays 0; the frame decided in the beat of the last set is the first one
     sent. On half of the wavelengths a beat of a frame takes two beats of the line, the low half first.
@@ -71,7 +78,7 @@ class Framer(wiring.Component):
     set : In(32), information of the set, its wavelength left 0
     lanes : In(2), wavelengths of the frames; changes only while ``sets`` is 1
     beat : Out(1), a beat of the line, for ``sets`` and ``set`` to be looked at
-    line : Out(LineSignature(spec))
+    o : Out(sent_layout(spec))
     """
 
     def __init__(self, spec: ChipletSpec):
@@ -85,7 +92,7 @@ class Framer(wiring.Component):
                 "set": In(SET_BITS),
                 "lanes": In(2),
                 "beat": Out(1),
-                "line": Out(LineSignature(spec)),
+                "o": Out(sent_layout(spec)),
             }
         )
 
@@ -117,7 +124,6 @@ class Framer(wiring.Component):
             now.takes.eq(pacer.beat & (self.sets | (~second & last))),
             now.sends.eq(pacer.beat & ~self.sets & ~second),
             now.ends.eq(pacer.beat & ~self.sets & ~second & last),
-            now.shows.eq(pacer.beat & (self.sets | ~second)),
             now.beat.eq(beat),
             now.is_set.eq(self.sets),
             now.set.eq(self.set),
@@ -126,15 +132,15 @@ class Framer(wiring.Component):
         return m
 
     def _step_layout(self) -> data.StructLayout:
-        """Lays out what happens in a beat: a frame is taken; a beat of one is sent, the last one; that or a set is shown."""
-        flags = dict.fromkeys(("valid", "takes", "sends", "ends", "shows", "is_set"), 1)
+        """Lays out what happens in a beat: a frame is taken; a beat of one is sent, the last one; or a set."""
+        flags = dict.fromkeys(("valid", "takes", "sends", "ends", "is_set"), 1)
         return data.StructLayout({**flags, "beat": range(self.spec.beats_per_flit), "set": SET_BITS})
 
     def _serialize(self, m, now):
         """Beats leave the low end of a shift register; the CRC knows them, where there are several, when they come there."""
         spec, beat_bits = self.spec, self.spec.beat_bytes * 8
         rest, crc = Signal(spec.flit_bytes * 8 - CRC_BITS), FlitCrc(spec, "crc")
-        word, field, is_last, is_set, word_valid = Signal(beat_bits), Signal(CRC_BITS), Signal(), Signal(), Signal()
+        word, field, is_last = Signal(beat_bits), Signal(CRC_BITS), Signal()
         if spec.beats_per_flit == 1:
             shares = crc.shares(m, Cat(rest, Const(0, CRC_BITS)))
         else:  # a beat is the first of its frame or a later one: the shares of the other kind are 0
@@ -145,38 +151,12 @@ class Framer(wiring.Component):
             m.d.sync += [rest.eq(self.frame), crc.start(self.implicit)]
         with m.Elif(now.sends):
             m.d.sync += [rest.eq(rest >> beat_bits), crc.step(shares, now.beat)]
-        m.d.sync += word_valid.eq(now.valid)
+        m.d.sync += self.o.valid.eq(now.valid)
         with m.If(now.valid):
-            m.d.sync += is_set.eq(now.is_set)
-        with m.If(now.shows):
-            m.d.sync += word.eq(Mux(now.is_set, self._set_on_each_lane(now.set), rest))
-            m.d.sync += [field.eq(crc.field(shares)), is_last.eq(now.ends)]
-        self._scramble(m, Cat(word[:-CRC_BITS], Mux(is_last, field, word[-CRC_BITS:])), word_valid, is_set)
-
-    def _set_on_each_lane(self, set_):
-        """Numbers the set for each wavelength, and adds its complement, by which a receiver knows a set."""
-        infos = [set_ | lane for lane in range(self.spec.wavelengths_per_port)]
-        return Cat(Cat(info[:SET_BITS], ~info[:SET_BITS]) for info in infos)
-
-    def _scramble(self, m, word, word_valid, is_set):
-        """Puts the blocks on their wavelengths, in the last stage; on half of them the word's low half goes first."""
-        count = self.spec.wavelengths_per_port
-        piece = Signal()
-        with m.If(word_valid):
-            m.d.sync += piece.eq(~piece & ~is_set & (self.lanes != ALL_LANES))
-        m.d.sync += self.line.valid.eq(word_valid)
-        for lane, block in enumerate(self.line.blocks):
-            bits = word.word_select(lane, 64)
-            if count > 1:
-                # Both halves of the wavelengths carry the same blocks: a receiver takes those that it has locked.
-                half = lane % (count // 2)
-                bits = Mux(
-                    is_set | (self.lanes == ALL_LANES), bits, word.word_select(Mux(piece, half + count // 2, half), 64)
-                )
-            scrambler = Scrambler(scrambled, bits, f"scrambler_{lane}")
-            with m.If(word_valid):
-                sync = Mux(is_set, SYNC_CONTROL, SYNC_DATA)
-                m.d.sync += [scrambler.step(), block.bits.eq(scrambler.out), block.sync.eq(sync)]
+            m.d.sync += [self.o.is_set.eq(now.is_set), self.o.set.eq(now.set)]
+        with m.If(now.sends):
+            m.d.sync += [word.eq(rest), field.eq(crc.field(shares)), is_last.eq(now.ends)]
+        m.d.comb += self.o.words.eq(Cat(word[:-CRC_BITS], Mux(is_last, field, word[-CRC_BITS:])))
 
 
 class Deframer(wiring.Component):
@@ -184,14 +164,13 @@ class Deframer(wiring.Component):
 
     A frame comes a cycle after its last beat if it is a single one, else two cycles.
 
-    The first beat with ``frames`` is the first of a frame.
+    The first words with ``frames`` are the first of a frame.
 
     Members
     -------
-    beat : In(64 * spec.wavelengths_per_port), plain, all wavelengths aligned
-    beat_valid : In(1)
-    frames : In(1), the beats are those of frames
-    lanes : In(2), wavelengths of the frames; changes only while ``frames`` is 0
+    words : In(64 * spec.wavelengths_per_port), of a frame
+    words_valid : In(1)
+    frames : In(1), 1 from the first words of a service to its end
     frame : Out(8 * spec.flit_bytes - 32)
     error : Out(32), received CRC field against the computed one, with 0 for the sequence that a frame does not say
     valid : Out(1), ``frame`` and ``error`` are new in this cycle
@@ -201,10 +180,9 @@ class Deframer(wiring.Component):
         self.spec = spec
         super().__init__(
             {
-                "beat": In(spec.beat_bytes * 8),
-                "beat_valid": In(1),
+                "words": In(spec.beat_bytes * 8),
+                "words_valid": In(1),
                 "frames": In(1),
-                "lanes": In(2),
                 "frame": Out(spec.flit_bytes * 8 - CRC_BITS),
                 "error": Out(CRC_BITS),
                 "valid": Out(1),
@@ -215,12 +193,11 @@ class Deframer(wiring.Component):
         m = Module()
         beat_bits, beats = self.spec.beat_bytes * 8, self.spec.beats_per_flit
         beat, crc, bits = Signal(range(beats)), FlitCrc(self.spec, "crc"), Signal(self.spec.flit_bytes * 8)
-        gathered, gathered_valid = self._gathered(m)
         word, word_valid = Signal(beat_bits), Signal()
         # The shares of several beats are registered, and the word goes through a register stage beside them.
         domain = m.d.comb if beats == 1 else m.d.sync
-        domain += [word.eq(gathered), word_valid.eq(gathered_valid)]
-        shares = crc.shares(m, word) if beats == 1 else crc.registered_shares(m, gathered, gathered_valid)
+        domain += [word.eq(self.words), word_valid.eq(self.words_valid)]
+        shares = crc.shares(m, word) if beats == 1 else crc.registered_shares(m, self.words, self.words_valid)
 
         m.d.comb += self.frame.eq(bits)
         m.d.sync += self.valid.eq(word_valid & (beat == beats - 1))
@@ -231,17 +208,3 @@ class Deframer(wiring.Component):
         with m.Elif(word_valid):
             m.d.sync += [beat.eq(beat + 1), crc.step(shares, beat)]
         return m
-
-    def _gathered(self, m):
-        """Makes a beat of a frame, from one beat of the line or from two on half of the wavelengths."""
-        valid, bits = self.beat_valid & self.frames, len(self.beat)
-        if self.spec.wavelengths_per_port == 1:
-            return self.beat, valid
-        word, second, low = Signal(bits), Signal(), Signal(bits // 2)
-        half = Mux(self.lanes == UPPER_LANES, self.beat[bits // 2 :], self.beat[: bits // 2])
-        m.d.comb += word.eq(Mux(self.lanes == ALL_LANES, self.beat, Cat(low, half)))
-        with m.If(~self.frames):
-            m.d.sync += second.eq(0)
-        with m.Elif(valid & (self.lanes != ALL_LANES)):
-            m.d.sync += [second.eq(~second), low.eq(half)]
-        return word, valid & ((self.lanes == ALL_LANES) | second)

@@ -6,6 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import CREDIT_BITS
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.bonding import Collector, Distributor
 from lightfabric.rtl.channel import ChannelSignature
 from lightfabric.rtl.lane import Aligner
 from lightfabric.rtl.line import LineSignature
@@ -90,18 +91,23 @@ class Link(wiring.Component):
         m.submodules.aligner = aligner = Aligner(self.spec)
         m.submodules.training = training = Training(self.spec)
         m.submodules.transmitter = transmitter = Transmitter(self.spec)
+        m.submodules.distributor = distributor = Distributor(self.spec)
+        m.submodules.collector = collector = Collector(self.spec)
         m.submodules.receiver = receiver = Receiver(self.spec)
         wiring.connect(m, wiring.flipped(self.i), transmitter.i)
-        wiring.connect(m, transmitter.line, wiring.flipped(self.tx))
+        wiring.connect(m, distributor.line, wiring.flipped(self.tx))
         wiring.connect(m, wiring.flipped(self.rx), aligner.rx)
         wiring.connect(m, receiver.o, wiring.flipped(self.o))
         connect(m, aligner, training)
         m.d.comb += [
             self.slip.eq(aligner.slip),
-            receiver.beat.eq(aligner.beat.data),
-            receiver.beat_valid.eq(aligner.beat.valid),
+            collector.beat.eq(aligner.beat.data),
+            collector.beat_valid.eq(aligner.beat.valid),
+            collector.frames.eq(training.frames_in),
+            collector.lanes.eq(training.lanes_in),
+            receiver.words.eq(collector.words),
+            receiver.words_valid.eq(collector.words_valid),
             receiver.frames.eq(training.frames_in),
-            receiver.lanes.eq(training.lanes_in),
             receiver.resume.eq(training.resume),
             receiver.resumed.received.eq(training.remote.expected),
             receiver.resumed.limits.eq(training.remote.limits),
@@ -109,6 +115,8 @@ class Link(wiring.Component):
             transmitter.sets.eq(training.sets),
             transmitter.set.eq(training.set),
             transmitter.lanes.eq(training.lanes_out),
+            distributor.i.eq(transmitter.o),
+            distributor.lanes.eq(training.lanes_out),
             transmitter.resume.eq(training.resume),
             transmitter.flush.eq(training.flush),
             transmitter.local.eq(receiver.local),

@@ -39,10 +39,9 @@ class Receiver(wiring.Component):
 
     Members
     -------
-    beat : In(64 * spec.wavelengths_per_port)
-    beat_valid : In(1)
-    frames : In(1), the beats are those of frames
-    lanes : In(2)
+    words : In(64 * spec.wavelengths_per_port)
+    words_valid : In(1)
+    frames : In(1), 1 from the first words of a service to its end
     resume : In(1)
     resumed : In(state_layout(spec)), the far end's, at ``resume``
     flush : In(1), the far end was reset: its sequences and limits begin anew
@@ -59,10 +58,9 @@ class Receiver(wiring.Component):
         state, flags = state_layout(spec), dict.fromkeys(("trouble", "received", "bad"), Out(1))
         super().__init__(
             {
-                "beat": In(spec.beat_bytes * 8),
-                "beat_valid": In(1),
+                "words": In(spec.beat_bytes * 8),
+                "words_valid": In(1),
                 "frames": In(1),
-                "lanes": In(2),
                 "resume": In(1),
                 "resumed": In(state),
                 "flush": In(1),
@@ -79,7 +77,7 @@ class Receiver(wiring.Component):
         m = Module()
         spec = self.spec
         m.submodules.deframer = deframer = Deframer(spec)
-        for name in ("beat", "beat_valid", "frames", "lanes"):
+        for name in ("words", "words_valid", "frames"):
             m.d.comb += getattr(deframer, name).eq(getattr(self, name))
         frame = Signal(frame_layout(spec))
         m.d.comb += frame.eq(deframer.frame)

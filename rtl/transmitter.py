@@ -21,7 +21,7 @@ from lightfabric.model.codec import ACK, CREDIT_BITS, EXPLICIT, NAK, SEQUENCE_BI
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, EarlyRoundRobin, Queue, flit_layout, one_hot_mux
 from lightfabric.rtl.frame import HEADER, frame_layout, peer_state_layout, state_layout
-from lightfabric.rtl.line import Framer, LineSignature
+from lightfabric.rtl.line import Framer, sent_layout
 from lightfabric.rtl.replay import ReplayBuffer
 from lightfabric.rtl.training_set import SET_BITS
 
@@ -47,7 +47,7 @@ class Transmitter(wiring.Component):
     Members
     -------
     i : In(ChannelSignature(spec))
-    line : Out(LineSignature(spec))
+    o : Out(sent_layout(spec))
     local : In(state_layout(spec))
     news : In(peer_state_layout(spec))
     sets : In(1), send training sets
@@ -68,7 +68,7 @@ class Transmitter(wiring.Component):
         super().__init__(
             {
                 "i": In(ChannelSignature(spec)),
-                "line": Out(LineSignature(spec)),
+                "o": Out(sent_layout(spec)),
                 "local": In(state_layout(spec)),
                 "news": In(peer_state_layout(spec)),
                 "credits": Out(CREDIT_BITS).array(spec.virtual_channels),
@@ -86,12 +86,12 @@ class Transmitter(wiring.Component):
         self.heard = Signal.like(self.news, name="heard")
         domain += self.heard.eq(self.news)
         m.submodules.buffer = buffer = ReplayBuffer(spec)
-        wiring.connect(m, framer.line, wiring.flipped(self.line))
         m.d.comb += [
             framer.sets.eq(self.sets),
             framer.set.eq(self.set),
             framer.lanes.eq(self.lanes),
             self.beat.eq(framer.beat),
+            self.o.eq(framer.o),
         ]
 
         new, ready, framing = Signal(), Signal(), Signal()
