@@ -1,0 +1,59 @@
+"""The arithmetic of GF(2^m) is made of XOR trees, computed from ``model.reed_solomon``, and of one table for inverses."""
+
+from collections.abc import Callable
+
+from amaranth import Cat, Const, Module
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from lightfabric.model.reed_solomon import Field
+from lightfabric.rtl.crc import parities
+
+
+def linear(value, function: Callable[[int], int], bits: int):
+    """Computes a function that is linear in GF(2), such as a product with a constant, of so many bits. Combinational.
+
+    The function is asked for each bit of ``value`` alone: what it makes of them tells all.
+    """
+    columns = [function(1 << bit) for bit in range(len(value))]
+    return parities(value, [sum((column >> row & 1) << bit for bit, column in enumerate(columns)) for row in range(bits)])
+
+
+def product(field: Field, a, b):
+    """Multiplies two elements. Combinational: m^2 AND gates and a tree of XOR gates."""
+    partial = Const(0, 2 * field.m - 1)
+    for bit in range(field.m):
+        partial = partial ^ Cat(Const(0, bit), b & a[bit].replicate(field.m))
+    low, high = partial[: field.m], partial[field.m : 2 * field.m - 1]
+    return low ^ linear(high, lambda bits: reduced(field, bits << field.m), field.m)
+
+
+def reduced(field: Field, bits: int) -> int:
+    """Reduces a polynomial of any degree to an element of the field."""
+    value = 0
+    for exponent in range(bits.bit_length()):
+        value ^= field.power(exponent) if bits >> exponent & 1 else 0
+    return value
+
+
+class Inverse(wiring.Component):
+    """Looks up 1 / ``element``, or 0 for 0, which is in ``inverse`` a clock later: a table of 2^m elements.
+
+    Members
+    -------
+    element : In(m)
+    inverse : Out(m)
+    """
+
+    def __init__(self, field: Field):
+        self.field = field
+        super().__init__({"element": In(field.m), "inverse": Out(field.m)})
+
+    def elaborate(self, platform):
+        m = Module()
+        table = [self.field.inverse(element) for element in range(self.field.order + 1)]
+        m.submodules.table = memory = Memory(shape=self.field.m, depth=len(table), init=table)
+        port = memory.read_port()
+        m.d.comb += [port.addr.eq(self.element), port.en.eq(1), self.inverse.eq(port.data)]
+        return m
