@@ -52,7 +52,7 @@ class Encoder(wiring.Component):
                 in_parity.eq(counter.number >= end_beat),
                 before.eq(self.i.data[end_bits:]),
                 beat.eq(self.i.data),
-                remainder.eq(left[beat_bits:] ^ linear(step, self._remainder, parity_bits)),
+                remainder.eq(left[beat_bits:] ^ linear(m, step, self._remainder, parity_bits)),
             ]
             with m.If(counter.number > end_beat):
                 # Of what moves out of the remainder, these symbols have not left in the beat before.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from amaranth import Cat, Const, Module
+from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -11,22 +11,33 @@ from lightfabric.model.reed_solomon import Field
 from lightfabric.rtl.crc import parities
 
 
-def linear(value, function: Callable[[int], int], bits: int):
+def linear(m, value, function: Callable[[int], int], bits: int):
     """Computes a function that is linear in GF(2), such as a product with a constant, of so many bits. Combinational.
 
-    The function is asked for each bit of ``value`` alone: what it makes of them tells all.
+    The function is asked for each bit of ``value`` alone: what it makes of them tells all. Not within an ``m.If``.
     """
     columns = [function(1 << bit) for bit in range(len(value))]
-    return parities(value, [sum((column >> row & 1) << bit for bit, column in enumerate(columns)) for row in range(bits)])
+    rows = [sum((column >> row & 1) << bit for bit, column in enumerate(columns)) for row in range(bits)]
+    return parities(_named(m, value), rows)
 
 
-def product(field: Field, a, b):
-    """Multiplies two elements. Combinational: m^2 AND gates and a tree of XOR gates."""
-    partial = Const(0, 2 * field.m - 1)
-    for bit in range(field.m):
-        partial = partial ^ Cat(Const(0, bit), b & a[bit].replicate(field.m))
-    low, high = partial[: field.m], partial[field.m : 2 * field.m - 1]
-    return low ^ linear(high, lambda bits: reduced(field, bits << field.m), field.m)
+def product(m, field: Field, a, b):
+    """Multiplies two elements. Combinational: m^2 AND gates and a tree of XOR gates. Not within an ``m.If``."""
+    bits = field.m
+    a, b, partial = _named(m, a), _named(m, b), Const(0, 2 * bits - 1)
+    for bit in range(bits):
+        partial = partial ^ Cat(Const(0, bit), b & a[bit].replicate(bits))
+    partial = _named(m, partial)
+    return partial[:bits] ^ linear(m, partial[bits:], lambda high: reduced(field, high << bits), bits)
+
+
+def _named(m, value) -> Signal:
+    """Gives a value a name: a simulator and Verilog would write the whole of it wherever a part of it is used."""
+    if isinstance(value, Signal):
+        return value
+    named = Signal(len(value))
+    m.d.comb += named.eq(value)
+    return named
 
 
 def reduced(field: Field, bits: int) -> int:

@@ -127,13 +127,14 @@ class _Stage(wiring.Component):
         m = Module()
         clocks = len(self.iterations) * self.folding.phases
         if clocks == 1:
-            m.d.sync += [self.done.eq(self.start), *self._step(self.i, self.iterations[0], 1)]
+            m.d.sync += [self.done.eq(self.start), *self._step(m, self.i, self.iterations[0], 1)]
             return m
         phase, iteration, running = Signal(range(self.folding.phases)), Signal(self.iterations), Signal()
         ends = phase == self.folding.phases - 1
+        step = self._step(m, self.o, iteration, ends)
         m.d.sync += self.done.eq(0)
         with m.If(running):
-            m.d.sync += [*self._step(self.o, iteration, ends), phase.eq(phase + 1)]
+            m.d.sync += [*step, phase.eq(phase + 1)]
             with m.If(ends):
                 m.d.sync += [phase.eq(0), iteration.eq(iteration + 1)]
                 with m.If(iteration == self.iterations[-1]):
@@ -142,7 +143,7 @@ class _Stage(wiring.Component):
             m.d.sync += [self.o.eq(self.i), iteration.eq(self.iterations[0]), running.eq(1)]
         return m
 
-    def _step(self, state, iteration, ends):
+    def _step(self, m, state, iteration, ends):
         """Makes the statements of one phase, of which the last one ends the iteration."""
         field, bits, lanes, phases = self.folding.code.field, self.folding.code.m, self.folding.lanes, self.folding.phases
         swaps = (state.discrepancy != 0) & (state.errors * 2 <= iteration)
@@ -152,7 +153,7 @@ class _Stage(wiring.Component):
         turned = state.delta.word_select(lanes, bits) if phases > 1 else None
         above = [*delta[1:], Const(0, bits) if turned is None else Mux(ends, 0, turned)]
         made = [
-            product(field, state.gamma, higher) ^ product(field, state.discrepancy, same)
+            product(m, field, state.gamma, higher) ^ product(m, field, state.discrepancy, same)
             for higher, same in zip(above, theta, strict=True)
         ]
         kept = [Mux(swaps, higher, same) for higher, same in zip(above, theta, strict=True)]

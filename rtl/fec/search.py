@@ -3,7 +3,7 @@
 from functools import reduce
 from operator import xor
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -49,17 +49,12 @@ class Search(wiring.Component):
         terms = [Signal(len(part) * code.m, name=f"terms_{at}") for at, part in enumerate(exponents)]
         initial = Cat(locator[: len(even)]), Cat(locator[len(even) :]), self.evaluator
         number, running = Signal(range(beats)), Signal()
+        m.d.sync += [number.eq(number + 1), running.eq(running & (number != beats - 1))]
+        for now, start, powers in zip(terms, initial, exponents, strict=True):
+            scaled = [_scaled(m, code.field, part, powers, x) for part, x in ((start, 1 - beats * self.p), (now, self.p))]
+            m.d.sync += now.eq(Mux(self.start, *scaled))
         with m.If(self.start):
             m.d.sync += [number.eq(0), running.eq(1)]
-            m.d.sync += [
-                now.eq(_scaled(code.field, start, powers, 1 - beats * self.p))
-                for now, start, powers in zip(terms, initial, exponents, strict=True)
-            ]
-        with m.Else():
-            m.d.sync += [number.eq(number + 1), running.eq(running & (number != beats - 1))]
-            m.d.sync += [
-                now.eq(_scaled(code.field, now, powers, self.p)) for now, powers in zip(terms, exponents, strict=True)
-            ]
         marks = Signal(3)
         m.d.sync += [
             marks.eq(Cat(running, number == 0, number == beats - 1)),
@@ -67,7 +62,7 @@ class Search(wiring.Component):
         ]
         m.d.comb += self.valid_next.eq(marks[0])
         for lane in range(self.p):
-            sums = [linear(now, self._summed(powers, lane), code.m) for now, powers in zip(terms, exponents, strict=True)]
+            sums = [linear(m, now, self._summed(powers, lane), code.m) for now, powers in zip(terms, exponents, strict=True)]
             # Positions after the end of the codeword are none.
             exists = ~marks[2] if lane >= code.n - (beats - 1) * self.p else 1
             self._add_lane(m, lane, sums, exists)
@@ -82,7 +77,7 @@ class Search(wiring.Component):
         m.submodules[f"inverse_{lane}"] = inverse = Inverse(self.code.field)
         m.d.sync += [register.eq(value) for register, value in zip((even, odd, evaluated), sums, strict=True)]
         m.d.sync += [numerator.eq(evaluated), self.roots[lane].eq((even == odd) & exists)]
-        error = product(self.code.field, numerator, inverse.inverse)
+        error = product(m, self.code.field, numerator, inverse.inverse)
         m.d.comb += [
             inverse.element.eq(odd),
             self.errors.word_select(lane, bits).eq(error & self.roots[lane].replicate(bits)),
@@ -99,11 +94,11 @@ def _products(field: Field, terms: int, exponents: range, x: int) -> list[int]:
     return [field.multiply(symbol, field.power(x * power)) for symbol, power in zip(symbols, exponents, strict=True)]
 
 
-def _scaled(field: Field, terms, exponents: range, x: int):
+def _scaled(m, field: Field, terms, exponents: range, x: int):
     """Multiplies each term by alpha^x to the exponent of the term. Combinational."""
     words = (terms.word_select(at, field.m) for at in range(len(exponents)))
     factors = (field.power(x * power) for power in exponents)
     return Cat(
-        linear(word, lambda value, factor=factor: field.multiply(value, factor), field.m)
+        linear(m, word, lambda value, factor=factor: field.multiply(value, factor), field.m)
         for word, factor in zip(words, factors, strict=True)
     )

@@ -1,6 +1,6 @@
 """Syndromes of received codewords are computed p symbols per clock."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -45,16 +45,14 @@ class Syndromes(wiring.Component):
             valid.eq(self.i.valid),
             first.eq(counter.number == 0),
             last.eq(counter.last),
-            share.eq(Cat(linear(data, self._evaluated(root), bits) for root in roots)),
+            share.eq(Cat(linear(m, data, self._evaluated(root), bits) for root in roots)),
             self.done.eq(valid & last),
         ]
         for at, root in enumerate(roots):
-            old = self.syndromes.word_select(at, bits) & ~first.replicate(bits)
-            step = field.power(root * self.p)
+            syndrome, step = self.syndromes.word_select(at, bits), field.power(root * self.p)
+            moved = linear(m, syndrome, lambda value, step=step: field.multiply(value, step), bits)
             with m.If(valid):
-                m.d.sync += self.syndromes.word_select(at, bits).eq(
-                    share.word_select(at, bits) ^ linear(old, lambda value, step=step: field.multiply(value, step), bits)
-                )
+                m.d.sync += syndrome.eq(share.word_select(at, bits) ^ Mux(first, 0, moved))
         return m
 
     def _evaluated(self, root: int):
