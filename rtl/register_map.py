@@ -157,6 +157,37 @@ EVENTS = (
     ("peer_was_reset", "The other end was reset."),
 )
 
+BER_REGISTERS: Table = (
+    Register(
+        "ber_control",
+        (
+            Field("ber_on", 1, "control", "Patterns take the place of the link's blocks, and the link is held in reset."),
+            Field(
+                "ber_pattern", 3, "control", "What is sent and expected.",
+                values=_named("prbs7", "prbs9", "prbs11", "prbs15", "prbs20", "prbs23", "prbs29", "prbs31"),
+            ),
+            Field("ber_invert", 1, "control", "Invert the pattern, as O.150 does with 15, 23, 29 and 31."),
+            Field("ber_reverse", 1, "control", "The first bit of the pattern is the last one of a block, and so on."),
+            Field("ber_near_loop", 1, "control", "This end receives what it sends."),
+            Field("ber_far_loop", 1, "control", "This end sends what it receives."),
+            Field("ber_clear", 1, "pulse", "All lanes count from 0 again; the snapshot stays."),
+            Field("ber_snapshot", 1, "pulse", "Take the counts of all lanes in one cycle; with ber_clear, without a gap."),
+            Field("ber_error_once", 1, "pulse", "Invert a bit of the next block on the lanes of ber_error_lanes."),
+            Field("ber_present", 1, "status", "The link has a tester; without one these registers do nothing."),
+        ),
+        "The bit error tester.",
+    ),
+    _alone("ber_error_lanes", "control", "A bit per lane: it gets the errors that are made on purpose."),
+    _alone("ber_error_blocks", "control", "A bit is inverted in one of so many blocks; 0 for none."),
+    _alone("ber_locked", "status", "A bit per lane: the pattern is found, and errors and blocks are counted."),
+    _alone("ber_lock_lost", "event", "A bit per lane: one bit in eight was wrong, and the pattern is searched anew."),
+    _alone("ber_lane", "control", "The lane of which the next three tell.", bits=5),
+    _alone("ber_errors", "status", "Wrong bits of the snapshot; the highest value stands for more."),
+    _alone("ber_blocks", "status", "Blocks of the snapshot, the low bits."),
+    _alone("ber_blocks_high", "status", "Blocks of the snapshot, the high bits.", bits=16),
+)  # fmt: skip
+"""The bit error tester has these registers."""
+
 # New registers go to the end: software knows the others by their offsets.
 REGISTERS: Table = (
     _alone("id", "constant", "'LF' in the high half, the version of this map in the low half.", reset=0x4C46_0001),
@@ -213,5 +244,6 @@ REGISTERS: Table = (
         _alone(f"credits_{v}", "status", f"Flits that may be sent now in virtual channel {v}; 0 if there is none.", bits=8)
         for v in range(MAX_VIRTUAL_CHANNELS)
     ),
+    *BER_REGISTERS,
 )  # fmt: skip
 """Every link has these registers, whatever its spec."""

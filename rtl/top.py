@@ -5,6 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.ber_tester import BerTester
 from lightfabric.rtl.chiplet import Chiplet
 from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
 from lightfabric.rtl.crossing import StreamCrossing
@@ -118,13 +119,25 @@ class AxiLink(wiring.Component):
         wiring.connect(m, egress.o, outwards.i)
         _take(m, self, "s_axis", inwards.i)
         _give(m, self, "m_axis", outwards.o)
-        _join_line(m, self, "", link.tx, link.rx, link.slip)
         m.d.comb += [self.replays.eq(link.replays), self.crc_errors.eq(link.crc_errors)]
-        self._add_registers(m, link)
+        registers = self._add_registers(m, link)
+        if spec.ber_tester:
+            self._add_tester(m, link, registers)
+        else:
+            _join_line(m, self, "", link.tx, link.rx, link.slip)
         return m
 
+    def _add_tester(self, m, link, registers):
+        """Puts the bit error tester between the link and its line."""
+        m.submodules.ber_tester = tester = BerTester(self.spec)
+        wiring.connect(m, link.tx, tester.link_tx)
+        wiring.connect(m, tester.link_rx, link.rx)
+        _join_line(m, self, "", tester.tx, tester.rx, link.slip)
+        m.d.comb += [tester.controls[name].eq(registers.controls[name]) for name, _ in tester.controls.shape()]
+        m.d.comb += [registers.inputs[name].eq(tester.status[name]) for name, _ in tester.status.shape()]
+
     def _add_registers(self, m, link):
-        """Puts the registers on the bus, and shows them what the link tells."""
+        """Puts the registers on the bus, which are returned, and shows them what the link tells."""
         m.submodules.registers = registers = Registers()
         for name, member in registers.bus.signature.members.items():
             inside, outside = getattr(registers.bus, name), getattr(self, f"s_axil_{name}")
@@ -135,7 +148,7 @@ class AxiLink(wiring.Component):
         m.d.sync += [was_up.eq(status.active), was_narrow.eq(narrow)]
         m.d.comb += [
             self.irq.eq(registers.irq),
-            link.enable.eq(registers.controls.enable),
+            link.enable.eq(registers.controls.enable & ~(self.spec.ber_tester & registers.controls.ber_on)),
             link.retrain.eq(registers.controls.retrain),
             narrow.eq((status.lanes_in != ALL_LANES) | (status.lanes_out != ALL_LANES)),
             inputs.up.eq(status.active),
@@ -163,6 +176,7 @@ class AxiLink(wiring.Component):
         # The map is the same for every spec: virtual channels that this one has not read as 0.
         for v in range(self.spec.virtual_channels):
             m.d.comb += inputs[f"credits_{v}"].eq(status.credits[v])
+        return registers
 
 
 class AxiSwitch(wiring.Component):

@@ -25,7 +25,8 @@ class ChipletSpec:
     sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``. A transmitter keeps
     ``replay_flits`` until they are acknowledged; 0 stands for what a round trip over ``reach_m`` of fibre needs.
 
-    ``bit_error_rate`` is that of each wavelength as the receiver sees it, after any forward error correction.
+    ``bit_error_rate`` is that of each wavelength as the receiver sees it, after any forward error correction. With
+    ``ber_tester`` each link can send test patterns and count their errors, as its registers say.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -41,6 +42,7 @@ class ChipletSpec:
     reach_m: float = 20.0
     replay_flits: int = 0
     bit_error_rate: float = 0.0
+    ber_tester: bool = False
 
     NOT_BUILT: ClassVar[tuple[str, ...]] = ("bit_error_rate",)
     """Fields that say what happens to the hardware, not what it is: the RTL is the same for all their values."""

@@ -213,7 +213,7 @@ def test_after_reset_a_register_reads_as_its_reset_value(bench):
 
 
 def test_an_address_past_the_end_is_an_error_and_changes_nothing(bench):
-    aliases = [(1 << bit) + offset for bit in range(7, BUS_ADDRESS_BITS) for offset in (CONTROL, ENABLE)]
+    aliases = [(1 << bit) + offset for bit in range(END.bit_length(), BUS_ADDRESS_BITS) for offset in (CONTROL, ENABLE)]
     outside = [END, END + 4, *aliases, (1 << BUS_ADDRESS_BITS) - 4]
     run = bench.run([*(Access(address, WORD) for address in outside), *map(Access, outside), *reads("control")])
     *errors, control = run.answers

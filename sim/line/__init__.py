@@ -1,0 +1,1 @@
+"""The benches of the line side drive test patterns and measure a line by them."""
