@@ -345,12 +345,18 @@ def test_a_read_after_a_clear_sees_nothing_from_before(bench):
 
 def test_the_link_finds_its_inputs_and_controls():
     registers = Registers()
-    assert {name: member.shape for name, member in registers.controls.shape()} == dict.fromkeys(IN_CONTROL, 1)
+    of_tester = {"ber_pattern": 3, "ber_lane": 5, "ber_error_lanes": 32, "ber_error_blocks": 32}
+    switches = ("on", "invert", "reverse", "near_loop", "far_loop", "clear", "snapshot", "error_once")
+    of_tester |= {f"ber_{name}": 1 for name in switches}
+    controls = {name: member.shape for name, member in registers.controls.shape()}
+    assert controls == dict.fromkeys(IN_CONTROL, 1) | of_tester
     narrow = {"state": 4, "lanes": 2, "corrected_symbols": 8, "credit_leaks": 8, "credit_violations": 4}
-    bits = ("up", "config_mismatch", "peer_reset", *dict(EVENTS))
+    narrow |= {"ber_blocks_high": 16}
+    bits = ("up", "config_mismatch", "peer_reset", "ber_present", *dict(EVENTS))
     ones = ("flits_sent", "flits_received", "replays", "replay_timeouts", "crc_errors", "retrainings")
     narrow |= dict.fromkeys((*bits, *ones), 1)
     wide = ("lanes_locked", "skew_overflow", "lock_cycles", "align_cycles", "exchange_cycles", "recovery_cycles")
+    wide += ("ber_locked", "ber_lock_lost", "ber_errors", "ber_blocks")
     expected = narrow | dict.fromkeys(wide, 32) | {f"credits_{v}": 8 for v in range(8)}
     assert {name: member.shape for name, member in registers.inputs.shape()} == expected
 
