@@ -114,7 +114,7 @@ def simulate(
     import numpy as np
 
     from lightfabric.sim.bench.bench import BenchTimeoutError
-    from lightfabric.sim.bench.link import BitErrors
+    from lightfabric.sim.channel.error import BitErrors
 
     rng = np.random.default_rng(seed)
     run = {"link": partial(_link, capture), "switch": _switch, "chiplet": _chiplet}[block]

@@ -13,7 +13,6 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-import numpy as np
 from amaranth import Cat, Module, Mux, Signal
 
 from lightfabric.model import codec
@@ -21,31 +20,7 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.link import Link
 from lightfabric.rtl.training_state import State
 from lightfabric.sim.bench.bench import Bench, ClientFlit, Driver, Monitor, Transfers
-
-Errors = Callable[[int, int], int]
-"""(number of the beat, its bits) -> mask of the bits to flip."""
-
-
-class BitErrors:
-    """Makes independent bit errors at rate ``ber`` over the bits of consecutive beats."""
-
-    def __init__(self, ber: float, rng: np.random.Generator):
-        self.ber, self.rng = ber, rng
-        self._gap = self._next_gap()
-        self.count = 0
-
-    def _next_gap(self) -> int:
-        return int(self.rng.geometric(self.ber)) - 1 if self.ber > 0 else 1 << 62
-
-    def __call__(self, beat: int, bits: int) -> int:
-        """Return the mask of the bits to flip in the next beat of ``bits`` bits."""
-        flips = 0
-        while self._gap < bits:
-            flips |= 1 << self._gap
-            self._gap += 1 + self._next_gap()
-            self.count += 1
-        self._gap -= bits
-        return flips
+from lightfabric.sim.channel.error import Errors
 
 
 def clean(beat: int, bits: int) -> int:

@@ -5,17 +5,13 @@
 #   number
 # * *end*: transmitter, aligner and training of one side, without the link above them
 # * *plant*: the fibre of one direction with its lanes, after the word of control engineering for what is controlled
-# * *offset*: bits by which the SerDes of a lane cuts its blocks too late; a *slip* makes it one more, modulo 66
-# * *skew*: blocks by which a lane lags behind the first one
-# * *fault*: what a lane brings in place of what was sent; *silent*: nothing arrives on any lane
+# * *channel*, *lane*, *fault*: as in sim.channel
 # * *pulse*, *level*: outputs that are noted in each cycle with a 1, or only where they rise
 # * *script*: what a test does to plants and ends while they run, resumed once in each cycle
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
@@ -29,11 +25,8 @@ from lightfabric.rtl.training import Training, connect
 from lightfabric.rtl.training_set import SET_BITS
 from lightfabric.rtl.training_state import State
 from lightfabric.sim.bench.bench import Bench
-
-BLOCK_BITS = 66
-BLOCK_MASK = (1 << BLOCK_BITS) - 1
-# Blocks that are on their way through the SerDes when it is told to slip, and still show the old offset.
-SLIP_BLOCKS = 3
+from lightfabric.sim.channel.fault import Channel, LaneFaults
+from lightfabric.sim.channel.fibre import Fibre, Lane
 
 
 def frame_block(beat: int, lane: int) -> int:
@@ -194,98 +187,44 @@ class Report:
     lanes_out: int
 
 
-def light(rng: np.random.Generator, sent: int) -> int:
-    """Return what a lane brings while it is whole."""
-    return sent
-
-
-def noise(rng: np.random.Generator, sent: int) -> int:
-    """Return random bits in place of the block."""
-    return int.from_bytes(rng.bytes(9), "little") & BLOCK_MASK
-
-
-def constant(bits: int) -> "Fault":
-    """Make a fault that brings the same bits in each block."""
-    return lambda rng, sent: bits
-
-
-def headers(rng: np.random.Generator, sent: int) -> int:
-    """Return random bits with valid sync headers, as of a transmitter of another protocol."""
-    return noise(rng, sent) & ~3 | int(rng.integers(1, 3))
-
-
-Fault = Callable[[np.random.Generator, int], int]
-"""(random numbers, block sent) -> 66 bits received."""
-
-
-@dataclass
-class Lane:
-    """Describes how one lane of a fibre is: bit offset of the SerDes, lag in blocks behind the other lanes, fault."""
-
-    offset: int = 0
-    skew_blocks: int = 0
-    fault: Fault = light
-
-
 class Plant:
-    """Leads from one end's transmitter to the other's receiver. ``lanes``, ``ber`` and ``silent`` may change on the way."""
+    """Leads from a transmitter to the other end's receiver; ``lanes`` and ``silent`` of its fibre may change on the way."""
 
     def __init__(self, m: Module, spec: ChipletSpec, sender: End, receiver: End):
-        self.spec = spec
         tx, rx, self._slip = sender.transmitter.line, receiver.aligner.rx, Signal(spec.wavelengths_per_port)
-        sent = Signal(BLOCK_BITS * spec.wavelengths_per_port)
+        blocks = [block.as_value() for block in tx.blocks]
+        self._block_bits, sent = len(blocks[0]), Signal(sum(map(len, blocks)))
         self._line = Signal(len(sent) + 1)
         m.d.comb += [
-            sent.eq(Cat(block.as_value() for block in tx.blocks)),
+            sent.eq(Cat(blocks)),
             Cat(rx.valid, *(block.as_value() for block in rx.blocks)).eq(self._line),
             self._slip.eq(receiver.aligner.slip),
         ]
         self.samples = (sent, tx.valid, self._slip)
 
-    def start(self, lanes: Sequence[Lane], delay_cycles: int, ber: float, rng: np.random.Generator) -> None:
+    def start(self, channel: Channel, lanes: Sequence[Lane], seed: tuple[int, int]) -> None:
         """Prepare the fibre for a run."""
-        self.lanes, self.ber, self.rng, self.silent = list(lanes), ber, rng, False
-        # One entry fewer than the delay: the register that drives the line in step() is the last cycle of it.
-        self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
-        self._history = [deque(maxlen=64) for _ in self.lanes]
-        self._slips: deque[int] = deque([0] * SLIP_BLOCKS)
+        self._fibre = Fibre(channel, self._block_bits, seed, lanes)
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """Return the lanes of the fibre as they are now."""
+        return self._fibre.lanes
+
+    @property
+    def silent(self) -> bool:
+        """Tell whether nothing arrives on any lane."""
+        return self._fibre.silent
+
+    @silent.setter
+    def silent(self, silent: bool) -> None:
+        self._fibre.silent = silent
 
     def step(self, ctx, cycle: int, sent: int | None, valid: int | None, slip: int | None) -> None:
         """Move the line on by one cycle."""
         if cycle:
-            self._in_flight.append((sent, valid))
-            bits, arrives = self._in_flight.popleft()
-            # Slips of the cycles without a beat count for the next one: the SerDes acts between blocks.
-            self._slips[-1] |= slip
-            ctx.set(self._line, self._received(bits) if arrives and not self.silent else 0)
-
-    def _both(self):
-        return zip(self.lanes, self._history, strict=True)
-
-    def _turn(self) -> None:
-        # The entry put in SLIP_BLOCKS beats ago: so many blocks are in the SerDes when it slips.
-        due = self._slips.popleft()
-        self._slips.append(0)
-        # A slip that was asked for moves the window of the lane by a bit for good.
-        for n, lane in enumerate(self.lanes):
-            lane.offset = (lane.offset + (due >> n & 1)) % BLOCK_BITS
-
-    def _received(self, bits: int) -> int:
-        """Return the line with its bit for valid, which is 0 until the last lane has brought a block."""
-        self._turn()
-        line = 0
-        for n, (lane, history) in enumerate(self._both()):
-            history.append(lane.fault(self.rng, bits >> BLOCK_BITS * n & BLOCK_MASK))
-            # One block more than the skew: an offset cuts a block out of two neighbours, the newer of which must have
-            # come.
-            late = 1 + lane.skew_blocks
-            if late < len(history):
-                two = history[-1 - late] | history[-late] << BLOCK_BITS
-                line |= (two >> lane.offset & BLOCK_MASK) << BLOCK_BITS * n
-        if self.ber:
-            for position in np.flatnonzero(self.rng.random(BLOCK_BITS * len(self.lanes)) < self.ber):
-                line ^= 1 << int(position)
-        return line << 1 | all(lane.skew_blocks + 1 < len(history) for lane, history in self._both())
+            received = self._fibre.step(sent if valid else None, slip)
+            ctx.set(self._line, 0 if received is None else received << 1 | 1)
 
 
 @dataclass(frozen=True)
@@ -321,8 +260,8 @@ class TrainingBench:
     def run(
         self,
         *,
-        there: Sequence[Lane] = (),
-        back: Sequence[Lane] = (),
+        there: Sequence[Lane] | Channel = (),
+        back: Sequence[Lane] | Channel = (),
         delay_cycles: tuple[int, int] = (1, 1),
         ber: float = 0.0,
         seed: int = 0,
@@ -332,12 +271,14 @@ class TrainingBench:
     ) -> TrainingRun:
         """Run from reset until the script ends; without one, until both ends have been active for 100 cycles.
 
-        Lanes not given are perfect; delays are at least 1.
+        Lanes not given are whole but for bit errors at the rate ``ber``; delays are at least 1. A channel stands for all of
+        that.
         """
-        rngs = [np.random.default_rng((seed, way)) for way in (0, 1)]
-        for plant, lanes, delay, rng in zip((self.there, self.back), (there, back), delay_cycles, rngs, strict=True):
-            whole = [Lane() for _ in range(self.spec.wavelengths_per_port)]
-            plant.start([replace(lane) for lane in lanes] or whole, delay, ber, rng)
+        for way, (plant, given, delay) in enumerate(zip((self.there, self.back), (there, back), delay_cycles, strict=True)):
+            faults = LaneFaults(ber=ber)
+            channel = Channel((faults,) * self.spec.wavelengths_per_port, delay_cycles=delay)
+            lanes = () if isinstance(given, Channel) else [replace(lane, faults=faults) for lane in given]
+            plant.start(given if isinstance(given, Channel) else channel, lanes, (seed, way))
         self.a.start(self.b, enable[0], expected=17)
         self.b.start(self.a, enable[1], expected=203)
         keeper = _Keeper(self, script or (lambda ctx: self.up(100)))

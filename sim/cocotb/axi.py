@@ -18,8 +18,8 @@ from cocotbext.axi import AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStream
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.sim.bench.capture import Captured, pcapng
-from lightfabric.sim.bench.link import BitErrors
 from lightfabric.sim.bench.packet import STALL_TIMEOUTS, Packet, Tally, random_packets, stall_cycles
+from lightfabric.sim.channel.error import BitErrors
 
 # The words of this module:
 # * *dut*: the top module, with streams named by a *prefix*; of two joined ends it begins with a or b

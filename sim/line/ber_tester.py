@@ -9,7 +9,8 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.ber_tester import BerTester
 from lightfabric.rtl.line import Pacer
 from lightfabric.sim.bench.bench import Bench
-from lightfabric.sim.bench.link import Errors, Fibre, clean
+from lightfabric.sim.bench.link import Fibre, clean
+from lightfabric.sim.channel.error import Errors
 
 PULSES = ("ber_clear", "ber_snapshot", "ber_error_once")
 

@@ -15,8 +15,8 @@ from lightfabric.rtl.prbs import ORDERS
 from lightfabric.rtl.register_map import BER_REGISTERS, REGISTERS
 from lightfabric.rtl.top import AxiLink
 from lightfabric.sim.bench.bench import Bench
-from lightfabric.sim.bench.link import BitErrors
 from lightfabric.sim.bench.register import Access, Master
+from lightfabric.sim.channel.error import BitErrors
 from lightfabric.sim.line.ber_tester import BerBench
 
 SPEC = ChipletSpec(ports=1, wavelengths_per_port=2, flit_bytes=64, ber_tester=True)

@@ -7,8 +7,8 @@ import pytest
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.chiplet import Chiplet, paired_routes
 from lightfabric.sim.bench.chiplet import ChipletBench, chain, pair
-from lightfabric.sim.bench.link import BitErrors
 from lightfabric.sim.bench.packet import Packet, Tally, assembled, random_packets
+from lightfabric.sim.channel.error import BitErrors
 
 SPEC = ChipletSpec(
     ports=2,

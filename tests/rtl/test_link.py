@@ -10,7 +10,8 @@ from lightfabric.model.codec import ACK, DATA, EXPLICIT
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS
 from lightfabric.sim.bench.bench import ClientFlit
-from lightfabric.sim.bench.link import BitErrors, LinkBench, clean
+from lightfabric.sim.bench.link import LinkBench, clean
+from lightfabric.sim.channel.error import BitErrors
 
 SPECS = {
     "one wavelength": ChipletSpec(ports=1, wavelengths_per_port=1, flit_bytes=64, buffer_flits=8, reach_m=1.0, crc="crc16"),

@@ -11,17 +11,8 @@ from lightfabric.rtl.lane import SLIP_WAIT_BLOCKS
 from lightfabric.rtl.line import ALL_LANES, LOWER_LANES, UPPER_LANES
 from lightfabric.rtl.training_set import config_code
 from lightfabric.rtl.training_state import Bounds, State
-from lightfabric.sim.bench.training import (
-    Lane,
-    LockBench,
-    TrainingBench,
-    constant,
-    frame_block,
-    headers,
-    light,
-    noise,
-    wait,
-)
+from lightfabric.sim.bench.training import LockBench, TrainingBench, frame_block, wait
+from lightfabric.sim.channel.fibre import Lane, constant, headers, light, noise
 
 
 def spec_of(**fields) -> ChipletSpec:
