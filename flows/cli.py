@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from lightfabric.flows.report import InputError, RunError, say
+from lightfabric.model.spec import SpecError
 
 COMMANDS = {
     "study": "Training time over GPU counts and fabrics: table, results.csv, figures, manifest.json.",
@@ -86,7 +87,7 @@ def _run() -> int:
 def _invoked() -> int:
     try:
         code = app(standalone_mode=False)
-    except InputError as error:
+    except (InputError, SpecError) as error:
         return _failed(error, 2)
     except RunError as error:
         return _failed(error, 1)

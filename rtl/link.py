@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import CREDIT_BITS
-from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.spec import ChipletSpec, SpecError
 from lightfabric.rtl.bonding import Collector, Distributor
 from lightfabric.rtl.channel import ChannelSignature
 from lightfabric.rtl.lane import Aligner
@@ -13,6 +13,9 @@ from lightfabric.rtl.line import LineSignature
 from lightfabric.rtl.receiver import Receiver
 from lightfabric.rtl.training import Training, connect
 from lightfabric.rtl.transmitter import Transmitter
+
+BUILT_FEC = ("none",)
+"""Codes whose encoder and decoder are part of the link."""
 
 TRAINING_STATUS = {
     "state": 4,
@@ -69,6 +72,9 @@ class Link(wiring.Component):
     """
 
     def __init__(self, spec: ChipletSpec):
+        # What is measured on a link without a code must not pass for that of a link with one.
+        if spec.fec not in BUILT_FEC:
+            raise SpecError("ChipletSpec", "fec", f"one that the RTL has ({', '.join(BUILT_FEC)})", repr(spec.fec))
         self.spec = spec
         super().__init__(
             {

@@ -286,7 +286,7 @@ def line(spec: ChipletSpec, share: float) -> ChipletSpec:
     if share == 1:
         return spec
     gbps = share * spec.gbps_per_port
-    block_gbps = spec.BLOCK_BITS_ON_LINE * spec.core_clock_mhz * 1e-3
+    block_gbps = spec.block_bits_on_line * spec.core_clock_mhz * 1e-3
     # A wavelength sends one block per cycle at most. Powers of two divide every flit; the margin is for rounding of shares.
     wavelengths = 1 << max(0, ceil(log2(gbps * (1 + 1e-9) / block_gbps)))
     return replace(spec, wavelengths_per_port=wavelengths, wavelength_gbps=gbps / wavelengths)

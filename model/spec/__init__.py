@@ -16,6 +16,7 @@ from lightfabric.model.spec.electrical import (
     RailOptimisedSpec,
 )
 from lightfabric.model.spec.fabric import FabricSpec
+from lightfabric.model.spec.fec import FEC_CODES, FecCode
 from lightfabric.model.spec.job import SEARCHED, DecodeJobSpec, JobSpec, NetworkJobSpec, PlanSpec
 from lightfabric.model.spec.optical import MixnetSpec, PhotonicRailsSpec, SipOcsSpec, SipRingSpec, TopooptSpec
 from lightfabric.model.spec.price import COMPONENTS, PriceSpec, PricesSpec
@@ -27,6 +28,7 @@ __all__ = [
     "ACCELERATORS",
     "CABLE_PS_PER_M",
     "COMPONENTS",
+    "FEC_CODES",
     "FIBRE_PS_PER_M",
     "SEARCHED",
     "AcceleratorSpec",
@@ -39,6 +41,7 @@ __all__ = [
     "ElectricalSwitchSpec",
     "FabricSpec",
     "FatTreeSpec",
+    "FecCode",
     "JobSpec",
     "MixnetSpec",
     "ModelSpec",

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any, ClassVar, Literal
 
+from lightfabric.model.spec.fec import FEC_CODES, FecCode, FecName
 from lightfabric.model.spec.require import FORBID, require, require_between, require_positive
 
 FIBRE_PS_PER_M = 1.468 / 299_792_458 * 1e12
@@ -25,8 +26,10 @@ class ChipletSpec:
     sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``. A transmitter keeps
     ``replay_flits`` until they are acknowledged; 0 stands for what a round trip over ``reach_m`` of fibre needs.
 
-    ``bit_error_rate`` is that of each wavelength as the receiver sees it, after any forward error correction. With
-    ``ber_tester`` each link can send test patterns and count their errors, as its registers say.
+    ``fec`` is the forward error correction of frames on the line: ``"none"``, 64b/66b blocks as they are; ``"kr4"`` or
+    ``"kp4"``, those of IEEE 802.3; ``"light"``, a short code (``FEC_CODES``). ``bit_error_rate`` is that of each wavelength
+    as the receiver sees it, before the code corrects it if there is one. With ``ber_tester`` each link can send test patterns
+    and count their errors, as its registers say.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -43,15 +46,17 @@ class ChipletSpec:
     replay_flits: int = 0
     bit_error_rate: float = 0.0
     ber_tester: bool = False
+    fec: FecName = "none"
 
     NOT_BUILT: ClassVar[tuple[str, ...]] = ("bit_error_rate",)
     """Fields that say what happens to the hardware, not what it is: the RTL is the same for all their values."""
     MAX_BIT_ERROR_RATE: ClassVar[float] = 1e-4
-    """Beyond, wide ports lose half of their slots, and the line trains more often than it sends."""
+    """Without a code; beyond, wide ports lose half of their slots, and the line trains more often than it sends."""
     HEADER_BYTES: ClassVar[int] = 8
     CRC_BYTES: ClassVar[int] = 4
     BLOCK_BYTES: ClassVar[int] = 8
     BLOCK_BITS_ON_LINE: ClassVar[int] = 66
+    """Of 64b/66b, without a code; ``block_bits_on_line`` is that with the code of the spec."""
     MAX_OUTSTANDING_FLITS: ClassVar[int] = 127
     """So that sequences modulo 255 tell old flits from new ones [UCIe 1.1, retry]."""
     LOOP_CYCLES: ClassVar[int] = 20
@@ -65,7 +70,9 @@ class ChipletSpec:
         require_between(self, 1, 8, "virtual_channels")
         require_between(self, 1, self.MAX_OUTSTANDING_FLITS, "buffer_flits")
         require_positive(self, "wavelength_gbps", "core_clock_mhz", "reach_m")
-        require_between(self, 0, self.MAX_BIT_ERROR_RATE, "bit_error_rate")
+        require(self, "fec", self.fec in ("none", *FEC_CODES), f"one of none, {', '.join(FEC_CODES)}")
+        most = self.code.max_bit_error_rate if self.code else self.MAX_BIT_ERROR_RATE
+        require_between(self, 0, most, "bit_error_rate")
         require(self, "flit_bytes", self.flit_bytes in (64, 128, 256), "64, 128 or 256")
         require(
             self,
@@ -73,26 +80,30 @@ class ChipletSpec:
             self.flit_bytes % self.beat_bytes == 0,
             f"a divisor of {self.flit_bytes // self.BLOCK_BYTES}, the 64-bit blocks of a flit",
         )
+        self._require_line_rate()
+        self._require_replay_depth()
+
+    def _require_line_rate(self) -> None:
+        bits = self.block_bits_on_line
         require(
             self,
             "wavelength_gbps",
-            self.wavelength_gbps * SLOWEST_CYCLES_PER_BLOCK * 1000 >= self.BLOCK_BITS_ON_LINE * self.core_clock_mhz,
-            f"at least {self.BLOCK_BITS_ON_LINE * self.core_clock_mhz / SLOWEST_CYCLES_PER_BLOCK / 1000:.4g}, "
-            f"so that a wavelength sends a 66-bit block within {SLOWEST_CYCLES_PER_BLOCK} cycles",
+            self.wavelength_gbps * SLOWEST_CYCLES_PER_BLOCK * 1000 >= bits * self.core_clock_mhz,
+            f"at least {bits * self.core_clock_mhz / SLOWEST_CYCLES_PER_BLOCK / 1000:.4g}, "
+            f"so that a wavelength sends a {bits}-bit block within {SLOWEST_CYCLES_PER_BLOCK} cycles",
         )
-        least_mhz = self.wavelength_gbps * 1000 / self.BLOCK_BITS_ON_LINE
         require(
             self,
             "core_clock_mhz",
             self.blocks_per_cycle <= 1,
-            f"at least {least_mhz:.2f}, so that a wavelength needs no more than one 66-bit block per cycle",
+            f"at least {self.wavelength_gbps * 1000 / bits:.2f}, "
+            f"so that a wavelength needs no more than one {bits}-bit block per cycle",
         )
-        self._require_replay_depth()
 
     def _require_replay_depth(self) -> None:
         most, least = self.MAX_OUTSTANDING_FLITS, self.round_trip_flits
         # The reach at which a round trip takes all flits that sequences can number: the user is told that, not the flits.
-        spare_cycles = float((most - self.LOOP_SLOTS) * self.slot_cycles) - self.LOOP_CYCLES
+        spare_cycles = float((most - self.LOOP_SLOTS) * self.slot_cycles) - self.LOOP_CYCLES - 2 * self.fec_cycles
         reach_m = spare_cycles / 2 * self.cycle_ps / FIBRE_PS_PER_M
         require(self, "reach_m", least <= most, f"at most {reach_m:.4g}, so that a round trip holds at most {most} flits")
         # The spec is frozen, yet 0 stands for a depth that follows from other fields: it is filled in before anyone sees it.
@@ -122,10 +133,38 @@ class ChipletSpec:
         return min(self.beat_bytes, self.payload_bytes)
 
     @property
+    def code(self) -> FecCode | None:
+        """Give the code of ``fec``, None without one."""
+        return FEC_CODES.get(self.fec)
+
+    @property
+    def block_bits_on_line(self) -> int:
+        """Count the bits that a 64-bit block has on the line: with its sync header, or with its share of a codeword."""
+        return self.code.block_bits if self.code else self.BLOCK_BITS_ON_LINE
+
+    @property
+    def codeword_beats(self) -> int:
+        """Count the beats of as few codewords as are a whole number of beats, side by side; 0 without a code."""
+        return math.lcm(self.code.words, self.wavelengths_per_port) // self.wavelengths_per_port if self.code else 0
+
+    @property
+    def codewords_abreast(self) -> int:
+        """Count the codewords that ``codeword_beats`` beats carry."""
+        return self.codeword_beats * self.wavelengths_per_port // self.code.words if self.code else 0
+
+    @property
+    def fec_cycles(self) -> int:
+        """Bound the latency of encoder and decoder in one direction; 0 without a code."""
+        if self.code is None:
+            return 0
+        # The decoder waits for a whole codeword, the encoder for the words whose place the parity pushes back.
+        return math.ceil(self.codeword_beats / self.blocks_per_cycle * (1 + self.code.parity_share)) + self.code.solve_cycles
+
+    @property
     def blocks_per_cycle(self) -> Fraction:
-        """Give the blocks per core clock cycle on each wavelength, at most 1: line rate / 66 bits / clock, within 5e-5."""
+        """Give the blocks per core clock cycle on each wavelength, at most 1: line rate / block bits / clock, rounded."""
         # A small denominator keeps the rhythm of the line short: the RTL counts it, and benches see all of its phases.
-        exact = Fraction(self.wavelength_gbps) * 1000 / (self.BLOCK_BITS_ON_LINE * Fraction(self.core_clock_mhz))
+        exact = Fraction(self.wavelength_gbps) * 1000 / (self.block_bits_on_line * Fraction(self.core_clock_mhz))
         return exact if exact > 1 else exact.limit_denominator(128)
 
     @property
@@ -151,7 +190,8 @@ class ChipletSpec:
     @property
     def round_trip_flits(self) -> int:
         """Bound the slots from the sending of a flit over ``reach_m`` to the slot that can use its acknowledgement."""
-        return math.ceil((2 * self.reach_cycles + self.LOOP_CYCLES) / self.slot_cycles) + self.LOOP_SLOTS
+        cycles = 2 * (self.reach_cycles + self.fec_cycles) + self.LOOP_CYCLES
+        return math.ceil(cycles / self.slot_cycles) + self.LOOP_SLOTS
 
     @property
     def gbps_per_port(self) -> float:

@@ -275,13 +275,13 @@ def test_timing_that_was_measured_is_kept(cached, measured, capsys):
 
 @pytest.mark.usefixtures("cached")
 def test_a_sweep_of_bit_error_rates_is_of_one_chiplet_whose_rtl_is_measured_once(measured):
-    chiplet = load_spec(None, "small").chiplet
+    chiplet = replace(load_spec(None, "small").chiplet, replay_flits=90)  # so many that each of the others has enough
     timings = {timing_store.measured_timing(replace(chiplet, bit_error_rate=rate)) for rate in (0.0, 1e-12, 1e-6, 1e-5)}
     assert timings == {timing(chiplet)}
     assert measured == [spec_hash(chiplet)]
     other = {
         "ports": 2, "wavelengths_per_port": 4, "wavelength_gbps": 16.25, "core_clock_mhz": 512.5, "flit_bytes": 256,
-        "crc": "crc24", "virtual_channels": 1, "buffer_flits": 5, "reach_m": 3.0, "replay_flits": 100,
+        "crc": "crc24", "virtual_channels": 1, "buffer_flits": 5, "reach_m": 3.0, "replay_flits": 100, "fec": "light",
     }  # fmt: skip
     assert {*other, *ChipletSpec.NOT_BUILT} == {entry.name for entry in fields(chiplet)}
     others = [replace(chiplet, **{name: value}) for name, value in other.items()]
@@ -395,6 +395,15 @@ def test_rtl_that_cannot_be_measured_is_a_failed_run(monkeypatch):
     monkeypatch.setattr(characterize, "characterize", fail)
     with pytest.raises(RunError, match=r"^the RTL of this chiplet could not be measured: no flit arrived$"):
         timing_store.measured_timing(ChipletSpec())
+
+
+@pytest.mark.usefixtures("cached")
+def test_a_code_that_the_rtl_has_not_is_not_measured_without_it(tmp_path):
+    path = tmp_path / "coded.toml"
+    small = (files("lightfabric.examples") / "small.toml").read_text()
+    path.write_text(small.replace("[chiplet]", '[chiplet]\nfec = "kp4"'))
+    _, messages, _ = lightfabric("characterize", path, code=2)
+    assert messages.splitlines()[-1].startswith("lightfabric: ChipletSpec.fec must be one that the RTL has (none")
 
 
 @pytest.mark.usefixtures("cached")
