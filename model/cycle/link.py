@@ -69,7 +69,7 @@ _STATE = (
     "replay_flits is_sure losses echoes stream missed frame_beat linked_cycle turn sent vacant_cycle slot newest acked "
     "received nak_pending explicit_turn staged staged_cycle put_cycle busy place replay_cycle jumps left again_cycle "
     "answered replay_slot idle_slots tries acks_read naks_read bad_slots trouble_cycle retrain_cycle retrained "
-    "light_cycle live_cycles round_cycles"
+    "light_cycle live_cycles round_cycles codeword_beats"
 )
 
 
@@ -156,6 +156,7 @@ class Link(
                 "losses": losses.threshold,
                 "echoes": losses.echo_threshold,
                 "stream": losses.stream,
+                "codeword_beats": losses.codeword_beats,
                 "frame_beat": frame_beat,
                 "linked_cycle": linked_cycle,
                 "slot": 1,

@@ -10,10 +10,13 @@ for each CRC here finds the three bits and any part of them. What the closed for
   such windows at ``MAX_BIT_ERROR_RATE``: C(64, 16) * (2 * 1e-4)^16 is 3.2e-45.
 * A wrong sequence in a header that says it makes the next flit, which does not say its own, look wrong too. That adds 12
   bits to those of a slot on a busy line, and no time: that flit would be sent again anyway.
+
+With forward error correction all slots of a codeword are lost together if it has more wrong symbols than the code corrects;
+its scrambler multiplies no errors. Codewords follow each other from the first beat of frames on.
 """
 
-from dataclasses import dataclass
-from math import expm1, log1p
+from dataclasses import dataclass, replace
+from math import expm1, lcm, log1p, sqrt
 
 from numba.extending import register_jitable
 
@@ -61,26 +64,35 @@ def _drawn(first_beat: int, stream: int) -> int:
 
 
 @register_jitable
-def is_lost(first_beat: int, stream: int, losses: int, echoes: int, beats_per_flit: int) -> bool:
+def is_lost(
+    first_beat: int, frame_beat: int, stream: int, losses: int, echoes: int, beats_per_flit: int, codeword_beats: int
+) -> bool:
     """Tell whether the slot that begins with this beat is lost: one of ``losses`` of 2^32 slots is, or one after an echo.
 
     ``echoes`` of the ``losses`` take the next slot along. Whoever knows the stream and the beat knows the answer, in any
-    order.
+    order. With ``codeword_beats``, the first of which is ``frame_beat``, codewords are lost in place of slots, and with
+    them all slots that have beats in them: at most two codewords have a part in a slot.
     """
+    if codeword_beats > 0:
+        start = first_beat - (first_beat - frame_beat) % codeword_beats
+        following = start + codeword_beats
+        is_cut = following < first_beat + beats_per_flit
+        return _drawn(start, stream) < losses or (is_cut and _drawn(following, stream) < losses)
     is_echo = echoes > 0 and _drawn(first_beat - beats_per_flit, stream) < echoes
     return is_echo or _drawn(first_beat, stream) < losses
 
 
-def _any_wrong(bits: int, bit_error_rate: float) -> float:
-    return -expm1(bits * log1p(-bit_error_rate))
+def _any_wrong(count: float, rate: float) -> float:
+    return -expm1(count * log1p(-rate))
 
 
 @dataclass(frozen=True)
 class Losses:
     """Loses slots of a link by chance, a share ``slot_loss_rate`` of all, in steps of 2^-32; others for each seed.
 
-    Some are lost together with the slot before them, of ``beats_per_flit``: a share ``echo_rate`` of all slots. Called with
-    the first beat of a slot of one of both directions, counted from reset on, it says whether the slot is lost.
+    Some are lost together with the slot before them, of ``beats_per_flit``: a share ``echo_rate`` of all slots. Where there
+    are codewords of ``codeword_beats``, slots are lost with their codewords instead. Called with the first beat of a slot of
+    one of both directions, counted from reset on, it says whether the slot is lost.
     """
 
     slot_loss_rate: float = 0.0
@@ -88,6 +100,7 @@ class Losses:
     backwards: bool = False
     echo_rate: float = 0.0
     beats_per_flit: int = 1
+    codeword_beats: int = 0
 
     def __post_init__(self) -> None:
         if not 0 <= self.slot_loss_rate <= MAX_SLOT_LOSS_RATE:
@@ -101,14 +114,36 @@ class Losses:
     def of(spec: ChipletSpec, seed: int = 0) -> "Losses":
         """Derive the losses from the bit errors of a spec's line: exact to second order, see the head of this module."""
         beats, wavelengths = spec.beats_per_flit, spec.wavelengths_per_port
+        if spec.code:
+            codeword = Losses(0.0, seed, False, 0.0, beats, spec.codeword_beats)
+            lost = _any_wrong(spec.codewords_abreast, spec.code.codeword_loss_rate(spec.bit_error_rate))
+            return replace(codeword, slot_loss_rate=(1 + codeword.cut_share * (1 - lost)) * lost)
         echo_bits = SCRAMBLER_BITS * wavelengths
         slot_loss_rate = _any_wrong(8 * spec.flit_bytes + echo_bits, spec.bit_error_rate)
         return Losses(slot_loss_rate, seed, False, _any_wrong(echo_bits, spec.bit_error_rate), beats)
 
     @property
     def own_rate(self) -> float:
-        """Give the probability that a slot is lost whatever becomes of the slot before it."""
+        """Give the probability that a slot is lost whatever becomes of the slot before it, or that a codeword is."""
+        if self.codeword_beats:
+            # The root of (1 + cut) q - cut q^2 = slot_loss_rate, in the form that loses no digits where it is small.
+            cut, lost = self.cut_share, self.slot_loss_rate
+            return 2 * lost / (1 + cut + sqrt((1 + cut) ** 2 - 4 * cut * lost))
         return (self.slot_loss_rate - self.echo_rate) / (1 - self.echo_rate)
+
+    @property
+    def next_rate(self) -> float:
+        """Give the probability that a slot is lost if the slot before it was not."""
+        # The codeword that brought the slot before is right, so only those that begin in this slot can be lost.
+        begun = self.beats_per_flit / self.codeword_beats if self.codeword_beats else 1
+        return begun * self.own_rate if begun <= 1 else _any_wrong(begun, self.own_rate)
+
+    @property
+    def cut_share(self) -> float:
+        """Give the share of slots that lie in two codewords."""
+        # Until both begin together again, each codeword but one begins inside a slot.
+        period = lcm(self.beats_per_flit, self.codeword_beats)
+        return (period // self.codeword_beats - 1) * self.beats_per_flit / period
 
     @property
     def stream(self) -> int:
@@ -117,7 +152,7 @@ class Losses:
 
     @property
     def threshold(self) -> int:
-        """Count the slots of 2^32 that are lost by themselves."""
+        """Count the slots of 2^32 that are lost by themselves, or codewords."""
         return round(self.own_rate * (1 << 32))
 
     @property
@@ -125,9 +160,10 @@ class Losses:
         """Count those of them that take the next slot along."""
         return round(self.echo_rate * (1 << 32))
 
-    def __call__(self, first_beat: int) -> bool:
-        """Tell whether the slot that begins with this beat is lost."""
-        return bool(is_lost(first_beat, self.stream, self.threshold, self.echo_threshold, self.beats_per_flit))
+    def __call__(self, first_beat: int, frame_beat: int = 0) -> bool:
+        """Tell whether the slot that begins with this beat is lost; the first codeword begins with ``frame_beat``."""
+        drawn = self.stream, self.threshold, self.echo_threshold
+        return bool(is_lost(first_beat, frame_beat, *drawn, self.beats_per_flit, self.codeword_beats))
 
 
 @dataclass(frozen=True)

@@ -51,11 +51,13 @@ def _cycles_lost_per_flit(spec: ChipletSpec, timing: LinkTiming, delay_cycles: i
 
     A miss is the loss of a slot with the flit whose turn it is. Its cost is measured at the losses of the spec, or where
     they are rare at one in ``LOSS_SPACING`` round trips. A flit in the slot after that of the flit before it has no echo of
-    an earlier error to fear; one after an idle slot, or sent again, has.
+    an earlier error to fear, nor the codeword that brought that flit; one after an idle slot, or sent again, has.
     """
     losses, clean = Losses.of(spec), Link(spec, timing, delay_cycles, losses=Losses())
+    if losses.slot_loss_rate == 0:  # too small for a number
+        return 0.0
     spacing_slots = LOSS_SPACING * max(spec.replay_flits, ceil(clean.longest_cycles / spec.slot_cycles))
-    rate = max(losses.slot_loss_rate, 1 / spacing_slots)
+    rate = max(losses.slot_loss_rate, max(1, losses.codeword_beats / losses.beats_per_flit) / spacing_slots)
     seen = replace(losses, slot_loss_rate=rate, echo_rate=rate * (losses.echo_rate / losses.slot_loss_rate))
     count = MEASURED_LOSSES * spacing_slots // spec.virtual_channels
     lossy_cycles, missed = _stream(Link(spec, timing, delay_cycles, losses=seen), timing, count)
@@ -63,7 +65,7 @@ def _cycles_lost_per_flit(spec: ChipletSpec, timing: LinkTiming, delay_cycles: i
     # A gap longer than a slot means that the slot before was idle; each miss makes one gap, which is counted with the miss.
     gaps = np.count_nonzero(np.diff(lossy_cycles) > Slots.of(spec).longest_cycles)
     after_idle = max(0, gaps - missed) / len(lossy_cycles)
-    first_rate = losses.own_rate + (1 - losses.own_rate) * losses.echo_rate * after_idle
+    first_rate = losses.next_rate + (losses.slot_loss_rate - losses.next_rate) * after_idle
     # A flit sent again may be lost again: the sum of the geometric series.
     misses_per_flit = first_rate / (1 - losses.slot_loss_rate)
     return misses_per_flit * float(lossy_cycles[-1] - clean_cycles[-1]) / missed

@@ -55,7 +55,8 @@ def loses(me: Records, slot: int, backwards: int) -> bool:
     """Tell whether bit errors destroy a slot of this direction, or of the other one if ``backwards`` is 1."""
     # Losses are drawn by beat, not by slot: slots are counted anew after each training, and would repeat their losses.
     first_beat, stream = me.frame_beat + slot * me.beats_per_flit, me.stream + backwards
-    return me.losses > 0 and is_lost(first_beat, stream, me.losses, me.echoes, me.beats_per_flit)
+    drawn = stream, me.losses, me.echoes
+    return me.losses > 0 and is_lost(first_beat, me.frame_beat, *drawn, me.beats_per_flit, me.codeword_beats)
 
 
 @compiled

@@ -4,6 +4,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from scipy.stats import binom
 
 from lightfabric.model.spec import FEC_CODES, ChipletSpec
 
@@ -63,3 +64,32 @@ def test_the_errors_that_a_spec_may_have_are_those_that_its_code_carries(name, m
 def test_an_unknown_code_is_refused():
     with pytest.raises(ValueError, match=r"^ChipletSpec.fec must be one of none, kr4, kp4, light, not 'kr5'$"):
         replace(NARROW, fec="kr5")
+
+
+@pytest.mark.parametrize(
+    ("name", "bit_error_rate", "published"),
+    [
+        ("kp4", 1e-3, 1.53e-4), ("kp4", 5e-4, 2.79e-8), ("kp4", 2.4e-4, 8.2e-13), ("kp4", 1e-4, 1.4e-18),
+        ("kr4", 1e-3, 0.161), ("kr4", 2.4e-4, 5.2e-5), ("kr4", 1e-4, 8.9e-8), ("kr4", 3e-5, 8.1e-12),
+    ],
+)  # fmt: skip
+def test_codewords_are_lost_as_published(name, bit_error_rate, published):
+    """Of RS(544,514) at 1e-3 and 2.4e-4: UALink 200G and IEEE 802.3; the others were computed by two packages."""
+    assert FEC_CODES[name].codeword_loss_rate(bit_error_rate) == pytest.approx(published, rel=0.03)
+
+
+@pytest.mark.parametrize("name", FEC_CODES)
+def test_codewords_are_lost_by_more_wrong_symbols_than_are_corrected(name):
+    code, rates = FEC_CODES[name], [0.0, 1e-300, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 2e-3, 0.5]
+    lost = [code.codeword_loss_rate(rate) for rate in rates]
+    assert lost[:2] == [0, 0]
+    assert lost == sorted(lost)
+    for rate, mine in zip(rates[4:], lost[4:], strict=True):
+        wrong = 1 - (1 - rate) ** code.symbol_bits
+        assert mine == pytest.approx(binom.sf(code.correctable_symbols, code.codeword_symbols, wrong), rel=1e-7)
+
+
+def test_a_stronger_code_loses_fewer_bits_of_a_line():
+    for rate in (1e-6, 1e-5, 1e-4, 2e-4):
+        lost = [FEC_CODES[name].codeword_loss_rate(rate) / FEC_CODES[name].words for name in ("light", "kr4", "kp4")]
+        assert lost == sorted(lost, reverse=True)

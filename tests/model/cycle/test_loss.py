@@ -131,6 +131,46 @@ def test_the_widest_port_loses_less_than_half_of_its_slots_at_the_highest_rate()
     assert 0.3 < Losses.of(wide).slot_loss_rate < MAX_SLOT_LOSS_RATE
 
 
+CODED = {
+    "ten slots a codeword": ChipletSpec(wavelengths_per_port=1, flit_bytes=64, reach_m=1.0, fec="kp4"),
+    "a slot cut in two": ChipletSpec(wavelengths_per_port=4, flit_bytes=256, reach_m=1.0, fec="kr4"),
+    "two codewords abreast": ChipletSpec(wavelengths_per_port=32, flit_bytes=256, reach_m=1.0, fec="kr4"),
+    "two codewords a slot": ChipletSpec(wavelengths_per_port=8, flit_bytes=256, reach_m=1.0, fec="light"),
+    "a slot a codeword": ChipletSpec(wavelengths_per_port=16, flit_bytes=128, reach_m=1.0, fec="light"),
+}
+
+
+@pytest.mark.parametrize("case", CODED)
+def test_the_slots_of_a_codeword_are_lost_together(case):
+    """Counted in words: a codeword has 80 or 16, and each one, or each pair of those abreast, is lost by itself."""
+    spec, frame_beat, seed = chiplet(CODED[case], 1e-3), 37, 3
+    losses, slots, words = Losses.of(spec, seed), range(8000), spec.flit_bytes // 8
+    group = spec.code.words * (2 if case == "two codewords abreast" else 1)
+    lost = [losses(frame_beat + slot * words // spec.wavelengths_per_port, frame_beat) for slot in slots]
+    alone = dict[int, set[bool]]()
+    for slot in slots:
+        if slot * words // group == (slot * words + words - 1) // group:
+            alone.setdefault(slot * words // group, set()).add(lost[slot])
+    assert all(len(fates) == 1 for fates in alone.values())
+    rate = 1 - (1 - spec.code.codeword_loss_rate(1e-3)) ** (group // spec.code.words)
+    cut = [slot for slot in slots if slot * words // group != (slot * words + words - 1) // group]
+    expected = len(slots) * rate + len(cut) * rate * (1 - rate)
+    deviation = sqrt(expected * max(1, group / words))
+    assert abs(sum(lost) - expected) < 3 * deviation, f"seed {seed}"
+    assert losses.slot_loss_rate == pytest.approx(expected / len(slots), rel=1e-6)
+    first_of_run = sum(b and not a for a, b in pairwise(lost))
+    assert abs(first_of_run - losses.next_rate * lost.count(False)) < 3 * sqrt(first_of_run), f"seed {seed}"
+
+
+@pytest.mark.parametrize("case", CODED)
+def test_the_loss_of_codewords_follows_from_that_of_slots(case):
+    for rate in (1e-5, 1e-4, 1e-3):
+        spec = chiplet(CODED[case], rate)
+        one = spec.code.codeword_loss_rate(rate)
+        abreast = 2 if case == "two codewords abreast" else 1
+        assert Losses.of(spec).own_rate == pytest.approx(1 - (1 - one) ** abreast, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
