@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from lightfabric.flows.format import link_list
 from lightfabric.flows.format.huggingface import load_model
 from lightfabric.flows.report import MAX_SHOWN, InputError, WrongError, cut, read_bytes, shown
+from lightfabric.model.chiplet_preset import CHIPLETS
 from lightfabric.model.spec import (
     ACCELERATORS,
     COMPONENTS,
@@ -95,7 +96,8 @@ class Variant:
 def load_spec(path: Path | None, default: str = "gpt3-175b") -> StudySpec:
     """Return the spec in a TOML file without a sweep, or a built-in example if ``path`` is None.
 
-    ``[accelerator] preset = "h100"`` stands for the fields of that accelerator, ``[job.model] preset = "llama3-70b"`` for
+    ``[accelerator] preset = "h100"`` stands for the fields of that accelerator, ``[chiplet] preset = "oci-gen1"`` for those
+    of that chiplet, ``[job.model] preset = "llama3-70b"`` for
     those of that model and ``config = "config.json"`` for those of a Hugging Face model, its path relative to the TOML
     file's folder; other keys beside them override them.
     Anything wrong is an InputError: ``my.toml: chiplet.ports must be from 1 to 32, not -3``.
@@ -182,7 +184,8 @@ def _check_depth(tables: dict[str, Any]) -> None:
 
 
 def _spec(tables: dict[str, Any], folder: Path) -> StudySpec:
-    _expand_preset(tables)
+    _expand_preset(tables, "accelerator", ACCELERATORS)
+    _expand_preset(tables, "chiplet", {name: preset.spec for name, preset in CHIPLETS.items()})
     _expand_model(tables.get("job"), folder)
     _check_fabrics(tables)
     link_list.expand(tables.get("fabrics"), folder)
@@ -198,15 +201,19 @@ def _spec(tables: dict[str, Any], folder: Path) -> StudySpec:
     return spec
 
 
-def _expand_preset(tables: dict[str, Any]) -> None:
-    """Replace ``accelerator.preset`` by the fields that it stands for and the file does not override."""
-    table = tables.get("accelerator")
+def _expand_preset(tables: dict[str, Any], name: str, presets: Mapping[str, Any]) -> None:
+    """Replace ``preset`` of a table by the fields that it stands for and the file does not override."""
+    table = tables.get(name)
     if not isinstance(table, dict) or "preset" not in table:
         return
     preset = table.pop("preset")
-    if not isinstance(preset, str) or preset not in ACCELERATORS:
-        raise WrongError(f"accelerator.preset must be one of {', '.join(ACCELERATORS)}, not {shown(preset)}")
-    tables["accelerator"] = asdict(ACCELERATORS[preset]) | table
+    if not isinstance(preset, str) or preset not in presets:
+        raise WrongError(f"{name}.preset must be one of {', '.join(presets)}, not {shown(preset)}")
+    stands_for = asdict(presets[preset])
+    # A depth that followed from the fields of the preset follows from those of the file.
+    if name == "chiplet":
+        del stands_for["replay_flits"]
+    tables[name] = stands_for | table
 
 
 def _expand_model(job: object, folder: Path) -> None:
@@ -314,7 +321,7 @@ def _known(owner: Location, tables: dict[str, Any]) -> list[str]:
         table = _FABRICS[tables["fabrics"][owner[1]]["kind"]]
     else:
         table = _job_type(tables) if owner == ("job",) else _TABLES[_dotted(owner)]
-    stands_for = {AcceleratorSpec: ["preset"], ModelSpec: list(_STANDS_FOR_MODEL)}.get(table, [])
+    stands_for = {AcceleratorSpec: ["preset"], ChipletSpec: ["preset"], ModelSpec: list(_STANDS_FOR_MODEL)}.get(table, [])
     return [entry.name for entry in fields(table)] + stands_for
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lightfabric.flows.format.spec_file import MAX_BYTES, load_spec
 from lightfabric.flows.report import InputError
+from lightfabric.model.chiplet_preset import CHIPLETS
 from lightfabric.model.spec import ACCELERATORS, SipRingSpec
 from lightfabric.placement.workload.preset import MODELS
 
@@ -28,6 +29,7 @@ WRONG = [
     ("= 500.0", "= nan", "chiplet.core_clock_mhz must be a finite number, not nan"),
     ("= 500.0", "= 1e999", "chiplet.core_clock_mhz must be a finite number, not inf"),
     ("ports = 4", "ports = 4\nbuffer_flits = 0", "chiplet.buffer_flits must be from 1 to 127, not 0"),
+    ("ports = 4", 'preset = "oci-gen3"', f"chiplet.preset must be one of {', '.join(CHIPLETS)}, not 'oci-gen3'"),
     ("ports = 4", "ports = 4\nbit_error_rate = 2e-4", "chiplet.bit_error_rate must be from 0 to 0.0001, not 0.0002"),
     ("ports = 4", "ports = 4\nbit_error_rate = -1e-300", "chiplet.bit_error_rate must be from 0 to 0.0001, not -1e-300"),
     (
@@ -216,6 +218,22 @@ def test_keys_beside_a_preset_override_it(path):
     accelerator = load_spec(path).accelerator
     assert accelerator.memory_gib == 96.0
     assert accelerator.fp8_tflops == ACCELERATORS["h100"].fp8_tflops
+
+
+CHIPLET = SMALL[SMALL.index("[chiplet]") : SMALL.index("[[fabrics]]")]
+
+
+@pytest.mark.parametrize("name", CHIPLETS)
+def test_a_chiplet_preset_stands_for_its_fields(path, name):
+    path.write_text(SMALL.replace(CHIPLET, f'[chiplet]\npreset = "{name}"\n'))
+    assert load_spec(path).chiplet == CHIPLETS[name].spec
+
+
+def test_keys_beside_a_chiplet_preset_override_it(path):
+    path.write_text(SMALL.replace(CHIPLET, '[chiplet]\npreset = "oci-gen1"\nports = 2\nreach_m = 60.0\n'))
+    chiplet = load_spec(path).chiplet
+    assert chiplet == replace(CHIPLETS["oci-gen1"].spec, ports=2, reach_m=60.0, replay_flits=0)
+    assert chiplet.replay_flits > CHIPLETS["oci-gen1"].spec.replay_flits
 
 
 MODEL = SMALL[SMALL.index("[job.model]") : SMALL.index("[chiplet]")]
