@@ -103,14 +103,16 @@ def _fewest_links(gpus: int, pairs: Iterable[Pair], links: Collection[Pair]) -> 
     sparse: Any = import_module("scipy.sparse")
     csgraph: Any = import_module("scipy.sparse.csgraph")
     graph = sparse.csr_array((np.ones(len(links)), tuple(np.array(list(links)).T)), shape=(gpus, gpus))
-    sources = sorted({source for source, _ in relayed})
-    found = csgraph.shortest_path(graph, unweighted=True, indices=sources, return_predecessors=True)[1]
-    before = dict(zip(sources, found.tolist(), strict=True))
-    for source, destination in relayed:
-        way, came = [destination], before[source]
-        while way[-1] != source:
-            way.append(came[way[-1]])
-        stops[source, destination] = tuple(reversed(way))
+    source, destination = np.array(relayed).T
+    sources, row = np.unique(source, return_inverse=True)
+    before = csgraph.shortest_path(graph, unweighted=True, indices=sources, return_predecessors=True)[1]
+    # All ways are walked back together, a link at a time; who is at the source stays there.
+    steps = [destination]
+    while (moving := steps[-1] != source).any():
+        steps.append(np.where(moving, before[row, steps[-1]], source))
+    ways = np.stack(steps[::-1], axis=1)
+    for pair, way, waits in zip(relayed, ways.tolist(), (ways == source[:, None]).sum(axis=1).tolist(), strict=True):
+        stops[pair] = tuple(way[waits - 1 :])
     return stops
 
 

@@ -62,9 +62,11 @@ def _chosen(
     first = np.searchsorted(source, np.arange(vertices + 1))
     load, cost = np.zeros(int(orbit.max()) + 1), np.zeros(vertices)
     before, fresh, front = (np.full(vertices, -1) for _ in range(3))
-    graph = hops, first, source, destination, orbit, weight
+    # What leads to one GPU stands in a row, narrow enough for the rows of all to stay in the processor's cache.
+    graph = np.ascontiguousarray(hops.T.astype(np.int16)), first, source, destination, orbit, weight
+    only = np.zeros(len(link), np.bool_)
     for turn in range(MAX_ROUNDS):
-        if not _choose(starts, parts, turn, *graph, load, link, cost, before, fresh, front):
+        if not _choose(starts, parts, turn, *graph, load, link, only, cost, before, fresh, front):
             break
     return link
 
@@ -94,17 +96,24 @@ def _choose(
     weight: Records,
     load: Records,
     link: Records,
+    only: Records,
     cost: Records,
     before: Records,
     fresh: Records,
     front: Records,
 ) -> int:
-    """Let each part of a pair choose its ``link`` of each hop; count those that change. The last four arrays are its own."""
-    changed, gpus = 0, hops.shape[1]
+    """Let each part of a pair choose its ``link`` of each hop; count those that change. The last four arrays are its own.
+
+    ``hops`` are ``[end, vertex]``. Who finds that it has an ``only`` way is not asked again.
+    """
+    changed, gpus = 0, hops.shape[0]
     fresh[:] = -1
     for pair in range(len(link)):
+        if only[pair]:
+            continue
         start, end = starts[pair // parts // gpus], pair // parts % gpus
-        length = hops[start, end]
+        left = hops[end]
+        length: Any = np.int64(left[start])
         if turn > 0:
             for hop in range(length):
                 load[orbit[link[pair, hop]]] -= 1.0
@@ -116,7 +125,7 @@ def _choose(
                 here = front[at]
                 for each in range(first[here], first[here + 1]):
                     there = destination[each]
-                    if hops[there, end] != length - hop - 1:
+                    if left[there] != length - hop - 1:
                         continue
                     total = cost[here] + (2.0 * load[orbit[each]] + 1.0) * weight[each]
                     if fresh[there] != pair:
@@ -128,6 +137,7 @@ def _choose(
                     cost[there] = total
                     before[there] = each
             begin = last
+        only[pair] = until == length + 1
         here = end
         for hop in range(length - 1, -1, -1):
             each = before[here]
