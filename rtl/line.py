@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from lightfabric.model.codec import CRC_BITS, SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.crc import FlitCrc
+from lightfabric.rtl.pacer import Pacer
 from lightfabric.rtl.training_set import SET_BITS
 
 BLOCK = data.StructLayout({"sync": 2, "bits": 64})
@@ -27,29 +28,6 @@ class LineSignature(wiring.Signature):
 
     def __init__(self, spec: ChipletSpec):
         super().__init__({"blocks": Out(BLOCK).array(spec.wavelengths_per_port), "valid": Out(1)})
-
-
-class Pacer(wiring.Component):
-    """Sets the line's rhythm: ``beat`` is 1 in ``spec.blocks_per_cycle`` of the cycles, as evenly as whole cycles allow.
-
-    Members
-    -------
-    beat : Out(1)
-    coming : Out(1), ``beat`` of the next cycle
-    """
-
-    def __init__(self, spec: ChipletSpec):
-        self.rate = spec.blocks_per_cycle
-        super().__init__({"beat": Out(1), "coming": Out(1)})
-
-    def elaborate(self, platform):
-        m = Module()
-        beats, cycles = self.rate.numerator, self.rate.denominator
-        # The line gains ``beats`` a cycle on what was sent, and each beat pays ``cycles`` of them back.
-        owed = Signal(range(cycles))
-        m.d.comb += self.coming.eq(owed >= cycles - beats)
-        m.d.sync += [self.beat.eq(self.coming), owed.eq(Mux(self.coming, owed - (cycles - beats), owed + beats))]
-        return m
 
 
 def sent_layout(spec: ChipletSpec) -> data.StructLayout:

@@ -19,7 +19,8 @@ from amaranth.lib.wiring import In, Out
 from lightfabric.model.codec import SEQUENCE_BITS, SYNC_CONTROL, SYNC_DATA
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.lane import Aligner, BlockLock
-from lightfabric.rtl.line import LOWER_LANES, UPPER_LANES, LineSignature, Pacer
+from lightfabric.rtl.line import LOWER_LANES, UPPER_LANES, LineSignature
+from lightfabric.rtl.pacer import Pacer
 from lightfabric.rtl.scrambler import Scrambler, scrambled
 from lightfabric.rtl.training import Training, connect
 from lightfabric.rtl.training_set import SET_BITS
