@@ -39,6 +39,7 @@ class Chiplet(wiring.Component):
     i : In(stream.Signature(beat_layout(spec))).array(spec.ports)
     o : Out(stream.Signature(delivered_layout(spec))).array(spec.ports)
     tx : Out(LineSignature(spec)).array(spec.ports)
+    tx_ready : In(1).array(spec.ports), as of ``Link``
     rx : In(LineSignature(spec)).array(spec.ports)
     slip : Out(spec.wavelengths_per_port).array(spec.ports)
     replays : Out(32).array(spec.ports)
@@ -57,6 +58,7 @@ class Chiplet(wiring.Component):
                 "i": In(stream.Signature(beat_layout(spec))).array(spec.ports),
                 "o": Out(stream.Signature(delivered_layout(spec))).array(spec.ports),
                 "tx": Out(LineSignature(spec)).array(spec.ports),
+                "tx_ready": In(1, init=1).array(spec.ports),
                 "rx": In(LineSignature(spec)).array(spec.ports),
                 "slip": Out(spec.wavelengths_per_port).array(spec.ports),
                 "replays": Out(32).array(spec.ports),
@@ -86,5 +88,5 @@ class Chiplet(wiring.Component):
         wiring.connect(m, link.o, switch.i[self.spec.ports + port])
         wiring.connect(m, link.tx, wiring.flipped(self.tx[port]))
         wiring.connect(m, wiring.flipped(self.rx[port]), link.rx)
-        m.d.comb += self.slip[port].eq(link.slip)
+        m.d.comb += [link.tx_ready.eq(self.tx_ready[port]), self.slip[port].eq(link.slip)]
         m.d.comb += [self.replays[port].eq(link.replays), self.crc_errors[port].eq(link.crc_errors)]

@@ -56,6 +56,7 @@ class Framer(wiring.Component):
     set : In(32), information of the set, its wavelength left 0
     lanes : In(2), wavelengths of the frames; changes only while ``sets`` is 1
     beat : Out(1), a beat of the line, for ``sets`` and ``set`` to be looked at
+    ready : In(1), of the Pacer, 1 unless connected
     o : Out(sent_layout(spec))
     """
 
@@ -63,6 +64,7 @@ class Framer(wiring.Component):
         self.spec = spec
         super().__init__(
             {
+                "ready": In(1, init=1),
                 "frame": In(spec.flit_bytes * 8 - CRC_BITS),
                 "implicit": In(SEQUENCE_BITS),
                 "load": Out(1),
@@ -82,6 +84,7 @@ class Framer(wiring.Component):
         beat, last, next_last = Signal(range(beats)), Signal(init=beats == 1), Signal(init=beats == 1)
         second, next_second, may_load = Signal(), Signal(), Signal()
         m.d.comb += [
+            pacer.ready.eq(self.ready),
             self.beat.eq(pacer.beat),
             self.load.eq(may_load & ~self.sets),
             next_last.eq(last),

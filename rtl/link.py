@@ -61,6 +61,7 @@ class Link(wiring.Component):
     i : In(ChannelSignature(spec))
     o : Out(ChannelSignature(spec))
     tx : Out(LineSignature(spec))
+    tx_ready : In(1), 1 unless connected; 0 if the SerDes has room for no more than ``READY_SLACK_BEATS``
     rx : In(LineSignature(spec))
     slip : Out(spec.wavelengths_per_port), one cycle per bit by which a wavelength is to move its blocks
     enable : In(1), 1 unless connected; 0 keeps the link down
@@ -78,6 +79,7 @@ class Link(wiring.Component):
                 "i": In(ChannelSignature(spec)),
                 "o": Out(ChannelSignature(spec)),
                 "tx": Out(LineSignature(spec)),
+                "tx_ready": In(1, init=1),
                 "rx": In(LineSignature(spec)),
                 "slip": Out(spec.wavelengths_per_port),
                 "enable": In(1, init=1),
@@ -118,6 +120,7 @@ class Link(wiring.Component):
             receiver.resumed.received.eq(training.remote.expected),
             receiver.resumed.limits.eq(training.remote.limits),
             receiver.flush.eq(training.flush),
+            transmitter.ready.eq(self.tx_ready),
             transmitter.sets.eq(training.sets),
             transmitter.set.eq(training.set),
             transmitter.lanes.eq(training.lanes_out),

@@ -33,6 +33,7 @@ def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
     return {
         f"tx{port}_data": Out(bits),
         f"tx{port}_valid": Out(1),
+        f"tx{port}_ready": In(1, init=1),
         f"rx{port}_data": In(bits),
         f"rx{port}_valid": In(1),
         f"rx{port}_slip": Out(spec.wavelengths_per_port),
@@ -64,11 +65,12 @@ def _give(m, top, prefix: str, from_):
     m.d.comb += [getattr(top, f"{prefix}_tvalid").eq(from_.valid), from_.ready.eq(getattr(top, f"{prefix}_tready"))]
 
 
-def _join_line(m, top, port: str, tx, rx, slip):
+def _join_line(m, top, port: str, tx, tx_ready, rx, slip):
     """Connects both directions of a line to the members of ``top``."""
     m.d.comb += [
         getattr(top, f"tx{port}_data").eq(Cat(block.as_value() for block in tx.blocks)),
         getattr(top, f"tx{port}_valid").eq(tx.valid),
+        tx_ready.eq(getattr(top, f"tx{port}_ready")),
         Cat(block.as_value() for block in rx.blocks).eq(getattr(top, f"rx{port}_data")),
         rx.valid.eq(getattr(top, f"rx{port}_valid")),
         getattr(top, f"rx{port}_slip").eq(slip),
@@ -90,7 +92,7 @@ class AxiLink(wiring.Component):
     s_axil_* : the registers of ``rtl.register.REGISTERS``
     client_clk, client_rst : In(1)
     irq : Out(1)
-    tx_data, tx_valid, rx_data, rx_valid, rx_slip : the line
+    tx_data, tx_valid, tx_ready, rx_data, rx_valid, rx_slip : the line
     replays, crc_errors : Out(32)
     """
 
@@ -124,7 +126,7 @@ class AxiLink(wiring.Component):
         if spec.ber_tester:
             self._add_tester(m, link, registers)
         else:
-            _join_line(m, self, "", link.tx, link.rx, link.slip)
+            _join_line(m, self, "", link.tx, link.tx_ready, link.rx, link.slip)
         return m
 
     def _add_tester(self, m, link, registers):
@@ -132,7 +134,7 @@ class AxiLink(wiring.Component):
         m.submodules.ber_tester = tester = BerTester(self.spec)
         wiring.connect(m, link.tx, tester.link_tx)
         wiring.connect(m, tester.link_rx, link.rx)
-        _join_line(m, self, "", tester.tx, tester.rx, link.slip)
+        _join_line(m, self, "", tester.tx, link.tx_ready, tester.rx, link.slip)
         m.d.comb += [tester.controls[name].eq(registers.controls[name]) for name, _ in tester.controls.shape()]
         m.d.comb += [registers.inputs[name].eq(tester.status[name]) for name, _ in tester.status.shape()]
 
@@ -213,7 +215,7 @@ class AxiChiplet(wiring.Component):
     -------
     s0_axis_t*, ... : In, the beats of ``rtl.client.beat_layout``
     m0_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
-    tx0_data, tx0_valid, rx0_data, rx0_valid, rx0_slip, ... : the lines
+    tx0_data, tx0_valid, tx0_ready, rx0_data, rx0_valid, rx0_slip, ... : the lines
     replays0, crc_errors0, ... : Out(32)
     """
 
@@ -230,7 +232,7 @@ class AxiChiplet(wiring.Component):
         for port in range(self.spec.ports):
             _take(m, self, f"s{port}_axis", chiplet.i[port])
             _give(m, self, f"m{port}_axis", chiplet.o[port])
-            _join_line(m, self, str(port), chiplet.tx[port], chiplet.rx[port], chiplet.slip[port])
+            _join_line(m, self, str(port), chiplet.tx[port], chiplet.tx_ready[port], chiplet.rx[port], chiplet.slip[port])
             m.d.comb += getattr(self, f"replays{port}").eq(chiplet.replays[port])
             m.d.comb += getattr(self, f"crc_errors{port}").eq(chiplet.crc_errors[port])
         return m

@@ -48,6 +48,7 @@ class Transmitter(wiring.Component):
     -------
     i : In(ChannelSignature(spec))
     o : Out(sent_layout(spec))
+    ready : In(1), of the Framer, 1 unless connected
     local : In(state_layout(spec))
     news : In(peer_state_layout(spec))
     sets : In(1), send training sets
@@ -69,6 +70,7 @@ class Transmitter(wiring.Component):
             {
                 "i": In(ChannelSignature(spec)),
                 "o": Out(sent_layout(spec)),
+                "ready": In(1, init=1),
                 "local": In(state_layout(spec)),
                 "news": In(peer_state_layout(spec)),
                 "credits": Out(CREDIT_BITS).array(spec.virtual_channels),
@@ -87,6 +89,7 @@ class Transmitter(wiring.Component):
         domain += self.heard.eq(self.news)
         m.submodules.buffer = buffer = ReplayBuffer(spec)
         m.d.comb += [
+            framer.ready.eq(self.ready),
             framer.sets.eq(self.sets),
             framer.set.eq(self.set),
             framer.lanes.eq(self.lanes),

@@ -168,6 +168,14 @@ class ChipletSpec:
         return exact if exact > 1 else exact.limit_denominator(128)
 
     @property
+    def clock_headroom_ppm(self) -> float:
+        """Bound by how much the far end's clock may be faster: beyond, its blocks come faster than one per cycle.
+
+        Cycles without a block absorb the offset; a line of a block per cycle needs both ends on one reference clock.
+        """
+        return float(1 / self.blocks_per_cycle - 1) * 1e6
+
+    @property
     def cycle_ps(self) -> float:
         """Give the period of the core clock."""
         return 1e6 / self.core_clock_mhz

@@ -238,6 +238,7 @@ class LinkBench:
         lost_b: Lost = kept,
         stretches: Container[int] = frozenset(),
         retrain_at: Container[int] = frozenset(),
+        ready: Callable[[int], bool] | None = None,
         credit_cycle: Callable[[int, int], int] = lambda _, cycle: cycle + 1,
         settle_cycles: int = 0,
         bound_cycles: int = 10_000,
@@ -250,7 +251,7 @@ class LinkBench:
         ``errors_a(beat, bits)`` is the mask of flipped bits of each beat that a sends, ``errors_b`` that b sends, ``lost_a``
         and ``lost_b`` say which of their slots are lost; ``credit_cycle(n, cycle)`` is when the buffer of flit n, delivered
         in ``cycle``, is given back; ``stretches`` are cycles in which the delay of both fibres grows by one, ``retrain_at``
-        those in which a is told to train again.
+        those in which a is told to train again; the SerDes of both ends are ``ready(cycle)``, always if that is left out.
         """
         spec = self.spec
         self._there.start(delay_cycles, errors_a, lost_a, stretches)
@@ -263,7 +264,7 @@ class LinkBench:
             ended = driver.done and len(monitor.credited) >= len(driver.flits)
             return ended and cycle > monitor.credited[-1] + settle_cycles
 
-        actors = [driver, self._there, self._back, monitor, watch]
+        actors = [driver, self._there, self._back, monitor, watch, *([_SerDes(*self._watched, ready)] if ready else [])]
         cycles = self._bench.run(actors, done, bound_cycles, waves)
         slots = (self._there.slots(), self._back.slots()) if decode else ([], [])
         flipped = sum(getattr(errors, "count", 0) for errors in {errors_a, errors_b})
@@ -274,6 +275,19 @@ class LinkBench:
 
 
 TIMES = ("lock_cycles", "align_cycles", "exchange_cycles")
+
+
+class _SerDes:
+    """Tells both ends in which cycles the SerDes is ready; always again after the run."""
+
+    samples = ()
+
+    def __init__(self, a: Link, b: Link, ready: Callable[[int], bool]):
+        self._inputs, self._ready = (a.tx_ready, b.tx_ready), ready
+
+    def step(self, ctx, cycle: int) -> None:
+        for tx_ready in self._inputs:
+            ctx.set(tx_ready, self._ready(cycle))
 
 
 class _Watch:

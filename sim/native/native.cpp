@@ -113,7 +113,9 @@ struct End {
                  settings.seed, 4 + 3 * number),
           sink(settings.stalls, received, settings.seed, 6 + 3 * number),
           resets(settings.resets, settings.seed, 10 + number),
-          packets(settings.packets[number]) {}
+          packets(settings.packets[number]) {
+        top.tx_ready = 1;
+    }
 
     // Resets end early enough for the last packets to show that all is well after them.
     bool may_reset() const { return source.begun() < packets - packets / 8; }
