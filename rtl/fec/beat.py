@@ -1,6 +1,6 @@
 """Codewords go over wires in beats of p symbols, the highest power in the lowest bits."""
 
-from amaranth import Module, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -47,3 +47,18 @@ class BeatCounter(wiring.Component):
         with m.Elif(self.valid):
             m.d.sync += count.eq(self.number + 1)
         return m
+
+
+def interleave(code: ReedSolomon, beats):
+    """Puts the beats of codewords that leave together on a line in turn, symbol by symbol. Combinational, only wires.
+
+    So a burst of errors is shared by the codewords: of I of them, each sees every I-th symbol of it.
+    """
+    symbols = range(len(beats[0]) // code.m)
+    return Cat(beat.word_select(at, code.m) for at in symbols for beat in beats)
+
+
+def deinterleave(code: ReedSolomon, data, codewords: int) -> list:
+    """Takes the beats apart that ``interleave`` has put on a line. Combinational, only wires."""
+    symbols = [data.word_select(at, code.m) for at in range(len(data) // code.m)]
+    return [Cat(symbols[at::codewords]) for at in range(codewords)]

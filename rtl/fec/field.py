@@ -1,6 +1,8 @@
 """The arithmetic of GF(2^m) is made of XOR trees, computed from ``model.reed_solomon``, and of one table for inverses."""
 
 from collections.abc import Callable
+from functools import reduce
+from operator import xor
 
 from amaranth import Cat, Const, Module, Signal
 from amaranth.lib import wiring
@@ -24,11 +26,12 @@ def linear(m, value, function: Callable[[int], int], bits: int):
 def product(m, field: Field, a, b):
     """Multiplies two elements. Combinational: m^2 AND gates and a tree of XOR gates. Not within an ``m.If``."""
     bits = field.m
-    a, b, partial = _named(m, a), _named(m, b), Const(0, 2 * bits - 1)
-    for bit in range(bits):
-        partial = partial ^ Cat(Const(0, bit), b & a[bit].replicate(bits))
-    partial = _named(m, partial)
-    return partial[:bits] ^ linear(m, partial[bits:], lambda high: reduced(field, high << bits), bits)
+    a, b = _named(m, a), _named(m, b)
+    parts = [Cat(Const(0, bit), b & a[bit].replicate(bits)) for bit in range(bits)]
+    while len(parts) > 1:
+        parts = [reduce(xor, parts[at : at + 2]) for at in range(0, len(parts), 2)]
+    whole = _named(m, parts[0])
+    return whole[:bits] ^ linear(m, whole[bits:], lambda high: reduced(field, high << bits), bits)
 
 
 def _named(m, value) -> Signal:

@@ -12,7 +12,7 @@ from lightfabric.sim.bench.simulator import Pins, sampler, simulator
 
 @dataclass(frozen=True)
 class Beat:
-    """Holds a beat of p symbols that goes in; ``first`` is set or left away as the input wants."""
+    """Holds a beat of p symbols that goes in, and whether it is marked as the first of a codeword."""
 
     symbols: tuple[int, ...]
     first: int = 0
@@ -20,7 +20,7 @@ class Beat:
 
 @dataclass
 class CodecRun:
-    """Holds what one run showed: the cycle of each beat in and out, and (cycle, outputs) of each beat out."""
+    """Holds what one run showed: the cycles in which beats went in, and (cycle, outputs) of each beat that came out."""
 
     in_cycles: list[int] = field(default_factory=list)
     out: list[tuple[int, dict[str, int]]] = field(default_factory=list)
@@ -77,8 +77,10 @@ class CodecBench:
                 await ctx.tick()
             raise BenchTimeoutError(f"the bench did not end within {bound_cycles} cycles")
 
+        # A reset makes the coroutine of the next run, which must not be left unused.
+        if self._testbench is not None:
+            self._simulator.reset()
         self._testbench = testbench
-        self._simulator.reset()
         self._simulator.run()
         return run
 
