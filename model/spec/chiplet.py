@@ -28,8 +28,8 @@ class ChipletSpec:
 
     ``fec`` is the forward error correction of frames on the line: ``"none"``, 64b/66b blocks as they are; ``"kr4"`` or
     ``"kp4"``, those of IEEE 802.3; ``"light"``, a short code (``FEC_CODES``). ``bit_error_rate`` is that of each wavelength
-    as the receiver sees it, before the code corrects it if there is one. With ``ber_tester`` each link can send test patterns
-    and count their errors, as its registers say.
+    as the receiver sees it, before the code corrects it if there is one. With ``ber_tester`` each link can send test
+    patterns and count their errors, as its registers say.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
