@@ -1,6 +1,6 @@
 """Codewords go over wires in beats of p symbols, the highest power in the lowest bits."""
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -23,29 +23,38 @@ def beats(code: ReedSolomon, p: int) -> wiring.Signature:
 
 
 class BeatCounter(wiring.Component):
-    """Counts the beats of a codeword. Combinational but for the count.
+    """Counts the beats of codewords. What it tells of a beat comes with it, from registers but for ``first``.
 
     Members
     -------
-    valid, first : In(1), of ``beat.beats``
-    number : Out, of the beat that is valid now
-    last : Out(1), the beat is the last of its codeword
+    valid, first : In(1), of ``beats``
+    number : Out, the place of the beat in its codeword
+    begins, ends : Out(1), the beat is the first or the last of its codeword
+    reached, passed : Out(1), its number is at least that of the ``mark``, or above it
     """
 
-    def __init__(self, beats: int):
-        self.beats = beats
-        super().__init__({"valid": In(1), "first": In(1), "number": Out(range(beats)), "last": Out(1)})
+    def __init__(self, beats: int, mark: int = 0):
+        self.beats, self.mark = beats, mark
+        flags = {name: Out(1) for name in ("begins", "ends", "reached", "passed")}
+        super().__init__({"valid": In(1), "first": In(1), "number": Out(range(beats))} | flags)
 
     def elaborate(self, platform):
         m = Module()
-        count = Signal.like(self.number)
-        with m.If(~self.first):
-            m.d.comb += self.number.eq(count)
-        m.d.comb += self.last.eq(self.number == self.beats - 1)
-        with m.If(self.valid & self.last):
-            m.d.sync += count.eq(0)
-        with m.Elif(self.valid):
-            m.d.sync += count.eq(self.number + 1)
+        count, following = Signal.like(self.number), Signal.like(self.number)
+        m.d.comb += [self.number.eq(Mux(self.first, 0, count)), following.eq(Mux(self.ends, 0, self.number + 1))]
+        with m.If(self.valid):
+            m.d.sync += count.eq(following)
+        for flag, holds in (
+            (self.begins, lambda number: number == 0),
+            (self.ends, lambda number: number == self.beats - 1),
+            (self.reached, lambda number: number >= self.mark),
+            (self.passed, lambda number: number > self.mark),
+        ):
+            # Compared a beat ahead: all symbols of a beat hang on a flag.
+            kept = Signal(init=holds(0), name=f"{flag.name}_kept")
+            with m.If(self.valid):
+                m.d.sync += kept.eq(holds(following))
+            m.d.comb += flag.eq(Mux(self.first, holds(0), kept))
         return m
 
 

@@ -26,8 +26,8 @@ class Decoder(wiring.Component):
     """Corrects up to t symbols of each codeword, p symbols per clock; a codeword may come every ``code.beats(p)`` clocks.
 
     The first beat of a codeword leaves ``latency_clocks`` after its last one came, the others in the clocks after it without
-    a gap, whatever gaps there were. The latency is 6 + ``key_equation.Folding(code, code.beats(p)).clocks``: 2 for the
-    syndromes, those of the key equation, 3 for the search, 1 for the correction. It is the same in all modes.
+    a gap, whatever gaps there were. The latency is 7 + ``key_equation.Folding(code, code.beats(p)).clocks``: 2 for the
+    syndromes, those of the key equation, 4 for the search, 1 for the correction. It is the same in all modes.
 
     With the last beat come the findings. ``corrected`` symbols were mended, 0 to t. ``uncorrectable`` is told when more than
     t errors are the only explanation: then none or some symbols were changed, and the codeword must not be used. More than
@@ -75,7 +75,7 @@ class Decoder(wiring.Component):
         m.d.sync += [
             self.o.valid.eq(search.valid),
             self.o.first.eq(search.valid & search.first),
-            self.o.data.eq(self._add_delay(m, search.valid_next) ^ corrections),
+            self.o.data.eq(self._add_delay(m, search.fetch) ^ corrections),
             self.last.eq(end),
             self.corrected.eq(Mux(end & corrects & explained, errors, 0)),
             self.uncorrectable.eq(end & Mux(corrects, ~explained, (self.mode == Mode.DETECT) & (errors != 0))),
@@ -83,7 +83,7 @@ class Decoder(wiring.Component):
         return m
 
     def _add_delay(self, m, wanted):
-        """Keeps what came, and gives the next beat of it in the clock after it is ``wanted``."""
+        """Keeps what came, and gives the next beat of it two clocks after it is ``wanted``."""
         beats = self.code.beats(self.p)
         # From the last beat on a codeword waits for the latency, in which as many beats of others may come.
         depth = 1 << (beats + self.latency_clocks).bit_length()
@@ -100,12 +100,14 @@ class Decoder(wiring.Component):
             write.en.eq(self.i.valid),
             read.en.eq(1),
         ]
-        with m.If(self.i.valid & counter.last):
+        with m.If(self.i.valid & counter.ends):
             m.d.sync += base.eq(base + beats)
         next_beat = Signal.like(read.addr)
         m.d.comb += read.addr.eq(next_beat)
         m.d.sync += next_beat.eq(next_beat + wanted)
-        return read.data
+        data = Signal.like(read.data)
+        m.d.sync += data.eq(read.data)
+        return data
 
     def _add_errors(self, m, key_equation):
         """Keeps the number of errors of the codeword whose errors leave the search."""

@@ -1,6 +1,6 @@
 """The encoder puts the parity of a Reed-Solomon code into codewords that pass."""
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -35,26 +35,26 @@ class Encoder(wiring.Component):
         # The beat in which the message ends has 1 to p of its symbols.
         end_beat, symbols_before = divmod(self.code.k - 1, self.p)
         end_bits = (symbols_before + 1) * self.code.m
-        m.submodules.counter = counter = BeatCounter(self.code.beats(self.p))
+        m.submodules.counter = counter = BeatCounter(self.code.beats(self.p), mark=end_beat)
         m.d.comb += [counter.valid.eq(self.i.valid), counter.first.eq(self.i.first)]
         # The remainder has its highest power, which leaves first, in its low bits, as a beat has.
         beat, before, remainder = Signal(beat_bits), Signal(beat_bits - end_bits), Signal(parity_bits)
         in_parity, left, step = Signal(), Signal(beat_bits + parity_bits), Signal(beat_bits)
-        with m.If(counter.number != 0):
+        with m.If(~counter.begins):
             m.d.comb += left.eq(remainder)
-        message = Cat(before & (counter.number != 0).replicate(len(before)), self.i.data[:end_bits])
+        message = Cat(Mux(counter.begins, Const(0, len(before)), before), self.i.data[:end_bits])
         m.d.comb += step.eq(left[:beat_bits] ^ message)
         m.d.comb += self.o.data.eq(Mux(in_parity, Cat(beat[:end_bits], remainder), beat))
         m.d.sync += self.o.valid.eq(self.i.valid)
         with m.If(self.i.valid):
             m.d.sync += [
-                self.o.first.eq(counter.number == 0),
-                in_parity.eq(counter.number >= end_beat),
+                self.o.first.eq(counter.begins),
+                in_parity.eq(counter.reached),
                 before.eq(self.i.data[end_bits:]),
                 beat.eq(self.i.data),
                 remainder.eq(left[beat_bits:] ^ linear(m, step, self._remainder, parity_bits)),
             ]
-            with m.If(counter.number > end_beat):
+            with m.If(counter.passed):
                 # Of what moves out of the remainder, these symbols have not left in the beat before.
                 m.d.sync += [beat.eq(left[beat_bits - end_bits : beat_bits]), remainder.eq(left[beat_bits:])]
         return m

@@ -52,7 +52,7 @@ def reduced(field: Field, bits: int) -> int:
 
 
 class Inverse(wiring.Component):
-    """Looks up 1 / ``element``, or 0 for 0, which is in ``inverse`` a clock later: a table of 2^m elements.
+    """Looks up 1 / ``element``, or 0 for 0, in a table of 2^m elements; it is in ``inverse`` two clocks later.
 
     Members
     -------
@@ -69,5 +69,7 @@ class Inverse(wiring.Component):
         table = [self.field.inverse(element) for element in range(self.field.order + 1)]
         m.submodules.table = memory = Memory(shape=self.field.m, depth=len(table), init=table)
         port = memory.read_port()
-        m.d.comb += [port.addr.eq(self.element), port.en.eq(1), self.inverse.eq(port.data)]
+        m.d.comb += [port.addr.eq(self.element), port.en.eq(1)]
+        # A memory is slow to give its data: multiplied in the same clock they would hold up all the rest.
+        m.d.sync += self.inverse.eq(port.data)
         return m

@@ -1,6 +1,7 @@
 """The Chien search finds the positions of errors, and Forney's formula their values, p symbols per clock."""
 
 from functools import reduce
+from itertools import pairwise
 from operator import xor
 
 from amaranth import Cat, Module, Mux, Signal
@@ -25,17 +26,17 @@ class Search(wiring.Component):
     start : In(1)
     locator, evaluator : In, of ``KeyEquation``, valid with ``start``
     valid, first, last : Out(1)
-    valid_next : Out(1), ``valid`` will be 1 in the next clock
+    fetch : Out(1), ``valid`` will be 1 two clocks later
     roots : Out(p), the symbol of the beat is in error
     errors : Out, p symbols, 0 where there is no root
     """
 
-    LATENCY_CLOCKS = 3
+    LATENCY_CLOCKS = 4
 
     def __init__(self, code: ReedSolomon, p: int):
         self.code, self.p = code, p
         polynomials = {"locator": In((code.t + 1) * code.m), "evaluator": In(code.t * code.m)}
-        marks = {name: Out(1) for name in ("valid", "first", "last", "valid_next")}
+        marks = {name: Out(1) for name in ("valid", "first", "last", "fetch")}
         super().__init__({"start": In(1)} | polynomials | marks | {"roots": Out(p), "errors": Out(p * code.m)})
 
     def elaborate(self, platform):
@@ -55,29 +56,32 @@ class Search(wiring.Component):
             m.d.sync += now.eq(Mux(self.start, *scaled))
         with m.If(self.start):
             m.d.sync += [number.eq(0), running.eq(1)]
-        marks = Signal(3)
+        summed, looked_up = Signal(3), Signal(3)
         m.d.sync += [
-            marks.eq(Cat(running, number == 0, number == beats - 1)),
-            Cat(self.valid, self.first, self.last).eq(marks),
+            summed.eq(Cat(running, number == 0, number == beats - 1)),
+            looked_up.eq(summed),
+            Cat(self.valid, self.first, self.last).eq(looked_up),
         ]
-        m.d.comb += self.valid_next.eq(marks[0])
+        m.d.comb += self.fetch.eq(summed[0])
         for lane in range(self.p):
             sums = [linear(m, now, self._summed(powers, lane), code.m) for now, powers in zip(terms, exponents, strict=True)]
             # Positions after the end of the codeword are none.
-            exists = ~marks[2] if lane >= code.n - (beats - 1) * self.p else 1
+            exists = ~summed[2] if lane >= code.n - (beats - 1) * self.p else 1
             self._add_lane(m, lane, sums, exists)
         return m
 
     def _add_lane(self, m, lane: int, sums, exists):
         """Computes the error of one symbol from the even and odd part of the locator and the evaluator there."""
         bits = self.code.m
-        even, odd, evaluated, numerator = (
-            Signal(bits, name=f"{name}_{lane}") for name in ("even", "odd", "high", "numerator")
+        even, odd, *numerators = (
+            Signal(bits, name=f"{name}_{lane}") for name in ("even", "odd", "sum", "kept", "numerator")
         )
+        is_root = Signal(name=f"is_root_{lane}")
         m.submodules[f"inverse_{lane}"] = inverse = Inverse(self.code.field)
-        m.d.sync += [register.eq(value) for register, value in zip((even, odd, evaluated), sums, strict=True)]
-        m.d.sync += [numerator.eq(evaluated), self.roots[lane].eq((even == odd) & exists)]
-        error = product(m, self.code.field, numerator, inverse.inverse)
+        m.d.sync += [register.eq(value) for register, value in zip((even, odd, numerators[0]), sums, strict=True)]
+        m.d.sync += [later.eq(earlier) for earlier, later in pairwise(numerators)]
+        m.d.sync += [is_root.eq((even == odd) & exists), self.roots[lane].eq(is_root)]
+        error = product(m, self.code.field, numerators[-1], inverse.inverse)
         m.d.comb += [
             inverse.element.eq(odd),
             self.errors.word_select(lane, bits).eq(error & self.roots[lane].replicate(bits)),

@@ -37,14 +37,14 @@ class Syndromes(wiring.Component):
         data = Signal.like(self.i.data)
         m.d.comb += data.eq(self.i.data)
         if empty:
-            with m.If(counter.last):
+            with m.If(counter.ends):
                 m.d.comb += data[-empty * bits :].eq(0)
         share, valid, first, last = Signal.like(self.syndromes), Signal(), Signal(), Signal()
         roots = range(self.code.first_root, self.code.first_root + self.code.parity_symbols)
         m.d.sync += [
             valid.eq(self.i.valid),
-            first.eq(counter.number == 0),
-            last.eq(counter.last),
+            first.eq(counter.begins),
+            last.eq(counter.ends),
             share.eq(Cat(linear(m, data, self._evaluated(root), bits) for root in roots)),
             self.done.eq(valid & last),
         ]
