@@ -4,7 +4,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from lightfabric.flows.command.verilog import BLOCKS
-from lightfabric.flows.option import AsJson, Block, LoadedSpec, count, number
+from lightfabric.flows.option import AsJson, LoadedSpec, count, number
 from lightfabric.flows.report import InputError, RunError, print_json, require_between, require_one_of, written_whole
 from lightfabric.flows.tool.executable import SIMULATORS
 from lightfabric.model.spec import ChipletSpec
@@ -42,6 +42,8 @@ class Faults:
     stalls: float = 0.0
 
 
+LINE = "line"
+"""A link with a line of bit errors, of which the line is measured."""
 LINES = ("line from a to b", "line from b to a")
 """Interfaces of a capture of the link."""
 
@@ -50,8 +52,10 @@ _NO_FAULTS = {"bursts": 0, "dropped_flits": 0, "duplicated_flits": 0}
 
 
 def main(
-    block: Block,
-    simulator: Annotated[str, typer.Option(help="amaranth, icarus or verilator.")] = "amaranth",
+    block: Annotated[str, typer.Argument(help="link, switch, chiplet or line.")],
+    simulator: Annotated[
+        str | None, typer.Option(help="amaranth, icarus or verilator; amaranth if left out, of a line verilator if there.")
+    ] = None,
     spec: LoadedSpec = None,
     waves: Annotated[Path | None, typer.Option(help="File for the waveforms.")] = None,
     ber: Annotated[float | None, number("Bit error rate of the line; the spec's if left out.")] = None,
@@ -65,11 +69,29 @@ def main(
     capture: Annotated[
         Path | None, typer.Option(help="pcapng file for flits (link on amaranth) or arrived packets (icarus, verilator).")
     ] = None,
+    lanes: Annotated[int | None, count("Wavelengths of a port; line. The spec's if left out.")] = None,
+    fec: Annotated[str | None, typer.Option(help="Error correction of a port; line. The spec's if left out.")] = None,
+    flits: Annotated[int, count("Number of flits; line.")] = 2000,
+    trace: Annotated[Path | None, typer.Option(help="File of errors, a row of block, lane and bit for each; line.")] = None,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Measure at several bit error rates; line.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="PNG or SVG file for the figure of a sweep; line.")] = None,
 ) -> None:
     """Check the options, simulate and print a line or a JSON object; RunError if a packet did not arrive.
 
     A ``ber`` of None stands for the bit error rate of the spec's lines.
     """
+    if block == LINE:
+        of_link = {"waves": waves, "capture": capture, **asdict(Faults(bursts, drops, duplicates, stalls))}
+        for name, value in of_link.items():
+            if value:
+                raise InputError(f"--{name} must be left out for the line, not {str(value)!r}")
+        job = _line_job(spec.chiplet, ber, lanes, fec, flits, seed, trace)
+        _simulate_line(spec.name, job, simulator, sweep, figure, as_json)
+        return
+    for name, value in {"lanes": lanes, "fec": fec, "trace": trace, "sweep": sweep, "figure": figure}.items():
+        if value:
+            raise InputError(f"--{name} must be left out but for the line, not {str(value)!r}")
+    simulator = simulator or "amaranth"
     # The switch has no line on which bits could flip.
     of_line: float = 0.0 if block == "switch" else spec.chiplet.bit_error_rate
     ber = of_line if ber is None else ber
@@ -94,6 +116,65 @@ def main(
     wrong = ("corrupted", "duplicated", "reordered", "protocol_errors")
     if result["delivered"] < packets or any(result.get(name) for name in wrong):
         raise RunError(f"the {block} did not deliver {packets} packets once, in order and unchanged")
+
+
+def _line_job(
+    chiplet: ChipletSpec, ber: float | None, lanes: int | None, fec: str | None, flits: int, seed: int, trace: Path | None
+) -> Any:
+    """Check the options of a line and make its job."""
+    from lightfabric.flows.experiment.line import Job
+    from lightfabric.model.spec.require import SpecError
+    from lightfabric.rtl.link import BUILT_FEC
+
+    ber = chiplet.bit_error_rate if ber is None else ber
+    if not 0 <= ber < MAX_BER:
+        raise InputError(f"--ber must be at least 0 and below {MAX_BER}, not {ber!r}")
+    require_between("--flits", 1, MAX_PACKETS, flits)
+    require_between("--seed", 0, MAX_SEED, seed)
+    fec = chiplet.fec if fec is None else fec
+    require_one_of("--fec", BUILT_FEC, fec)
+    given = {"ports": 1, "fec": fec, "bit_error_rate": 0.0, "replay_flits": 0}
+    try:
+        spec = replace(chiplet, **given, **({} if lanes is None else {"wavelengths_per_port": lanes}))
+        if trace:
+            with trace.open("rb"):
+                pass
+    except SpecError as error:
+        option = {"wavelengths_per_port": "--lanes"}.get(error.field, f"{error.owner}.{error.field}")
+        raise InputError(f"{option} must be {error.must_be}, not {error.value}") from None
+    except OSError as error:
+        raise InputError(f"{trace}: must be a file of errors that can be read, not: {error.strerror}") from None
+    return Job(spec, ber, flits, seed, trace)
+
+
+def _simulate_line(name: str, job: Any, simulator: str | None, sweep: bool, figure: Path | None, as_json: bool) -> None:
+    """Run a line, at one bit error rate or at several, and print what it did; RunError if flits are lost at a single one."""
+    from lightfabric.flows.experiment import line
+
+    if simulator is not None:
+        require_one_of("--simulator", ("amaranth", "verilator"), simulator)
+    if job.trace and (sweep or simulator == "verilator"):
+        raise InputError(f"--trace must be left out of a sweep and on verilator, not {str(job.trace)!r}")
+    if figure and not sweep:
+        raise InputError(f"--figure must be given with --sweep alone, not {str(figure)!r}")
+    if figure:
+        require_one_of("the suffix of --figure", (".png", ".svg"), figure.suffix)
+    with _written(figure) as beside, _bar("line") as progress:
+        try:
+            rows = line.sweep(job, line.SWEPT_BER, simulator, progress) if sweep else [line.measure(job, simulator)]
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        if beside:
+            from lightfabric.flows.figure.waterfall import draw_waterfall
+
+            draw_waterfall(job.spec, rows, beside)
+    if as_json:
+        print_json({"block": LINE, "spec": name, "points": rows} if sweep else {"block": LINE, "spec": name, **rows[0]})
+    else:
+        for row in rows:
+            print(line.told(row))
+    if not sweep and rows[0]["delivered_flits"] < job.flits:
+        raise RunError(f"the line carried {rows[0]['delivered_flits']} of {job.flits} flits before it was given up")
 
 
 def simulate(
@@ -233,7 +314,7 @@ def _simulate_natively(
 
 
 def _require_options(block: str, simulator: str, ber: float, packets: int, seed: int, faults: Faults) -> None:
-    require_one_of("BLOCK", BLOCKS, block)
+    require_one_of("BLOCK", (*BLOCKS, LINE), block)
     require_one_of("--simulator", SIMULATORS, simulator)
     if not 0 <= ber < MAX_BER:
         raise InputError(f"--ber must be at least 0 and below {MAX_BER}, not {ber!r}")

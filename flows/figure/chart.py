@@ -78,7 +78,8 @@ def line_name(row: Row, swept: Sequence[str]) -> str:
 
 
 @contextmanager
-def _titled(name: str, path: Path, height_inches: float = 4.2) -> Iterator[Axes]:
+def titled(name: str, path: Path, height_inches: float = 4.2) -> Iterator[Axes]:
+    """Give the axes of a figure with this title, which is written to ``path`` when the block ends."""
     with rc_context(STYLE):
         figure = Figure((INCHES[0], height_inches), layout="constrained")
         axes = figure.subplots()
@@ -90,7 +91,7 @@ def _titled(name: str, path: Path, height_inches: float = 4.2) -> Iterator[Axes]
 
 def draw_latency(name: str, loads: Sequence[float], latency_cycles: Sequence[float], saturation: float, path: Path) -> None:
     """Draw latency against load, and where the network saturates."""
-    with _titled(name, path) as axes:
+    with titled(name, path) as axes:
         axes.plot(loads, latency_cycles, color=COLOURS[0], marker=MARKERS[0], markersize=5, linewidth=1.6)
         axes.axvline(saturation, color=COLOURS[1], linestyle="--", linewidth=1.2, label=f"saturates at {saturation:.3f}")
         axes.set_xlim(0)
@@ -103,7 +104,7 @@ def draw_latency(name: str, loads: Sequence[float], latency_cycles: Sequence[flo
 
 def draw_histogram(name: str, packets: Sequence[int], percentiles: Mapping[str, int], path: Path) -> None:
     """Draw how many packets had each latency, from 0 cycles on, and some percentiles."""
-    with _titled(name, path) as axes:
+    with titled(name, path) as axes:
         last = max(cycle for cycle, count in enumerate(packets) if count)
         axes.stairs(packets[: last + 1], [cycle - 0.5 for cycle in range(last + 2)], fill=True, color=COLOURS[5])
         for (percent, cycles), colour, style in zip(percentiles.items(), COLOURS[1:4], ("-", "--", ":"), strict=False):
@@ -120,7 +121,7 @@ def draw_links(name: str, links: Sequence[tuple[int, int, float]], columns: int 
 
     On a grid both directions of an edge lie side by side, each on the right of its way; one that goes round is cut short.
     """
-    with _titled(name, path, INCHES[0] * 0.86) as axes:
+    with titled(name, path, INCHES[0] * 0.86) as axes:
         drawn = _matrix(axes, links) if columns is None else _grid(axes, links, columns)
         axes.figure.colorbar(drawn, ax=axes, label="load (flits per cycle)")
 

@@ -21,6 +21,8 @@ from lightfabric.rtl.link import Link
 from lightfabric.rtl.training_state import State
 from lightfabric.sim.bench.bench import Bench, ClientFlit, Driver, Monitor, Transfers
 from lightfabric.sim.channel.error import Errors
+from lightfabric.sim.channel.fault import Channel
+from lightfabric.sim.channel.fibre import Fibre as ChannelFibre
 
 
 def clean(beat: int, bits: int) -> int:
@@ -40,7 +42,7 @@ def kept(first_beat: int) -> bool:
 class Fibre:
     """Leads from one end's tx to the other's rx, with a delay that can be set and that can grow while the line runs."""
 
-    def __init__(self, m: Module, spec: ChipletSpec, tx, rx):
+    def __init__(self, m: Module, spec: ChipletSpec, tx, rx, slip=None):
         self.spec, self.bits = spec, 66 * spec.wavelengths_per_port
         self.sent, self.sent_valid = Signal(self.bits), Signal()
         self._flips, self._direct = Signal(self.bits), Signal()
@@ -48,16 +50,25 @@ class Fibre:
         line, valid = Mux(self._direct, self.sent, self._arriving), Mux(self._direct, self.sent_valid, self._arriving_valid)
         m.d.comb += [self.sent.eq(Cat(block.as_value() for block in tx.blocks)), self.sent_valid.eq(tx.valid)]
         m.d.comb += [Cat(block.as_value() for block in rx.blocks).eq(line ^ self._flips), rx.valid.eq(valid)]
-        self.samples = (self.sent, self.sent_valid)
+        self.samples = (self.sent, self.sent_valid, Signal() if slip is None else slip)
         self._lost_beat, self._lost_mask = _inside_the_payload(spec)
         self.start(0, clean, kept, frozenset())
 
-    def start(self, delay_cycles: int, errors: Errors, lost: Lost, stretches: Container[int]) -> None:
+    def start(
+        self,
+        delay_cycles: int,
+        errors: Errors,
+        lost: Lost,
+        stretches: Container[int],
+        channel: ChannelFibre | None = None,
+    ) -> None:
         """Prepare the fibre for a run.
 
         ``errors(beat, bits)`` is the mask of flips of each beat; of a slot that is ``lost`` a bit of the payload is flipped,
         but not of the first after training sets if the delay is 0. The delay grows by one in each cycle of ``stretches``.
+        A ``channel`` stands in place of all of that.
         """
+        self.channel = channel
         self._errors, self._lost, self._stretches, self._delay_cycles = errors, lost, stretches, delay_cycles
         # One entry fewer than the delay: the register that drives rx is the last cycle of it.
         self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
@@ -65,17 +76,28 @@ class Fibre:
         self.sent_beats: list[tuple[int, int]] = []
         self.arrivals: list[int] = []
 
-    def step(self, ctx, cycle: int, sent: int | None, valid: int | None) -> None:
+    def step(self, ctx, cycle: int, sent: int | None, valid: int | None, slip: int | None) -> None:
         """Move the line on by one cycle."""
         if valid:
             # The sample is of the cycle before: the register tx showed this beat then.
             self.sent_beats.append((cycle - 1, sent))
-        if self._delay_cycles == 0 and cycle in self._stretches:
+        if self.channel:
+            self._pass_channel(ctx, cycle, sent if valid else None, slip)
+        elif self._delay_cycles == 0 and cycle in self._stretches:
             self._lengthen(ctx, cycle, sent, valid)
         elif self._delay_cycles:
             self._arrive(ctx, cycle, sent, valid)
         else:
             self._pass_directly(ctx, cycle, sent, valid)
+
+    def _pass_channel(self, ctx, cycle: int, sent: int | None, slip: int | None) -> None:
+        came = self.channel.step(sent, slip) if cycle else None
+        ctx.set(self._direct, 0)
+        ctx.set(self._flips, 0)
+        ctx.set(self._arriving_valid, came is not None)
+        if came is not None:
+            ctx.set(self._arriving, came)
+            self.arrivals.append(cycle)
 
     def _lengthen(self, ctx, cycle: int, sent: int, valid: int) -> None:
         """Go from no delay to one cycle of delay: what was sent in the cycle before has arrived, this one brings nothing."""
@@ -195,7 +217,9 @@ class LinkRun:
     ``decided`` those in which a gave a flit to a slot for the first time, ``cut`` those of the first set after frames on a's
     line. ``trained`` has a cycle for each training of a in which it had all parameters, ``recoveries`` the time of each but
     the first, ``training`` those of the last one. ``frame_beat`` is the number of a's first beat of a frame, after those of
-    training sets; ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked.
+    training sets. On a's line ``slots`` were sent; of b's, which carries answers only, ``answer_slots``, and a dropped
+    ``answer_crc_errors`` of them; ``bits`` have arrived on both lines. ``a_slots`` and ``b_slots`` are what each end sent,
+    decoded if asked.
     """
 
     cycles: int
@@ -210,6 +234,10 @@ class LinkRun:
     training: dict[str, int]
     replays: int
     crc_errors: int
+    answer_crc_errors: int
+    slots: int
+    answer_slots: int
+    bits: int
     bit_errors: int
     first_beat_cycle: int
     frame_beat: int
@@ -224,7 +252,7 @@ class LinkBench:
         self.spec, m = spec, Module()
         m.submodules.a, m.submodules.b = a, b = Link(spec), Link(spec)
         self._input, self._output, self._watched = a.i, b.o, (a, b)
-        self._there, self._back = Fibre(m, spec, a.tx, b.rx), Fibre(m, spec, b.tx, a.rx)
+        self._there, self._back = Fibre(m, spec, a.tx, b.rx, b.slip), Fibre(m, spec, b.tx, a.rx, a.slip)
         self._bench = Bench(m)
 
     def run(
@@ -234,6 +262,8 @@ class LinkBench:
         delay_cycles: int = 0,
         errors_a: Errors = clean,
         errors_b: Errors = clean,
+        channels: tuple[Channel, Channel] | None = None,
+        seed: int = 0,
         lost_a: Lost = kept,
         lost_b: Lost = kept,
         stretches: Container[int] = frozenset(),
@@ -250,12 +280,15 @@ class LinkBench:
 
         ``errors_a(beat, bits)`` is the mask of flipped bits of each beat that a sends, ``errors_b`` that b sends, ``lost_a``
         and ``lost_b`` say which of their slots are lost; ``credit_cycle(n, cycle)`` is when the buffer of flit n, delivered
-        in ``cycle``, is given back; ``stretches`` are cycles in which the delay of both fibres grows by one, ``retrain_at``
+        in ``cycle``, is given back. ``channels``, of a's line and of b's, stand in place of delay, errors, losses and
+        stretches. ``stretches`` are cycles in which the delay of both fibres grows by one, ``retrain_at``
         those in which a is told to train again; the SerDes of both ends are ``ready(cycle)``, always if that is left out.
         """
         spec = self.spec
-        self._there.start(delay_cycles, errors_a, lost_a, stretches)
-        self._back.start(delay_cycles, errors_b, lost_b, stretches)
+        bits = self._there.bits // spec.wavelengths_per_port
+        carriers = [ChannelFibre(channel, bits, (seed, way)) for way, channel in enumerate(channels or ())] or [None, None]
+        self._there.start(delay_cycles, errors_a, lost_a, stretches, carriers[0])
+        self._back.start(delay_cycles, errors_b, lost_b, stretches, carriers[1])
         driver, monitor = Driver(spec, self._input, flits), Monitor(spec, self._output, credit_cycle)
         watch = _Watch(*self._watched, retrain_at)
 
@@ -268,10 +301,14 @@ class LinkBench:
         cycles = self._bench.run(actors, done, bound_cycles, waves)
         slots = (self._there.slots(), self._back.slots()) if decode else ([], [])
         flipped = sum(getattr(errors, "count", 0) for errors in {errors_a, errors_b})
+        flipped += sum(fibre.bit_errors for fibre in carriers if fibre)
         first_beat_cycle, frame_beat = self._there.sent_beats[0][0], self._there.frame_beats()[0]
         transfers = driver.sent, driver.credited, monitor.received, monitor.credited, watch.decided
         trainings = self._there.cuts(), watch.trained, watch.recoveries, watch.training
-        return LinkRun(cycles, *transfers, *trainings, *watch.counts, flipped, first_beat_cycle, frame_beat, *slots)
+        fibres = self._there, self._back
+        bits = sum(len(fibre.arrivals) * fibre.bits for fibre in fibres)
+        counts = *watch.counts, *(len(fibre.frame_beats()) for fibre in fibres), bits, flipped
+        return LinkRun(cycles, *transfers, *trainings, *counts, first_beat_cycle, frame_beat, *slots)
 
 
 TIMES = ("lock_cycles", "align_cycles", "exchange_cycles")
@@ -297,11 +334,11 @@ class _Watch:
         self._retrain, self._retrain_at = a.retrain, retrain_at
         times = (getattr(a.status, name) for name in TIMES)
         events = (a.events.sent, a.status.state == State.START, Mux(a.events.retraining, a.status.recovery_cycles, 0))
-        self.samples = (*events, a.replays, b.crc_errors, *times)
+        self.samples = (*events, a.replays, b.crc_errors, a.crc_errors, *times)
         self.decided: list[int] = []
         self.trained: list[int] = []
         self.recoveries: list[int] = []
-        self.counts, self.training = (0, 0), dict[str, int]()
+        self.counts, self.training = (0, 0, 0), dict[str, int]()
         self._was_starting = 0
 
     def step(self, ctx, cycle: int, sent: int | None, starting: int | None, recovery: int | None, *values: int) -> None:
@@ -315,4 +352,4 @@ class _Watch:
             self.trained.append(cycle - 1)
         if recovery:
             self.recoveries.append(recovery)
-        self._was_starting, self.counts, self.training = starting, values[:2], dict(zip(TIMES, values[2:], strict=True))
+        self._was_starting, self.counts, self.training = starting, values[:3], dict(zip(TIMES, values[3:], strict=True))

@@ -10,11 +10,15 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.register_map import REGISTERS, WORD_BYTES
 
 TOP = "link"
 """Name of the Verilog module."""
 SHAPE = "native_shape.h"
 _SOURCES = ("native.cpp", "native_client.h", "native_fibre.h", "native_port.h", "native_reset.h")
+
+REPORTED = ("lock_cycles", "align_cycles", "retrainings", "corrected_symbols", "uncorrectable_codewords")
+"""Registers that a run reads at its end, of those that there are: its result has the values of end a and of end b."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,15 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
         "ADDRESSES": 1 << len(link.s_axis_tdest),
     }
     address = f"inline constexpr std::uint32_t ADDRESS = {link.address};"
+    offsets = {register.name: WORD_BYTES * number for number, register in enumerate(REGISTERS)}
+    reported = [f'{{"{name}", {offsets[name]}}}' for name in REPORTED if name in offsets]
+    registers = (
+        "#include <array>",
+        "struct Reported { const char* name; std::uint32_t offset; };",
+        f"inline constexpr std::array<Reported, {len(reported)}> REPORTED{{{{{', '.join(reported)}}}}};",
+    )
     setters = (_setter(name, _inputs(verilog, kind)) for name, kind in (("set_clock", "clk"), ("set_reset", "rst")))
-    return header(numbers, address, *setters)
+    return header(numbers, address, *registers, *setters)
 
 
 def _inputs(verilog: str, kind: str) -> list[str]:

@@ -24,6 +24,7 @@ namespace lightfabric {
 namespace {
 
 constexpr size_t RESET_CYCLES = 16;
+constexpr size_t READ_CYCLES = 12;  // more than the answers to two reads take
 
 // Options are pairs of a name and a number; every name must be used.
 class Options {
@@ -148,6 +149,7 @@ public:
         reset();
         while (cycles_ < settings_.bound_cycles && !ended()) step();
         seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+        read_registers();
         const bool all = settings_.window_bytes ? window_.payload_bytes >= settings_.window_bytes
                          : settings_.resets       ? lost_unharmed() == 0 && sent()
                                                   : total(&Ledger::delivered) == packets();
@@ -158,6 +160,8 @@ public:
     void print() const {
         std::printf("{");
         for (const auto& [name, value] : counts()) std::printf("\"%s\": %" PRIu64 ", ", name, value);
+        for (size_t n = 0; n < REPORTED.size(); ++n)
+            std::printf("\"%s\": [%" PRIu32 ", %" PRIu32 "], ", REPORTED[n].name, read_[0][n], read_[1][n]);
         std::printf("\"cycles_per_s\": %.1f}\n", static_cast<double>(cycles_) / seconds_);
     }
 
@@ -189,6 +193,9 @@ private:
             {"sink_stall_cycles", total(&Sink::stall_cycles)},
             {"flits", total(&Ledger::flits)},
             {"slots", total(&FaultCounts::slots)},
+            {"answer_slots", back_.fibre.counts().slots},
+            {"answer_crc_errors", a_.top.crc_errors},
+            {"bits", total(&FaultCounts::bits)},
             {"payload_bytes", total(&Sink::bytes)},
             {"window_cycles", window_.cycles},
             {"window_slots", window_.slots},
@@ -251,6 +258,24 @@ private:
         context_.timeInc(1);
     }
 
+    // Nothing comes from the line meanwhile: the ends stay as they are.
+    void read_registers() {
+        for (size_t n = 0; n < REPORTED.size(); ++n) {
+            for (size_t cycle = 0; cycle < READ_CYCLES; ++cycle) {
+                for (End* end : ends_) {
+                    end->top.rx_valid = 0;
+                    end->top.s_axil_araddr = REPORTED[n].offset;
+                    end->top.s_axil_arvalid = end->top.s_axil_rready = 1;
+                }
+                settle(false);
+                // An answer to an earlier address may be under way: the last one counts.
+                for (size_t end = 0; end < 2; ++end)
+                    if (ends_[end]->top.s_axil_rvalid) read_[end][n] = ends_[end]->top.s_axil_rdata;
+                settle(true);
+            }
+        }
+    }
+
     // All packets have come and nothing after them, the window is over, or nothing comes any more.
     bool ended() {
         if (settings_.window_bytes && measured()) return true;
@@ -278,6 +303,7 @@ private:
 #endif
     uint64_t cycles_ = 0, words_ = 0, last_word_cycle_ = 0;
     Window begin_, window_;
+    std::array<std::array<uint32_t, REPORTED.size()>, 2> read_{};
     bool warm_ = false;
     double seconds_ = 0;
 };

@@ -22,7 +22,7 @@ struct Faults {
 };
 
 struct FaultCounts {
-    uint64_t slots = 0, bit_errors = 0, bursts = 0, dropped_flits = 0, duplicated_flits = 0;
+    uint64_t bits = 0, slots = 0, bit_errors = 0, bursts = 0, dropped_flits = 0, duplicated_flits = 0;
 };
 
 // What a line carries in one cycle: a block per wavelength, or nothing.
@@ -154,6 +154,7 @@ public:
 
     void step(Beat& beat, FaultCounts& counts) {
         if (!beat.valid) return;
+        counts.bits += LINE_BITS;
         while (gap_bits_ < LINE_BITS) {
             flip(beat, gap_bits_);
             gap_bits_ += 1 + random_.geometric(faults_.ber);

@@ -56,7 +56,7 @@ def test_waves_are_written(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"block": "router"}, "BLOCK must be one of link, switch, chiplet, not 'router'"),
+        ({"block": "router"}, "BLOCK must be one of link, switch, chiplet, line, not 'router'"),
         ({"simulator": "vcs"}, "--simulator must be one of amaranth, icarus, verilator, not 'vcs'"),
         ({"ber": -1e-9}, "--ber must be at least 0 and below 0.5, not -1e-09"),
         ({"ber": 0.5}, "--ber must be at least 0 and below 0.5, not 0.5"),

@@ -1,0 +1,182 @@
+"""A link runs over a line of bit errors, and its frames that are dropped are put beside what the bits of the line say."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lightfabric.flows.report import RunError, say
+from lightfabric.flows.tool.executable import verilator_environment
+from lightfabric.model.spec import ChipletSpec
+
+SWEPT_BER = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+"""From a few dropped frames in thousands to most of them."""
+CONFIDENCE = 0.95
+# Flits before the measured ones, until all parts of the link are busy.
+WARM_UP_FLITS = 100
+# A line that needs more cycles than so many slots for each flit is not going to carry them.
+MAX_SLOTS_PER_FLIT = 60
+MAX_TRAINING_CYCLES = 20_000
+DELAY_CYCLES = 3
+COUNTS_OF_FEC = ("corrected_symbols", "uncorrectable_codewords")
+ECHO_BITS = 58
+"""So many bits of a frame are spoilt by an error in the frame before it, on each lane [IEEE 802.3 49.2.10]."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Describes a run: so many full flits one way, answers the other, on a channel with these faults both ways."""
+
+    spec: ChipletSpec
+    ber: float
+    flits: int
+    seed: int
+    trace: Path | None = None
+
+
+def frame_error_rate(spec: ChipletSpec, ber: float) -> float:
+    """Give the chance that a frame is wrong without error correction: a bit of it is, or one whose echo reaches it.
+
+    Sync headers do not count: a frame needs its own bits alone once the lanes are locked.
+    """
+    return -math.expm1((8 * spec.flit_bytes + ECHO_BITS * spec.wavelengths_per_port) * math.log1p(-ber))
+
+
+def frame_error_band(spec: ChipletSpec, wrong: int, frames: int) -> tuple[float, float]:
+    """Bound the rate of wrong frames with 95 % confidence [Clopper and Pearson, Biometrika 26 (1934) 404].
+
+    Frames are not independent: an error near the end of one spoils the next one, too, so that they count for fewer.
+    """
+    from scipy.stats import beta
+
+    echo = ECHO_BITS * spec.wavelengths_per_port
+    weight = 1 + 2 * echo / (8 * spec.flit_bytes + echo)
+    k, n, tail = wrong / weight, frames / weight, (1 - CONFIDENCE) / 2
+    low = float(beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
+    high = float(beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
+    return low, high
+
+
+def measure(job: Job, simulator: str | None = None) -> dict[str, Any]:
+    """Run the RTL natively if Verilator and a compiler are there and it has no trace, else under Amaranth's simulator.
+
+    ``goodput_gbps`` is of the flits' payload, ``frame_error_rate`` of the line from b, whose frames are answers only: of
+    frames with data one that comes after a lost one may be dropped, too. RunError if the flits do not arrive.
+    """
+    native = simulator == "verilator" or (simulator is None and job.trace is None and _has_verilator())
+    seen = _run_natively(job) if native else _run_in_python(job)
+    wrong, frames = seen.pop("answer_crc_errors"), seen.pop("answer_slots")
+    low, high = frame_error_band(job.spec, wrong, frames) if frames else (0.0, 1.0)
+    seconds = seen.pop("window_cycles") * job.spec.cycle_ps * 1e-12
+    payload_bits = 8 * job.spec.payload_bytes * min(seen["delivered_flits"], job.flits)
+    return {
+        "simulator": "verilator" if native else "amaranth",
+        "lanes": job.spec.wavelengths_per_port,
+        "fec": job.spec.fec,
+        "ber": job.ber,
+        "flits": job.flits,
+        "seed": job.seed,
+        **seen,
+        "goodput_gbps": 1e-9 * payload_bits / seconds if seconds else 0.0,
+        "frame_error_rate": wrong / frames if frames else math.nan,
+        "frame_error_rate_low": low,
+        "frame_error_rate_high": high,
+        "frames_of_rate": frames,
+        "frame_errors_of_rate": wrong,
+        "closed_form": frame_error_rate(job.spec, job.ber) if job.spec.fec == "none" and not job.trace else None,
+    }
+
+
+def sweep(job: Job, bers: Sequence[float], simulator: str | None, progress: Any) -> list[dict[str, Any]]:
+    """Measure the same line at each bit error rate; the errors of each run are of a seed of its own."""
+    rows = []
+    for number, ber in enumerate(bers):
+        try:
+            rows.append(measure(replace(job, ber=ber, seed=job.seed + number), simulator))
+        except RunError as error:
+            # Amaranth's bench says nothing of a run that did not end; the other rates have their points.
+            say(f"lightfabric: {error}")
+        progress(number + 1, len(bers))
+    return rows
+
+
+def told(row: dict[str, Any]) -> str:
+    """Say a measured line in a line of text."""
+    names = ("bit_errors", "frame_errors", "frames", *COUNTS_OF_FEC, "lock_cycles", "align_cycles")
+    band = f"{row['frame_error_rate_low']:.3g} to {row['frame_error_rate_high']:.3g}"
+    closed = "" if row["closed_form"] is None else f", closed form {row['closed_form']:.3g}"
+    counts = ", ".join(f"{row[name]} {name}" for name in names)
+    return f"BER {row['ber']:g}: {counts}; {row['goodput_gbps']:.4g} Gb/s; frame error rate {band}{closed}"
+
+
+def _has_verilator() -> bool:
+    try:
+        with verilator_environment():
+            return True
+    except RunError:
+        return False
+
+
+def _run_natively(job: Job) -> dict[str, Any]:
+    from lightfabric.flows.tool import native as flow
+    from lightfabric.sim.native import link as native
+
+    spec = job.spec
+    bound = math.ceil(float(spec.slot_cycles) * MAX_SLOTS_PER_FLIT * (job.flits + WARM_UP_FLITS)) + MAX_TRAINING_CYCLES
+    run = native.Run(
+        1 << 40, 0, saturated=True, seed=job.seed, ber=job.ber, ber_back=job.ber, delay_cycles=DELAY_CYCLES,
+        warm_up_flits=WARM_UP_FLITS, window_flits=job.flits, bound_cycles=bound,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:
+        seen = flow.run(flow.build(spec, Path(folder)), run)
+    return {
+        **{name: max(seen[name]) for name in ("lock_cycles", "align_cycles")},
+        **{name: sum(seen.get(name, ())) for name in (*COUNTS_OF_FEC, "retrainings")},
+        **{name: seen[name] for name in ("bits", "bit_errors", "replays", "cycles")},
+        "frames": seen["slots"],
+        "frame_errors": seen["crc_errors"],
+        **{name: seen[name] for name in ("answer_crc_errors", "answer_slots", "window_cycles")},
+        "delivered_flits": seen["window_payload_bytes"] // spec.payload_bytes,
+    }
+
+
+@cache
+def _bench(spec: ChipletSpec) -> Any:
+    """Elaborate the bench of a link, which takes longer than a short run."""
+    from lightfabric.sim.bench.link import LinkBench
+
+    return LinkBench(spec)
+
+
+def _run_in_python(job: Job) -> dict[str, Any]:
+    from lightfabric.sim.bench.bench import BenchTimeoutError, ClientFlit
+    from lightfabric.sim.channel.fault import Channel
+
+    spec = job.spec
+    channels = [Channel.uniform(spec.wavelengths_per_port, ber=job.ber, delay_cycles=DELAY_CYCLES, trace=job.trace)] * 2
+    flits = [(0, ClientFlit(n.to_bytes(spec.payload_bytes, "little"))) for n in range(job.flits)]
+    bound = math.ceil(float(spec.slot_cycles) * MAX_SLOTS_PER_FLIT * job.flits) + MAX_TRAINING_CYCLES
+    try:
+        run = _bench(spec).run(flits, channels=(channels[0], channels[1]), seed=job.seed, bound_cycles=bound)
+    except BenchTimeoutError:
+        raise RunError(
+            f"the line did not carry {job.flits} flits at a bit error rate of {job.ber:g} within {bound} cycles"
+        ) from None
+    if [flit.payload for _, flit in run.received] != [flit.payload for _, flit in flits]:
+        raise RunError("the flits did not arrive once, in order and unchanged")
+    first, last = run.received[0][0], run.received[-1][0]
+    return {
+        **{name: run.training[name] for name in ("lock_cycles", "align_cycles")},
+        **dict.fromkeys(COUNTS_OF_FEC, 0),
+        "retrainings": len(run.recoveries),
+        **{name: getattr(run, name) for name in ("bits", "bit_errors", "replays", "cycles")},
+        "frames": run.slots + run.answer_slots,
+        "frame_errors": run.crc_errors + run.answer_crc_errors,
+        "answer_crc_errors": run.answer_crc_errors,
+        "answer_slots": run.answer_slots,
+        "window_cycles": last - first + float(spec.slot_cycles),
+        "delivered_flits": job.flits,
+    }

@@ -1,0 +1,37 @@
+"""A figure shows how often frames are wrong against the bit error rate of the line, measured and by closed form."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightfabric.flows.experiment.line import frame_error_rate
+from lightfabric.flows.figure.chart import COLOURS, titled
+from lightfabric.model.spec import ChipletSpec
+
+
+def draw_waterfall(spec: ChipletSpec, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw the measured rates of wrong frames with their 95 % bands; of rates without a wrong frame, the upper end."""
+    name = f"Wrong frames, {spec.wavelengths_per_port} lanes, {spec.flit_bytes} B flits, FEC {spec.fec}"
+    with titled(name, path) as axes:
+        if spec.fec == "none":
+            line = np.geomspace(min(row["ber"] for row in rows) / 2, max(row["ber"] for row in rows) * 2, 100)
+            axes.plot(line, [frame_error_rate(spec, ber) for ber in line], color=COLOURS[1], label="closed form")
+        seen = [row for row in rows if row["frame_errors_of_rate"]]
+        rates = np.array([row["frame_error_rate"] for row in seen])
+        low, high = (np.array([row[f"frame_error_rate_{end}"] for row in seen]) for end in ("low", "high"))
+        if seen:
+            spans = np.maximum([rates - low, high - rates], 0)
+            style = {"color": COLOURS[0], "marker": "o", "markersize": 5, "capsize": 4, "linestyle": "none"}
+            axes.errorbar([row["ber"] for row in seen], rates, yerr=spans, label="measured on the RTL, 95 %", **style)
+        if none := [row for row in rows if not row["frame_errors_of_rate"]]:
+            above = [row["frame_error_rate_high"] for row in none]
+            bers = [row["ber"] for row in none]
+            axes.plot(bers, above, color=COLOURS[0], marker="v", linestyle="none", label="none wrong: at most, 95 %")
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlabel("bit error rate of the line")
+        axes.set_ylabel("share of frames that are wrong")
+        axes.grid(True, color="#dddddd", linewidth=0.6)
+        axes.legend(frameon=False)

@@ -1,0 +1,111 @@
+"""``lightfabric sim line``: frames that are wrong as often as the bits of the line say, a waterfall, and what it refuses."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from lightfabric.flows.command import sim
+from lightfabric.flows.experiment import line
+from lightfabric.flows.format.spec_file import load_spec
+from lightfabric.flows.report import InputError, RunError
+
+PROTOTYPE = load_spec(None, "prototype")
+SIGMAS = 4
+
+
+def run(capsys, **options):
+    given = {"simulator": "amaranth", "spec": PROTOTYPE, "lanes": 2, "ber": 0.0, "flits": 100, "seed": 1, "as_json": True}
+    sim.main("line", **given | options)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_frames_are_wrong_as_often_as_the_bits_of_the_line_say(capsys):
+    ber = 3e-4
+    seen = run(capsys, ber=ber, flits=150)
+    assert seen["frame_error_rate_low"] < seen["closed_form"] < seen["frame_error_rate_high"]
+    assert seen["frame_errors_of_rate"] > 50
+    # 512 bits of a frame, and 58 of the one before it on each of two lanes.
+    assert seen["closed_form"] == pytest.approx(1 - (1 - ber) ** (512 + 116))
+    assert abs(seen["bit_errors"] - ber * seen["bits"]) < SIGMAS * math.sqrt(ber * seen["bits"])
+    assert seen["lock_cycles"] >= 64
+    assert seen["align_cycles"] > 0
+    assert (seen["delivered_flits"], seen["corrected_symbols"], seen["fec"], seen["lanes"]) == (150, 0, "none", 2)
+
+
+def test_a_clean_line_carries_its_rate(capsys):
+    seen = run(capsys, flits=120)
+    assert (seen["frame_errors"], seen["bit_errors"], seen["replays"], seen["retrainings"]) == (0, 0, 0, 0)
+    spec = PROTOTYPE.chiplet
+    best = 2 * spec.wavelength_gbps * 64 / 66 * spec.payload_bytes / spec.flit_bytes
+    assert seen["goodput_gbps"] == pytest.approx(best, rel=0.02)
+
+
+def test_a_trace_is_replayed_on_both_lines(capsys, tmp_path):
+    file = tmp_path / "errors.txt"
+    file.write_text("".join(f"{block} {block % 2} {block % 66}\n" for block in range(300, 360, 20)))
+    seen = run(capsys, trace=file, flits=60)
+    assert seen["bit_errors"] == 6
+    assert seen["frame_errors"] >= 4
+    assert seen["closed_form"] is None
+    file.write_text("1 2 3\n")
+    with pytest.raises(InputError, match=r"errors.txt: row 1 must be a block from 0 on, a lane below 2 and a bit below 66"):
+        run(capsys, trace=file)
+
+
+def test_a_sweep_draws_the_waterfall(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(line, "SWEPT_BER", (1e-9, 5e-4))
+    file = tmp_path / "waterfall.png"
+    seen = run(capsys, sweep=True, figure=file, flits=20)
+    assert [point["ber"] for point in seen["points"]] == [1e-9, 5e-4]
+    assert [point["frame_errors_of_rate"] > 0 for point in seen["points"]] == [False, True]
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_line_that_carries_nothing_fails_the_run(capsys, monkeypatch):
+    monkeypatch.setattr(line, "MAX_SLOTS_PER_FLIT", 1)
+    monkeypatch.setattr(line, "MAX_TRAINING_CYCLES", 300)
+    with pytest.raises(RunError, match=r"^the line did not carry 3 flits at a bit error rate of 0.1 within \d+ cycles$"):
+        run(capsys, ber=0.1, flits=3)
+
+
+def test_the_band_is_that_of_clopper_and_pearson_for_frames_that_share_errors():
+    spec = PROTOTYPE.chiplet
+    weight = 1 + 2 * 58 * spec.wavelengths_per_port / (512 + 58 * spec.wavelengths_per_port)
+    low, high = line.frame_error_band(spec, 0, 1000)
+    assert (low, high) == (0, pytest.approx(1 - 0.025 ** (weight / 1000)))
+    low, high = line.frame_error_band(spec, 1000, 1000)
+    assert (low, high) == (pytest.approx(0.025 ** (weight / 1000)), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lanes": 7}, "--lanes must be a divisor of 8, the 64-bit blocks of a flit, not 7"),
+        ({"lanes": 0}, "--lanes must be from 1 to 32, not 0"),
+        ({"fec": "kp5"}, "--fec must be one of none, not 'kp5'"),
+        ({"ber": 0.5}, "--ber must be at least 0 and below 0.5, not 0.5"),
+        ({"flits": 0}, "--flits must be from 1 to 1000000, not 0"),
+        ({"simulator": "icarus"}, "--simulator must be one of amaranth, verilator, not 'icarus'"),
+        ({"stalls": 0.5}, "--stalls must be left out for the line, not '0.5'"),
+        ({"figure": "x.png"}, "--figure must be given with --sweep alone, not 'x.png'"),
+        (
+            {"trace": "there-is-none"},
+            "there-is-none: must be a file of errors that can be read, not: No such file or directory",
+        ),
+    ],
+)
+def test_wrong_input_names_the_option(capsys, options, message):
+    options = {name: Path(value) if name in ("figure", "trace") else value for name, value in options.items()}
+    with pytest.raises(InputError) as caught:
+        run(capsys, **options)
+    assert str(caught.value) == message
+
+
+@pytest.mark.slow
+def test_natively_frames_are_wrong_as_often_as_the_bits_of_the_line_say(capsys):
+    for ber in (1e-5, 1e-4, 1e-3):
+        seen = run(capsys, simulator="verilator", ber=ber, flits=3000)
+        assert seen["frame_error_rate_low"] < seen["closed_form"] < seen["frame_error_rate_high"], ber
+        assert seen["lock_cycles"] >= 64
