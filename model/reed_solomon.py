@@ -119,3 +119,5 @@ KR4 = ReedSolomon(528, 514)
 """Of 100GBASE-KR4 and CR4 [802.3 clause 91]."""
 KP4 = ReedSolomon(544, 514)
 """Of 100GBASE-KP4, 200G and 400G [802.3 clauses 91 and 119], and of UALink, whose 640 bytes it makes 680."""
+LIGHT = ReedSolomon(132, 128, 8, 0x11D)
+"""Of lines that are good already: two bytes in 16 words, in the room of their sync headers."""

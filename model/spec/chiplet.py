@@ -157,8 +157,10 @@ class ChipletSpec:
         """Bound the latency of encoder and decoder in one direction; 0 without a code."""
         if self.code is None:
             return 0
-        # The decoder waits for a whole codeword, the encoder for the words whose place the parity pushes back.
-        return math.ceil(self.codeword_beats / self.blocks_per_cycle * (1 + self.code.parity_share)) + self.code.solve_cycles
+        # A decoder collects a codeword, takes as long for its equation, and looks at all of it before the first word goes;
+        # the encoder waits for the words whose place the parity pushes back.
+        codewords = 3 + self.code.parity_share
+        return math.ceil(self.codeword_beats / self.blocks_per_cycle * codewords) + self.code.solve_cycles
 
     @property
     def blocks_per_cycle(self) -> Fraction:

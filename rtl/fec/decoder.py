@@ -120,6 +120,13 @@ class Decoder(wiring.Component):
     def _add_count(self, m, search):
         """Counts the roots up to this beat of the codeword."""
         before, count = (Signal(range(self.code.t + 1), name=name) for name in ("roots_before", "roots"))
-        m.d.comb += count.eq(Mux(search.first, 0, before) + sum(search.roots))
+        m.d.comb += count.eq(Mux(search.first, 0, before) + _total(list(search.roots)))
         m.d.sync += before.eq(count)
         return count
+
+
+def _total(counts: list):
+    """Adds counts in pairs, and the sums in pairs again: a chain of hundreds is deeper than Python's stack."""
+    while len(counts) > 1:
+        counts = [sum(counts[at : at + 2]) for at in range(0, len(counts), 2)]
+    return counts[0]

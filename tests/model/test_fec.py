@@ -42,8 +42,8 @@ def test_a_clock_that_is_enough_for_shorter_blocks_is_too_fast_a_line_for_none()
 )
 def test_codewords_are_whole_numbers_of_beats(wavelengths, beats):
     """On 32 wavelengths two lie side by side."""
-    wide = ChipletSpec(wavelengths_per_port=wavelengths, flit_bytes=256, reach_m=1.0)
-    for name, count in zip(("kp4", "light"), beats, strict=True):
+    wide = ChipletSpec(wavelengths_per_port=wavelengths, flit_bytes=256, reach_m=1.0, core_clock_mhz=600.0)
+    for name, count in zip(("kr4", "light"), beats, strict=True):
         spec = replace(wide, fec=name, replay_flits=0)
         assert (spec.codeword_beats, spec.codewords_abreast) == (count, 2 if wavelengths == 32 else 1)
 

@@ -1,0 +1,448 @@
+"""The sublayer of forward error correction stands between the words of frames and the lanes: units there, words here.
+
+The words of this file:
+
+* *unit*: ``spec.block_bits_on_line`` bits of a codeword, which a lane carries in place of a 64b/66b block
+* *codeword*: its message is words in their order, each four after a header bit of 1 where the code is one of 802.3
+  [clause 91, 256b/257b transcoding of data alone]; its units follow in the order of the line
+* *abreast*: where lanes are more than the words of a codeword, parts of the lanes have codewords of their own
+* *step*: a beat of words or units, of which ``spec.codeword_beats`` are a codeword
+
+Codewords begin with the first beat of frames after sets, and follow each other until sets cut the last one off.
+"""
+
+from dataclasses import dataclass
+from math import ceil
+
+from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from lightfabric.model.codec import SCRAMBLER_BITS
+from lightfabric.model.reed_solomon import KP4, KR4, LIGHT, ReedSolomon
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.fec.decoder import Decoder
+from lightfabric.rtl.fec.encoder import Encoder
+from lightfabric.rtl.fec.regroup import Regroup, Source
+from lightfabric.rtl.line import sent_layout
+from lightfabric.rtl.scrambler import Scrambler, scrambled
+from lightfabric.rtl.training_set import SET_BITS
+
+CODES = {"kr4": KR4, "kp4": KP4, "light": LIGHT}
+TRANSCODED_WORDS = 4
+"""Words that have a header bit in common [802.3 clause 91.5.2.5]."""
+
+
+def seed(lane: int) -> int:
+    """Gives the state of a lane's scrambler before its first word of frames: another one for each lane, none of them 0."""
+    return ((lane + 1) * 0x9E3779B97F4A7C15 & (1 << SCRAMBLER_BITS) - 1) | 1
+
+
+def units_layout(spec: ChipletSpec) -> data.StructLayout:
+    """Lays out what is sent in a beat of the line with a code: units, first one in the low bits, or a training set."""
+    bits = spec.block_bits_on_line * spec.wavelengths_per_port
+    return data.StructLayout({"words": bits, "set": SET_BITS, "is_set": 1, "valid": 1})
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Says where the bits of a codeword are: in beats of words, of symbols at the Reed-Solomon blocks, and of units."""
+
+    code: ReedSolomon
+    lanes: int
+    steps: int
+    unit_bits: int
+
+    @staticmethod
+    def of(spec: ChipletSpec) -> "Shape":
+        """Make the shape of each of the codewords abreast."""
+        lanes = spec.wavelengths_per_port // spec.codewords_abreast
+        return Shape(CODES[spec.fec], lanes, spec.codeword_beats, spec.block_bits_on_line)
+
+    @property
+    def symbols(self) -> int:
+        """Count the symbols per clock that the Reed-Solomon blocks need, in one beat for each of units at most."""
+        return -(-self.unit_bits * self.lanes // self.code.m)
+
+    @property
+    def beats(self) -> int:
+        """Count the beats of symbols of a codeword; there are no more than steps."""
+        return self.code.beats(self.symbols)
+
+    def words_to_symbols(self) -> list[list[Source]]:
+        """List the word's bit that each bit of the message is; the parity's place is left 0."""
+        header_words = self.code.k * self.code.m - 64 * self.lanes * self.steps
+
+        def source(at: int) -> Source:
+            if at >= self.code.k * self.code.m:
+                return 0
+            if header_words:
+                block, place = divmod(at, 64 * TRANSCODED_WORDS + 1)
+                if place == 0:
+                    return 1
+                at = 64 * TRANSCODED_WORDS * block + place - 1
+            return divmod(at, 64 * self.lanes)
+
+        return self._beats(self.symbols * self.code.m, source)
+
+    def symbols_to_units(self) -> list[list[Source]]:
+        """List the symbol's bit that each bit of a unit is."""
+        return self._beats(self.unit_bits * self.lanes, lambda at: divmod(at, self.symbols * self.code.m))
+
+    def units_to_symbols(self) -> list[list[Source]]:
+        """List the unit's bit that each bit of a symbol is, in the room that is left after the last one 0."""
+
+        def source(at: int) -> Source:
+            return divmod(at, self.unit_bits * self.lanes) if at < self.code.n * self.code.m else 0
+
+        return self._beats(self.symbols * self.code.m, source)
+
+    def symbols_to_words(self) -> list[list[Source]]:
+        """List the symbol's bit that each bit of a word is."""
+        transcoded = self.code.k * self.code.m > 64 * self.lanes * self.steps
+
+        def source(at: int) -> Source:
+            return divmod(at + transcoded * (at // (64 * TRANSCODED_WORDS) + 1), self.symbols * self.code.m)
+
+        return self._beats(64 * self.lanes, source)
+
+    def _beats(self, bits: int, source) -> list[list[Source]]:
+        return [[source(bits * step + at) for at in range(bits)] for step in range(self.steps)]
+
+
+class _Sequence:
+    """Holds the scramblers of some lanes, whose ``out`` is added to their words [x^58 + x^39 + 1, of zeros]."""
+
+    def __init__(self, lanes: range, name: str):
+        self.lanes = lanes
+        self.scramblers = [Scrambler(scrambled, Const(0, 64), f"{name}_{lane}") for lane in lanes]
+        self.out = Cat(scrambler.out for scrambler in self.scramblers)
+
+    def restart(self):
+        """Makes the statements that begin the sequences anew."""
+        return [scrambler.history.eq(seed(lane)) for lane, scrambler in zip(self.lanes, self.scramblers, strict=True)]
+
+    def step(self):
+        """Makes the statements that go on by a word of each lane."""
+        return [scrambler.step() for scrambler in self.scramblers]
+
+
+class _CodewordEncoder(wiring.Component):
+    """Makes units of the words of some lanes: unit ``number - lag`` comes ``latency_clocks`` after word ``number``.
+
+    Members
+    -------
+    words : In(64 * lanes)
+    valid, is_set : In(1)
+    number : In(range(steps)), of the beat of frames
+    units : Out(unit_bits * lanes)
+    units_valid : Out(1), at sets, too
+    """
+
+    def __init__(self, shape: Shape, lanes: range):
+        self.shape, self.lanes = shape, lanes
+        self.gather = Regroup(64 * len(lanes), shape.words_to_symbols())
+        self.spread = Regroup(shape.symbols * shape.code.m, shape.symbols_to_units())
+        self.lag = self.gather.lag
+        self.latency_clocks = 2 + self.gather.latency_clocks + self.spread.latency_clocks
+        inputs = {"words": In(64 * len(lanes)), "valid": In(1), "is_set": In(1), "number": In(range(shape.steps))}
+        super().__init__({**inputs, "units": Out(shape.unit_bits * len(lanes)), "units_valid": Out(1)})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.gather, m.submodules.spread = gather, spread = self.gather, self.spread
+        m.submodules.encoder = encoder = Encoder(self.shape.code, self.shape.symbols)
+        sequence = _Sequence(self.lanes, "sequence")
+        with m.If(self.valid & self.is_set):
+            m.d.sync += sequence.restart()
+        with m.Elif(self.valid):
+            m.d.sync += sequence.step()
+        m.d.sync += [
+            gather.i.eq(self.words ^ sequence.out),
+            gather.valid.eq(self.valid),
+            gather.number.eq(self.number),
+            # The encoder takes a clock, also for the steps in which it has nothing to do.
+            spread.valid.eq(gather.o_valid),
+            spread.number.eq(gather.o_number),
+        ]
+        m.d.comb += [
+            encoder.i.valid.eq(gather.o_valid & (gather.o_number < self.shape.beats)),
+            encoder.i.first.eq(gather.o_number == 0),
+            encoder.i.data.eq(gather.o),
+            spread.i.eq(encoder.o.data),
+            self.units.eq(spread.o),
+            self.units_valid.eq(spread.o_valid),
+        ]
+        return m
+
+
+class _Queue(wiring.Component):
+    """Keeps a few beats; what is put can be taken from the next cycle on, and is at ``o`` in the cycle of ``take``.
+
+    Members
+    -------
+    i, o : In, Out(bits)
+    put, take, clear : In(1)
+    ready : Out(1), there is something to take
+    """
+
+    def __init__(self, bits: int, depth: int):
+        self.depth = 1 << (depth - 1).bit_length()
+        inputs = dict.fromkeys(("put", "take", "clear"), In(1))
+        super().__init__({"i": In(bits), "o": Out(bits), "ready": Out(1), **inputs})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.kept = kept = Memory(shape=len(self.i), depth=self.depth, init=[])
+        write, read = kept.write_port(), kept.read_port(domain="comb")
+        m.d.comb += [write.data.eq(self.i), write.en.eq(self.put), self.o.eq(read.data)]
+        first, end = Signal.like(read.addr), Signal.like(write.addr)
+        m.d.comb += [read.addr.eq(first), write.addr.eq(end), self.ready.eq(first != end)]
+        m.d.sync += [first.eq(first + self.take), end.eq(end + self.put)]
+        with m.If(self.clear):
+            m.d.sync += [first.eq(0), end.eq(0)]
+        return m
+
+
+def _taken(m, due, ready):
+    """Lets each beat that is due go as soon as it is ready: where the beats behind it are held back, it goes later."""
+    owed, taken = Signal(8), Signal()
+    m.d.comb += taken.eq((due | (owed != 0)) & ready)
+    m.d.sync += owed.eq(owed + due - taken)
+    return owed, taken
+
+
+def _late(m, signal, cycles: int, name: str):
+    """Delays a signal by register stages."""
+    for cycle in range(cycles):
+        late = Signal.like(signal, name=f"{name}_{cycle}")
+        m.d.sync += late.eq(signal)
+        signal = late
+    return signal
+
+
+class FecEncoder(wiring.Component):
+    """Makes units of the words of frames, ``latency_cycles`` later, and passes training sets on with the same delay.
+
+    Beats keep their distances. ``latency_cycles`` has the register stages, and the beats after a word which are needed
+    before its unit is known, for the parity pushes the words behind the first ones back.
+
+    Members
+    -------
+    i : In(sent_layout(spec)), with new words in each beat of frames
+    o : Out(units_layout(spec))
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec, self.shape = spec, Shape.of(spec)
+        lanes = range(spec.wavelengths_per_port)
+        parts = (lanes[at : at + self.shape.lanes] for at in range(0, len(lanes), self.shape.lanes))
+        self.codewords = [_CodewordEncoder(self.shape, part) for part in parts]
+        lag, clocks = self.codewords[0].lag, self.codewords[0].latency_clocks
+        # A step of lag takes a whole number of cycles, sometimes the next lower one: until then its units wait in a queue.
+        self.latency_cycles = clocks + (ceil(lag / spec.blocks_per_cycle) + 1 if lag else 0)
+        super().__init__({"i": In(sent_layout(spec)), "o": Out(units_layout(spec))})
+
+    def elaborate(self, platform):
+        m = Module()
+        sent, number, lag = self.i, Signal(range(self.shape.steps)), self.codewords[0].lag
+        with m.If(sent.valid):
+            m.d.sync += number.eq(Mux(sent.is_set | (number == self.shape.steps - 1), 0, number + 1))
+        for n, codeword in enumerate(self.codewords):
+            m.submodules[f"codeword_{n}"] = codeword
+            bits = 64 * self.shape.lanes
+            m.d.comb += [
+                codeword.words.eq(sent.words[n * bits : (n + 1) * bits]),
+                codeword.valid.eq(sent.valid),
+                codeword.is_set.eq(sent.is_set),
+                codeword.number.eq(number),
+            ]
+        units = Cat(codeword.units for codeword in self.codewords)
+        # What is no word waits as many steps as the units do.
+        told = Cat(sent.set, sent.is_set)
+        for step in range(lag):
+            late = Signal.like(told, name=f"told_{step}")
+            with m.If(sent.valid):
+                m.d.sync += late.eq(told)
+            told = late
+        coded = Cat(units, _late(m, told, self.codewords[0].latency_clocks, "passed"))
+        valid = _late(m, sent.valid, self.latency_cycles, "valid")
+        if lag:
+            m.submodules.queue = queue = _Queue(len(coded), 8)
+            _, valid = _taken(m, valid, queue.ready)
+            m.d.comb += [queue.i.eq(coded), queue.put.eq(self.codewords[0].units_valid), queue.take.eq(valid)]
+            # The first beats that come have no beat before them, by as many as the lag is.
+            skipped = Signal(range(lag + 1))
+            with m.If(self.codewords[0].units_valid & (skipped != lag)):
+                m.d.sync += skipped.eq(skipped + 1)
+                m.d.comb += queue.put.eq(0)
+            coded = queue.o
+        m.d.comb += Cat(self.o.words, self.o.set, self.o.is_set).eq(coded)
+        m.d.comb += self.o.valid.eq(valid)
+        return m
+
+
+class _CodewordDecoder(wiring.Component):
+    """Makes words of the units of some lanes, still scrambled, and tells of each codeword what was found.
+
+    The words of a codeword come one after the other from ``latency_clocks`` after its last unit on; ``last`` comes with its
+    last beat of symbols, ``beats - 1`` clocks after the first words at the latest.
+
+    Members
+    -------
+    units : In(unit_bits * lanes)
+    valid, frames : In(1)
+    words : Out(64 * lanes)
+    words_valid : Out(1)
+    last, uncorrectable : Out(1)
+    corrected : Out(range(t + 1))
+    """
+
+    def __init__(self, shape: Shape):
+        self.shape = shape
+        self.gather = Regroup(shape.unit_bits * shape.lanes, shape.units_to_symbols())
+        self.decoder = Decoder(shape.code, shape.symbols)
+        self.spread = Regroup(shape.symbols * shape.code.m, shape.symbols_to_words())
+        self.latency_clocks = self.gather.latency_clocks + self.decoder.latency_clocks + self.spread.latency_clocks
+        outputs = {"words": Out(64 * shape.lanes), **dict.fromkeys(("words_valid", "last", "uncorrectable"), Out(1))}
+        inputs = {"units": In(shape.unit_bits * shape.lanes), "valid": In(1), "frames": In(1)}
+        super().__init__({**inputs, **outputs, "corrected": Out(range(shape.code.t + 1))})
+
+    def elaborate(self, platform):
+        m = Module()
+        shape, steps = self.shape, self.shape.steps
+        m.submodules.gather, m.submodules.spread = gather, spread = self.gather, self.spread
+        m.submodules.decoder = decoder = self.decoder
+        number, valid = Signal(range(steps)), self.valid & self.frames
+        with m.If(~self.frames):
+            m.d.sync += number.eq(0)
+        with m.Elif(self.valid):
+            m.d.sync += number.eq(Mux(number == steps - 1, 0, number + 1))
+        # Before the first beat of symbols there may be some of a codeword that was not.
+        begun, first = Signal(), gather.o_number == 0
+        m.d.sync += begun.eq((begun | (gather.o_valid & first)) & self.frames)
+        m.d.comb += [
+            gather.i.eq(self.units),
+            gather.valid.eq(valid),
+            gather.number.eq(number),
+            decoder.i.valid.eq(gather.o_valid & (gather.o_number < shape.beats) & (begun | first)),
+            decoder.i.first.eq(first),
+            decoder.i.data.eq(gather.o),
+        ]
+        ends = decoder.i.valid & (gather.o_number == shape.beats - 1)
+        stale = self._stale(m, ends, decoder)
+        # The symbols come in a row; the last words are made when they have come.
+        step, running = Signal(range(steps)), Signal()
+        now = Mux(decoder.o.first, 0, step)
+        begins = decoder.o.valid & decoder.o.first & ~stale
+        m.d.comb += [
+            spread.i.eq(decoder.o.data),
+            spread.number.eq(now),
+            spread.valid.eq((begins | running) & self.frames),
+            self.words.eq(spread.o),
+            self.words_valid.eq(spread.o_valid & self.frames),
+            self.last.eq(decoder.last & ~stale & self.frames),
+            self.corrected.eq(decoder.corrected),
+            self.uncorrectable.eq(decoder.uncorrectable),
+        ]
+        with m.If(begins | running):
+            m.d.sync += [step.eq(Mux(now == steps - 1, 0, now + 1)), running.eq((now != steps - 1) & self.frames)]
+        return m
+
+    def _stale(self, m, ends, decoder):
+        """Tells whether what leaves the decoder is from before the last training."""
+        inside = Signal(range(self.decoder.latency_clocks + self.shape.beats + 2))
+        ignored = Signal.like(inside)
+        following = inside + ends - decoder.last
+        m.d.sync += inside.eq(following)
+        with m.If(~self.frames):
+            m.d.sync += ignored.eq(following)
+        with m.Elif(decoder.last & (ignored != 0)):
+            m.d.sync += ignored.eq(ignored - 1)
+        return ignored != 0
+
+
+class FecDecoder(wiring.Component):
+    """Makes words of the units of frames, ``latency_cycles`` later, and says of which codeword they cannot be trusted.
+
+    Beats keep their distances. All words wait until the whole codeword has been looked at, so that ``bad`` is known with the
+    first of them. A training gives up what is in the decoder.
+
+    Members
+    -------
+    units : In(units), as the encoder sent them, with errors
+    units_valid : In(1)
+    frames : In(1), 1 from the first units of a service to its end
+    words : Out(64 * spec.wavelengths_per_port)
+    words_valid : Out(1)
+    bad : Out(1), the words are of a codeword that could not be corrected
+    corrected : Out(8), symbols corrected in the codewords that end in this cycle
+    uncorrectable : Out(2), codewords that could not be, in this cycle
+    """
+
+    def __init__(self, spec: ChipletSpec):
+        self.spec, self.shape = spec, Shape.of(spec)
+        self.codewords = [_CodewordDecoder(self.shape) for _ in range(spec.codewords_abreast)]
+        collected = ceil((self.shape.beats - 1 + self.codewords[0].gather.lag) / spec.blocks_per_cycle)
+        self.latency_cycles = collected + self.codewords[0].latency_clocks + self.shape.beats + 1
+        words = spec.beat_bytes * 8
+        super().__init__(
+            {
+                "units": In(spec.block_bits_on_line * spec.wavelengths_per_port),
+                "units_valid": In(1),
+                "frames": In(1),
+                "words": Out(words),
+                "words_valid": Out(1),
+                "bad": Out(1),
+                "corrected": Out(8),
+                "uncorrectable": Out(2),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        shape, first = self.shape, self.codewords[0]
+        for n, codeword in enumerate(self.codewords):
+            m.submodules[f"codeword_{n}"] = codeword
+            bits = shape.unit_bits * shape.lanes
+            m.d.comb += [
+                codeword.units.eq(self.units[n * bits : (n + 1) * bits]),
+                codeword.valid.eq(self.units_valid),
+                codeword.frames.eq(self.frames),
+            ]
+        # Codewords abreast are in step, so the first one tells when.
+        found = Cat(codeword.uncorrectable for codeword in self.codewords)
+        counted = [Mux(codeword.last, codeword.corrected, 0) for codeword in self.codewords]
+        m.d.sync += self.corrected.eq(sum(counted))
+        m.d.sync += self.uncorrectable.eq(Mux(first.last, sum(found), 0))
+        # Words of a codeword wait while the next one is collected, some cycles more where the line is slow.
+        m.submodules.queue = queue = _Queue(self.spec.beat_bytes * 8, 2 * shape.steps + 4)
+        m.submodules.findings = findings = _Queue(1, 4)
+        valid = self.units_valid & self.frames
+        for cycle in range(self.latency_cycles):
+            late = Signal(name=f"valid_{cycle}")
+            m.d.sync += late.eq(valid & self.frames)
+            valid = late
+        owed, valid = _taken(m, valid & self.frames, queue.ready & findings.ready)
+        with m.If(~self.frames):
+            m.d.sync += owed.eq(0)
+        number, sequence = Signal(range(shape.steps)), _Sequence(range(self.spec.wavelengths_per_port), "sequence")
+        m.d.comb += [
+            queue.i.eq(Cat(codeword.words for codeword in self.codewords)),
+            queue.put.eq(first.words_valid),
+            queue.take.eq(valid),
+            queue.clear.eq(~self.frames),
+            findings.i.eq(found.any()),
+            findings.put.eq(first.last),
+            findings.take.eq(valid & (number == shape.steps - 1)),
+            findings.clear.eq(~self.frames),
+            self.words.eq(queue.o ^ sequence.out),
+            self.words_valid.eq(valid),
+            self.bad.eq(findings.o),
+        ]
+        with m.If(~self.frames):
+            m.d.sync += [number.eq(0), *sequence.restart()]
+        with m.Elif(valid):
+            m.d.sync += [number.eq(Mux(number == shape.steps - 1, 0, number + 1)), *sequence.step()]
+        return m
