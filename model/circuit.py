@@ -1,6 +1,6 @@
 """Circuits of light join GPUs, as placement chooses them and as both models run on them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -42,6 +42,59 @@ def found_among(own: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np
     return found
 
 
+class Ways(Mapping[Pair, tuple[int, ...]]):
+    """Reads as a dictionary of the stops of pairs, all of which stand one after the other in an array.
+
+    On relays a pair may have a thousand stops, so that those of all pairs are too many for a tuple each.
+    """
+
+    def __init__(self, stop: NDArray[np.signedinteger], size: NDArray[np.int64]) -> None:
+        self.stop, self.size = stop, size
+
+    @staticmethod
+    def of(stops: Mapping[Pair, tuple[int, ...]]) -> "Ways":
+        """Take the stops of any dictionary."""
+        if isinstance(stops, Ways):
+            return stops
+        stop = np.fromiter(chain.from_iterable(stops.values()), np.int64)
+        return Ways(stop, np.fromiter(map(len, stops.values()), np.int64, len(stops)))
+
+    @cached_property
+    def first(self) -> NDArray[np.int64]:
+        """Give the place of each pair's first stop."""
+        return np.cumsum(self.size) - self.size
+
+    @cached_property
+    def keys_of_pairs(self) -> NDArray[np.int64]:
+        """Give the ``pair_keys`` of all pairs."""
+        return pair_keys(self.stop[self.first], self.stop[self.first + self.size - 1])
+
+    def among(self, source: NDArray[np.int64], destination: NDArray[np.int64]) -> "Ways":
+        """Give the ways of some of the pairs, in their order; KeyError for another pair."""
+        row = found_among(self.keys_of_pairs, pair_keys(source, destination))
+        if (row < 0).any():
+            lost = int(np.argmin(row))
+            raise KeyError((int(source[lost]), int(destination[lost])))
+        size = self.size[row]
+        step = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
+        return Ways(self.stop[np.repeat(self.first[row], size) + step], size)
+
+    @cached_property
+    def _row(self) -> dict[Pair, int]:
+        ends = self.stop[self.first].tolist(), self.stop[self.first + self.size - 1].tolist()
+        return {pair: row for row, pair in enumerate(zip(*ends, strict=True))}
+
+    def __getitem__(self, pair: Pair) -> tuple[int, ...]:
+        first, size = int(self.first[self._row[pair]]), int(self.size[self._row[pair]])
+        return tuple(self.stop[first : first + size].tolist())
+
+    def __iter__(self) -> Iterator[Pair]:
+        return iter(self._row)
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+
 @dataclass(frozen=True)
 class Rotation:
     """Lights so many configurations in turn, by the clock: each for ``live_ps``, after which all are dark for ``dark_ps``.
@@ -77,7 +130,7 @@ class Circuits:
     """
 
     lanes: dict[Pair, int]
-    stops: dict[Pair, tuple[int, ...]]
+    stops: Mapping[Pair, tuple[int, ...]]
     of_part: tuple[int, ...] = ()
     steps: Mapping[Pair, int] = field(default_factory=dict[Pair, int])
 
@@ -106,10 +159,8 @@ class Circuits:
     @cached_property
     def legs(self) -> Legs:
         """Give the circuits on all ways as arrays. O(stops)."""
-        stop = np.fromiter(chain.from_iterable(self.stops.values()), np.int64)
-        stops = np.fromiter(map(len, self.stops.values()), np.int64)
-        end = np.cumsum(stops) - 1
-        pair_key = pair_keys(stop[end - stops + 1], stop[end])
+        ways = Ways.of(self.stops)
+        stop, pair_key, end = ways.stop, ways.keys_of_pairs, ways.first + ways.size - 1
         order, rank = np.argsort(pair_key), np.empty(len(pair_key), np.int64)
         rank[order] = np.arange(len(order))
         inside = np.ones(len(stop), bool)
@@ -117,7 +168,7 @@ class Circuits:
         begin = np.flatnonzero(inside)
         circuit = found_among(pair_keys(*self.ends), pair_keys(stop[begin], stop[begin + 1]))
         # On photonic rails the way to the rail is no circuit.
-        return Legs(pair_key[order], np.repeat(rank, stops - 1)[circuit >= 0], circuit[circuit >= 0])
+        return Legs(pair_key[order], np.repeat(rank, ways.size - 1)[circuit >= 0], circuit[circuit >= 0])
 
     def only(self, configuration: int, gpus: int) -> "Circuits":
         """Give one of the configurations, with GPUs numbered from 0."""

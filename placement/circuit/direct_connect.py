@@ -5,8 +5,9 @@ each with a fibre of its own: a ring takes one interface of each of its members,
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import import_module
 from math import ceil
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits, Pair
+from lightfabric.model.circuit import Circuits, Pair, Ways
 from lightfabric.model.fabric.optical.topoopt import strides
 from lightfabric.model.fluid.shortest import Topology
 from lightfabric.model.task import Kind, TaskGraph
@@ -65,8 +66,10 @@ def direct_connect(graph: TaskGraph, nodes: int, degree: int) -> DirectConnect:
     return DirectConnect(dict(links), _spread(graph, rings))
 
 
-def direct_circuits(gpus: int, demand_bytes: dict[Pair, int], degree: int) -> Circuits:
-    """Give each GPU ``degree`` links: a ring of all, then matchings of most bytes; pairs without a link are relayed.
+def direct_circuits(gpus: int, demand_bytes: dict[Pair, int], degree: int, ports: int = 1) -> Circuits:
+    """Give each GPU ``degree`` links, each of so many ports: a ring of all, then matchings of most bytes.
+
+    Pairs without a link are relayed over the fewest.
 
     ValueError for more than ``MAX_NODES``. O(degree x gpus^3), mostly far less.
     """
@@ -79,7 +82,8 @@ def direct_circuits(gpus: int, demand_bytes: dict[Pair, int], degree: int) -> Ci
     rest[tuple(np.array(list(demand)).T)] = list(demand.values())
     rest[tuple(np.array(around).T)] /= 2
     links = Counter(around) + _matched(rest, np.full((2, gpus), degree - 1))
-    return Circuits(dict(links), _fewest_links(gpus, demand, links))
+    table = np.array([(*pair, count * ports) for pair, count in links.items()])
+    return _joined(gpus, np.array(list(demand)).tobytes(), table.tobytes())
 
 
 def _matched(rest: NDArray[np.float64], spare: _Ints) -> Counter[Pair]:
@@ -94,26 +98,36 @@ def _matched(rest: NDArray[np.float64], spare: _Ints) -> Counter[Pair]:
     return links
 
 
-def _fewest_links(gpus: int, pairs: Iterable[Pair], links: Collection[Pair]) -> dict[Pair, tuple[int, ...]]:
+@lru_cache(maxsize=16)
+def _joined(gpus: int, pairs: bytes, links: bytes) -> Circuits:
+    """Join GPUs by links, the rows of a table: source, destination, lanes. Many plans have the same pairs and links."""
+    table = np.frombuffer(links, np.int64).reshape(-1, 3)
+    lanes = {(a, b): count for a, b, count in table.tolist()}
+    return Circuits(lanes, _fewest_links(gpus, np.frombuffer(pairs, np.int64).reshape(-1, 2), lanes))
+
+
+def _fewest_links(gpus: int, pairs: _Ints, links: Collection[Pair]) -> Ways:
     """Where each pair stops on a way of the fewest links."""
-    stops: dict[Pair, tuple[int, ...]] = {pair: pair for pair in pairs}
-    relayed = [pair for pair in stops if pair not in links]
-    if not relayed:
-        return stops
-    sparse: Any = import_module("scipy.sparse")
-    csgraph: Any = import_module("scipy.sparse.csgraph")
-    graph = sparse.csr_array((np.ones(len(links)), tuple(np.array(list(links)).T)), shape=(gpus, gpus))
-    source, destination = np.array(relayed).T
-    sources, row = np.unique(source, return_inverse=True)
-    before = csgraph.shortest_path(graph, unweighted=True, indices=sources, return_predecessors=True)[1]
-    # All ways are walked back together, a link at a time; who is at the source stays there.
-    steps = [destination]
-    while (moving := steps[-1] != source).any():
-        steps.append(np.where(moving, before[row, steps[-1]], source))
-    ways = np.stack(steps[::-1], axis=1)
-    for pair, way, waits in zip(relayed, ways.tolist(), (ways == source[:, None]).sum(axis=1).tolist(), strict=True):
-        stops[pair] = tuple(way[waits - 1 :])
-    return stops
+    source, destination = pairs.T
+    relayed = np.array([pair not in links for pair in zip(source.tolist(), destination.tolist(), strict=True)])
+    size, row = np.full(len(source), 2), np.zeros(len(source), np.int64)
+    before = np.zeros((1, gpus), np.int32)
+    if relayed.any():
+        sparse: Any = import_module("scipy.sparse")
+        csgraph: Any = import_module("scipy.sparse.csgraph")
+        graph = sparse.csr_array((np.ones(len(links)), tuple(np.array(list(links)).T)), shape=(gpus, gpus))
+        sources, row[relayed] = np.unique(source[relayed], return_inverse=True)
+        far, before = csgraph.shortest_path(graph, unweighted=True, indices=sources, return_predecessors=True)
+        size[relayed] = 1 + far[row, destination][relayed].astype(np.int64)
+    ways = Ways(np.empty(int(size.sum()), np.int32), size)
+    ways.stop[ways.first], ways.stop[ways.first + size - 1] = source, destination
+    # All are walked back together, a link at a time, until they have only the source before them.
+    at, place = destination.copy(), ways.first + size - 2
+    while len(moving := np.flatnonzero(place > ways.first)):
+        at[moving] = before[row[moving], at[moving]]
+        ways.stop[place[moving]] = at[moving]
+        place[moving] -= 1
+    return ways
 
 
 def _reduced_bytes(graph: TaskGraph) -> dict[Group, int]:
@@ -169,8 +183,8 @@ def _matching(wanted: NDArray[np.float64], spare: _Ints) -> list[Pair]:
     sends, receives = (np.flatnonzero(each > 0) for each in spare)
     table = wanted[np.ix_(sends, receives)]
     rows, columns = optimize.linear_sum_assignment(table, maximize=True)
-    pairs = zip(sends[rows].tolist(), receives[columns].tolist(), strict=True)
-    return [(a, b) for a, b in pairs if wanted[a, b] > 0]
+    moves = table[rows, columns] > 0
+    return list(zip(sends[rows[moves]].tolist(), receives[columns[moves]].tolist(), strict=True))
 
 
 def _spread(graph: TaskGraph, rings: dict[Group, list[Group]]) -> TaskGraph:

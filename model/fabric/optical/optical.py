@@ -4,12 +4,11 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits, Pair, Rotation, found_among, pair_keys
+from lightfabric.model.circuit import Circuits, Pair, Rotation, Ways, found_among, pair_keys
 from lightfabric.model.cycle.cabling import Cabling, ElectricalCabling, circuits_cabled
 from lightfabric.model.fabric.component import Component, Components, light
 from lightfabric.model.fabric.fabric import Fabric, port_bytes_per_s
@@ -77,8 +76,11 @@ class Optical(Fabric):
         lanes = np.array([_lanes(circuits, pair, gpus) for pair in ends], np.int64)
         link_source, link_destination = np.array(ends, np.int64).reshape(-1, 2).T
         length_m = self._of_circuits_m(gpus // circuits.configurations, ends)
-        stops = [stops_of(circuits, pair) for pair in zip(source.tolist(), destination.tolist(), strict=True)]
-        relay = np.unique(np.fromiter(chain.from_iterable(path[1:-1] for path in stops), np.int32))
+        ways = _ways(circuits, source, destination)
+        # Relays are all stops but the first and the last.
+        inside = np.ones(len(ways.stop), bool)
+        inside[ways.first] = inside[ways.first + ways.size - 1] = False
+        relay = np.unique(ways.stop[inside]).astype(np.int32)
         latency_ps = self.measured.link.latency_cycles * self.chiplet.cycle_ps + length_m * FIBRE_PS_PER_M
         hop_ps = np.rint(latency_ps).astype(np.int64)
         rate = lanes * (self.ports_bytes_per_s(length_m) / self.lanes_per_port)
@@ -86,7 +88,7 @@ class Optical(Fabric):
             Links(link_source.astype(np.int32), link_destination.astype(np.int32), rate, hop_ps, "circuits"),
             Links(relay, relay, self.relay_bytes_per_s, self.switch_ps, "relays"),
         ]
-        made = join(gpus, links, source, destination, _routes(stops, pair_keys(link_source, link_destination), relay))
+        made = join(gpus, links, source, destination, _routes(ways, pair_keys(link_source, link_destination), relay))
         own = gpus // circuits.configurations
         return replace(made, rotation=self.rotation(own, circuits), configuration=made.link_source.astype(np.int64) // own)
 
@@ -162,22 +164,33 @@ def stops_of(circuits: Circuits, pair: Pair) -> tuple[int, ...]:
     return stops
 
 
-def _routes(stops: list[tuple[int, ...]], circuits: NDArray[np.int64], relay: NDArray[np.int32]) -> NDArray[np.int64]:
+def _ways(circuits: Circuits, source: NDArray[np.int64], destination: NDArray[np.int64]) -> Ways:
+    """Give the paths of pairs as ``stops_of`` does, all at once."""
+    if isinstance(circuits.stops, Ways):
+        try:
+            return circuits.stops.among(source, destination)
+        except KeyError as error:
+            raise ValueError(f"Circuits.stops must have a path for the pair {error.args[0]}, not none") from None
+    pairs = list(zip(source.tolist(), destination.tolist(), strict=True))
+    return Ways.of({pair: stops_of(circuits, pair) for pair in pairs})
+
+
+def _routes(ways: Ways, circuits: NDArray[np.int64], relay: NDArray[np.int32]) -> NDArray[np.int64]:
     """Make rows of links along stops: a circuit, then the switch of the relay and the next circuit, to the last stop.
 
     ``circuits`` are keys of pairs, in the order of their links; those of the switches come after them.
     """
-    size = np.fromiter(map(len, stops), np.int64)
-    stop, row = np.fromiter(chain.from_iterable(stops), np.int64), np.repeat(np.arange(len(size)), size)
-    column = np.arange(len(stop)) - np.repeat(np.cumsum(size) - size, size)
+    stop, size = ways.stop, ways.size
+    row = np.repeat(np.arange(len(size)), size)
+    column = np.arange(len(stop)) - ways.first[row]
     # Paths have different lengths: -1 after the last link of a row says that there is none.
-    routes = np.full((len(stops), max(2 * int(size.max(initial=0)) - 3, 0)), -1, np.int64)
+    routes = np.full((len(size), max(2 * int(size.max(initial=0)) - 3, 0)), -1, np.int64)
     begin = np.flatnonzero(column < size[row] - 1)
     link = found_among(circuits, pair_keys(stop[begin], stop[begin + 1]))
     if (link < 0).any():
         hop = begin[np.argmin(link)]
-        path = stops[row[hop]]
-        raise ValueError(f"Circuits.stops[{path[0], path[-1]}] must follow circuits, not {stop[hop]} -> {stop[hop + 1]}")
+        way = stop[row == row[hop]].tolist()
+        raise ValueError(f"Circuits.stops[{way[0], way[-1]}] must follow circuits, not {stop[hop]} -> {stop[hop + 1]}")
     routes[row[begin], 2 * column[begin]] = link
     inner = begin[column[begin] > 0]
     routes[row[inner], 2 * column[inner] - 1] = len(circuits) + np.searchsorted(relay, stop[inner])

@@ -59,7 +59,7 @@ class PhotonicRails(model.PhotonicRails, Optical):
         for source, begin, destination in pairs:
             legs[begin, destination] = legs.get((begin, destination), 0) + demand_bytes[source, destination]
         rail = assign_ocs(gpus, legs, self.chiplet.ports, {(b, c) for a, b, c in pairs if (a, c) in first})
-        return Circuits(rail.lanes, rail.stops | {(a, c): (a, *rail.stops[b, c]) for a, b, c in pairs if a != b})
+        return Circuits(rail.lanes, {**rail.stops, **{(a, c): (a, *rail.stops[b, c]) for a, b, c in pairs if a != b}})
 
     def lit(self, placed: Traffic) -> Traffic:
         """The traffic that leaves its island."""

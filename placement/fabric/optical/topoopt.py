@@ -32,5 +32,4 @@ class Topoopt(model.Topoopt, SipOcs):  # pyright: ignore[reportIncompatibleVaria
 
     def assign(self, gpus: int, demand_bytes: dict[Pair, int], first: Collection[Pair] = ()) -> Circuits:
         """Links by demand, of as many ports each."""
-        made = direct_circuits(gpus, demand_bytes, self.spec.degree)
-        return Circuits({pair: count * self.switch_ports for pair, count in made.lanes.items()}, made.stops)
+        return direct_circuits(gpus, demand_bytes, self.spec.degree, self.switch_ports)

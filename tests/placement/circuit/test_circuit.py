@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lightfabric.model.circuit import Circuits
+from lightfabric.model.circuit import Circuits, Ways
 from lightfabric.model.spec import ACCELERATORS, ChipletSpec, JobSpec, ModelSpec, SipOcsSpec, SipRingSpec
 from lightfabric.placement.circuit.assign import permutations
 from lightfabric.placement.circuit.demand import Demand
@@ -333,3 +333,15 @@ def test_ports_that_switches_cannot_share_out_are_said():
     made = fabric_of(SipOcsSpec("ocs", "sip-ocs", ocs=3), chiplet(8, 8))
     with pytest.raises(ValueError, match=r"^ChipletSpec.ports must be a multiple of the 3 switches of ocs, not 8$"):
         _ = made.bytes_per_s
+
+
+def test_ways_read_as_the_dictionary_that_they_are_of():
+    stops = {(3, 1): (3, 0, 2, 1), (0, 1): (0, 1), (1, 3): (1, 2, 3)}
+    ways = Ways.of(stops)
+    assert ways == stops
+    assert (list(ways), len(ways)) == (list(stops), 3)
+    assert (3, 0) not in ways
+    assert ways.among(np.array([1, 3]), np.array([3, 1])) == {(1, 3): (1, 2, 3), (3, 1): (3, 0, 2, 1)}
+    assert list(ways.among(np.array([1, 3]), np.array([3, 1]))) == [(1, 3), (3, 1)]
+    with pytest.raises(KeyError, match=r"\(2, 3\)"):
+        ways.among(np.array([3, 2]), np.array([1, 3]))
