@@ -23,38 +23,40 @@ def beats(code: ReedSolomon, p: int) -> wiring.Signature:
 
 
 class BeatCounter(wiring.Component):
-    """Counts the beats of codewords. What it tells of a beat comes with it, from registers but for ``first``.
+    """Tells where in its codeword a beat is, from registers but for ``first``: all symbols of a beat hang on that.
 
     Members
     -------
     valid, first : In(1), of ``beats``
-    number : Out, the place of the beat in its codeword
     begins, ends : Out(1), the beat is the first or the last of its codeword
-    reached, passed : Out(1), its number is at least that of the ``mark``, or above it
+    reached, passed : Out(1), it is the one with the number ``mark`` or comes after it, or only after it
     """
 
     def __init__(self, beats: int, mark: int = 0):
         self.beats, self.mark = beats, mark
-        flags = {name: Out(1) for name in ("begins", "ends", "reached", "passed")}
-        super().__init__({"valid": In(1), "first": In(1), "number": Out(range(beats))} | flags)
+        super().__init__({"valid": In(1), "first": In(1)} | dict.fromkeys(("begins", "ends", "reached", "passed"), Out(1)))
 
     def elaborate(self, platform):
         m = Module()
-        count, following = Signal.like(self.number), Signal.like(self.number)
-        m.d.comb += [self.number.eq(Mux(self.first, 0, count)), following.eq(Mux(self.ends, 0, self.number + 1))]
+        count, at_end = Signal(range(self.beats)), Signal(init=self.beats == 1)
+        second = min(1, self.beats - 1)
         with m.If(self.valid):
-            m.d.sync += count.eq(following)
-        for flag, holds in (
-            (self.begins, lambda number: number == 0),
-            (self.ends, lambda number: number == self.beats - 1),
-            (self.reached, lambda number: number >= self.mark),
-            (self.passed, lambda number: number > self.mark),
-        ):
-            # Compared a beat ahead: all symbols of a beat hang on a flag.
-            kept = Signal(init=holds(0), name=f"{flag.name}_kept")
+            m.d.sync += count.eq(Mux(self.first, second, Mux(at_end, 0, count + 1)))
+
+        def since(number: int, kept):
+            """Tells whether the beat has this number or a higher one, compared a beat ahead."""
             with m.If(self.valid):
-                m.d.sync += kept.eq(holds(following))
-            m.d.comb += flag.eq(Mux(self.first, holds(0), kept))
+                m.d.sync += kept.eq(
+                    Mux(self.first, second >= number, Mux(at_end, number == 0, kept | (count == number - 1)))
+                )
+            return Mux(self.first, number == 0, kept)
+
+        m.d.comb += [
+            self.begins.eq(~since(1, Signal(name="begun"))),
+            self.ends.eq(since(self.beats - 1, at_end)),
+            self.reached.eq(since(self.mark, Signal(init=self.mark == 0, name="was_reached"))),
+            self.passed.eq(since(self.mark + 1, Signal(name="was_passed"))),
+        ]
         return m
 
 

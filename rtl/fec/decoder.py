@@ -4,11 +4,11 @@ from itertools import pairwise
 
 from amaranth import Module, Mux, Signal
 from amaranth.lib import enum, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.reed_solomon import ReedSolomon
-from lightfabric.rtl.fec.beat import BeatCounter, beats
+from lightfabric.rtl.fec.beat import beats
+from lightfabric.rtl.fec.delay import Delay
 from lightfabric.rtl.fec.key_equation import KeyEquation
 from lightfabric.rtl.fec.search import Search
 from lightfabric.rtl.fec.syndrome import Syndromes
@@ -58,6 +58,8 @@ class Decoder(wiring.Component):
         m.submodules.syndromes = syndromes = Syndromes(self.code, self.p)
         m.submodules.key_equation = key_equation = self.key_equation
         m.submodules.search = search = Search(self.code, self.p)
+        # From its last beat on a codeword waits for the latency, in which as many beats of others may come.
+        m.submodules.delay = delay = Delay(self.code, self.p, self.code.beats(self.p) + self.latency_clocks)
         m.d.comb += [
             syndromes.i.valid.eq(self.i.valid),
             syndromes.i.first.eq(self.i.first),
@@ -67,6 +69,10 @@ class Decoder(wiring.Component):
             search.start.eq(key_equation.done),
             search.locator.eq(key_equation.locator),
             search.evaluator.eq(key_equation.evaluator),
+            delay.i.valid.eq(self.i.valid),
+            delay.i.first.eq(self.i.first),
+            delay.i.data.eq(self.i.data),
+            delay.fetch.eq(search.fetch),
         ]
         corrects, end = self.mode == Mode.CORRECT, search.valid & search.last
         corrections = search.errors & corrects.replicate(len(search.errors))
@@ -75,39 +81,12 @@ class Decoder(wiring.Component):
         m.d.sync += [
             self.o.valid.eq(search.valid),
             self.o.first.eq(search.valid & search.first),
-            self.o.data.eq(self._add_delay(m, search.fetch) ^ corrections),
+            self.o.data.eq(delay.data ^ corrections),
             self.last.eq(end),
             self.corrected.eq(Mux(end & corrects & explained, errors, 0)),
             self.uncorrectable.eq(end & Mux(corrects, ~explained, (self.mode == Mode.DETECT) & (errors != 0))),
         ]
         return m
-
-    def _add_delay(self, m, wanted):
-        """Keeps what came, and gives the next beat of it two clocks after it is ``wanted``."""
-        beats = self.code.beats(self.p)
-        # From the last beat on a codeword waits for the latency, in which as many beats of others may come.
-        depth = 1 << (beats + self.latency_clocks).bit_length()
-        m.submodules.delay = delay = Memory(shape=len(self.i.data), depth=depth, init=[])
-        m.submodules.counter = counter = BeatCounter(beats)
-        write, read = delay.write_port(), delay.read_port()
-        base = Signal.like(write.addr)
-        m.d.comb += [
-            counter.valid.eq(self.i.valid),
-            counter.first.eq(self.i.first),
-            # A codeword that is begun anew is written over.
-            write.addr.eq(base + counter.number),
-            write.data.eq(self.i.data),
-            write.en.eq(self.i.valid),
-            read.en.eq(1),
-        ]
-        with m.If(self.i.valid & counter.ends):
-            m.d.sync += base.eq(base + beats)
-        next_beat = Signal.like(read.addr)
-        m.d.comb += read.addr.eq(next_beat)
-        m.d.sync += next_beat.eq(next_beat + wanted)
-        data = Signal.like(read.data)
-        m.d.sync += data.eq(read.data)
-        return data
 
     def _add_errors(self, m, key_equation):
         """Keeps the number of errors of the codeword whose errors leave the search."""
