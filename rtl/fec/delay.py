@@ -52,18 +52,18 @@ class Delay(wiring.Component):
 
     def _add_bank(self, m, at: int, write, read, bank_bits: int):
         """Adds a memory for some of the places, and the register of its output."""
-        # What is fetched was written long before: synthesis need not care for a read of what is being written.
+        # What is fetched was written long before: synthesis need not care for a read of what is being written. That is
+        # asked for by an attribute, which Yosys heeds where it makes a synchronous port of a register itself.
         attributes = {"no_rw_check": 1}
         memory = Memory(shape=len(self.i.data), depth=1 << bank_bits, init=[], attrs=attributes)
         m.submodules[f"bank_{at}"] = memory
-        write_port, read_port = memory.write_port(), memory.read_port()
-        data = Signal.like(self.data, name=f"data_{at}")
+        write_port, read_port = memory.write_port(), memory.read_port(domain="comb")
+        given, data = (Signal(len(self.data), name=f"{name}_{at}", reset_less=True) for name in ("given", "data"))
         m.d.comb += [
             write_port.addr.eq(write),
             write_port.data.eq(self.i.data),
             write_port.en.eq(self.i.valid & (write[bank_bits:] == at)),
             read_port.addr.eq(read),
-            read_port.en.eq(1),
         ]
-        m.d.sync += data.eq(read_port.data)
+        m.d.sync += [given.eq(read_port.data), data.eq(given)]
         return data
