@@ -41,7 +41,7 @@ class Chiplet(wiring.Component):
     tx : Out(LineSignature(spec)).array(spec.ports)
     tx_ready : In(1).array(spec.ports), as of ``Link``
     rx : In(LineSignature(spec)).array(spec.ports)
-    slip : Out(spec.wavelengths_per_port).array(spec.ports)
+    slip : Out(spec.lanes_per_port).array(spec.ports)
     replays : Out(32).array(spec.ports)
     crc_errors : Out(32).array(spec.ports)
     """
@@ -60,7 +60,7 @@ class Chiplet(wiring.Component):
                 "tx": Out(LineSignature(spec)).array(spec.ports),
                 "tx_ready": In(1, init=1).array(spec.ports),
                 "rx": In(LineSignature(spec)).array(spec.ports),
-                "slip": Out(spec.wavelengths_per_port).array(spec.ports),
+                "slip": Out(spec.lanes_per_port).array(spec.ports),
                 "replays": Out(32).array(spec.ports),
                 "crc_errors": Out(32).array(spec.ports),
             }

@@ -1,21 +1,22 @@
-"""The receiver finds the blocks on each lane of a line, descrambles them, and aligns the lanes by their training sets.
+"""The receiver finds the blocks on each lane, descrambles them, and learns from its training sets which lane it is.
 
 The words of block lock: a lane *locks* after enough good sync headers in a row; before that a bad header is answered by a
 *slip*, which moves by one bit where its blocks begin, and a *wait* until the blocks show it. A locked lane drops its lock
 only for many bad headers in a *window* of blocks, since bit errors make some.
+
+The words of what is learned: a lane's *number* is that of the transmitter's lane whose sets it brings; *inverted* means that
+all its bits are. Sets that agree with both make *trust*, all other blocks where sets are due cost it. Without trust another
+number or polarity is taken; a lane that has gained all trust is *proven* until it has lost all.
 """
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import SYNC_CONTROL
-from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.channel import one_hot_mux
-from lightfabric.rtl.deskew import Delay, Deskew
-from lightfabric.rtl.line import BLOCK, LineSignature
+from lightfabric.rtl.line import BLOCK
 from lightfabric.rtl.scrambler import Scrambler, descrambled
-from lightfabric.rtl.training_set import MAGIC, SET, SET_BITS, TRAINING_SET, Phase
+from lightfabric.rtl.training_set import LANE_BITS, MAGIC, PARITY, SET_BITS, TRAINING_SET, Phase, parity_of
 
 SLIP_WAIT_BLOCKS = 8
 """After a slip so many blocks pass unseen: more than the bit slip of a SerDes takes."""
@@ -23,13 +24,10 @@ LOCK_BLOCKS = 64
 """So many good sync headers in a row lock; in a window of as many a locked lane counts bad ones [IEEE 802.3 49.2.9]."""
 MAX_BAD_HEADERS = 16
 """So many in a window unlock the lane [IEEE 802.3 49.2.9]."""
-SILENT_CYCLES = 256
-"""Without a block the receiver has no line: a line in use brings one within 4 cycles."""
-
-
-def beat_layout(spec: ChipletSpec) -> data.StructLayout:
-    """Lays out a received beat: plain, lane 0 in the low bits of ``data``."""
-    return data.StructLayout({"data": 64 * spec.wavelengths_per_port, "valid": 1, "set_valid": 1, "set": SET})
+MAX_TRUST = 31
+"""So many sets prove a lane: it needs as many blocks as block lock leaves after the first of them has been seen."""
+DISTRUST = 2
+"""A block that is no set costs the trust of so many sets: lanes that lose more than a third, at 2e-3, are not proven."""
 
 
 class BlockLock(wiring.Component):
@@ -40,30 +38,33 @@ class BlockLock(wiring.Component):
     sync : In(2)
     valid : In(1)
     relock : In(1), drop the lock
+    freeze : In(1), the blocks have no sync headers: the lock stays as it is
     locked : Out(1)
     slip : Out(1), for one cycle, and again after ``SLIP_WAIT_BLOCKS`` at the earliest
     """
 
     def __init__(self):
-        super().__init__({"sync": In(2), "valid": In(1), "relock": In(1), "locked": Out(1), "slip": Out(1)})
+        inputs = {"sync": In(2), **dict.fromkeys(("valid", "relock", "freeze"), In(1))}
+        super().__init__({**inputs, "locked": Out(1), "slip": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         block, bad_headers = Signal(range(LOCK_BLOCKS)), Signal(range(MAX_BAD_HEADERS))
         wait = Signal(range(SLIP_WAIT_BLOCKS + 1))
-        good, ends, too_bad = Signal(), Signal(), Signal()
+        good, ends, too_bad, valid = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             good.eq(self.sync[0] ^ self.sync[1]),
             ends.eq(block == LOCK_BLOCKS - 1),
             # The register does not count the present bad header yet, so the limit is less by it.
             too_bad.eq(~self.locked | (bad_headers == MAX_BAD_HEADERS - 1)),
+            valid.eq(self.valid & ~(self.freeze & self.locked)),
         ]
         m.d.sync += self.slip.eq(0)
-        with m.If(self.valid & (wait != 0)):
+        with m.If(valid & (wait != 0)):
             m.d.sync += wait.eq(wait - 1)
-        with m.Elif(self.valid & ~good & too_bad):
+        with m.Elif(valid & ~good & too_bad):
             m.d.sync += [self.slip.eq(1), wait.eq(SLIP_WAIT_BLOCKS), self.locked.eq(0), block.eq(0), bad_headers.eq(0)]
-        with m.Elif(self.valid):
+        with m.Elif(valid):
             m.d.sync += [block.eq(block + 1), bad_headers.eq(Mux(ends, 0, bad_headers + ~good))]
             with m.If(ends):
                 m.d.sync += self.locked.eq(1)
@@ -73,22 +74,37 @@ class BlockLock(wiring.Component):
 
 
 class Lane(wiring.Component):
-    """Descrambles one lane of a receiver, a cycle later.
+    """Descrambles one lane of a receiver, a cycle later, and learns its number and polarity.
 
     Members
     -------
     block : In(BLOCK)
     valid : In(1)
-    relock : In(1)
+    relock, freeze : In(1)
+    due : In(1), a cycle after ``valid``: the block should be a set
     locked, slip : Out(1)
+    good : Out(1), locked and proven
+    number : Out(5), of the lane at the transmitter
+    inverted : Out(1)
     bits : Out(64), plain
     is_set : Out(1), ``bits`` are a training set of this lane
+    shows_set : Out(1), or one of another lane or polarity
+    error : Out(1), pulse: the blocks since the last counted set do not have the parity that this one tells
     """
 
     def __init__(self, number: int):
-        self.number = number
-        inputs = {"block": In(BLOCK), "valid": In(1), "relock": In(1)}
-        super().__init__({**inputs, "locked": Out(1), "slip": Out(1), "bits": Out(64), "is_set": Out(1)})
+        self.number_at_first = number
+        super().__init__(
+            {
+                "block": In(BLOCK),
+                **dict.fromkeys(("valid", "relock", "freeze", "due"), In(1)),
+                **dict.fromkeys(("locked", "slip", "good"), Out(1)),
+                "number": Out(LANE_BITS, init=number),
+                "inverted": Out(1),
+                "bits": Out(64),
+                **dict.fromkeys(("is_set", "shows_set", "error"), Out(1)),
+            }
+        )
 
     def elaborate(self, platform):
         m = Module()
@@ -97,10 +113,13 @@ class Lane(wiring.Component):
             lock.sync.eq(self.block.sync),
             lock.valid.eq(self.valid),
             lock.relock.eq(self.relock),
+            lock.freeze.eq(self.freeze),
             self.locked.eq(lock.locked),
             self.slip.eq(lock.slip),
         ]
-        descrambler, is_control = Scrambler(descrambled, self.block.bits, "descrambler"), Signal()
+        block, is_control = Signal(BLOCK), Signal()
+        m.d.comb += block.eq(self.block.as_value() ^ self.inverted.replicate(BLOCK.size))
+        descrambler = Scrambler(descrambled, block.bits, "descrambler")
         # Registered where the halves of a block differ, a set is found with a level of logic less afterwards.
         complements = Signal(SET_BITS)
         with m.If(self.valid):
@@ -108,125 +127,47 @@ class Lane(wiring.Component):
                 descrambler.step(),
                 self.bits.eq(descrambler.out),
                 complements.eq(descrambler.out[:SET_BITS] ^ descrambler.out[SET_BITS:]),
-                is_control.eq(self.block.sync == SYNC_CONTROL),
+                is_control.eq(block.sync == SYNC_CONTROL),
             ]
-        info = data.View(TRAINING_SET, self.bits[:SET_BITS])
-        own = (info.lane == self.number) & (info.magic == MAGIC)
-        m.d.comb += self.is_set.eq(is_control & own & complements.all())
+        info, shows = data.View(TRAINING_SET, self.bits[:SET_BITS]), Signal(2)
+        # Of inverted sets the header is that of data, and each half is the other one.
+        m.d.comb += shows[0].eq(is_control & complements.all() & (info.magic == MAGIC))
+        m.d.comb += shows[1].eq(~is_control & complements.all() & (~info.magic == MAGIC))
+        m.d.comb += [self.is_set.eq(shows[0] & (info.lane == self.number)), self.shows_set.eq(shows.any())]
+        self._learn(m, shows, info.lane)
+        self._check_parity(m, block, info)
         return m
 
+    def _learn(self, m, shows, number):
+        """Follows a register stage behind the block: what it shows is trusted, distrusted, or believed for want of trust."""
+        trust, valid, proven, due = Signal(range(MAX_TRUST + 1)), Signal(), Signal(), Signal()
+        agrees, sets, inverse, told = Signal(), Signal(), Signal(), Signal(LANE_BITS)
+        comes = Signal()
+        m.d.sync += [comes.eq(self.valid), valid.eq(comes)]
+        m.d.sync += [agrees.eq(self.is_set), sets.eq(shows[0]), inverse.eq(shows[1]), told.eq(number), due.eq(self.due)]
+        m.d.comb += self.good.eq(self.locked & proven)
+        with m.If(self.relock | self.slip):
+            m.d.sync += [trust.eq(0), proven.eq(0)]
+        with m.Elif(valid & agrees):
+            m.d.sync += trust.eq(trust + (trust != MAX_TRUST))
+            m.d.sync += proven.eq(proven | (trust == MAX_TRUST))
+        with m.Elif(valid & due & (trust >= DISTRUST)):
+            m.d.sync += trust.eq(trust - DISTRUST)
+        with m.Elif(valid & due):
+            m.d.sync += [trust.eq(0), proven.eq(0), self.inverted.eq(self.inverted ^ inverse)]
+            with m.If(sets):
+                m.d.sync += self.number.eq(told)
 
-class Aligner(wiring.Component):
-    """Finds the blocks on each lane, descrambles them and gives the lanes out as they were sent together.
-
-    A block at ``rx`` is at ``beat`` in the next cycle if there is one lane; else two cycles later if it is of the latest
-    lane, and those of the others wait for it. ``aligned`` holds while frames flow, and falls if a lane loses its lock or
-    shows a set that was not sent together with those of the others.
-
-    Members
-    -------
-    rx : In(LineSignature(spec))
-    slip : Out(W), for one cycle: the SerDes moves the lane by one bit
-    relock : In(1), drop all locks and begin anew
-    realign : In(1), forget the sets seen: ``aligned`` is 0 until all lanes in use have shown sets again
-    use : In(W), lanes that carry frames; changes only together with ``realign`` or ``relock``
-    locked : Out(W)
-    aligned : Out(1)
-    beat : Out(beat_layout(spec))
-    skew_overflow : Out(W), lanes in use that were too far ahead of the last one, since ``relock``
-    """
-
-    def __init__(self, spec: ChipletSpec):
-        self.spec = spec
-        lanes = spec.wavelengths_per_port
-        super().__init__(
-            {
-                "rx": In(LineSignature(spec)),
-                "slip": Out(lanes),
-                "relock": In(1),
-                "realign": In(1),
-                "use": In(lanes),
-                "locked": Out(lanes),
-                "aligned": Out(1),
-                "beat": Out(beat_layout(spec)),
-                "skew_overflow": Out(lanes),
-            }
-        )
-
-    def elaborate(self, platform):
-        m = Module()
-        count = self.spec.wavelengths_per_port
-        silence, relock, valid = Signal(range(SILENT_CYCLES)), Signal(), Signal()
-        m.d.comb += relock.eq(self.relock | (silence == SILENT_CYCLES - 1))
-        # Without blocks no header is ever bad: a dark line must drop the locks of the lanes by its silence.
-        m.d.sync += [silence.eq(Mux(self.rx.valid, 0, silence + 1)), valid.eq(self.rx.valid)]
-        received = []
-        for n, block in enumerate(self.rx.blocks):
-            m.submodules[f"lane_{n}"] = lane = Lane(n)
-            m.d.comb += [
-                lane.block.eq(block),
-                lane.valid.eq(self.rx.valid),
-                lane.relock.eq(relock),
-                self.locked[n].eq(lane.locked),
-                self.slip[n].eq(lane.slip),
-            ]
-            received.append(lane)
-        if count == 1:
-            self._one(m, received[0], valid, relock)
-        else:
-            self._several(m, received, valid, relock)
-        return m
-
-    def _one(self, m, lane, valid, relock):
-        """Passes a single lane on, which is aligned as soon as it has shown a set."""
-        shown, seen, forgets, forgot = Signal(), Signal(), Signal(), Signal()
-        self._give(m, lane.bits[:SET_BITS], lane.is_set, valid, lane.bits)
-        m.d.comb += forgets.eq(relock | self.realign)
-        # A register stage between the set and ``seen``, for speed.
-        m.d.sync += [shown.eq(self.beat.set_valid), forgot.eq(forgets), seen.eq((seen | (shown & ~forgot)) & ~forgets)]
-        m.d.comb += self.aligned.eq(seen & lane.locked)
-
-    def _several(self, m, lanes, valid, relock):
-        """Delays the lanes until they are aligned, and takes the set of a beat from the first lane that shows one."""
-        m.submodules.deskew = deskew = Deskew(len(lanes))
-        m.d.comb += [
-            deskew.valid.eq(valid),
-            deskew.locked.eq(self.locked),
-            deskew.use.eq(self.use),
-            deskew.relock.eq(relock),
-            deskew.realign.eq(self.realign),
-            self.aligned.eq(deskew.aligned),
-            self.skew_overflow.eq(deskew.overflow),
-        ]
-        beat_valid, words, are_sets = Signal(), [], Signal(len(lanes))
-        m.d.sync += beat_valid.eq(valid)
-        for n, lane in enumerate(lanes):
-            info = data.View(TRAINING_SET, lane.bits[:SET_BITS])
-            m.submodules[f"delay_{n}"] = delay = Delay()
-            word = Signal(64, name=f"word_{n}")
-            m.d.comb += [
-                deskew.counted[n].eq(lane.is_set & (info.phase >= Phase.COUNTED)),
-                deskew.place[n].eq(Cat(info.phase, info.word)),
-                delay.i.eq(Cat(lane.bits, lane.is_set)),
-                delay.valid.eq(valid),
-                delay.blocks.eq(deskew.blocks[n]),
-            ]
-            with m.If(valid):
-                m.d.sync += [word.eq(delay.o[:64]), are_sets[n].eq(delay.o[64])]
-            words.append(word)
-        # Bit errors hide the sets of some lanes; all say the same.
-        good = Signal(len(lanes))
-        m.d.comb += good.eq(are_sets & self.use)
-        first = (good & -good)[: len(lanes)]
-        info = one_hot_mux(first, [word[:SET_BITS] for word in words])
-        self._give(m, info, good.any(), beat_valid, Cat(words))
-
-    def _give(self, m, info, is_set, valid, bits):
-        """Gives out a beat, and the set that it is."""
-        info, beat = data.View(TRAINING_SET, info), self.beat
-        m.d.comb += [
-            beat.data.eq(bits),
-            beat.valid.eq(valid),
-            beat.set_valid.eq(valid & is_set),
-            *(beat.set[name].eq(info[name]) for name in ("phase", "step", "word")),
-        ]
+    def _check_parity(self, m, block, info):
+        """Sums the parities as the transmitter does, and compares them at each counted set but the first."""
+        now, before, total = Signal(8), Signal(8), Signal(8)
+        comes, is_counted, synced = Signal(), Signal(), Signal()
+        m.d.sync += comes.eq(self.valid)
+        m.d.comb += is_counted.eq(self.is_set & (info.phase >= Phase.COUNTED))
+        with m.If(self.valid):
+            m.d.sync += [now.eq(parity_of(block)), before.eq(now)]
+        with m.If(comes):
+            m.d.sync += total.eq(Mux(is_counted, 0, total) ^ before)
+        m.d.sync += self.error.eq(comes & is_counted & synced & (total != self.bits[PARITY]))
+        # Blocks that were not received as they were sent for want of lock or polarity are no errors of bits.
+        m.d.sync += synced.eq((synced | (comes & is_counted)) & self.locked)

@@ -13,27 +13,24 @@ from lightfabric.rtl.training_set import SET_BITS
 BLOCK = data.StructLayout({"sync": 2, "bits": 64})
 """A block has 66 bits: the sync header is sent first, then bit 0 of ``bits``."""
 
-ALL_LANES, LOWER_LANES, UPPER_LANES = 0, 1, 2
-"""They say which wavelengths of a port carry frames."""
-
 
 class LineSignature(wiring.Signature):
-    """Carries one 64b/66b block per wavelength in each cycle with ``valid``; no back-pressure.
+    """Carries one 64b/66b block per lane in each cycle with ``valid``; no back-pressure.
 
     Members
     -------
-    blocks : Out(BLOCK).array(spec.wavelengths_per_port)
+    blocks : Out(BLOCK).array(spec.lanes_per_port)
     valid : Out(1)
     """
 
     def __init__(self, spec: ChipletSpec):
-        super().__init__({"blocks": Out(BLOCK).array(spec.wavelengths_per_port), "valid": Out(1)})
+        super().__init__({"blocks": Out(BLOCK).array(spec.lanes_per_port), "valid": Out(1)})
 
 
 def sent_layout(spec: ChipletSpec) -> data.StructLayout:
     """Lays out what is sent in a beat of the line: words of frames, first one in the low bits, or a training set.
 
-    ``words`` stay as they are in a beat that needs no new ones; ``set`` is that of lane 0.
+    ``words`` stay as they are in a beat that needs no new ones; ``set`` is that of lane 0, in each beat.
     """
     return data.StructLayout({"words": spec.beat_bytes * 8, "set": SET_BITS, "is_set": 1, "valid": 1})
 
@@ -45,7 +42,8 @@ class Framer(wiring.Component):
     at the earliest; else it is taken in the next cycle, and its first beat is at ``o`` 3 cycles after ``load``. There is
     always a frame to take: the transmitter offers link state when it has no data. While ``sets`` is 1 each beat is a
     training set on all wavelengths, and ``load`` stays 0; the frame decided in the beat of the last set is the first one
-    sent. On half of the wavelengths a beat of a frame takes two beats of the line, the low half first.
+    sent. On fewer lanes than wavelengths, the words of a frame take more beats of the line than they are beats, and in some
+    beats of the line no new words are needed.
 
     Members
     -------
@@ -54,7 +52,7 @@ class Framer(wiring.Component):
     load : Out(1)
     sets : In(1)
     set : In(32), information of the set, its wavelength left 0
-    lanes : In(2), wavelengths of the frames; changes only while ``sets`` is 1
+    width : In(range(W + 1)), lanes that carry frames; changes only while ``sets`` is 1
     beat : Out(1), a beat of the line, for ``sets`` and ``set`` to be looked at
     ready : In(1), of the Pacer, 1 unless connected
     o : Out(sent_layout(spec))
@@ -70,7 +68,7 @@ class Framer(wiring.Component):
                 "load": Out(1),
                 "sets": In(1),
                 "set": In(SET_BITS),
-                "lanes": In(2),
+                "width": In(range(spec.wavelengths_per_port + 1)),
                 "beat": Out(1),
                 "o": Out(sent_layout(spec)),
             }
@@ -82,29 +80,33 @@ class Framer(wiring.Component):
         m.submodules.pacer = pacer = Pacer(spec)
         beats, now = spec.beats_per_flit, Signal(self._step_layout())
         beat, last, next_last = Signal(range(beats)), Signal(init=beats == 1), Signal(init=beats == 1)
-        second, next_second, may_load = Signal(), Signal(), Signal()
+        idle, next_idle, may_load = Signal(), Signal(), Signal()
         m.d.comb += [
             pacer.ready.eq(self.ready),
             self.beat.eq(pacer.beat),
             self.load.eq(may_load & ~self.sets),
             next_last.eq(last),
-            next_second.eq(second),
+            next_idle.eq(idle),
         ]
-        with m.If(pacer.beat):
-            m.d.comb += next_second.eq(~self.sets & ~second & (self.lanes != ALL_LANES))
-        with m.If(pacer.beat & (self.sets | ~second)):
+        if spec.wavelengths_per_port > 1:
+            # The place of the next beat's first word: it is idle if all of its words were begun before.
+            first = Signal(range(spec.wavelengths_per_port))
+            with m.If(pacer.beat):
+                m.d.sync += first.eq(Mux(self.sets, 0, first) + self.width)
+                m.d.comb += next_idle.eq(~self.sets & (first != 0) & (first + self.width <= spec.wavelengths_per_port))
+        with m.If(pacer.beat & (self.sets | ~idle)):
             m.d.sync += beat.eq(Mux(self.sets | last, 0, beat + 1))
             if beats > 1:
                 m.d.comb += next_last.eq(~self.sets & (beat == beats - 2))
         # A register, one stage ahead of the beat: ``load`` decides a whole frame and comes early in its cycle.
-        m.d.sync += [last.eq(next_last), second.eq(next_second), may_load.eq(pacer.coming & ~next_second & next_last)]
+        m.d.sync += [last.eq(next_last), idle.eq(next_idle), may_load.eq(pacer.coming & ~next_idle & next_last)]
         # With several beats the frame is taken a register stage after ``load``; all that happens with it waits as well.
         domain = m.d.comb if beats == 1 else m.d.sync
         domain += [
             now.valid.eq(pacer.beat),
-            now.takes.eq(pacer.beat & (self.sets | (~second & last))),
-            now.sends.eq(pacer.beat & ~self.sets & ~second),
-            now.ends.eq(pacer.beat & ~self.sets & ~second & last),
+            now.takes.eq(pacer.beat & (self.sets | (~idle & last))),
+            now.sends.eq(pacer.beat & ~self.sets & ~idle),
+            now.ends.eq(pacer.beat & ~self.sets & ~idle & last),
             now.beat.eq(beat),
             now.is_set.eq(self.sets),
             now.set.eq(self.set),

@@ -6,12 +6,13 @@ from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import CREDIT_BITS
 from lightfabric.model.spec import ChipletSpec, SpecError
+from lightfabric.rtl.aligner import Aligner
 from lightfabric.rtl.bonding import Collector, Distributor
 from lightfabric.rtl.channel import ChannelSignature
-from lightfabric.rtl.lane import Aligner
 from lightfabric.rtl.line import LineSignature
 from lightfabric.rtl.receiver import Receiver
 from lightfabric.rtl.training import Training, connect
+from lightfabric.rtl.training_set import LANE_BITS
 from lightfabric.rtl.transmitter import Transmitter
 
 BUILT_FEC = ("none",)
@@ -20,8 +21,8 @@ BUILT_FEC = ("none",)
 TRAINING_STATUS = {
     "state": 4,
     "active": 1,
-    "lanes_in": 2,
-    "lanes_out": 2,
+    "receives_fewer": 1,
+    "sends_fewer": 1,
     "config_mismatch": 1,
     "peer_reset": 1,
     "lock_cycles": 32,
@@ -30,6 +31,18 @@ TRAINING_STATUS = {
     "recovery_cycles": 32,
 }
 """The training tells so much of itself; each name has its width in bits."""
+
+LANE_STATUS = (
+    "lanes_in",
+    "lanes_out",
+    "lanes_locked",
+    "lanes_good",
+    "lanes_inverted",
+    "lanes_doubled",
+    "lane_errors",
+    "skew_overflow",
+)
+"""So much is told of each lane: whether it carries frames each way, how its blocks are received, what is wrong with it."""
 
 EVENTS = data.StructLayout(
     {
@@ -43,9 +56,15 @@ acknowledgement, frames dropped for their CRC, trainings done again, resets of t
 
 
 def status_layout(spec: ChipletSpec) -> data.StructLayout:
-    """Lays out what a link tells of its state; ``credits`` are the flits that it may send in each virtual channel."""
-    lanes = dict.fromkeys(("lanes_locked", "skew_overflow"), spec.wavelengths_per_port)
-    return data.StructLayout({**TRAINING_STATUS, **lanes, "credits": data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)})
+    """Lays out what a link tells of its state.
+
+    ``lane_order`` gives the number of each lane at the far end, by which ``lanes_in`` is a mask; the other masks are by the
+    numbers at this end. ``credits`` are the flits that the link may send in each virtual channel.
+    """
+    lanes = dict.fromkeys(LANE_STATUS, spec.lanes_per_port)
+    order = data.ArrayLayout(LANE_BITS, spec.lanes_per_port)
+    credits_ = data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)
+    return data.StructLayout({**TRAINING_STATUS, **lanes, "lane_order": order, "credits": credits_})
 
 
 class Link(wiring.Component):
@@ -63,7 +82,7 @@ class Link(wiring.Component):
     tx : Out(LineSignature(spec))
     tx_ready : In(1), 1 unless connected; 0 if the SerDes has room for no more than ``READY_SLACK_BEATS``
     rx : In(LineSignature(spec))
-    slip : Out(spec.wavelengths_per_port), one cycle per bit by which a wavelength is to move its blocks
+    slip : Out(spec.lanes_per_port), one cycle per bit by which a wavelength is to move its blocks
     enable : In(1), 1 unless connected; 0 keeps the link down
     retrain : In(1), train the line again
     status : Out(status_layout(spec))
@@ -81,7 +100,7 @@ class Link(wiring.Component):
                 "tx": Out(LineSignature(spec)),
                 "tx_ready": In(1, init=1),
                 "rx": In(LineSignature(spec)),
-                "slip": Out(spec.wavelengths_per_port),
+                "slip": Out(spec.lanes_per_port),
                 "enable": In(1, init=1),
                 "retrain": In(1),
                 "status": Out(status_layout(spec)),
@@ -106,13 +125,9 @@ class Link(wiring.Component):
         wiring.connect(m, distributor.line, wiring.flipped(self.tx))
         wiring.connect(m, wiring.flipped(self.rx), aligner.rx)
         wiring.connect(m, receiver.o, wiring.flipped(self.o))
-        connect(m, aligner, training)
+        connect(m, aligner, training, collector)
         m.d.comb += [
             self.slip.eq(aligner.slip),
-            collector.beat.eq(aligner.beat.data),
-            collector.beat_valid.eq(aligner.beat.valid),
-            collector.frames.eq(training.frames_in),
-            collector.lanes.eq(training.lanes_in),
             receiver.words.eq(collector.words),
             receiver.words_valid.eq(collector.words_valid),
             receiver.frames.eq(training.frames_in),
@@ -123,7 +138,7 @@ class Link(wiring.Component):
             transmitter.ready.eq(self.tx_ready),
             transmitter.sets.eq(training.sets),
             transmitter.set.eq(training.set),
-            transmitter.lanes.eq(training.lanes_out),
+            transmitter.width.eq(distributor.width),
             distributor.i.eq(transmitter.o),
             distributor.lanes.eq(training.lanes_out),
             transmitter.resume.eq(training.resume),
@@ -142,9 +157,21 @@ class Link(wiring.Component):
         return m
 
     def _report(self, m, training, aligner, transmitter, receiver):
+        count = self.spec.wavelengths_per_port
+        fewer = {"receives_fewer": training.width != count, "sends_fewer": transmitter.width != count}
         for name in TRAINING_STATUS:
-            m.d.comb += self.status[name].eq(getattr(training, name))
-        m.d.comb += [self.status.lanes_locked.eq(aligner.locked), self.status.skew_overflow.eq(aligner.skew_overflow)]
+            m.d.comb += self.status[name].eq(fewer[name] if name in fewer else getattr(training, name))
+        m.d.comb += [
+            self.status.lanes_in.eq(training.lanes_in),
+            self.status.lanes_out.eq(training.lanes_out),
+            self.status.lanes_locked.eq(aligner.locked),
+            self.status.lanes_good.eq(aligner.good),
+            self.status.lanes_inverted.eq(aligner.inverted),
+            self.status.lanes_doubled.eq(training.doubles),
+            self.status.lane_errors.eq(aligner.errors),
+            self.status.skew_overflow.eq(aligner.skew_overflow),
+            [shown.eq(number) for shown, number in zip(self.status.lane_order, aligner.numbers, strict=True)],
+        ]
         m.d.comb += self.status.credits.eq(Cat(transmitter.credits))
         # Blocks and layout have the same names, so one that is in neither fails here.
         for block, names in (

@@ -9,6 +9,8 @@ WORD_BYTES = WORD_BITS // 8
 BUS_ADDRESS_BITS = 12
 """Each link has a page of 4 KiB: no two links need to share one."""
 MAX_VIRTUAL_CHANNELS = 8
+MAX_LANES = 32
+LANES_PER_WORD = 4
 
 Kind = Literal["constant", "status", "count", "control", "enable", "pulse", "event"]
 
@@ -199,7 +201,10 @@ REGISTERS: Table = (
                 values=_named("reset", "lock", "align", "exchange", "confirm", "start", "active", "down"),
             ),
             Field("up", 1, "status", "The link carries packets."),
-            Field("lanes", 2, "status", "Lanes in use.", values=_named("all", "lower", "upper")),
+            Field(
+                "lanes", 2, "status", "Which way there are fewer lanes than wavelengths.",
+                values=_named("none", "receiving", "sending", "both"),
+            ),
             Field("config_mismatch", 1, "status", "The two ends were built or set up differently and cannot talk."),
             Field("peer_reset", 1, "status", "The other end is in reset or begins anew."),
         ),
@@ -245,5 +250,22 @@ REGISTERS: Table = (
         for v in range(MAX_VIRTUAL_CHANNELS)
     ),
     *BER_REGISTERS,
+    _alone("lanes_in", "status", "A bit per lane of the other end: it carries packets to this end."),
+    _alone("lanes_out", "status", "A bit per lane: it carries packets to the other end."),
+    _alone("lanes_good", "status", "A bit per lane: it is locked, and its training sets came well."),
+    _alone("lanes_inverted", "status", "A bit per lane: it came inverted, and is inverted back."),
+    _alone("lanes_doubled", "status", "A bit per lane: it has the number of another lane, and is not used."),
+    _alone("lane_errors", "event", "A bit per lane: the parity of its blocks was wrong."),
+    *(
+        Register(
+            f"lane_order_{first // LANES_PER_WORD}",
+            tuple(
+                Field(f"lane_{lane}", 8, "status", f"What lane {lane} receives is this lane of the other end.")
+                for lane in range(first, first + LANES_PER_WORD)
+            ),
+            f"Where the lanes from {first} on come from.",
+        )
+        for first in range(0, MAX_LANES, LANES_PER_WORD)
+    ),
 )  # fmt: skip
 """Every link has these registers, whatever its spec."""

@@ -1,6 +1,6 @@
 """Verilog tops give blocks AXI4 names, the clock ``clk`` and the reset ``rst`` (synchronous, active high)."""
 
-from amaranth import Cat, ClockDomain, ClockSignal, Module, ResetSignal, Signal
+from amaranth import Cat, ClockDomain, ClockSignal, Module, Mux, ResetSignal, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -9,8 +9,8 @@ from lightfabric.rtl.ber_tester import BerTester
 from lightfabric.rtl.chiplet import Chiplet
 from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
 from lightfabric.rtl.crossing import StreamCrossing
-from lightfabric.rtl.line import ALL_LANES, BLOCK
-from lightfabric.rtl.link import Link
+from lightfabric.rtl.line import BLOCK
+from lightfabric.rtl.link import LANE_STATUS, Link
 from lightfabric.rtl.register import AxiLiteSignature, Registers
 from lightfabric.rtl.switch import Switch
 
@@ -29,14 +29,14 @@ def _flat_delivered(spec: ChipletSpec) -> data.StructLayout:
 
 def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
     """Lists the members of one line; the block of wavelength 0 is in the low bits, and in each block its sync header."""
-    bits = spec.wavelengths_per_port * BLOCK.size
+    bits = spec.lanes_per_port * BLOCK.size
     return {
         f"tx{port}_data": Out(bits),
         f"tx{port}_valid": Out(1),
         f"tx{port}_ready": In(1, init=1),
         f"rx{port}_data": In(bits),
         f"rx{port}_valid": In(1),
-        f"rx{port}_slip": Out(spec.wavelengths_per_port),
+        f"rx{port}_slip": Out(spec.lanes_per_port),
         f"replays{port}": Out(32),
         f"crc_errors{port}": Out(32),
     }
@@ -146,22 +146,23 @@ class AxiLink(wiring.Component):
             m.d.comb += inside.eq(outside) if member.flow is In else outside.eq(inside)
         status, events, inputs = link.status, link.events, registers.inputs
         # Events are changes of the status, so each needs the status of the cycle before.
-        was_up, was_narrow, narrow = Signal(), Signal(), Signal()
-        m.d.sync += [was_up.eq(status.active), was_narrow.eq(narrow)]
+        was_up, was_fewer, fewer = Signal(), Signal(2), Signal(2)
+        m.d.sync += [was_up.eq(status.active), was_fewer.eq(fewer)]
         m.d.comb += [
             self.irq.eq(registers.irq),
             link.enable.eq(registers.controls.enable & ~(self.spec.ber_tester & registers.controls.ber_on)),
             link.retrain.eq(registers.controls.retrain),
-            narrow.eq((status.lanes_in != ALL_LANES) | (status.lanes_out != ALL_LANES)),
+            # Between trainings it is not known yet how many lanes there will be.
+            fewer.eq(Mux(status.active, Cat(status.receives_fewer, status.sends_fewer), was_fewer)),
             inputs.up.eq(status.active),
-            inputs.lanes.eq(status.lanes_in),
+            inputs.lanes.eq(fewer),
             inputs.went_up.eq(status.active & ~was_up),
             inputs.went_down.eq(~status.active & was_up),
             inputs.retrained.eq(events.retraining),
             inputs.replayed.eq(events.replay),
             inputs.crc_failed.eq(events.bad),
             inputs.credit_failed.eq((events.leaks | events.violations).any()),
-            inputs.lanes_reduced.eq(narrow & ~was_narrow),
+            inputs.lanes_reduced.eq((fewer & ~was_fewer).any()),
             inputs.peer_was_reset.eq(events.peer_reset),
             inputs.flits_sent.eq(events.sent),
             inputs.flits_received.eq(events.received),
@@ -172,10 +173,12 @@ class AxiLink(wiring.Component):
             inputs.credit_leaks.eq(events.leaks),
             inputs.credit_violations.eq(events.violations),
         ]
-        same = ("state", "config_mismatch", "peer_reset", "lanes_locked", "skew_overflow")
+        same = ("state", "config_mismatch", "peer_reset", *LANE_STATUS)
         for name in (*same, "lock_cycles", "align_cycles", "exchange_cycles", "recovery_cycles"):
             m.d.comb += inputs[name].eq(status[name])
-        # The map is the same for every spec: virtual channels that this one has not read as 0.
+        # The map is the same for every spec: virtual channels and lanes that this one has not read as 0.
+        for lane, number in enumerate(status.lane_order):
+            m.d.comb += inputs[f"lane_{lane}"].eq(number)
         for v in range(self.spec.virtual_channels):
             m.d.comb += inputs[f"credits_{v}"].eq(status.credits[v])
         return registers

@@ -13,24 +13,28 @@ however long the fibre is.
 The words of the state machine:
 
 * *cycle*: 16 sets one after the other; the *phase* of a set is its place in the cycle and says what its word means
-* *locked*: the beginnings of the blocks are known on a lane; *aligned*: all lanes in use show what was sent together
+* *good*: a lane is locked and proven by its sets; *offered*: the good lanes that could be in use, by the roll call
+* *hoped for*: lanes that were in use; a training waits for them, up to a bound, before it goes on with the offered ones
+* *aligned*: all lanes in use show what was sent together
 * *number*, *echo*: an end counts its trainings and says which training of the other end it takes part in
 * *unsynced*: this end was reset and has not resumed since, so the other end must *flush*, forget its sequence state
 * *flushed*: this end has nothing to forget, because no frame has come since its own reset or the last flush
-* *failure*: a state took longer than its bound, or its lanes lost their lock; *repeated* if there was one before it and no
-  long service in between
+* *failure*: a state took longer than its bound, or frames made trouble soon; *repeated* if there was one before it on the
+  same lanes and no long service in between
 * *resume*: the parameters of the other end are complete, and replay goes on from them
 """
 
-from amaranth import Cat, Const, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.lane import Aligner
-from lightfabric.rtl.line import ALL_LANES, LOWER_LANES, UPPER_LANES
+from lightfabric.rtl.aligner import Aligner
+from lightfabric.rtl.bonding import Collector
+from lightfabric.rtl.roll_call import HoldOff, RollCall
 from lightfabric.rtl.training_set import (
     HEARD,
+    LANE_BITS,
     MAGIC,
     PHASES,
     SET,
@@ -44,8 +48,8 @@ from lightfabric.rtl.training_set import (
 )
 from lightfabric.rtl.training_state import Bounds, State
 
-CAUSES = data.StructLayout(dict.fromkeys(("again", "lanes_fail", "other_fails", "anew"), 1))
-"""A training begins again because it is asked for or lost, after a failure of these lanes or the other end, or anew."""
+CAUSES = data.StructLayout(dict.fromkeys(("again", "fails", "anew"), 1))
+"""A training begins again because it is asked for or lost, after a failure, or anew."""
 
 TIME_BITS = 32
 
@@ -53,10 +57,11 @@ TIME_BITS = 32
 class Training(wiring.Component):
     """Leads one end of a line from reset to frames and, after trouble, back to frames.
 
-    A training begins with sets instead of frames, which make the other end begin too. A state that takes longer than its
-    bound fails: the first failure drops all locks, the second goes on with the half of the lanes that is good, then the
-    other half, then the link is down for a while and begins anew with all lanes. Trouble soon after frames is a failure,
-    too; one that is the other end's takes no lanes away.
+    A training begins with sets instead of frames, which make the other end begin too. It takes the good lanes, whichever
+    they are, as soon as these are all that were hoped for or as many as there are wavelengths, or the bound of LOCK has
+    passed since the first was good. Lanes that become good later are taken back by another training. A state that takes
+    longer than its bound fails: the first failure drops all locks, the second one takes the link down for a while, then it
+    begins anew.
 
     No frame is received without sets in which the other end says that it hears this end. A transmitter that is looped back
     to its own receiver is such an end.
@@ -68,21 +73,28 @@ class Training(wiring.Component):
     trouble : In(1), looked at in ACTIVE: train again
     beat : In(1), a beat is sent: ``sets`` and ``set`` are looked at
     heard : In(HEARD), of Aligner.beat
-    locked : In(W)
+    good : In(N), of the lanes of the line
+    numbers : In(5).array(N)
     aligned : In(1)
     local : In(parameters_layout(spec)), of this end's receiver, that of an empty one within 8 cycles after ``flush``
     sets : Out(1), send training sets
     set : Out(32), TRAINING_SET with lane 0
     frames_in : Out(1), 1 from the first frame beat at Aligner.beat until the next training begins
     active : Out(1), frames flow in both directions
+    holds : Out(1), lanes in use bring frames, or are about to
     resume : Out(1), pulse: ``remote`` and ``lanes_out`` are those of the other end, and stay until the next training; at
         least 16 sets follow, then frames
     flush : Out(1), pulse: the other end was reset and this end was not; at least 32 beats before ``resume``
     peer_reset : Out(1), from ``flush`` until active
     remote : Out(parameters_layout(spec))
-    lanes_out : Out(2), lanes on which frames are sent
-    lanes_in : Out(2), lanes on which frames are received
-    use : Out(W), the same as a mask
+    lanes_out : Out(N), lanes on which frames are sent
+    lanes_in : Out(N), the other end's lanes on which frames are received
+    use : Out(N), lanes on which they come
+    ranks : Out(range(W)).array(N), the place of each among them
+    width : Out(range(W + 1)), how many they are
+    doubles : Out(N), good lanes that have the number of another one
+    reuse : Out(1), pulse: other lanes are in use
+    retry : Out(1), pulse: training begins anew
     relock : Out(1), pulse
     realign : Out(1), pulse at the beginning of each training
     state : Out(State)
@@ -95,21 +107,25 @@ class Training(wiring.Component):
 
     def __init__(self, spec: ChipletSpec):
         self.spec, self.bounds = spec, Bounds(spec)
-        lanes, parameters = spec.wavelengths_per_port, parameters_layout(spec)
+        count, lanes, parameters = spec.wavelengths_per_port, spec.lanes_per_port, parameters_layout(spec)
         super().__init__(
             {
                 **dict.fromkeys(("enable", "retrain", "trouble", "beat"), In(1)),
                 "heard": In(HEARD),
-                "locked": In(lanes),
+                "good": In(lanes),
+                "numbers": In(LANE_BITS).array(lanes),
                 "aligned": In(1),
                 "local": In(parameters),
                 "sets": Out(1, init=1),
                 "set": Out(SET_BITS),
-                **dict.fromkeys(("frames_in", "active", "resume", "flush", "peer_reset"), Out(1)),
+                **dict.fromkeys(("frames_in", "holds", "active", "resume", "flush", "peer_reset"), Out(1)),
                 "remote": Out(parameters),
-                **dict.fromkeys(("lanes_out", "lanes_in"), Out(2)),
-                "use": Out(lanes),
-                **dict.fromkeys(("relock", "realign"), Out(1)),
+                **dict.fromkeys(("lanes_out", "lanes_in"), Out(lanes, init=(1 << count) - 1)),
+                "use": Out(lanes, init=(1 << lanes) - 1),
+                "ranks": Out(range(count)).array(lanes),
+                "width": Out(range(count + 1), init=count),
+                "doubles": Out(lanes),
+                **dict.fromkeys(("reuse", "retry", "relock", "realign"), Out(1)),
                 "state": Out(State),
                 "config_mismatch": Out(1),
                 **{f"{name}_cycles": Out(TIME_BITS) for name in ("lock", "align", "exchange", "recovery")},
@@ -119,6 +135,19 @@ class Training(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.roll_call = self._roll_call = roll_call = RollCall(self.spec)
+        m.submodules.hold_off = self._hold_off = hold_off = HoldOff()
+        m.d.comb += [
+            roll_call.good.eq(self.good),
+            roll_call.use.eq(self.use),
+            roll_call.lanes.eq(self.lanes_in),
+            [mine.eq(number) for mine, number in zip(roll_call.numbers, self.numbers, strict=True)],
+            [rank.eq(of_lane) for rank, of_lane in zip(self.ranks, roll_call.ranks, strict=True)],
+            self.doubles.eq(roll_call.doubles),
+            hold_off.beat.eq(self.beat),
+            hold_off.active.eq(self.active),
+            hold_off.more.eq(roll_call.width > self.width),
+        ]
         begin, unsynced, trainings = Signal(), Signal(init=1), Signal(TRAININGS)
         with m.If(begin & self.enable):
             m.d.sync += trainings.own.eq(trainings.own + 1)
@@ -131,9 +160,10 @@ class Training(wiring.Component):
         """Makes the set of the next beat in the beat before it; the state is looked at then."""
         shown, cycle = Signal(TRAINING_SET, init={"magic": MAGIC, "word": config_code(self.spec)}), Signal(4)
         following, last = (shown.phase + 1)[:4], shown.phase == PHASES - 1
-        words = parameter_words(self.spec, self.local, Cat(self.lanes_in, unsynced), trainings, cycle)
+        words = parameter_words(self.spec, self.local, unsynced, self.lanes_in, trainings, cycle)
         m.d.comb += self.set.eq(shown)
-        with m.If(self.beat & self.sets):
+        # Also while frames are sent: lanes that carry none go on with sets, of step 0.
+        with m.If(self.beat):
             m.d.sync += [shown.phase.eq(following), cycle.eq(cycle + last)]
             with m.Switch(following):
                 for phase, word in enumerate(words):
@@ -146,14 +176,14 @@ class Training(wiring.Component):
                     m.d.sync += shown.step.eq(2)
                 with m.Case(State.START):
                     # Step 3 lasts one whole cycle, so that the other end finds the first frame from any set of it.
-                    m.d.sync += [
-                        shown.step.eq(Mux(last | (shown.step == 3), 3, 2)),
-                        self.sets.eq(~(last & (shown.step == 3))),
-                    ]
+                    begun, ends = last | (shown.step == 3), ~self.sets | (last & (shown.step == 3))
+                    m.d.sync += [shown.step.eq(Mux(ends, 0, Mux(begun, 3, 2))), self.sets.eq(~ends)]
                 with m.Default():
                     m.d.sync += shown.step.eq(0)
         with m.If(begin):
             m.d.sync += [shown.step.eq(0), self.sets.eq(1)]
+        with m.If(begin & ~self.sets):
+            m.d.sync += [shown.phase.eq(0), shown.word.eq(words[0])]
 
     def _receive(self, m, begin):
         """Keeps the set of the beat before, and counts beats from it to the first one of frames."""
@@ -190,7 +220,7 @@ class Training(wiring.Component):
         requests, numbers = previous.valid & previous.is_request, previous.valid & previous.is_number
         m.d.comb += [
             training.eq((self.state != State.RESET) & (self.state != State.DOWN) & ~self.active & ~self.frames_in),
-            must_flush.eq(requests & training & previous.set.word[2] & ~flushed),
+            must_flush.eq(requests & training & previous.set.word[0] & ~flushed),
             is_new.eq(numbers & (told.own != trainings.other)),
         ]
         m.d.sync += [self.flush.eq(must_flush), changed.eq(is_new)]
@@ -213,20 +243,23 @@ class Training(wiring.Component):
     def _collect(self, m, previous, hears_me):
         """Takes the parameters of the other end; ``complete`` when all have come since it hears this training."""
         channels = self.spec.virtual_channels
-        needed = (Phase.CONFIG, Phase.REQUEST, Phase.EXPECTED, *range(Phase.LIMITS, Phase.LIMITS + channels))
+        limits, lanes = range(Phase.LIMITS, Phase.LIMITS + channels), range(Phase.LANES, Phase.COUNTED)
+        needed = (Phase.CONFIG, Phase.REQUEST, Phase.EXPECTED, *limits, *lanes)
         collected, complete, word = Signal(PHASES), Signal(), previous.set.word
         collects = previous.valid & hears_me & (previous.set.step != 0)
         with m.If(previous.valid & (previous.set.phase == Phase.CONFIG)):
             m.d.sync += self.config_mismatch.eq(word != config_code(self.spec))
         with m.If(~hears_me):
             m.d.sync += collected.eq(0)
-        m.d.sync += complete.eq(Cat(collected[phase] for phase in needed).all() & ~self.config_mismatch)
+        m.d.sync += complete.eq(
+            Cat(collected[phase] for phase in needed).all() & self.lanes_out.any() & ~self.config_mismatch
+        )
         with m.If(collects):
             m.d.sync += collected.bit_select(previous.set.phase, 1).eq(1)
             with m.Switch(previous.set.phase):
-                with m.Case(Phase.REQUEST):
-                    if self.spec.wavelengths_per_port > 1:
-                        m.d.sync += self.lanes_out.eq(word)
+                for phase, part in zip(lanes, (self.lanes_out[:16], self.lanes_out[16:]), strict=True):
+                    with m.Case(phase):
+                        m.d.sync += part.eq(word)
                 with m.Case(Phase.EXPECTED):
                     m.d.sync += self.remote.expected.eq(word)
                 for v in range(channels):
@@ -236,8 +269,8 @@ class Training(wiring.Component):
 
     def _machine(self, m, previous, begin, unsynced, trainings):
         """Goes from state to state, and gathers the causes for which a training begins."""
-        timer, all_locked = Signal(max(self.bounds.exchange, self.bounds.stable).bit_length() + 1), Signal()
-        entered, expired = Signal(), Signal()
+        timer = Signal(max(self.bounds.exchange, self.bounds.stable).bit_length() + 1)
+        entered, expired, self._hoped = Signal(), Signal(), Signal.like(self.use, name="hoped")
         # The bound is known in the cycle after the state, so a timer of the state before does not count in that cycle.
         m.d.comb += expired.eq(timer[-1] & ~entered)
         m.d.sync += entered.eq(0)
@@ -250,48 +283,51 @@ class Training(wiring.Component):
             return [self.state.eq(state), entered.eq(1)]
 
         causes, seen = Signal(CAUSES), Signal(CAUSES)
-        again, lanes_fail, other_fails, anew = seen.again, seen.lanes_fail, seen.other_fails, seen.anew
+        again, fails, anew = seen.again, seen.fails, seen.anew
         changed, hears_me = self._track_peer(m, previous, begin, trainings)
         complete = self._collect(m, previous, hears_me)
+        all_good, found = (self.good | ~self.use).all(), Signal()
         m.d.comb += [
-            all_locked.eq((self.locked | ~self.use).all() & ~self.relock),
             previous.believed.eq((self.state == State.CONFIRM) | (self.state == State.START)),
+            self.holds.eq(self.frames_in | (self.state == State.START)),
             anew.eq(self.state == State.RESET),
         ]
-        m.d.sync += [self.resume.eq(0), self.relock.eq(0), self.realign.eq(begin)]
+        m.d.sync += [self.resume.eq(0), self.relock.eq(0), self.reuse.eq(0), self.realign.eq(begin)]
         with m.If(self.resume):
             m.d.sync += unsynced.eq(0)
         with m.Switch(self.state):
             with m.Case(State.LOCK):
-                m.d.comb += lanes_fail.eq(expired)
-                with m.If(all_locked):
+                # The bound counts from the first good lane on, for the others to become good as well.
+                m.d.sync += found.eq(self._roll_call.width != 0)
+                with m.If(~found & (self._roll_call.width != 0)):
+                    m.d.sync += entered.eq(1)
+                m.d.comb += fails.eq(expired & ~found)
+                with m.If(self._takes(m, found & expired)):
                     m.d.sync += enter(State.ALIGN)
             with m.Case(State.ALIGN):
-                m.d.comb += lanes_fail.eq(expired | ~all_locked)
+                m.d.comb += [again.eq(~all_good), fails.eq(expired)]
                 with m.If(self.aligned & trainings.echoes):
                     m.d.sync += enter(State.EXCHANGE)
             with m.Case(State.EXCHANGE):
-                m.d.comb += [again.eq(~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
+                m.d.comb += [again.eq(~self.aligned | ~all_good), fails.eq(expired)]
                 with m.If(changed):
                     m.d.sync += enter(State.ALIGN)
                 with m.Elif(complete):
                     m.d.sync += enter(State.CONFIRM)
             with m.Case(State.CONFIRM):
-                m.d.comb += [again.eq(~self.aligned), lanes_fail.eq(~all_locked), other_fails.eq(expired)]
+                m.d.comb += [again.eq(~self.aligned | ~all_good), fails.eq(expired)]
                 with m.If(changed):
                     m.d.sync += enter(State.ALIGN)
                 with m.Elif(previous.valid & previous.set.step[1]):
                     m.d.sync += [*enter(State.START), self.resume.eq(~begin)]
             with m.Case(State.START):
-                m.d.comb += [again.eq(changed | previous.in_frames | ~self.aligned), lanes_fail.eq(~all_locked)]
-                m.d.comb += other_fails.eq(expired)
+                m.d.comb += again.eq(changed | previous.in_frames | ~self.aligned | ~all_good)
+                m.d.comb += fails.eq(expired)
                 with m.If(self.frames_in & ~self.sets):
                     m.d.sync += [*enter(State.ACTIVE), self.active.eq(1)]
             with m.Case(State.ACTIVE):
-                m.d.comb += [
-                    again.eq(~self.aligned | previous.in_frames | self.trouble),
-                    lanes_fail.eq(self.trouble & ~expired),
-                ]
+                m.d.comb += again.eq(~self.aligned | previous.in_frames | self.trouble | self._hold_off.asks)
+                m.d.comb += fails.eq(self.trouble & ~expired)
             with m.Case(State.DOWN):
                 m.d.comb += anew.eq(expired)
                 m.d.sync += self.relock.eq(expired)
@@ -300,17 +336,31 @@ class Training(wiring.Component):
         m.d.sync += causes.eq(Mux(begin, 0, seen))
         with m.If(self.retrain | ~self.enable):
             m.d.sync += causes.anew.eq(1)
-        again, lanes_fail, other_fails, anew = causes.again, causes.lanes_fail, causes.other_fails, causes.anew
         gives_up, failed = Signal(), Signal()
-        m.d.comb += [failed.eq((lanes_fail | other_fails) & ~anew), begin.eq(causes.as_value().any())]
+        m.d.comb += [failed.eq(causes.fails & ~causes.anew), begin.eq(causes.as_value().any())]
+        m.d.comb += self._hold_off.lost.eq(begin & self.active & (~all_good | causes.fails))
         with m.If(begin):
-            m.d.sync += [*enter(State.LOCK), self.active.eq(0)]
+            m.d.sync += [*enter(State.LOCK), self.active.eq(0), found.eq(0)]
+            good = self.use & self.good
+            m.d.sync += self._hoped.eq(Mux(self.active, self.use, Mux(good.any(), good, ~0)))
         with m.If(failed & gives_up):
             m.d.sync += enter(State.DOWN)
         with m.If(~self.enable):
             m.d.sync += self.state.eq(State.RESET)
         stable = (self.state == State.ACTIVE) & expired
-        self._fall_back(m, failed, lanes_fail, anew, stable, gives_up)
+        self._fall_back(m, failed, causes.anew, stable, gives_up)
+
+    def _takes(self, m, late):
+        """Takes the lanes offered if they are good and enough, or all that are hoped for, or it is too late for more."""
+        call, takes, offered_good = self._roll_call, Signal(), Signal()
+        count = self.spec.wavelengths_per_port
+        enough = (call.width == count) | (call.offer | ~self._hoped).all() | late
+        m.d.comb += offered_good.eq((self.good | ~call.offer).all() & (call.width != 0))
+        m.d.comb += takes.eq(offered_good & enough & ~self.relock)
+        m.d.sync += self.reuse.eq(takes & (call.offer != self.use))
+        with m.If(takes):
+            m.d.sync += [self.use.eq(call.offer), self.lanes_in.eq(call.offered), self.width.eq(call.width)]
+        return takes
 
     def _bound(self, m):
         """Looks up how many beats the present state may take."""
@@ -321,28 +371,17 @@ class Training(wiring.Component):
                     m.d.comb += bound.eq(beats)
         return bound
 
-    def _fall_back(self, m, failed, lanes_fail, anew, stable, gives_up):
-        """Answers a failure: all locks are dropped, and at a repeated one fewer lanes are used, or none."""
-        repeated, lanes = Signal(), self.spec.wavelengths_per_port
-        lower, upper = (1 << lanes // 2) - 1, (1 << lanes) - (1 << lanes // 2)
-        m.d.comb += self.use.eq(
-            Mux(self.lanes_in == UPPER_LANES, upper, Mux(self.lanes_in == LOWER_LANES, lower, lower | upper))
-        )
+    def _fall_back(self, m, failed, anew, stable, gives_up):
+        """Answers a failure: all locks are dropped, and at a repeated one the link goes down for a while."""
+        repeated = Signal()
+        m.d.comb += gives_up.eq(repeated)
+        m.d.sync += self.retry.eq(anew)
         with m.If(failed):
             m.d.sync += [repeated.eq(1), self.relock.eq(1)]
-        with m.Elif(stable):
+        with m.Elif(stable | self.reuse):
             m.d.sync += repeated.eq(0)
         with m.If(anew):
-            m.d.sync += [repeated.eq(0), self.lanes_in.eq(ALL_LANES)]
-        if lanes == 1:
-            m.d.comb += gives_up.eq(repeated)
-            return
-        lower_is_good = (self.lanes_in == ALL_LANES) & (self.locked | ~Const(lower, lanes)).all()
-        upper_is_good = (self.lanes_in != UPPER_LANES) & (self.locked | ~Const(upper, lanes)).all()
-        m.d.comb += gives_up.eq(repeated & ~(lanes_fail & (lower_is_good | upper_is_good)))
-        # Who used the lower half has seen it fail: the upper one is left, and only after both the link goes down.
-        with m.If(failed & repeated & ~gives_up):
-            m.d.sync += self.lanes_in.eq(Mux(lower_is_good, LOWER_LANES, UPPER_LANES))
+            m.d.sync += [repeated.eq(0), self.use.eq(~0), self._hoped.eq(~0)]
 
     def _measure(self, m, begin):
         """Measures the times of the last training, in cycles, up to 2^31."""
@@ -376,16 +415,23 @@ class _HeardSet:
         self.is_request, self.is_number = Signal(), Signal()
 
 
-def connect(m: Module, aligner: Aligner, training: Training) -> None:
-    """Connects all between the two: locks and alignment, what is heard, the lanes in use."""
-    beat, heard = aligner.beat, training.heard
+def connect(m: Module, aligner: Aligner, training: Training, collector: Collector) -> None:
+    """Connects the blocks of a receiver: alignment, what is heard, the lanes in use and what they bring."""
+    for name in ("heard", "good", "aligned"):
+        m.d.comb += getattr(training, name).eq(getattr(aligner, name))
+    for name in ("use", "reuse", "retry", "relock", "realign"):
+        m.d.comb += getattr(aligner, name).eq(getattr(training, name))
+    for name in ("use", "width"):
+        m.d.comb += getattr(collector, name).eq(getattr(training, name))
     m.d.comb += [
-        heard.valid.eq(beat.valid),
-        heard.set_valid.eq(beat.set_valid),
-        heard.set.eq(beat.set),
-        training.locked.eq(aligner.locked),
-        training.aligned.eq(aligner.aligned),
-        aligner.use.eq(training.use),
-        aligner.relock.eq(training.relock),
-        aligner.realign.eq(training.realign),
+        aligner.frames.eq(training.holds),
+        collector.frames.eq(training.frames_in),
+        collector.blocks_valid.eq(aligner.blocks_valid),
     ]
+    for name, from_, to in (
+        ("numbers", aligner, training),
+        ("ranks", training, collector),
+        ("blocks", aligner, collector),
+    ):
+        pairs = zip(getattr(to, name), getattr(from_, name), strict=True)
+        m.d.comb += [mine.eq(theirs) for mine, theirs in pairs]

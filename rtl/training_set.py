@@ -4,7 +4,7 @@ A *set* is one block on each lane; 16 sets are a *cycle*, and the place of a set
 *word* is.
 """
 
-from amaranth import Const
+from amaranth import Cat, Const
 from amaranth.lib import data
 
 from lightfabric.model.codec import CRCS, CREDIT_BITS, SEQUENCE_BITS
@@ -24,9 +24,13 @@ MAGIC = 0b10110
 TRAINING_SET = data.StructLayout({"lane": LANE_BITS, "phase": 4, "step": 2, "word": 16, "magic": 5})
 """The information of a set is the low half of a control block, whose high half is the complement.
 
-The sets of a beat differ in the lane only. ``word`` is the parameter word of the number ``phase``; from ``Phase.COUNTED`` on
-it is the number of the cycle, by which lanes that are far apart are told from those that are together.
+``word`` is the parameter word of the number ``phase``. From ``Phase.COUNTED`` on its low byte is the number of the cycle,
+by which lanes that are far apart are told from those that are together, and its high byte the parity of the lane. All but
+that and the lane's number is the same in the sets of a beat.
 """
+PARITY = slice(TRAINING_SET["word"].offset + 8, TRAINING_SET["word"].offset + 16)
+"""A counted set has here the parity of the blocks of its lane, from the one before the last counted set to the second but
+one before this."""
 SET = data.StructLayout({"phase": 4, "step": 2, "word": 16})
 """The sets of a beat say this, all the same."""
 HEARD = data.StructLayout({"valid": 1, "set_valid": 1, "set": SET})
@@ -37,10 +41,10 @@ TRAININGS = data.StructLayout({"own": 7, "echoes": 1, "other": 7, "reserved": 1}
 
 
 class Phase:
-    """Names the phases whose word has a meaning; those of the limits and of the cycle's number go on from theirs."""
+    """Names the phases whose word has a meaning; those of limits, lanes and the cycle's number go on from theirs."""
 
     CONFIG, REQUEST, EXPECTED, NUMBER, LIMITS = range(5)
-    COUNTED = 12
+    LANES, COUNTED = 12, 14
 
 
 def parameters_layout(spec: ChipletSpec) -> data.StructLayout:
@@ -65,15 +69,23 @@ def config_code(spec: ChipletSpec) -> int:
     return code
 
 
-def parameter_words(spec: ChipletSpec, local, request, trainings, cycle) -> list:
+def parity_of(block):
+    """Computes the eight parities of a block as it is on the line [IEEE 802.3 82.2.8]; combinational."""
+    # Bits 2, 10, .. 58 make the first; the two bits of the sync header belong to the fourth and the fifth.
+    header = {3: block.sync[0], 4: block.sync[1]}
+    return Cat(block.bits[n::8].xor() ^ header.get(n, 0) for n in range(8))
+
+
+def parameter_words(spec: ChipletSpec, local, unsynced, lanes, trainings, cycle) -> list:
     """Lists the parameter word of each phase.
 
-    ``request`` says which lanes this end receives on, and whether it was reset; ``trainings`` number this training and that
-    of the other end; ``cycle`` is the number of the cycle of sets.
+    ``unsynced`` says whether this end was reset, and ``lanes`` on which lanes it receives, by the other end's numbers;
+    ``trainings`` number this training and that of the other end; ``cycle`` is the number of the cycle of sets.
     """
     words = [Const(0, 16)] * Phase.COUNTED + [cycle] * (PHASES - Phase.COUNTED)
     words[Phase.CONFIG] = Const(config_code(spec), 16)
-    words[Phase.REQUEST] = request
+    words[Phase.REQUEST] = unsynced
+    words[Phase.LANES : Phase.COUNTED] = [lanes[:16], lanes[16:]]
     words[Phase.EXPECTED] = local.expected
     words[Phase.NUMBER] = trainings.as_value()
     words[Phase.LIMITS : Phase.LIMITS + spec.virtual_channels] = list(local.limits)

@@ -53,7 +53,7 @@ class Transmitter(wiring.Component):
     news : In(peer_state_layout(spec))
     sets : In(1), send training sets
     set : In(32)
-    lanes : In(2)
+    width : In(range(W + 1)), lanes that carry frames
     resume : In(1), the line has been trained; ``news`` has the far end's state in the next cycle
     flush : In(1), the far end was reset: forget what it has not acknowledged
     beat : Out(1)
@@ -65,7 +65,7 @@ class Transmitter(wiring.Component):
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
         events = dict.fromkeys(("beat", "trouble", "sent", "replay", "timeout"), Out(1))
-        training = {"sets": In(1), "set": In(SET_BITS), "lanes": In(2), "resume": In(1), "flush": In(1)}
+        training = {"sets": In(1), "set": In(SET_BITS), "resume": In(1), "flush": In(1)}
         super().__init__(
             {
                 "i": In(ChannelSignature(spec)),
@@ -73,6 +73,7 @@ class Transmitter(wiring.Component):
                 "ready": In(1, init=1),
                 "local": In(state_layout(spec)),
                 "news": In(peer_state_layout(spec)),
+                "width": In(range(spec.wavelengths_per_port + 1)),
                 "credits": Out(CREDIT_BITS).array(spec.virtual_channels),
                 **training,
                 **events,
@@ -92,7 +93,7 @@ class Transmitter(wiring.Component):
             framer.ready.eq(self.ready),
             framer.sets.eq(self.sets),
             framer.set.eq(self.set),
-            framer.lanes.eq(self.lanes),
+            framer.width.eq(self.width),
             self.beat.eq(framer.beat),
             self.o.eq(framer.o),
         ]

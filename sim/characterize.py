@@ -43,10 +43,11 @@ class Block:
 
 
 _CHANNEL = ("virtual_channels", "buffer_flits", "payload_bytes")
+_LANES = ("wavelengths_per_port", "spare_wavelengths", "max_skew_blocks")
 BLOCKS: Mapping[str, Block] = {
     "link": Block(
         measure_link,
-        (*_CHANNEL, "wavelengths_per_port", "flit_bytes", "crc", "replay_flits", "blocks_per_cycle", "reach_cycles", "fec"),
+        (*_CHANNEL, *_LANES, "flit_bytes", "crc", "replay_flits", "blocks_per_cycle", "reach_cycles", "fec"),
     ),
     "switch": Block(measure_switch, (*_CHANNEL, "switch_ports")),
     "client": Block(measure_client, (*_CHANNEL, "client_bytes")),

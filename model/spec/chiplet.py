@@ -25,6 +25,7 @@ class ChipletSpec:
     A port is one fibre pair carrying ``wavelengths_per_port`` wavelengths in each direction. The packet interface
     sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``. A transmitter keeps
     ``replay_flits`` until they are acknowledged; 0 stands for what a round trip over ``reach_m`` of fibre needs.
+    ``spare_wavelengths`` more are there to take the place of dead ones; one may lag ``max_skew_blocks`` behind another.
 
     ``fec`` is the forward error correction of frames on the line: ``"none"``, 64b/66b blocks as they are; ``"kr4"`` or
     ``"kp4"``, those of IEEE 802.3; ``"light"``, a short code (``FEC_CODES``). ``bit_error_rate`` is that of each wavelength
@@ -47,6 +48,8 @@ class ChipletSpec:
     bit_error_rate: float = 0.0
     ber_tester: bool = False
     fec: FecName = "none"
+    spare_wavelengths: int = 0
+    max_skew_blocks: int = 7
 
     NOT_BUILT: ClassVar[tuple[str, ...]] = ("bit_error_rate",)
     """Fields that say what happens to the hardware, not what it is: the RTL is the same for all their values."""
@@ -59,6 +62,8 @@ class ChipletSpec:
     """Of 64b/66b, without a code; ``block_bits_on_line`` is that with the code of the spec."""
     MAX_OUTSTANDING_FLITS: ClassVar[int] = 127
     """So that sequences modulo 255 tell old flits from new ones [UCIe 1.1, retry]."""
+    MAX_SKEW_BLOCKS: ClassVar[int] = 63
+    """Training sets are numbered modulo 256, and lanes twice as far apart must still be told from those in time."""
     LOOP_CYCLES: ClassVar[int] = 20
     """What the pipelines of both ends take of a round trip at most; a test compares it with the measured ones."""
     LOOP_SLOTS: ClassVar[int] = 4
@@ -67,6 +72,8 @@ class ChipletSpec:
     def __post_init__(self) -> None:
         require_between(self, 1, 32, "ports")
         require_between(self, 1, 32, "wavelengths_per_port")
+        require_between(self, 0, 32 - self.wavelengths_per_port, "spare_wavelengths")
+        require_between(self, 1, self.MAX_SKEW_BLOCKS, "max_skew_blocks")
         require_between(self, 1, 8, "virtual_channels")
         require_between(self, 1, self.MAX_OUTSTANDING_FLITS, "buffer_flits")
         require_positive(self, "wavelength_gbps", "core_clock_mhz", "reach_m")
@@ -121,6 +128,11 @@ class ChipletSpec:
     def beat_bytes(self) -> int:
         """Count the bytes sent at once over all wavelengths of a port, before 64b/66b coding."""
         return self.wavelengths_per_port * self.BLOCK_BYTES
+
+    @property
+    def lanes_per_port(self) -> int:
+        """Count the wavelengths of a port in each direction, spare ones and all."""
+        return self.wavelengths_per_port + self.spare_wavelengths
 
     @property
     def beats_per_flit(self) -> int:

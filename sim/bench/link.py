@@ -43,7 +43,7 @@ class Fibre:
     """Leads from one end's tx to the other's rx, with a delay that can be set and that can grow while the line runs."""
 
     def __init__(self, m: Module, spec: ChipletSpec, tx, rx, slip=None):
-        self.spec, self.bits = spec, 66 * spec.wavelengths_per_port
+        self.spec, self.bits = spec, 66 * spec.lanes_per_port
         self.sent, self.sent_valid = Signal(self.bits), Signal()
         self._flips, self._direct = Signal(self.bits), Signal()
         self._arriving, self._arriving_valid = Signal(self.bits), Signal()

@@ -26,7 +26,7 @@ class Pair(wiring.Component):
 
     def __init__(self, spec: ChipletSpec, a: wiring.Component, b: wiring.Component):
         self.ends = {"a": a, "b": b}
-        self.bits = spec.wavelengths_per_port * BLOCK.size
+        self.bits = spec.lanes_per_port * BLOCK.size
         self.lines = [name.removeprefix("rx").removesuffix("_valid") for name in a.signature.members if _is_rx_valid(name)]
         members = {
             f"{end}_{name}": wiring.Member(member.flow, member.shape)

@@ -12,16 +12,17 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from amaranth import Cat, Const, Module, Mux, ResetInserter, Signal
+from amaranth import Cat, Const, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import SEQUENCE_BITS, SYNC_CONTROL, SYNC_DATA
+from lightfabric.model.codec import SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.lane import Aligner, BlockLock
-from lightfabric.rtl.line import LOWER_LANES, UPPER_LANES, LineSignature
+from lightfabric.rtl.aligner import Aligner
+from lightfabric.rtl.bonding import Collector, Distributor
+from lightfabric.rtl.lane import BlockLock
+from lightfabric.rtl.line import sent_layout
 from lightfabric.rtl.pacer import Pacer
-from lightfabric.rtl.scrambler import Scrambler, scrambled
 from lightfabric.rtl.training import Training, connect
 from lightfabric.rtl.training_set import SET_BITS
 from lightfabric.rtl.training_state import State
@@ -30,46 +31,47 @@ from lightfabric.sim.channel.fault import Channel, LaneFaults
 from lightfabric.sim.channel.fibre import Fibre, Lane
 
 
-def frame_block(beat: int, lane: int) -> int:
-    """Return what the transmitter of this bench sends on a lane in use in the given beat since the last set."""
-    return beat << 16 | lane << 8 | 0xA5
+def frame_word(beat: int, place: int) -> int:
+    """Return what the transmitter of this bench sends at a place of the given beat of words since the last set."""
+    return beat << 16 | place << 8 | 0xA5
 
 
 class Transmitter(wiring.Component):
-    """Sends sets on all lanes, or numbered beats on those in use and zeros on the others, a register after ``beat``.
+    """Sends sets, or numbered beats of words as fast as the lanes in use carry them.
 
     Members
     -------
     sets : In(1)
     set : In(32)
-    lanes : In(2)
+    width : In(range(W + 1)), lanes in use
     beat : Out(1)
-    line : Out(LineSignature(spec))
+    o : Out(sent_layout(spec)), a register after ``beat``
     """
 
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
-        line = Out(LineSignature(spec))
-        super().__init__({"sets": In(1), "set": In(SET_BITS), "lanes": In(2), "beat": Out(1), "line": line})
+        inputs = {"sets": In(1), "set": In(SET_BITS), "width": In(range(spec.wavelengths_per_port + 1))}
+        super().__init__({**inputs, "beat": Out(1), "o": Out(sent_layout(spec))})
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.pacer = pacer = Pacer(self.spec)
-        number, count = Signal(32), self.spec.wavelengths_per_port
-        m.d.comb += self.beat.eq(pacer.beat)
-        m.d.sync += self.line.valid.eq(pacer.beat)
+        number, sent, count = Signal(32), Signal(32), self.spec.wavelengths_per_port
+        owed = Signal(range(-count, count + 1))
+        m.d.comb += [
+            self.beat.eq(pacer.beat),
+            self.o.words.eq(Cat(Cat(Const(0xA5, 8), Const(place, 8), sent, Const(0, 16)) for place in range(count))),
+        ]
+        m.d.sync += self.o.valid.eq(pacer.beat)
         with m.If(pacer.beat):
-            m.d.sync += number.eq(Mux(self.sets, 0, number + 1))
-        for lane, block in enumerate(self.line.blocks):
-            info = self.set | lane
-            # On half of the lanes the other half sends zeros, which keep its scrambler and the lock running.
-            idle = self.lanes == (LOWER_LANES if lane >= count // 2 else UPPER_LANES)
-            frame = Mux(idle, 0, Cat(Const(0xA5, 8), Const(lane, 8), number))
-            plain = Mux(self.sets, Cat(info[:SET_BITS], ~info[:SET_BITS]), frame)[:64]
-            scrambler = Scrambler(scrambled, plain, f"scrambler_{lane}")
-            with m.If(pacer.beat):
-                sync = Mux(self.sets, SYNC_CONTROL, SYNC_DATA)
-                m.d.sync += [scrambler.step(), block.bits.eq(scrambler.out), block.sync.eq(sync)]
+            m.d.sync += [self.o.is_set.eq(self.sets), self.o.set.eq(self.set)]
+            with m.If(self.sets):
+                m.d.sync += [number.eq(0), owed.eq(self.width)]
+            with m.Elif(owed > 0):
+                # So many words are owed to the next beat of the line, beyond those taken before.
+                m.d.sync += [number.eq(number + 1), sent.eq(number), owed.eq(owed + self.width - count)]
+            with m.Else():
+                m.d.sync += owed.eq(owed + self.width)
         return m
 
 
@@ -102,12 +104,16 @@ class End:
         part.submodules.transmitter = self.transmitter = Transmitter(spec)
         part.submodules.aligner = self.aligner = aligner = Aligner(spec)
         part.submodules.training = self.training = training = Training(spec)
-        connect(part, aligner, training)
+        part.submodules.distributor = self.distributor = distributor = Distributor(spec)
+        part.submodules.collector = collector = Collector(spec)
+        connect(part, aligner, training, collector)
         part.d.comb += [
             training.beat.eq(self.transmitter.beat),
             self.transmitter.sets.eq(training.sets),
             self.transmitter.set.eq(training.set),
-            self.transmitter.lanes.eq(training.lanes_out),
+            self.transmitter.width.eq(distributor.width),
+            distributor.i.eq(self.transmitter.o),
+            distributor.lanes.eq(training.lanes_out),
         ]
         m.submodules[name] = ResetInserter(self._reset)(part)
         state, bits = Signal(4), Signal(len(PULSES + LEVELS))
@@ -117,7 +123,7 @@ class End:
             bits.eq(Cat(sources[name] if name in sources else getattr(training, name) for name in PULSES + LEVELS)),
         ]
         remote = training.remote
-        self.samples = (state, bits, aligner.beat.valid, aligner.beat.data, remote.expected, remote.limits.as_value())
+        self.samples = (state, bits, collector.words_valid, collector.words, remote.expected, remote.limits.as_value())
 
     def start(self, other: "End", enable: int, expected: int) -> None:
         """Forget the last run; ``expected`` is the sequence that this end tells first."""
@@ -176,23 +182,26 @@ class End:
         """Return what the end says of itself now."""
         t = self.training
         times = {name: ctx.get(getattr(t, f"{name}_cycles")) for name in ("lock", "align", "exchange", "recovery")}
-        return Report(times, ctx.get(t.lanes_in), ctx.get(t.lanes_out))
+        order = [ctx.get(number) for number in self.aligner.numbers]
+        return Report(times, ctx.get(t.lanes_in), ctx.get(t.lanes_out), order, ctx.get(self.aligner.inverted))
 
 
 @dataclass(frozen=True)
 class Report:
-    """Holds the registers of an end after a run."""
+    """Holds the registers of an end after a run; the lanes are masks, and ``order`` the number of each lane."""
 
     cycles: dict[str, int]
     lanes_in: int
     lanes_out: int
+    order: list[int]
+    inverted: int
 
 
 class Plant:
     """Leads from a transmitter to the other end's receiver; ``lanes`` and ``silent`` of its fibre may change on the way."""
 
     def __init__(self, m: Module, spec: ChipletSpec, sender: End, receiver: End):
-        tx, rx, self._slip = sender.transmitter.line, receiver.aligner.rx, Signal(spec.wavelengths_per_port)
+        tx, rx, self._slip = sender.distributor.line, receiver.aligner.rx, Signal(spec.lanes_per_port)
         blocks = [block.as_value() for block in tx.blocks]
         self._block_bits, sent = len(blocks[0]), Signal(sum(map(len, blocks)))
         self._line = Signal(len(sent) + 1)
@@ -267,17 +276,19 @@ class TrainingBench:
         ber: float = 0.0,
         seed: int = 0,
         enable: tuple[int, int] = (1, 1),
+        order: tuple[int, ...] = (),
         script: "Script | None" = None,
         bound_cycles: int = 20_000,
     ) -> TrainingRun:
         """Run from reset until the script ends; without one, until both ends have been active for 100 cycles.
 
-        Lanes not given are whole but for bit errors at the rate ``ber``; delays are at least 1. A channel stands for all of
+        Lanes not given are whole but for bit errors at the rate ``ber``; lane n there carries what was sent on lane
+        ``order[n]``; delays are at least 1. A channel stands for all of
         that.
         """
         for way, (plant, given, delay) in enumerate(zip((self.there, self.back), (there, back), delay_cycles, strict=True)):
             faults = LaneFaults(ber=ber)
-            channel = Channel((faults,) * self.spec.wavelengths_per_port, delay_cycles=delay)
+            channel = Channel((faults,) * self.spec.lanes_per_port, () if way else order, delay_cycles=delay)
             lanes = () if isinstance(given, Channel) else [replace(lane, faults=faults) for lane in given]
             plant.start(given if isinstance(given, Channel) else channel, lanes, (seed, way))
         self.a.start(self.b, enable[0], expected=17)

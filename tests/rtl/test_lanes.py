@@ -1,0 +1,216 @@
+"""Lanes: any order, any polarity, any subset; what dies is left out or replaced, what returns is taken back."""
+
+import random
+from functools import cache
+from itertools import combinations, permutations
+
+import pytest
+
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.training_state import Bounds
+from lightfabric.sim.bench.training import TrainingBench, frame_word, wait
+from lightfabric.sim.channel.fibre import Lane, constant, light, noise
+
+RETURN_CYCLES = 5000
+"""10 us at 500 MHz."""
+
+
+def spec_of(lanes: int, **fields) -> ChipletSpec:
+    flit_bytes = 256 if lanes > 8 else 64
+    return ChipletSpec(
+        ports=1, wavelengths_per_port=lanes, flit_bytes=flit_bytes, virtual_channels=1, buffer_flits=8, **fields
+    )
+
+
+@pytest.fixture(scope="module")
+def benches():
+    """With a shorter wait for lanes that do not come; those of these tests lock at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Bounds, "lock", 256)
+        yield cache(
+            lambda lanes, spares=0, **fields: TrainingBench(spec_of(lanes, spare_wavelengths=spares, **dict(fields)))
+        )
+
+
+def any_skew(rng: random.Random, bench: TrainingBench) -> int:
+    return rng.randrange(bench.spec.max_skew_blocks + 1)
+
+
+def assert_frames_are_whole(end, least: int = 20):
+    last, count = end.frames[-1], end.spec.wavelengths_per_port
+    assert len(last) > least
+    assert last == [sum(frame_word(beat, place) << 64 * place for place in range(count)) for beat in range(len(last))]
+
+
+def assert_comes_up(bench, order, inverted=0):
+    """At full width, and says in which order and polarity its lanes came."""
+    rng = random.Random(str((order, inverted)))
+    there = [Lane(0, any_skew(rng, bench), inverted=bool(inverted >> n & 1)) for n in range(len(order))]
+    run = bench.run(there=there, order=tuple(order), script=lambda _: bench.up(40), bound_cycles=1500)
+    assert run.b.lanes_in == run.a.lanes_out == (1 << len(order)) - 1
+    assert (run.b.order, run.b.inverted) == (list(order), inverted)
+    assert_frames_are_whole(bench.b)
+    assert_frames_are_whole(bench.a)
+
+
+@pytest.mark.parametrize(("inverted", "order"), [(n % 16, order) for n, order in enumerate(permutations(range(4)))], ids=str)
+def test_lanes_come_in_any_order_and_polarity(benches, inverted, order):
+    assert_comes_up(benches(4), order, inverted)
+
+
+@pytest.mark.parametrize("shift", range(1, 8))
+def test_lanes_of_a_ring_come_in_cyclic_order(benches, shift):
+    """16 lanes by hand: they take half a minute to elaborate."""
+    assert_comes_up(benches(8), [(n + shift) % 8 for n in range(8)])
+
+
+def test_a_lane_that_comes_twice_is_used_once_and_reported(benches):
+    bench, split = benches(4), [0]
+
+    def splits(_, sent):
+        split[0] = sent
+        return sent
+
+    def script(ctx):
+        yield from bench.up(100)
+        assert ctx.get(bench.b.training.doubles) == 0b0100
+
+    there = [Lane(), Lane(fault=splits), Lane(fault=lambda *_: split[0]), Lane()]
+    run = bench.run(there=there, script=script)
+    assert run.b.lanes_in == 0b1011
+    assert_frames_are_whole(bench.b)
+
+
+@pytest.mark.parametrize("dead", [(1,), (0, 2), (1, 3), (2, 3), *combinations(range(4), 3)], ids=str)
+def test_any_lanes_that_are_left_carry_their_share(benches, dead):
+    bench, window = benches(4), 600
+
+    def script(_):
+        yield from bench.up()
+        for n in dead:
+            bench.there.lanes[n].fault = (noise, constant(0))[n % 2]
+        yield from wait(100)
+        yield from bench.up(50)
+        before = len(bench.b.frames[-1])
+        yield from wait(window)
+        rates.append((len(bench.b.frames[-1]) - before) / window / float(bench.spec.blocks_per_cycle))
+
+    rates: list[float] = []
+    run = bench.run(script=script, seed=len(dead))
+    assert run.b.lanes_in == run.a.lanes_out == 15 - sum(1 << n for n in dead)
+    assert rates[0] == pytest.approx((4 - len(dead)) / 4, rel=0.05)
+    assert_frames_are_whole(bench.b)
+    assert_frames_are_whole(bench.a)
+
+
+def test_lanes_that_return_are_taken_back_within_10_us_and_a_flapping_one_after_ever_longer(benches):
+    bench, taken = benches(4), []
+
+    def script(ctx):
+        yield from bench.up()
+        for dead in ((1, 2), (0,), (0,)):
+            for n in dead:
+                bench.there.lanes[n].fault = noise
+            yield from wait(100)
+            yield from bench.up(20)
+            for n in dead:
+                bench.there.lanes[n].fault = light
+                bench.there.lanes[n].offset = 17
+            cycles = 0
+            while ctx.get(bench.b.training.lanes_in) != 15 or not bench.both_active:
+                yield
+                cycles += 1
+            taken.append(cycles)
+            yield from bench.up(30)
+
+    bench.run(script=script, bound_cycles=30_000)
+    assert max(taken) < RETURN_CYCLES
+    assert taken[2] > taken[1]
+    assert_frames_are_whole(bench.b)
+
+
+def test_a_burst_on_all_lanes_costs_no_lane(benches):
+    bench = benches(4)
+
+    def script(_):
+        for _ in range(3):
+            yield from bench.up(30)
+            for lane in bench.there.lanes:
+                lane.fault = noise
+            yield from wait(200)
+            for lane in bench.there.lanes:
+                lane.fault = light
+            yield from wait(5)
+        yield from bench.up(30)
+
+    run = bench.run(script=script)
+    assert run.b.lanes_in == 15
+    assert_frames_are_whole(bench.b)
+
+
+def test_spare_lanes_take_the_place_of_dead_ones_at_full_rate(benches):
+    bench = benches(2, 2)
+
+    def script(ctx):
+        yield from bench.up(30)
+        assert ctx.get(bench.b.training.lanes_in) == 0b0011
+        bench.there.lanes[0].fault = constant(0)
+        bench.there.lanes[1].fault = noise
+        cycles = 0
+        while ctx.get(bench.b.training.lanes_in) != 0b1100 or not bench.both_active:
+            yield
+            cycles += 1
+        switches.append(cycles)
+        yield from bench.up(30)
+        assert ctx.get(bench.b.training.width) == 2
+
+    switches: list[int] = []
+    run = bench.run(script=script)
+    assert run.b.lanes_in == run.a.lanes_out == 0b1100
+    assert switches[0] < MAX_SWITCH_CYCLES
+    assert_frames_are_whole(bench.b)
+    assert_frames_are_whole(bench.a)
+
+
+MAX_SWITCH_CYCLES = 600
+"""To lose the lock takes 64 blocks, the training over a short fibre 150, and both may come to each dead lane by itself."""
+
+
+@pytest.mark.parametrize("skew", [20, 21])
+def test_the_skew_that_is_borne_is_a_field_of_the_spec(benches, skew):
+    bench = benches(2, max_skew_blocks=20)
+    run = bench.run(there=[Lane(), Lane(skew_blocks=skew)], script=lambda _: bench.up(60))
+    assert run.b.lanes_in == (0b11 if skew == 20 else 0b10)
+    assert bool(bench.b.cycles_of("skew_overflow")) == (skew > 20)
+    assert_frames_are_whole(bench.b)
+
+
+def test_of_lanes_far_apart_the_many_stay(benches):
+    bench = benches(4)
+    run = bench.run(there=[Lane(), Lane(), Lane(skew_blocks=30), Lane(skew_blocks=2)], script=lambda _: bench.up(60))
+    assert run.b.lanes_in == 0b1011
+    assert_frames_are_whole(bench.b)
+
+
+def test_bit_errors_are_told_of_their_lane(benches):
+    bench = benches(4)
+
+    def script(ctx):
+        yield from bench.up(100)
+        bench.there.lanes[2].fault = lambda _, sent: sent ^ 1 << 20
+        yield from wait(5)
+        bench.there.lanes[2].fault = light
+        yield from wait(20)
+        ctx.set(bench.b.training.retrain, 1)
+        yield
+        ctx.set(bench.b.training.retrain, 0)
+        yield from wait(10)
+        errors = 0
+        while not bench.both_active:
+            errors |= ctx.get(bench.b.aligner.errors)
+            yield
+        seen.append(errors)
+
+    seen: list[int] = []
+    bench.run(script=script)
+    assert seen == [0b0100]
