@@ -15,7 +15,7 @@ from lightfabric.rtl.register_map import REGISTERS, WORD_BYTES
 TOP = "link"
 """Name of the Verilog module."""
 SHAPE = "native_shape.h"
-_SOURCES = ("native.cpp", "native_client.h", "native_fibre.h", "native_port.h", "native_reset.h")
+_SOURCES = ("native.cpp", *(f"native_{part}.h" for part in ("beat", "client", "fibre", "light", "port", "reset")))
 
 REPORTED = ("lock_cycles", "align_cycles", "retrainings", "corrected_symbols", "uncorrectable_codewords")
 """Registers that a run reads at its end, of those that there are: its result has the values of end a and of end b."""
@@ -30,9 +30,13 @@ class Run:
     flits' beats, ``drops`` and ``duplicates`` are per flit, and a beat takes ``delay_cycles``. ``stalls`` is the share of
     cycles in which a source or a sink pauses, in runs of all lengths.
 
-    ``resets`` is the rate per cycle at which each end is reset, its link, its client or both, until seven eighths of the
-    packets have begun. Then packets begin with their number, and those that a reset cut may be lost or end with an error;
-    all that were begun long enough after a reset must arrive.
+    ``resets`` is the rate per cycle at which each end is reset, its link, its client or both, or loses its power for longer,
+    until seven eighths of the packets have begun. Then packets begin with their number, and those that a reset cut may be
+    lost or end with an error; all that were begun long enough after a reset must arrive.
+
+    ``darks`` and ``kills`` are the rates per cycle at which the light of each fibre, or of one of its wavelengths, goes for
+    some time, until as late; for the first ``noise_cycles`` there is none. No packet is lost by that. The clock of end b is
+    faster than that of end a by ``ppm``.
 
     With ``window_flits`` the run ends when so many flits' payload has arrived at b after ``warm_up_flits``; sources are
     ``saturated`` if they send long packets of full flits, all on virtual channel 0. Otherwise it ends when all packets
@@ -49,6 +53,10 @@ class Run:
     duplicates: float = 0.0
     stalls: float = 0.0
     delay_cycles: int = 3
+    darks: float = 0.0
+    kills: float = 0.0
+    noise_cycles: int = 0
+    ppm: float = 0.0
     saturated: bool = False
     resets: float = 0.0
     warm_up_flits: int = 0
@@ -93,6 +101,7 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
         "CHANNELS": spec.virtual_channels,
         "USER_BITS": len(link.s_axis_tuser),
         "ADDRESSES": 1 << len(link.s_axis_tdest),
+        **_status_place(),
     }
     address = f"inline constexpr std::uint32_t ADDRESS = {link.address};"
     offsets = {register.name: WORD_BYTES * number for number, register in enumerate(REGISTERS)}
@@ -104,6 +113,13 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
     )
     setters = (_setter(name, _inputs(verilog, kind)) for name, kind in (("set_clock", "clk"), ("set_reset", "rst")))
     return header(numbers, address, *registers, *setters)
+
+
+def _status_place() -> dict[str, int]:
+    """Return where the bus has the register ``status``, and where that has the bit that says whether the link is up."""
+    number = next(number for number, register in enumerate(REGISTERS) if register.name == "status")
+    bit = next(lowest for lowest, field in REGISTERS[number].placed if field.name == "up")
+    return {"STATUS_ADDRESS": number * WORD_BYTES, "STATUS_UP": bit}
 
 
 def _inputs(verilog: str, kind: str) -> list[str]:

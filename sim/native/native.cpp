@@ -1,8 +1,10 @@
 // Two ends of the verilated link, a faulty fibre each way, a client at each end; prints what became of the packets.
 //
-// A cycle: the fibres take what the transmitters show and drive the receivers, the clients drive their streams, the
-// clock falls and all settles, the clients look at the handshakes, the clock rises. native_shape.h is by sim/native.py.
+// A cycle of an end: its fibre takes what its transmitter shows, the other one drives its receiver, the client drives its
+// streams, the clock falls and all settles, the client looks at the handshakes, the clock rises. Both ends have one together,
+// but for those by which the clock of end b is faster or slower. native_shape.h is by sim/native/link.py.
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cinttypes>
@@ -70,6 +72,8 @@ struct Settings {
           ber{options.number("ber"), options.number("ber_back")},
           faults{0, options.number("bursts"), options.number("drops"), options.number("duplicates"),
                  options.count("delay_cycles")},
+          losses{options.number("darks"), options.number("kills"), options.count("noise_cycles")},
+          ppm(options.number("ppm")),
           stalls(options.number("stalls")),
           saturated(options.count("saturated") != 0),
           resets(options.number("resets")),
@@ -86,6 +90,8 @@ struct Settings {
     std::array<uint64_t, 2> packets;
     std::array<double, 2> ber;
     Faults faults;
+    Losses losses;
+    double ppm;
     double stalls;
     bool saturated;
     double resets;
@@ -96,7 +102,7 @@ struct Settings {
 // From one end to the other: the line, and the packets that should have crossed it.
 struct Direction {
     Direction(const Settings& settings, size_t number)
-        : fibre(with_ber(settings.faults, settings.ber[number]), settings.seed, 2 * number) {}
+        : fibre(with_ber(settings.faults, settings.ber[number]), settings.losses, settings.seed, 2 * number, 12 + number) {}
 
     static Faults with_ber(Faults faults, double ber) {
         faults.ber = ber;
@@ -118,13 +124,15 @@ struct End {
         top.tx_ready = 1;
     }
 
-    // Resets end early enough for the last packets to show that all is well after them.
-    bool may_reset() const { return source.begun() < packets - packets / 8; }
+    // Resets and losses of light end early enough for the last packets to show that all is well after them.
+    bool may_lose() const { return source.begun() < packets - packets / 8; }
 
     Vlink top;
     Source source;
     Sink sink;
     Resets resets;
+    Status status;
+    bool harmed = false;  // from a reset of the link on, until that is up again
     uint64_t packets;
 };
 
@@ -166,6 +174,8 @@ public:
     }
 
 private:
+    using Ends = std::vector<End*>;
+
     std::vector<std::pair<const char*, uint64_t>> counts() const {
         return {
             {"packets", packets()},
@@ -176,6 +186,10 @@ private:
             {"reordered", total(&Ledger::reordered)},
             {"protocol_errors", total(&Sink::protocol_errors)},
             {"resets", a_.resets.count + b_.resets.count},
+            {"darks", total(&LossCounts::darks)},
+            {"kills", total(&LossCounts::kills)},
+            {"drop_cycles", drop_cycles_},
+            {"waiting_beats", std::max(there_.fibre.waiting, back_.fibre.waiting)},
             {"broken", total(&Ledger::broken)},
             {"truncated", total(&Ledger::truncated)},
             {"merged", total(&Ledger::merged)},
@@ -212,23 +226,42 @@ private:
         return there_.fibre.counts().*count + back_.fibre.counts().*count;
     }
 
+    uint64_t total(uint64_t LossCounts::*count) const {
+        return there_.fibre.light.counts.*count + back_.fibre.light.counts.*count;
+    }
+
     void reset() {
         for (End* end : ends_) set_reset(end->top, true);
         for (size_t cycle = 0; cycle < RESET_CYCLES; ++cycle) {
-            settle(false);
-            settle(true);
+            settle(ends_, false);
+            settle(ends_, true);
         }
         for (End* end : ends_) set_reset(end->top, false);
     }
     void step() {
-        there_.fibre.step(a_.top, b_.top);
-        back_.fibre.step(b_.top, a_.top);
-        const bool may_reset = a_.may_reset() && b_.may_reset();
-        for (End* end : ends_) {
-            if (settings_.resets && end->resets.step(end->top, may_reset)) {
-                there_.ledger.reset(cycles_);
-                back_.ledger.reset(cycles_);
-            }
+        may_lose_ = a_.may_lose() && b_.may_lose();
+        if (settings_.resets > 0) reset_some();
+        b_ahead_ += settings_.ppm * 1e-6;
+        if (b_ahead_ <= -1) {
+            b_ahead_ += 1;
+            cycle({&a_});
+        } else {
+            cycle(ends_);
+        }
+        if (b_ahead_ >= 1) {
+            b_ahead_ -= 1;
+            cycle({&b_});
+        }
+        for (const auto& [end, way] : {std::pair{&a_, &back_}, std::pair{&b_, &there_}})
+            if (end->status.up) drop_cycles_ = std::max(drop_cycles_, way->fibre.light.dark_cycles());
+        ++cycles_;
+    }
+    // One cycle of these ends.
+    void cycle(const Ends& ends) {
+        for (End* end : ends) (end == &a_ ? there_ : back_).fibre.send(end->top, cycles_);
+        for (End* end : ends) {
+            (end == &a_ ? back_ : there_).fibre.receive(end->top, cycles_, may_lose_);
+            end->status.drive(end->top);
             if (end->resets.of_client()) {
                 end->source.reset();
                 end->sink.reset();
@@ -238,17 +271,27 @@ private:
             end->source.drive(end->top, cycles_);
             end->sink.drive(end->top);
         }
-        settle(false);
-        for (End* end : ends_) {
+        settle(ends, false);
+        for (End* end : ends) {
+            end->status.look(end->top);
             if (end->resets.of_client()) continue;
             end->source.look(end->top);
             end->sink.look(end->top);
         }
-        settle(true);
-        ++cycles_;
+        settle(ends, true);
     }
-    void settle(bool clock) {
+    void reset_some() {
+        for (End* end : ends_) end->resets.step(may_lose_, (end == &a_ ? b_ : a_).resets);
         for (End* end : ends_) {
+            end->resets.drive(end->top);
+            end->harmed = end->resets.of_link() || (end->harmed && !end->status.up);
+            if (!end->resets.of_client() && !end->harmed) continue;
+            there_.ledger.reset(cycles_);
+            back_.ledger.reset(cycles_);
+        }
+    }
+    void settle(const Ends& ends, bool clock) {
+        for (End* end : ends) {
             set_clock(end->top, clock);
             end->top.eval();
         }
@@ -267,11 +310,11 @@ private:
                     end->top.s_axil_araddr = REPORTED[n].offset;
                     end->top.s_axil_arvalid = end->top.s_axil_rready = 1;
                 }
-                settle(false);
+                settle(ends_, false);
                 // An answer to an earlier address may be under way: the last one counts.
                 for (size_t end = 0; end < 2; ++end)
                     if (ends_[end]->top.s_axil_rvalid) read_[end][n] = ends_[end]->top.s_axil_rdata;
-                settle(true);
+                settle(ends_, true);
             }
         }
     }
@@ -297,11 +340,13 @@ private:
     VerilatedContext context_;
     End a_{settings_, context_, 0, there_.ledger, back_.ledger};
     End b_{settings_, context_, 1, back_.ledger, there_.ledger};
-    std::array<End*, 2> ends_{&a_, &b_};
+    const Ends ends_{&a_, &b_};
 #if VM_TRACE
     VerilatedVcdC trace_;
 #endif
-    uint64_t cycles_ = 0, words_ = 0, last_word_cycle_ = 0;
+    uint64_t cycles_ = 0, words_ = 0, last_word_cycle_ = 0, drop_cycles_ = 0;
+    double b_ahead_ = 0;  // cycles by which the clock of end b is ahead, less those that it has had
+    bool may_lose_ = true;
     Window begin_, window_;
     std::array<std::array<uint32_t, REPORTED.size()>, 2> read_{};
     bool warm_ = false;

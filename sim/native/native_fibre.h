@@ -1,4 +1,4 @@
-// A fibre from one end of the link to the other: delay, dropped and repeated flits, bit errors, bursts.
+// A fibre from one end of the link to the other: delay, dropped and repeated flits, bit errors, bursts, loss of light.
 
 #pragma once
 
@@ -6,14 +6,12 @@
 #include <array>
 #include <deque>
 #include <utility>
-#include <vector>
 
-#include "native_port.h"
+#include "native_beat.h"
+#include "native_light.h"
 
 namespace lightfabric {
 
-constexpr size_t BLOCK_BITS = 66, LINE_BITS = BLOCK_BITS * LANES, LINE_BYTES = (LINE_BITS + 7) / 8;
-constexpr uint8_t SYNC_DATA = 0b10;
 constexpr size_t MAX_BEHIND_FLITS = 8;  // that a fibre holds back because it repeated flits
 
 struct Faults {
@@ -24,45 +22,6 @@ struct Faults {
 struct FaultCounts {
     uint64_t bits = 0, slots = 0, bit_errors = 0, bursts = 0, dropped_flits = 0, duplicated_flits = 0;
 };
-
-// What a line carries in one cycle: a block per wavelength, or nothing.
-struct Beat {
-    bool valid = false;
-    std::array<uint64_t, LANES> bits{};
-    std::array<uint8_t, LANES> sync{};
-};
-
-using LineBytes = std::array<uint8_t, LINE_BYTES + 16>;  // so that the last block, too, is reached by 16 bytes
-
-template <class Port>
-Beat beat_of(bool valid, const Port& port) {
-    Beat beat;
-    beat.valid = valid;
-    if (!valid) return beat;
-    LineBytes line{};
-    get(port, line.data(), LINE_BYTES);
-    for (size_t lane = 0; lane < LANES; ++lane) {
-        uint128_t block;
-        std::memcpy(&block, &line[lane * BLOCK_BITS / 8], sizeof block);
-        block >>= lane * BLOCK_BITS % 8;
-        beat.sync[lane] = block & 3;
-        beat.bits[lane] = static_cast<uint64_t>(block >> 2);
-    }
-    return beat;
-}
-
-template <class Port>
-void put_beat(Port& port, const Beat& beat) {
-    LineBytes line{};
-    for (size_t lane = 0; lane < LANES; ++lane) {
-        uint128_t around;
-        uint8_t* const place = &line[lane * BLOCK_BITS / 8];
-        std::memcpy(&around, place, sizeof around);
-        around |= (static_cast<uint128_t>(beat.bits[lane]) << 2 | beat.sync[lane]) << lane * BLOCK_BITS % 8;
-        std::memcpy(place, &around, sizeof around);
-    }
-    put(port, line.data(), LINE_BYTES);
-}
 
 // 1 + x^39 + x^58 [IEEE 802.3 49.2.6]; the state is the line's last 58 bits, the oldest in bit 0.
 class Scrambler {
@@ -182,27 +141,41 @@ private:
     uint64_t gap_bits_, burst_beats_ = 0;
 };
 
+// The ends have clocks of their own: a beat waits until its time has come and the receiver has a cycle for it.
 class Fibre {
 public:
-    Fibre(const Faults& faults, uint64_t seed, uint64_t stream)
-        : in_flight_(faults.delay_cycles), flits_(faults, {seed, stream}), bits_(faults, {seed, stream + 1}) {}
+    Fibre(const Faults& faults, const Losses& losses, uint64_t seed, uint64_t stream, uint64_t light_stream)
+        : light(losses, seed, light_stream),
+          delay_cycles_(faults.delay_cycles),
+          flits_(faults, {seed, stream}),
+          bits_(faults, {seed, stream + 1}) {}
 
-    void step(const Vlink& from, Vlink& to) {
-        Beat beat = beat_of(from.tx_valid, from.tx_data);
-        if (!in_flight_.empty()) {
-            std::swap(beat, in_flight_[now_]);
-            now_ = now_ + 1 == in_flight_.size() ? 0 : now_ + 1;
+    void send(const Vlink& from, uint64_t now) {
+        if (from.tx_valid) in_flight_.emplace_back(now + delay_cycles_, beat_of(true, from.tx_data));
+    }
+    void receive(Vlink& to, uint64_t now, bool may_lose) {
+        Beat beat;
+        if (is_due(now)) {
+            beat = in_flight_.front().second;
+            in_flight_.pop_front();
         }
+        while (in_flight_.size() > waiting && in_flight_[waiting].first <= now) ++waiting;
         beat = flits_.step(beat, counts_);
         bits_.step(beat, counts_);
+        light.step(beat, to.rx_slip, may_lose);
         to.rx_valid = beat.valid;
         if (beat.valid) put_beat(to.rx_data, beat);
     }
     const FaultCounts& counts() const { return counts_; }
 
+    Light light;
+    uint64_t waiting = 0;  // beats, at most, that had come and found no cycle of the receiver: what a SerDes must buffer
+
 private:
-    std::vector<Beat> in_flight_;
-    size_t now_ = 0;
+    bool is_due(uint64_t now) const { return !in_flight_.empty() && in_flight_.front().first <= now; }
+
+    std::deque<std::pair<uint64_t, Beat>> in_flight_;
+    uint64_t delay_cycles_;
     FlitFaults flits_;
     BitFaults bits_;
     FaultCounts counts_;

@@ -8,7 +8,7 @@ import pytest
 
 from lightfabric.model.codec import ACK, DATA, EXPLICIT
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS
+from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS, REPLAYS_TO_RETRAIN
 from lightfabric.sim.bench.bench import ClientFlit
 from lightfabric.sim.bench.link import LinkBench, clean
 from lightfabric.sim.channel.error import BitErrors
@@ -131,6 +131,7 @@ def test_a_burst_that_hides_many_flits_is_survived(bench, slot_zero_beat, slots)
     run = bench.run(sent, errors_a=corrupting_slots(bench, slot_zero_beat, slots), bound_cycles=50_000)
     assert_delivered(bench.spec, sent, run)
     assert run.crc_errors >= min(len(slots), 16) - 1
+    assert bool(run.recoveries) == (len(slots) > 16)
 
 
 def test_a_replay_that_loses_its_first_flit_comes_again_without_a_timeout(bench, slot_zero_beat):
@@ -156,6 +157,18 @@ def test_a_last_flit_that_is_lost_with_every_answer_comes_back_after_the_timeout
     run = bench.run(sent, errors_b=errors, settle_cycles=REPLAY_TIMEOUT_SLOTS * 10, bound_cycles=50_000)
     assert_delivered(bench.spec, sent, run)
     assert run.replays > 0
+
+
+def test_replays_that_help_never_make_the_link_train_again(bench, slot_zero_beat):
+    """Lost slots so far apart that flits are acknowledged between them: tries are counted anew each time."""
+    spec, apart = bench.spec, 60
+    lost = corrupting_slots(bench, slot_zero_beat, range(20, 20 + 8 * apart, apart))
+    channels = [n % spec.virtual_channels for n in range(9 * apart)]
+    sent = [(int(n * spec.slot_cycles), ClientFlit(b"\1", virtual_channel=v)) for n, v in enumerate(channels)]
+    run = bench.run(sent, errors_a=lost, bound_cycles=50_000)
+    assert_delivered(spec, sent, run)
+    assert run.replays > REPLAYS_TO_RETRAIN + 2
+    assert run.cut == run.recoveries == []
 
 
 def test_the_line_never_stops_and_carries_control_blocks_in_training_only(bench):

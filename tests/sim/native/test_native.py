@@ -17,6 +17,8 @@ from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError, RunError
 from lightfabric.flows.tool import native as flow
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.lane import LOCK_BLOCKS, SILENT_CYCLES
+from lightfabric.rtl.receiver import BAD_FRAMES_TO_RETRAIN
 from lightfabric.rtl.top import AxiLink
 from lightfabric.sim.native import link as native
 
@@ -26,6 +28,7 @@ BEAT_IS_FLIT = ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64)
 DAMAGE = ("lost", "corrupted", "duplicated", "reordered", "protocol_errors")
 FAULTS = ("bit_errors", "bursts", "dropped_flits", "duplicated_flits", "source_stall_cycles", "sink_stall_cycles")
 STORM = {"ber": 1e-5, "ber_back": 1e-5, "bursts": 1e-4, "drops": 1e-3, "duplicates": 1e-3, "stalls": 0.3}
+LOSSES = {"darks": 1e-5, "kills": 1e-5}
 
 
 def damage(seen):
@@ -223,10 +226,11 @@ def test_a_simulator_without_faults_counts_none(capsys):
 def test_a_million_flits_each_way_survive_every_fault(spec, tmp_path):
     built = flow.build(spec, tmp_path)
     begin_s = os.times().children_user
-    seen = flow.run(built, native.Run(450_000, 450_000, **STORM))
+    seen = flow.run(built, native.Run(450_000, 450_000, ppm=300, **STORM, **LOSSES))
     assert (seen["delivered"], damage(seen)) == (900_000, {})
     assert seen["flits"] > 2_000_000
     assert all(seen[name] > 100 for name in FAULTS)
+    assert all(seen[name] > 10 for name in LOSSES)
     assert seen["replays"] > 1_000
     assert os.times().children_user - begin_s < 120
 
@@ -250,12 +254,13 @@ BROKEN_SILENTLY = ("truncated", "merged", "headless", "lost_unharmed")
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spec", "packets", "rate"), [(NARROW, 3_000, 3e-4), (BEAT_IS_FLIT, 8_000, 1e-3)], ids=["narrow", "beat is flit"]
+    ("spec", "packets", "rate"), [(NARROW, 2_000, 3e-4), (BEAT_IS_FLIT, 5_000, 6e-4)], ids=["narrow", "beat is flit"]
 )
 def test_resets_of_either_end_at_any_time_leave_packets_whole_or_marked(spec, packets, rate, tmp_path):
     """A fixed seed, and one that is new each time: pytest shows it when the test fails."""
     built = flow.build(spec, tmp_path)
-    for faults in ({}, {"stalls": 0.4}, {"stalls": 0.8, "ber": 1e-5, "ber_back": 1e-5, "drops": 1e-3}):
+    noisy = {"stalls": 0.8, "ber": 1e-5, "ber_back": 1e-5, "drops": 1e-3}
+    for faults in ({}, {"stalls": 0.4}, noisy, {"darks": rate / 8, "kills": rate / 8}):
         for seed in (1, secrets.randbits(32)):
             print(f"seed {seed} {faults}")
             seen = flow.run(built, native.Run(packets, packets, seed=seed, **(RESETS | {"resets": rate}), **faults))
@@ -265,6 +270,60 @@ def test_resets_of_either_end_at_any_time_leave_packets_whole_or_marked(spec, pa
             assert seen["resets"] > 5
             assert seen["broken"] > 0
             assert seen["delivered"] > packets
+
+
+def drop_bound_cycles(spec):
+    """From the loss of all light until a link says that it is down.
+
+    Without blocks it waits for SILENT_CYCLES; bad headers unlock a lane within two windows; blocks that look like frames
+    are bad ones until there are too many in a row. Then registers on the way, and the bus that reads the status.
+    """
+    window_cycles, slots = LOCK_BLOCKS / spec.blocks_per_cycle, BAD_FRAMES_TO_RETRAIN + 2
+    return max(SILENT_CYCLES, 2 * window_cycles, slots * spec.slot_cycles) + 24
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("spec", "packets"), [(NARROW, 8_000), (BEAT_IS_FLIT, 8_000)], ids=["narrow", "beat is flit"])
+def test_lost_light_takes_the_link_down_within_its_bound_and_costs_no_packet(spec, packets, tmp_path):
+    built = flow.build(spec, tmp_path)
+    seed = secrets.randbits(32)
+    seen = flow.run(built, native.Run(packets, packets, seed=seed, stalls=0.2, darks=4e-4))
+    assert (seen["delivered"], damage(seen)) == (2 * packets, {}), seed
+    assert seen["darks"] > 10
+    assert SILENT_CYCLES < seen["drop_cycles"] < drop_bound_cycles(spec), seed
+
+
+@pytest.mark.slow
+def test_a_million_blocks_of_noise_never_raise_the_link(tmp_path):
+    seen = flow.run(flow.build(NARROW, tmp_path), native.Run(100, 100, noise_cycles=1_040_000, patience_cycles=1_100_000))
+    assert (seen["delivered"], damage(seen)) == (200, {})
+    assert seen["cycles"] * NARROW.blocks_per_cycle > 1_000_000
+    assert seen["drop_cycles"] == 0
+
+
+@pytest.mark.slow
+def test_a_thousand_wavelengths_that_die_and_return_under_load_cost_no_packet(tmp_path):
+    seed = secrets.randbits(32)
+    seen = flow.run(flow.build(BEAT_IS_FLIT, tmp_path), native.Run(8_000, 8_000, seed=seed, kills=4e-3))
+    assert (seen["delivered"], damage(seen)) == (16_000, {}), seed
+    assert seen["kills"] > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ppm", [-300, 300, 0.99])
+def test_idle_cycles_absorb_the_frequency_offset(ppm, tmp_path):
+    """In parts per million, or of the headroom: both directions see the offset, one with each sign."""
+    offset = ppm if abs(ppm) > 1 else ppm * NARROW.clock_headroom_ppm
+    seen = flow.run(flow.build(NARROW, tmp_path), native.Run(3_000, 3_000, ppm=offset))
+    assert (seen["delivered"], damage(seen), seen["crc_errors"]) == (6_000, {}, 0)
+    assert seen["waiting_beats"] == 1
+
+
+@pytest.mark.slow
+def test_blocks_pile_up_at_a_receiver_that_is_slower_than_the_headroom(tmp_path):
+    offset = NARROW.clock_headroom_ppm + 1000
+    seen = flow.run(flow.build(NARROW, tmp_path), native.Run(3_000, 3_000, ppm=offset))
+    assert seen["waiting_beats"] == pytest.approx(seen["cycles"] * 1000 * 1e-6, rel=0.2)
 
 
 @pytest.mark.slow
