@@ -21,11 +21,14 @@ from lightfabric.model.spec import (
     NetworkJobSpec,
     PlanSpec,
 )
+from lightfabric.placement.collective.relay import Relays
 from lightfabric.placement.cost.prediction import Prediction, Rates
-from lightfabric.placement.fabric.fabric import Fabric
+from lightfabric.placement.fabric.fabric import Fabric, most_moved, rate_of
+from lightfabric.placement.fabric.relaying import at_once_seconds, relaying
 from lightfabric.placement.job.kind import Workload, workload
 from lightfabric.placement.mapping.order import Objective, Order, best_order, pairs_over_a_segment, searched_order
 from lightfabric.placement.mapping.traffic import (
+    EXCHANGE,
     Traffic,
     bound_byte_hops,
     byte_hops,
@@ -37,6 +40,9 @@ from lightfabric.placement.plan import Plan
 
 CANDIDATES = 6
 """Placements among which one may choose."""
+HARDLY_LONGER = 1.03
+"""An exchange that is passed on takes at most so many times what fluids take at once. Flits do not reach that: what waits
+for others at relays takes 1.5 times as long and more at 64 GPUs (docs/add-a-fabric.md)."""
 SLOWER_IN_A_ROW = 16
 """Plans in a row that are no faster than the fastest that waits, which then is next though estimates leave open others."""
 
@@ -47,7 +53,8 @@ class Placement:
 
     Rank r runs on GPU ``gpu_of_rank[r]``, and ``traffic`` is that between GPUs: ``gpus_by_degree[k]`` GPUs send to k others;
     ``bytes_by_distance[k]`` go k segments along a ring of all GPUs, whatever the fabric. ``order.bound_seconds`` and
-    ``compute_bound_seconds`` bound communication and iteration from below.
+    ``compute_bound_seconds`` bound communication and iteration from below. Exchanges are passed on
+    by ``relays``, or begin at once if there are none.
     """
 
     order: Order
@@ -58,6 +65,7 @@ class Placement:
     bytes_by_distance: NDArray[np.int64]
     compute_bound_seconds: float
     traffic: Traffic
+    relays: Relays | None = None
 
     @property
     def plan(self) -> Plan:
@@ -114,7 +122,7 @@ def ranked(
                 # Plans come best first, so the first reason is that of the plan one would have wanted.
                 reason = reason or str(error)
         if placed:
-            best = _waited(asked, min(placed, key=_seconds), fabric)
+            best = _exchanged(asked, _waited(asked, min(placed, key=_seconds), fabric), fabric)
             insort(waiting, best, key=_seconds)
             served = True
             slower = 0 if waiting[0] is best else slower + 1
@@ -137,7 +145,7 @@ def ordered(
     }
     # Rings of a fabric may join other pairs than the search saw, so what was found is compared as it is served.
     asked = workload(job, accelerator)
-    found = _waited(asked, _placed(asked, placement.plan, fabric, objective), fabric)
+    found = _exchanged(asked, _waited(asked, _placed(asked, placement.plan, fabric, objective), fabric), fabric)
     return min(placement, found, key=cost[objective])
 
 
@@ -194,10 +202,41 @@ def _waited(asked: Workload, placement: Placement, fabric: Fabric) -> Placement:
     """The placement with what messages are on their way however small they are, in its rates and its prediction."""
     if asked.waits:
         return placement
-    rates = replace(placement.rates, **fabric.waits(placement.plan.gpus, placement.traffic, placement.circuits))
+    return _at_rates(
+        asked,
+        placement,
+        replace(placement.rates, **fabric.waits(placement.plan.gpus, placement.traffic, placement.circuits)),
+    )
+
+
+def _at_rates(asked: Workload, placement: Placement, rates: Rates) -> Placement:
     reconfiguration = placement.prediction.reconfiguration
     predicted = replace(asked.prediction(placement.plan, rates), reconfiguration=reconfiguration)
     return replace(placement, rates=rates, prediction=predicted)
+
+
+def _exchanged(asked: Workload, placement: Placement, fabric: Fabric) -> Placement:
+    """The placement with exchanges that members pass on, if these take hardly longer than at once.
+
+    Not where each message waits, for small ones pay for each relay, nor where keys and values go round rings, nor before the
+    RTL is measured, which says what relays take.
+    """
+    plan, rates, circuits = placement.plan, placement.rates, placement.circuits
+    flows, repeats = placement.traffic.of(EXCHANGE), asked.repeats(plan)
+    turns = circuits is not None and circuits.configurations > 1
+    if asked.waits or plan.cp > 1 or not len(flows.part) or turns or fabric.timing is None:
+        return placement
+    moved, each_way = most_moved(placement.traffic.at_once(EXCHANGE), EXCHANGE), placement.prediction.exchanges / 2
+    found = relaying(fabric, repeats, placement.gpu_of_rank, placement.traffic, circuits)
+    if repeats == (1, 1):
+        # All groups of several are alike, and what one holds up is another's; of one that is all GPUs little is alike.
+        seconds = at_once_seconds(fabric, plan.gpus, flows, circuits) - rates.expert_wait
+        rates = replace(rates, expert=rate_of(moved, seconds))
+    at_once_s = moved / rates.expert + each_way * rates.expert_wait
+    if found is None or found.seconds + each_way * found.wait_seconds > HARDLY_LONGER * at_once_s:
+        return _at_rates(asked, placement, rates)
+    rates = replace(rates, expert=rate_of(moved, found.seconds), expert_wait=found.wait_seconds)
+    return replace(_at_rates(asked, placement, rates), relays=found.relays, circuits=found.circuits)
 
 
 def _with_light(

@@ -1,7 +1,7 @@
 """What every kind of fabric tells placement, beside what it tells the models."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import permutations
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightfabric.model.circuit import Circuits
+from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fabric import fabric as model
 from lightfabric.model.fluid.network import route_latency_ps
 from lightfabric.model.spec import ChipletSpec, FabricSpec
@@ -86,6 +86,16 @@ class Fabric(model.Fabric):
     ) -> float:
         """How much longer an iteration takes, at least, because ports wait for light; ``found`` is all else."""
         return 0.0
+
+    def relayed(
+        self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64], circuits: Circuits | None
+    ) -> list[NDArray[np.int64]]:
+        """Ways of pairs over GPUs that relay, to be shared evenly, each ``[pair, hop]`` filled up with -1; else none."""
+        return []
+
+    def with_ways(self, gpus: int, circuits: Circuits | None, pairs: Iterable[Pair]) -> Circuits | None:
+        """Circuits on which these pairs may talk, too; ValueError if some have no way."""
+        return circuits
 
     def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad | None":
         """What the lanes of circuits carry; None on a fabric without circuits."""

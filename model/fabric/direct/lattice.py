@@ -60,15 +60,18 @@ class Lattice:
         unit = np.eye(len(self.shape), dtype=np.int64)
         return here, here[:, None] + np.stack([unit, -unit], axis=1).reshape(-1, len(self.shape))
 
-    def stops(self, source: _Ints, destination: _Ints) -> _Ints:
+    def stops(self, source: _Ints, destination: _Ints, way: int = 0) -> _Ints:
         """List the GPUs on the way of each pair, both ends included, ``[pair, hop]``, filled up with -1.
 
         Ways are as short as any, go axis by axis, and load links evenly when all GPUs send to all: on a straight axis with
-        an even number of GPUs every other one sends the one way to its opposite.
+        an even number of GPUs every other one sends the one way to its opposite. Each ``way`` up to twice the axes begins
+        with another axis, or has the other GPUs send that way.
         """
-        vector, start = self._vectors(source, destination), self.points(source)
+        other, first = divmod(way, len(self.shape))
+        vector, start = self._vectors(source, destination, other), self.points(source)
         length = np.abs(vector)
-        before = np.cumsum(length, axis=1) - length
+        turned = np.roll(length, -first, axis=1)
+        before = np.roll(np.cumsum(turned, axis=1) - turned, first, axis=1)
         hops = length.sum(axis=1)
         stops = np.full((len(source), int(hops.max(initial=0)) + 1), -1, np.int64)
         for hop in range(stops.shape[1]):
@@ -86,13 +89,13 @@ class Lattice:
                 shifts[axis, later] = self.shape[later] // 2 if self.shape[later] > length else 0
         return shifts
 
-    def _vectors(self, source: _Ints, destination: _Ints) -> _Ints:
+    def _vectors(self, source: _Ints, destination: _Ints, other: int) -> _Ints:
         start, end = self.points(source), self.points(destination)
         if self._shifts.any():
             return self.chosen[self.gpu(end - start)]
         length = np.array(self.shape)
         ahead = (end - start) % length
-        opposite = (2 * ahead == length) & (start % 2 == 1)
+        opposite = (2 * ahead == length) & (start % 2 != other)
         return ahead - length * ((2 * ahead > length) | opposite)
 
     @cached_property

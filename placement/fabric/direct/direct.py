@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightfabric.model.circuit import Circuits
 from lightfabric.model.fabric.direct import direct as model
 from lightfabric.placement.fabric.by_link import ByLink
 
@@ -27,3 +28,14 @@ class Direct(model.Direct, ByLink):
             pair, hop = np.nonzero(links >= 0)
             carried += np.bincount(links[pair, hop], size_bytes[part][pair], len(carried))
         return float((carried / self.link_bytes_per_s(gpus)).max(initial=0.0))
+
+    def relayed(
+        self,
+        gpus: int,
+        source: NDArray[np.int64],
+        destination: NDArray[np.int64],
+        circuits: Circuits | None,
+    ) -> list[NDArray[np.int64]]:
+        """The ways of the fabric, where GPUs alone relay."""
+        stops = self.stops(gpus, source, destination)
+        return [stops] if stops.max(initial=0) < gpus else []

@@ -1,5 +1,9 @@
 """Placement on a torus, where what is near along an axis loads few links."""
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lightfabric.model.circuit import Circuits
 from lightfabric.model.fabric.direct import torus as model
 from lightfabric.placement.fabric.direct.direct import Direct
 
@@ -16,3 +20,14 @@ class Torus(model.Torus, Direct):
         self.ports_per_link(2 * axes)
         ports = max(links * self.ports_per_link(links) for links in range(2, 2 * axes + 1, 2))
         return ports * self.chiplet.gbps_per_port * 1e9 / 8 * self.efficiency
+
+    def relayed(
+        self,
+        gpus: int,
+        source: NDArray[np.int64],
+        destination: NDArray[np.int64],
+        circuits: Circuits | None,
+    ) -> list[NDArray[np.int64]]:
+        """Begin with each axis, and go either way round to opposite GPUs, so that axes are busy all the time."""
+        lattice = self.lattice(gpus)
+        return [lattice.stops(source, destination, way) for way in range(lattice.directions)]

@@ -1,8 +1,9 @@
 """What optical fabrics share: circuits for the traffic at hand, and what they give each part of it."""
 
 from abc import abstractmethod
-from collections.abc import Collection, Iterator
-from itertools import product
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain, product
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -163,6 +164,33 @@ class Optical(model.Optical, Fabric):
             # On the way through all stages a message waits for the ports before it goes on.
             seconds += 2 * (plan.pp - 1) * dark + max(passes * 2 * dark - found.compute, 0.0)
         return seconds
+
+    def relayed(
+        self,
+        gpus: int,
+        source: NDArray[np.int64],
+        destination: NDArray[np.int64],
+        circuits: Circuits | None,
+    ) -> list[NDArray[np.int64]]:
+        """The stops of circuits that do not change, if all pairs have them and some are relayed."""
+        if circuits is None or circuits.configurations > 1:
+            return []
+        paths = [circuits.stops.get(pair, ()) for pair in zip(source.tolist(), destination.tolist(), strict=True)]
+        size = np.array([len(path) for path in paths], np.int64)
+        most = int(size.max())
+        if most <= 2 or not size.all():
+            return []
+        stops = np.full((len(paths), most), -1)
+        stops[np.arange(most) < size[:, None]] = np.fromiter(chain.from_iterable(paths), np.int64)
+        return [stops]
+
+    def with_ways(self, gpus: int, circuits: Circuits | None, pairs: Iterable[Pair]) -> Circuits | None:
+        """Circuits with ways for neighbours that had nothing to say to each other; ValueError if they have no circuit."""
+        assert circuits is not None, "light has circuits"
+        new = {pair: pair for pair in pairs if pair not in circuits.stops}
+        if not new.keys() <= circuits.lanes.keys():
+            raise ValueError("circuits must be there between all neighbours")
+        return replace(circuits, stops=circuits.stops | new)
 
     def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
         """What the lanes carry in the configuration in which one carries most."""

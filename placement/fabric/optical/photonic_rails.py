@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair
 from lightfabric.model.fabric.optical import photonic_rails as model
@@ -85,3 +86,9 @@ class _Cluster(ElectricalCluster):
         group, beside = plans.expert_group, plans.copies - plans.crossing
         crossing = plans.crossing * others(plans.ep / group, own / group)
         return crossing * (1 - group / own).clip(0) + beside * others(group, own) * (1 - 1 / own)
+
+    def relayed(
+        self, gpus: int, source: NDArray[np.int64], destination: NDArray[np.int64], circuits: Circuits | None
+    ) -> list[NDArray[np.int64]]:
+        """None, since what GPUs hand on goes over their islands."""
+        return []
