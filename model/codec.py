@@ -111,11 +111,12 @@ def crc_field(spec: ChipletSpec, body: bytes, sequence: int = 0) -> int:
     """Compute the CRC field of a flit whose other bytes are ``body``.
 
     A flit that does not say its sequence has it in its CRC: the CRC is that of a flit with ``sequence`` XORed onto the
-    first byte. So a receiver that expects another sequence finds the CRC wrong [implicit sequence numbers, as in RXL for
+    first bytes. So a receiver that expects another sequence finds the CRC wrong [implicit sequence numbers, as in RXL for
     CXL].
     """
-    # Folded into the first byte, a sequence costs no bits of the flit, and any wrong one changes the CRC: it is linear.
-    crc, folded = CRCS[spec.crc], bytes([body[0] ^ sequence]) + body[1:]
+    # Folded into the first bytes, a sequence costs no bits of the flit, and any wrong one changes the CRC: it is linear, and
+    # finds all errors within so many bits in a row.
+    crc, folded = CRCS[spec.crc], bytes([body[0] ^ sequence & 0xFF, body[1] ^ sequence >> 8]) + body[2:]
     parts = [crc.compute(folded[first:end]) for first, end in crc_spans(spec)]
     return sum(part << crc.bits * n for n, part in enumerate(parts))
 
@@ -153,10 +154,6 @@ SYNC_DATA = 0b10
 SYNC_CONTROL = 0b01
 """Sync header of a control block: a training set."""
 
-SEQUENCES = 255
-"""Sequences are counted modulo 255 [UCIe 1.1, retry]; the 256th value of their 8 bits is none."""
-SEQUENCE_BITS = 8
-CREDIT_BITS = 8
 ADDRESS_BITS = 10
 LENGTH_BITS = 8
 CHANNEL_BITS = 3
@@ -169,35 +166,40 @@ EXPLICIT, ACK, NAK = 0, 1, 2
 IMPLICIT = (1 << 9) - 1
 """Of a flit that does not say its sequence; all others have 0. Fewer than nine wrong bits do not make one the other."""
 
-HEADER_FIELDS = {
-    "type": 2,
-    "last": 1,
-    "code": 2,
-    "sequence": SEQUENCE_BITS,
-    "virtual_channel": CHANNEL_BITS,
-    "length_bytes": LENGTH_BITS,
-    "destination": ADDRESS_BITS,
-    "source": ADDRESS_BITS,
-    "credit_channel": CHANNEL_BITS,
-    "credits": CREDIT_BITS,
-    "implicit": 9,
-}
-"""Bits of each header field, the first in the least significant bits; 64 bits in all."""
+
+def header_fields(spec: ChipletSpec) -> dict[str, int]:
+    """Give the bits of each header field, the first in the least significant bits; what is left of the header is 0.
+
+    With sequences and credits of 8 bits they are 64 in all, the whole header.
+    """
+    return {
+        "type": 2,
+        "last": 1,
+        "code": 2,
+        "sequence": spec.sequence_bits,
+        "virtual_channel": CHANNEL_BITS,
+        "length_bytes": LENGTH_BITS,
+        "destination": ADDRESS_BITS,
+        "source": ADDRESS_BITS,
+        "credit_channel": CHANNEL_BITS,
+        "credits": spec.credit_bits,
+        "implicit": 9,
+    }
 
 
-def following(sequence: int) -> int:
-    """Count to the sequence after this one, modulo 255."""
-    return (sequence + 1) % SEQUENCES
+def following(spec: ChipletSpec, sequence: int) -> int:
+    """Count to the sequence after this one."""
+    return (sequence + 1) % spec.sequences
 
 
 @dataclass(frozen=True)
 class Flit:
-    """Describes one flit: 8 bytes of header, payload padded with zeros, 4 bytes of CRC, little endian.
+    """Describes one flit: header, payload padded with zeros, 4 bytes of CRC, little endian.
 
     ``code`` says what ``sequence`` is: EXPLICIT, of this flit, or, if it is IDLE, of the last data flit before it;
     ACK, of the last data flit that the sender of this one received in order; NAK, the same, and all after it are wanted
     again. ``credits`` is the number of flits that may ever be sent in ``credit_channel`` since the link was reset, modulo
-    256.
+    two to the number of its bits.
     """
 
     payload: bytes = b""
@@ -229,28 +231,28 @@ class Flit:
         if len(self.payload) > spec.payload_bytes:
             raise ValueError(f"Flit.payload must have at most {spec.payload_bytes} bytes, not {len(self.payload)}")
         header = position = 0
-        for name, bits in HEADER_FIELDS.items():
+        for name, bits in header_fields(spec).items():
             value = getattr(self, name)
             if not 0 <= value < 1 << bits:
                 raise ValueError(f"Flit.{name} must be from 0 to {(1 << bits) - 1}, not {value}")
             header |= value << position
             position += bits
-        body = header.to_bytes(spec.HEADER_BYTES, "little") + self.payload.ljust(spec.payload_bytes, b"\0")
+        body = header.to_bytes(spec.header_bytes, "little") + self.payload.ljust(spec.payload_bytes, b"\0")
         return body + crc_field(spec, body, own_sequence if self.implicit else 0).to_bytes(spec.CRC_BYTES, "little")
 
     @staticmethod
     def decode(spec: ChipletSpec, encoded: bytes, own_sequence: int = 0) -> "Flit | None":
         """Decode ``spec.flit_bytes`` bytes; None if the CRC is wrong, or the sequence of an implicit flit is another one."""
         body, field = encoded[: -spec.CRC_BYTES], int.from_bytes(encoded[-spec.CRC_BYTES :], "little")
-        header, values = int.from_bytes(body[: spec.HEADER_BYTES], "little"), dict[str, int]()
-        for name, bits in HEADER_FIELDS.items():
+        header, values = int.from_bytes(body[: spec.header_bytes], "little"), dict[str, int]()
+        for name, bits in header_fields(spec).items():
             values[name] = header & (1 << bits) - 1
             header >>= bits
         length_bytes, implicit = values.pop("length_bytes"), values.pop("implicit")
         # A field between both values has wrong bits, whatever the CRC says about the rest.
         if implicit not in (0, IMPLICIT) or field != crc_field(spec, body, own_sequence if implicit else 0):
             return None
-        return Flit(payload=body[spec.HEADER_BYTES :][:length_bytes], **values)
+        return Flit(payload=body[spec.header_bytes :][:length_bytes], **values)
 
 
 def beats(spec: ChipletSpec, encoded: bytes) -> list[tuple[int, ...]]:

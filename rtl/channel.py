@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import ADDRESS_BITS, CHANNEL_BITS, CREDIT_BITS, LENGTH_BITS
+from lightfabric.model.codec import ADDRESS_BITS, CHANNEL_BITS, LENGTH_BITS
 from lightfabric.model.spec import ChipletSpec
 
 
@@ -61,6 +61,10 @@ def lowest(bits):
     return Cat(bit & ~bits[:n].any() for n, bit in enumerate(bits))
 
 
+MAX_LUT_RAM_DEPTH = 128
+"""A deeper memory is of block RAM, which is read by a register."""
+
+
 class Fifo(wiring.Component):
     """Gives out what was written in the order in which it came, with registered flags; drops what is written while full.
 
@@ -84,8 +88,10 @@ class Fifo(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.storage = storage = Memory(shape=self.width, depth=self.depth, init=[])
-        write, read = storage.write_port(), storage.read_port(domain="comb")
-        produce, consume = Signal(range(self.depth)), Signal(range(self.depth))
+        write = storage.write_port()
+        is_deep = self.depth > MAX_LUT_RAM_DEPTH
+        read = storage.read_port(transparent_for=(write,)) if is_deep else storage.read_port(domain="comb")
+        produce, consume, next_consume = (Signal(range(self.depth)) for _ in range(3))
         full, writes, reads, level = Signal(), Signal(), Signal(), self.level
         self.state = {"produce": produce, "consume": consume, "full": full}
         # The flags are registers beside the level, so that those who use them do not wait for a comparison.
@@ -97,13 +103,13 @@ class Fifo(wiring.Component):
             write.addr.eq(produce),
             write.data.eq(self.w_data),
             write.en.eq(~full),
-            read.addr.eq(consume),
+            next_consume.eq(Mux(reads, Mux(consume == self.depth - 1, 0, consume + 1), consume)),
+            read.addr.eq(next_consume if is_deep else consume),
             self.r_data.eq(read.data),
         ]
         with m.If(writes):
             m.d.sync += produce.eq(Mux(produce == self.depth - 1, 0, produce + 1))
-        with m.If(reads):
-            m.d.sync += consume.eq(Mux(consume == self.depth - 1, 0, consume + 1))
+        m.d.sync += consume.eq(next_consume)
         # A write and a read in one cycle leave the level and its flags as they are.
         with m.If(writes & ~reads):
             m.d.sync += [level.eq(level + 1), self.r_rdy.eq(1), self.more.eq(level != 0), full.eq(level == self.depth - 1)]
@@ -191,7 +197,7 @@ LEAK_CYCLES = 16
 class CreditLedger(wiring.Component):
     """Keeps the books of one virtual channel for a far sender that is told a limit and no single credits.
 
-    ``limit`` is the number of flits that may ever be sent, modulo 256: the buffer and what was freed. Flits that the client
+    ``limit`` is the number of flits that may ever be sent, modulo 2^n: the buffer and what was freed. Flits that the client
     neither holds nor gives back for ``leak_cycles``, a power of two, are ``leak``, one a cycle; their credits are given
     again. A credit while nothing is out, and a flit beyond the buffer, are ``violation`` and change nothing. To ``insert`` a
     flit that the far end did not send takes the first place that is free, which is lowered from the limit: ``inserted``.
@@ -205,14 +211,14 @@ class CreditLedger(wiring.Component):
     restart : In(1), the far sender counts from 0 again
     insert : In(1), until ``inserted``
     inserted : Out(1)
-    limit : Out(8)
+    limit : Out(spec.credit_bits)
     leak, violation : Out(1)
     """
 
     def __init__(self, spec: ChipletSpec, leak_cycles: int = LEAK_CYCLES):
         self.spec, self.leak_cycles = spec, leak_cycles
         outs = dict.fromkeys(("inserted", "leak", "violation"), Out(1))
-        outs["limit"] = Out(CREDIT_BITS, init=spec.buffer_flits)
+        outs["limit"] = Out(spec.credit_bits, init=spec.buffer_flits)
         super().__init__({**dict.fromkeys(("flit", "credit", "held", "restart", "insert"), In(1)), **outs})
 
     def elaborate(self, platform):

@@ -13,12 +13,11 @@ from math import gcd
 
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import ADDRESS_BITS
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.channel import ChannelSignature, Credits, Queue, RoundRobin, flit_layout, one_hot_mux
+from lightfabric.rtl.channel import ChannelSignature, Credits, Fifo, Queue, RoundRobin, flit_layout, one_hot_mux
 
 MAX_PACKET_BYTES = 1 << 16
 """Packets up to this length are promised to pass; nothing here counts the bytes of a packet, so longer ones pass as well."""
@@ -326,7 +325,7 @@ class Egress(wiring.Component):
                 m.d.comb += words.eq(self._words_to_end(grid, n * grid.grain_bytes + arriving.length_bytes))
             with m.Else():
                 m.d.comb += words.eq((grid.flit + n) // grid.word)
-        m.submodules[f"measures_{channel}"] = fifo = SyncFIFO(width=len(measured.as_value()), depth=self.spec.buffer_flits)
+        m.submodules[f"measures_{channel}"] = fifo = Fifo(width=len(measured.as_value()), depth=self.spec.buffer_flits)
         m.d.comb += [
             fifo.w_data.eq(measured),
             fifo.w_en.eq(self.i.valid & (arriving.virtual_channel == channel)),

@@ -13,7 +13,7 @@ from operator import xor
 
 from amaranth import Cat, Const, Mux, Signal
 
-from lightfabric.model.codec import CRC_BITS, CRCS, SEQUENCE_BITS, crc_field, crc_spans, reverse
+from lightfabric.model.codec import CRC_BITS, CRCS, crc_field, crc_spans, reverse
 from lightfabric.model.spec import ChipletSpec
 
 
@@ -75,8 +75,8 @@ def parities(value, masks):
 def implicit_sequence(spec: ChipletSpec, sequence):
     """Tells what a sequence that a flit does not say changes in its CRC field. Combinational."""
     # A CRC is linear but for what it is XORed with, so what each bit of the sequence changes tells all.
-    nothing = crc_field(spec, bytes(spec.flit_bytes - spec.CRC_BYTES))
-    changes = [crc_field(spec, bytes(spec.flit_bytes - spec.CRC_BYTES), 1 << bit) ^ nothing for bit in range(SEQUENCE_BITS)]
+    body = bytes(spec.flit_bytes - spec.CRC_BYTES)
+    changes = [crc_field(spec, body, 1 << bit) ^ crc_field(spec, body) for bit in range(spec.sequence_bits)]
     return parities(
         sequence, [sum((change >> row & 1) << bit for bit, change in enumerate(changes)) for row in range(CRC_BITS)]
     )
@@ -112,8 +112,9 @@ class FlitCrc:
         return [row & (1 << self.crc.bits) - 1 for row in rows], [row << 8 * begin for row in rows]
 
     def start(self, sequence):
-        """Makes the statements that begin a flit whose first byte has ``sequence`` XORed onto it."""
-        bits = sequence if self.crc.reflect_in else sequence[::-1]
+        """Makes the statements that begin a flit whose first bytes have ``sequence`` XORed onto them."""
+        whole = Cat(sequence, Const(0, -len(sequence) % 8))
+        bits = whole if self.crc.reflect_in else Cat(whole[at : at + 8][::-1] for at in range(0, len(whole), 8))
         first, *others = self.registers
         return [first.eq(parities(bits, self._roots) ^ self._start), *(register.eq(self._start) for register in others)]
 

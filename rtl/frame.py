@@ -3,26 +3,34 @@
 The words:
 
 * *frame*: what one slot of the line carries; it has a flit (*data*) or link state alone
-* *sequence*: the number of a flit since the link was reset, modulo 255, the same when it is sent again
+* *sequence*: the number of a flit since the link was reset, modulo 255 or another 2^n - 1, the same when it is sent again
 * *answer*: the last sequence received in order; an answer that is a *NAK* asks for what comes after it
-* *limit*: how many flits may ever be sent in a virtual channel, modulo 256; it takes the place of single credits, of which
+* *limit*: how many flits may ever be sent in a virtual channel, modulo 2^n; it takes the place of single credits, of which
   a lost frame would lose some
 """
 
 from amaranth import Mux
 from amaranth.lib import data
 
-from lightfabric.model.codec import CREDIT_BITS, HEADER_FIELDS, SEQUENCE_BITS, SEQUENCES
+from lightfabric.model.codec import header_fields
 from lightfabric.model.spec import ChipletSpec
 
-HEADER = data.StructLayout(HEADER_FIELDS)
-NEVER_RECEIVED = SEQUENCES - 1
-"""An end that has received nothing says that the sequence before the first one, 0, was its last."""
+
+def header_layout(spec: ChipletSpec) -> data.StructLayout:
+    """Lays out the fields of a frame's header."""
+    return data.StructLayout(header_fields(spec))
 
 
 def frame_layout(spec: ChipletSpec) -> data.StructLayout:
     """Lays out what the CRC of a frame covers: header and payload."""
-    return data.StructLayout({"header": HEADER, "payload": spec.payload_bytes * 8})
+    header = header_layout(spec)
+    unused_bits = spec.header_bytes * 8 - header.size
+    return data.StructLayout({"header": header, "unused": unused_bits, "payload": spec.payload_bytes * 8})
+
+
+def never_received(spec: ChipletSpec) -> int:
+    """Gives the sequence before the first one, 0: an end that has received nothing says that it was its last."""
+    return spec.sequences - 1
 
 
 def state_layout(spec: ChipletSpec) -> data.StructLayout:
@@ -31,8 +39,8 @@ def state_layout(spec: ChipletSpec) -> data.StructLayout:
     ``received`` is the last sequence received in order; ``wanting`` is 1 while a NAK is pending, because a later flit is
     known to be missing; ``limits`` are those of each virtual channel.
     """
-    limits = data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)
-    return data.StructLayout({"received": SEQUENCE_BITS, "wanting": 1, "limits": limits})
+    limits = data.ArrayLayout(spec.credit_bits, spec.virtual_channels)
+    return data.StructLayout({"received": spec.sequence_bits, "wanting": 1, "limits": limits})
 
 
 def peer_state_layout(spec: ChipletSpec) -> data.StructLayout:
@@ -41,17 +49,19 @@ def peer_state_layout(spec: ChipletSpec) -> data.StructLayout:
     ``answer`` comes in the cycle after ``sequence``: it is 1 if that was an answer, in a good frame or at ``resume``, and a
     NAK if ``wanting`` is 1. The delay is the register stage that checks the CRC. ``limits`` stay until newer ones come.
     """
-    limits = data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)
-    return data.StructLayout({"sequence": SEQUENCE_BITS, "answer": 1, "wanting": 1, "limits": limits})
+    limits = data.ArrayLayout(spec.credit_bits, spec.virtual_channels)
+    return data.StructLayout({"sequence": spec.sequence_bits, "answer": 1, "wanting": 1, "limits": limits})
 
 
 def following(sequence):
     """Gives the sequence that comes after this one. Combinational."""
-    return Mux(sequence == SEQUENCES - 1, 0, sequence + 1)[:SEQUENCE_BITS]
+    bits = len(sequence)
+    return Mux(sequence == (1 << bits) - 2, 0, sequence + 1)[:bits]
 
 
 def distance(first, last):
-    """Counts how many sequences ``last`` is ahead of ``first``, modulo 255. Combinational."""
-    # Below 0 the difference modulo 256 is one more than that modulo 255: ~first is -first - 1.
-    ahead = (last - first)[: SEQUENCE_BITS + 1]
-    return Mux(ahead[-1], last + ~first, ahead)[:SEQUENCE_BITS]
+    """Counts how many sequences ``last`` is ahead of ``first``. Combinational."""
+    # Below 0 the difference modulo 2^n is one more than that modulo 2^n - 1: ~first is -first - 1.
+    bits = len(first)
+    ahead = (last - first)[: bits + 1]
+    return Mux(ahead[-1], last + ~first, ahead)[:bits]

@@ -4,7 +4,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import CRC_BITS, SEQUENCE_BITS
+from lightfabric.model.codec import CRC_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.crc import FlitCrc
 from lightfabric.rtl.pacer import Pacer
@@ -48,7 +48,7 @@ class Framer(wiring.Component):
     Members
     -------
     frame : In(8 * spec.flit_bytes - 32), header and payload, first byte in the low bits
-    implicit : In(8), the sequence that the frame does not say, or 0
+    implicit : In(spec.sequence_bits), the sequence that the frame does not say, or 0
     load : Out(1)
     sets : In(1)
     set : In(32), information of the set, its wavelength left 0
@@ -64,7 +64,7 @@ class Framer(wiring.Component):
             {
                 "ready": In(1, init=1),
                 "frame": In(spec.flit_bytes * 8 - CRC_BITS),
-                "implicit": In(SEQUENCE_BITS),
+                "implicit": In(spec.sequence_bits),
                 "load": Out(1),
                 "sets": In(1),
                 "set": In(SET_BITS),
@@ -187,7 +187,7 @@ class Deframer(wiring.Component):
         with m.If(word_valid):
             m.d.sync += [bits.eq(Cat(bits, word)[beat_bits:]), self.error.eq(crc.field(shares) ^ word[-CRC_BITS:])]
         with m.If(~self.frames | (word_valid & (beat == beats - 1))):
-            m.d.sync += [beat.eq(0), crc.start(Const(0, SEQUENCE_BITS))]
+            m.d.sync += [beat.eq(0), crc.start(Const(0, 8))]
         with m.Elif(word_valid):
             m.d.sync += [beat.eq(beat + 1), crc.step(shares, beat)]
         return m

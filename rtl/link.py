@@ -4,7 +4,6 @@ from amaranth import Cat, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import CREDIT_BITS
 from lightfabric.model.spec import ChipletSpec, SpecError
 from lightfabric.rtl.aligner import Aligner
 from lightfabric.rtl.bonding import Collector, Distributor
@@ -63,7 +62,7 @@ def status_layout(spec: ChipletSpec) -> data.StructLayout:
     """
     lanes = dict.fromkeys(LANE_STATUS, spec.lanes_per_port)
     order = data.ArrayLayout(LANE_BITS, spec.lanes_per_port)
-    credits_ = data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)
+    credits_ = data.ArrayLayout(spec.credit_bits, spec.virtual_channels)
     return data.StructLayout({**TRAINING_STATUS, **lanes, "lane_order": order, "credits": credits_})
 
 

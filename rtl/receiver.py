@@ -15,17 +15,24 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import ACK, ADDRESS_BITS, CHANNEL_BITS, CREDIT_BITS, EXPLICIT, NAK, SEQUENCE_BITS
+from lightfabric.model.codec import ACK, ADDRESS_BITS, CHANNEL_BITS, EXPLICIT, NAK
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, CreditLedger, lowest, one_hot_mux
 from lightfabric.rtl.crc import implicit_sequence
-from lightfabric.rtl.frame import NEVER_RECEIVED, following, frame_layout, peer_state_layout, state_layout
+from lightfabric.rtl.frame import following, frame_layout, never_received, peer_state_layout, state_layout
 from lightfabric.rtl.line import Deframer
 
 BAD_FRAMES_TO_RETRAIN = 16
 """So many frames with a wrong CRC in a row mean that the beginnings of the frames are lost, or the line is."""
-CHECKED = data.StructLayout({**dict.fromkeys(("good", "bad", "numbered", "is_data"), 1), "sequence": SEQUENCE_BITS})
-"""A received frame is good or bad; a numbered one has its own sequence or, without a flit, that of the flit before it."""
+
+
+def checked_layout(spec: ChipletSpec) -> data.StructLayout:
+    """Lays out what is known of a received frame.
+
+    It is good or bad; a numbered one has its own sequence or, without a flit, that of the flit before it.
+    """
+    flags = dict.fromkeys(("good", "bad", "numbered", "is_data"), 1)
+    return data.StructLayout({**flags, "sequence": spec.sequence_bits})
 
 
 class Receiver(wiring.Component):
@@ -65,7 +72,7 @@ class Receiver(wiring.Component):
                 "resumed": In(state),
                 "flush": In(1),
                 "o": Out(ChannelSignature(spec)),
-                "local": Out(state, init={"received": NEVER_RECEIVED}),
+                "local": Out(state, init={"received": never_received(spec)}),
                 "news": Out(peer_state_layout(spec)),
                 **flags,
                 "leaks": Out(4),
@@ -103,8 +110,8 @@ class Receiver(wiring.Component):
 
         Returns that, and the sequence without the register stage.
         """
-        header, checked = frame.header, Signal(CHECKED)
-        upcoming, upcoming_crc, sequence = Signal(SEQUENCE_BITS), Signal.like(deframer.error), Signal(SEQUENCE_BITS)
+        header, checked, bits = frame.header, Signal(checked_layout(self.spec)), self.spec.sequence_bits
+        upcoming, upcoming_crc, sequence = Signal(bits), Signal.like(deframer.error), Signal(bits)
         explicit, numbered, valid = Signal(), Signal(), Signal()
         explicit_right, implicit_right, is_implicit, sure = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
@@ -148,7 +155,7 @@ class Receiver(wiring.Component):
 
     def _accept(self, m, checked, sequence, closed, was_received):
         """Gives out a flit if it is the next one in order and no end of a packet goes out in its place."""
-        expected, next_expected = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS, init=1)
+        expected, next_expected = Signal.like(sequence), Signal.like(sequence, init=1)
         is_expected, is_next = Signal(), Signal()
         # The comparison is made a register stage ahead, in which the frame before may yet be received.
         m.d.sync += [is_expected.eq(sequence == expected), is_next.eq(sequence == next_expected)]
@@ -161,18 +168,19 @@ class Receiver(wiring.Component):
             m.d.sync += [self.local.received.eq(expected), expected.eq(next_expected)]
             m.d.sync += next_expected.eq(following(next_expected))
         with m.If(self.flush):
-            m.d.sync += [self.local.received.eq(NEVER_RECEIVED), expected.eq(0), next_expected.eq(1)]
+            m.d.sync += [self.local.received.eq(never_received(self.spec)), expected.eq(0), next_expected.eq(1)]
 
     def _keep_nak_pending(self, m, checked, was_received):
         """Decides whether a flit is missing, a register stage later, when ``local.received`` counts the frame in."""
-        was_bad, was_numbered, ahead = Signal(), Signal(), Signal(SEQUENCE_BITS)
+        was_bad, was_numbered, ahead = Signal(), Signal(), Signal(self.spec.sequence_bits)
         # Where ``local.received`` changes in between, it is to the sequence of this very frame.
         m.d.sync += [
             was_bad.eq(checked.bad),
             was_numbered.eq(checked.good & checked.numbered),
             ahead.eq(checked.sequence - self.local.received),
         ]
-        # Taken modulo 256, not 255, a sequence that is 1 to 127 ahead looks 1 to 128 ahead: that spares a carry.
+        # Taken modulo 256, not 255, a sequence that is 1 to 127 ahead looks 1 to 128 ahead: that spares a carry. It is the
+        # same with more bits.
         is_ahead = ~ahead[-1] | ~ahead[:-1].any()
         cleared = self.flush | self.received | was_received | (was_numbered & (ahead == 0))
         missing = was_bad | (was_numbered & is_ahead)
@@ -181,7 +189,8 @@ class Receiver(wiring.Component):
     def _take_peer_state(self, m, header, checked):
         """Takes the state of the other end's receiver from good frames, or from its training at ``resume``."""
         # All but the sequence waits for the register stage in which the CRC is checked.
-        answers, resumed, is_nak, channel, credits_ = Signal(), Signal(), Signal(), Signal(CHANNEL_BITS), Signal(CREDIT_BITS)
+        answers, resumed, is_nak, channel = Signal(), Signal(), Signal(), Signal(CHANNEL_BITS)
+        credits_ = Signal.like(header.credits)
         m.d.sync += [
             answers.eq((header.code == ACK) | (header.code == NAK)),
             is_nak.eq((header.code == NAK) | self.resume),

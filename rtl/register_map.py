@@ -246,7 +246,7 @@ REGISTERS: Table = (
     _alone("exchange_cycles", "status", "Cycles from aligned lanes to agreed parameters, in the last training."),
     _alone("recovery_cycles", "status", "Cycles from the loss of the link to active, in the last recovery."),
     *(
-        _alone(f"credits_{v}", "status", f"Flits that may be sent now in virtual channel {v}; 0 if there is none.", bits=8)
+        _alone(f"credits_{v}", "status", f"Flits that may be sent now in virtual channel {v}; 0 if there is none.", bits=16)
         for v in range(MAX_VIRTUAL_CHANNELS)
     ),
     *BER_REGISTERS,

@@ -5,10 +5,9 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import flit_layout
-from lightfabric.rtl.frame import NEVER_RECEIVED, distance, following
+from lightfabric.rtl.frame import distance, following, never_received
 
 
 class ReplayBuffer(wiring.Component):
@@ -29,7 +28,7 @@ class ReplayBuffer(wiring.Component):
     -------
     put : In(1)
     flit : In(flit_layout(spec))
-    acknowledged : In(8), a sequence
+    acknowledged : In(spec.sequence_bits), a sequence
     acknowledge : In(1), it was acknowledged, in the next cycle
     rewind : In(1)
     take : In(1)
@@ -37,31 +36,32 @@ class ReplayBuffer(wiring.Component):
     again, busy : Out(1)
     jumps : Out(1), the next flit sent, new or again, does not follow the one sent last
     head : Out(flit_layout(spec))
-    sequence : Out(8), of ``head``
-    upcoming : Out(8), of the flit put next
-    newest : Out(8), of the flit put last
-    count : Out(8), flits kept
+    sequence : Out(spec.sequence_bits), of ``head``
+    upcoming : Out(spec.sequence_bits), of the flit put next
+    newest : Out(spec.sequence_bits), of the flit put last
+    count : Out(spec.sequence_bits), flits kept
     room : Out(1), another may be put
     progress : Out(1), flits were freed in the cycle before
     """
 
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
-        flit = flit_layout(spec)
+        flit, bits = flit_layout(spec), spec.sequence_bits
         switches = dict.fromkeys(("put", "acknowledge", "rewind", "take", "clear"), In(1))
         flags = dict.fromkeys(("again", "busy", "jumps", "room", "progress"), Out(1))
-        numbers = dict.fromkeys(("sequence", "upcoming", "count"), Out(SEQUENCE_BITS))
-        values = {"flit": In(flit), "acknowledged": In(SEQUENCE_BITS), "head": Out(flit)}
-        newest = Out(SEQUENCE_BITS, init=NEVER_RECEIVED)
+        numbers = dict.fromkeys(("sequence", "upcoming", "count"), Out(bits))
+        values = {"flit": In(flit), "acknowledged": In(bits), "head": Out(flit)}
+        newest = Out(bits, init=never_received(spec))
         super().__init__({**switches, **flags, **numbers, **values, "newest": newest})
 
     def elaborate(self, platform):
         m = Module()
+        bits, never = self.spec.sequence_bits, never_received(self.spec)
         # More places than flits are kept, so that the place written ahead is none of a replay's.
         depth = 1 << self.spec.replay_flits.bit_length()
         m.submodules.kept = kept = Memory(shape=flit_layout(self.spec), depth=depth, init=[])
         write, read = kept.write_port(), kept.read_port()
-        oldest = Signal(SEQUENCE_BITS, init=NEVER_RECEIVED)  # the sequence last freed
+        oldest = Signal(bits, init=never)  # the sequence last freed
         first, end, place = (Signal(range(depth), name=name) for name in ("first", "end", "place"))
         after_place = (place + 1)[: len(place)]
         # The place of the next flit is written in every cycle until a flit is put there: ``put`` comes late, and need not
@@ -71,10 +71,10 @@ class ReplayBuffer(wiring.Component):
         one_beat = self.spec.beats_per_flit == 1
         m.d.comb += [read.addr.eq(Mux(self.take, after_place, place) if one_beat else place), self.head.eq(read.data)]
 
-        ahead, acknowledged, frees = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal()
+        ahead, acknowledged, frees = Signal(bits), Signal(bits), Signal()
         # ``less`` is ahead - 1, made from oldest + 1: with it a put in the cycle of an answer takes one carry, not two.
-        less, after_oldest = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS, init=NEVER_RECEIVED + 1)
-        wraps = (self.acknowledged - oldest)[SEQUENCE_BITS]
+        less, after_oldest = Signal(bits), Signal(bits, init=never + 1)
+        wraps = (self.acknowledged - oldest)[bits]
         # ``ahead`` was registered a cycle before it is used. In the cycle after one that frees flits it still counts from
         # the sequence freed before, so an answer in that cycle is not taken; another one follows.
         stale = Signal()
@@ -96,7 +96,7 @@ class ReplayBuffer(wiring.Component):
         with m.If(self.put):
             m.d.sync += [self.newest.eq(self.upcoming), self.upcoming.eq(following(self.upcoming))]
 
-        to_send, fetched, behind = Signal(SEQUENCE_BITS), Signal(), Signal()
+        to_send, fetched, behind = Signal(bits), Signal(), Signal()
         self.state = {"ahead": ahead, "acknowledged": acknowledged, "stale": stale, "oldest": oldest}
         self.state |= {"less": less, "after_oldest": after_oldest}
         self.state |= {"first": first, "end": end, "place": place, "to_send": to_send, "behind": behind}
@@ -110,6 +110,6 @@ class ReplayBuffer(wiring.Component):
             m.d.sync += self.busy.eq(self.count != 0)
         with m.If(self.clear):
             m.d.sync += [self.count.eq(0), to_send.eq(0), self.busy.eq(0), first.eq(0), end.eq(0)]
-            m.d.sync += [self.newest.eq(NEVER_RECEIVED), oldest.eq(NEVER_RECEIVED), self.upcoming.eq(0)]
-            m.d.sync += after_oldest.eq(NEVER_RECEIVED + 1)
+            m.d.sync += [self.newest.eq(never), oldest.eq(never), self.upcoming.eq(0)]
+            m.d.sync += after_oldest.eq(never + 1)
         return m

@@ -7,7 +7,7 @@ A *set* is one block on each lane; 16 sets are a *cycle*, and the place of a set
 from amaranth import Cat, Const
 from amaranth.lib import data
 
-from lightfabric.model.codec import CRCS, CREDIT_BITS, SEQUENCE_BITS
+from lightfabric.model.codec import CRCS
 from lightfabric.model.spec import ChipletSpec
 
 PROTOCOL_VERSION = 1
@@ -49,13 +49,15 @@ class Phase:
 
 def parameters_layout(spec: ChipletSpec) -> data.StructLayout:
     """Lays out what a receiver tells the other end's transmitter: the sequence received last, and credit limits."""
-    return data.StructLayout({"expected": SEQUENCE_BITS, "limits": data.ArrayLayout(CREDIT_BITS, spec.virtual_channels)})
+    limits = data.ArrayLayout(spec.credit_bits, spec.virtual_channels)
+    return data.StructLayout({"expected": spec.sequence_bits, "limits": limits})
 
 
 def config_code(spec: ChipletSpec) -> int:
-    """Packs into 16 bits what must be equal at both ends: version, wavelengths, virtual channels, CRC, flit size."""
+    """Packs into 16 bits what must be equal at both ends: sequences, version, wavelengths, virtual channels, CRC, flit."""
     fields = (
-        (PROTOCOL_VERSION, 6),
+        (spec.sequence_bits - 8, 4),
+        (PROTOCOL_VERSION, 2),
         (spec.wavelengths_per_port.bit_length() - 1, 3),
         (spec.virtual_channels - 1, 3),
         (list(CRCS).index(spec.crc), 2),

@@ -34,14 +34,14 @@ class Bounds:
     room = 2048
     """It has room for a fibre far beyond ``reach_m``, and for 128 cycles of sets; a bit error in 1000 loses one in 5."""
     stable_slots = 2048
-    """Trouble in the first slots of service is a failure of these lanes: more than three replay timeouts of 375 flits."""
+    """Trouble in the first slots of service is a failure of these lanes: more than three replay timeouts, and so many."""
 
     def __init__(self, spec: ChipletSpec):
         self.align = self.confirm = self.start = spec.round_trip_flits * spec.beats_per_flit + self.room
         """The other end hears the sets and sends its own."""
         self.exchange = self.down + 3 * (self.lock + self.align)
         """The other end may be down, or lock only at the third attempt, on half of its lanes."""
-        self.stable = self.stable_slots * spec.beats_per_flit
+        self.stable = max(self.stable_slots, 4 * spec.timeout_slots) * spec.beats_per_flit
 
     def of_states(self) -> list[tuple[State, int]]:
         """Lists the bound of each state that has one."""

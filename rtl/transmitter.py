@@ -17,16 +17,14 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import ACK, CREDIT_BITS, EXPLICIT, NAK, SEQUENCE_BITS
+from lightfabric.model.codec import ACK, EXPLICIT, NAK
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import ChannelSignature, EarlyRoundRobin, Queue, flit_layout, one_hot_mux
-from lightfabric.rtl.frame import HEADER, frame_layout, peer_state_layout, state_layout
+from lightfabric.rtl.frame import frame_layout, header_layout, peer_state_layout, state_layout
 from lightfabric.rtl.line import Framer, sent_layout
 from lightfabric.rtl.replay import ReplayBuffer
 from lightfabric.rtl.training_set import SET_BITS
 
-REPLAY_TIMEOUT_SLOTS = 375
-"""After so many slots without an acknowledgement the transmitter replays [UCIe 1.1, retry]."""
 REPLAYS_TO_RETRAIN = 3
 """After so many replays without an acknowledgement the link retrains [UCIe 1.1, retry]."""
 
@@ -40,9 +38,9 @@ class Transmitter(wiring.Component):
     replay says its own. Each frame tells the limit of one virtual channel after the other.
 
     A replay starts at the flit after the one that an answer which wants more says, but not twice for the same one within
-    a round trip; when nothing was acknowledged for 375 slots; and when the line has been trained. After three replays
-    without an acknowledgement ``trouble`` asks for training. Of a packet that had begun when the far end was reset no
-    more is sent.
+    a round trip; when nothing was acknowledged for ``spec.timeout_slots``; and when the line has been trained. After three
+    replays without an acknowledgement ``trouble`` asks for training. Of a packet that had begun when the far end was reset
+    no more is sent.
 
     Members
     -------
@@ -58,7 +56,7 @@ class Transmitter(wiring.Component):
     flush : In(1), the far end was reset: forget what it has not acknowledged
     beat : Out(1)
     trouble : Out(1)
-    credits : Out(8).array(spec.virtual_channels), flits that may be sent
+    credits : Out(spec.credit_bits).array(spec.virtual_channels), flits that may be sent
     sent, replay, timeout : Out(1), in one cycle for each new flit, replay, and replay for want of an acknowledgement
     """
 
@@ -74,7 +72,7 @@ class Transmitter(wiring.Component):
                 "local": In(state_layout(spec)),
                 "news": In(peer_state_layout(spec)),
                 "width": In(range(spec.wavelengths_per_port + 1)),
-                "credits": Out(CREDIT_BITS).array(spec.virtual_channels),
+                "credits": Out(spec.credit_bits).array(spec.virtual_channels),
                 **training,
                 **events,
             }
@@ -169,7 +167,7 @@ class Transmitter(wiring.Component):
         ``sent`` counts flits as the limit does, ``after`` is one more, the count as it is if this cycle takes a flit, and
         ``third`` is two more.
         """
-        sent, after, third = (Signal(CREDIT_BITS, name=f"count_{v}_{n}", init=n) for n in range(3))
+        sent, after, third = (Signal(self.spec.credit_bits, name=f"count_{v}_{n}", init=n) for n in range(3))
         has_one, has_two = Signal(name=f"has_one_{v}"), Signal(name=f"has_two_{v}")
         m.d.comb += self.credits[v].eq(self.heard.limits[v] - sent)
 
@@ -196,11 +194,12 @@ class Transmitter(wiring.Component):
         patience is not over: what was sent since may be on its way. ``last_heard`` and ``after`` follow it, a stage each.
         """
         nak, nak_heeded, timed_out, resumed, starts = (Signal() for _ in range(5))
-        last_heard, after, answered = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS)
+        last_heard, after, answered = (Signal(self.spec.sequence_bits) for _ in range(3))
         differs, tries = Signal(), Signal(range(REPLAYS_TO_RETRAIN + 1))
         # Slots to go, less one: they end at -1, which the sign shows without a comparison.
         patience = Signal(range(-1, self.spec.replay_flits), init=-1)
-        to_timeout = Signal(range(-1, REPLAY_TIMEOUT_SLOTS), init=REPLAY_TIMEOUT_SLOTS - 1)
+        timeout_slots = self.spec.timeout_slots
+        to_timeout = Signal(range(-1, timeout_slots), init=timeout_slots - 1)
         heard = self.heard
         m.d.sync += [nak.eq(heard.answer & heard.wanting), last_heard.eq(heard.sequence), after.eq(last_heard)]
         with m.If(self.resume):
@@ -215,7 +214,7 @@ class Transmitter(wiring.Component):
             self.replay.eq(buffer.rewind),
         ]
         with m.If(buffer.progress | buffer.rewind | (buffer.count == 0)):
-            m.d.sync += to_timeout.eq(REPLAY_TIMEOUT_SLOTS - 1)
+            m.d.sync += to_timeout.eq(timeout_slots - 1)
         with m.Elif(load & ~timed_out):
             m.d.sync += to_timeout.eq(to_timeout - 1)
         # In the cycle of ``starts`` the register ``answered`` is still the old one: it will be ``after``.
@@ -234,7 +233,8 @@ class Transmitter(wiring.Component):
     def _frame(self, m, framer, buffer, staged, ready, framing):
         """Makes the frame of the next slot."""
         spec = self.spec
-        own, unsent, sends, explicit, implicit = Signal(SEQUENCE_BITS), Signal(SEQUENCE_BITS), Signal(), Signal(), Signal()
+        own, unsent, sequence = (Signal(spec.sequence_bits) for _ in range(3))
+        sends, explicit, implicit = Signal(), Signal(), Signal()
         explicit_turn, jumped, credit_channel = Signal(init=1), Signal(), Signal(range(spec.virtual_channels))
         replays = Signal()
         m.d.comb += [
@@ -257,9 +257,9 @@ class Transmitter(wiring.Component):
 
         # The framer takes a frame of several beats a register stage after its slot was decided; its flit is still there.
         domain = m.d.comb if spec.beats_per_flit == 1 else m.d.sync
-        header, again, is_data, is_implicit, sequence = Signal(HEADER), Signal(), Signal(), Signal(), Signal(SEQUENCE_BITS)
+        header, again, is_data, is_implicit = Signal(header_layout(spec)), Signal(), Signal(), Signal()
         says, sequences = explicit_turn | jumped, (buffer.sequence, buffer.upcoming, unsent)
-        wanting, codes = self.local.wanting, [Const(code, HEADER["code"].width) for code in (EXPLICIT, NAK, ACK)]
+        wanting, codes = self.local.wanting, [Const(code, len(header.code)) for code in (EXPLICIT, NAK, ACK)]
         domain += [
             again.eq(buffer.again),
             is_data.eq(sends),
@@ -280,5 +280,5 @@ class Transmitter(wiring.Component):
             frame.header.implicit.eq(is_implicit.replicate(len(header.implicit))),
             frame.payload.eq(payload & is_data.replicate(len(payload))),
             framer.frame.eq(frame),
-            framer.implicit.eq(sequence & is_implicit.replicate(SEQUENCE_BITS)),
+            framer.implicit.eq(sequence & is_implicit.replicate(len(sequence))),
         ]

@@ -18,11 +18,12 @@ from functools import partial
 from math import gcd
 from typing import Any
 
-from lightfabric.model.codec import CREDIT_BITS, DATA, EXPLICIT, NAK, SEQUENCES
+from lightfabric.model.codec import DATA, EXPLICIT, NAK
 from lightfabric.model.cycle.slot import Slots
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import LinkTiming
-from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS, REPLAYS_TO_RETRAIN
+from lightfabric.rtl.lane import SILENT_CYCLES
+from lightfabric.rtl.transmitter import REPLAYS_TO_RETRAIN
 from lightfabric.sim.bench.bench import ClientFlit, Transfers
 from lightfabric.sim.bench.link import LinkBench, LinkRun, Lost, Slot
 from lightfabric.sim.phase import TooFewPhasesError, same
@@ -73,10 +74,13 @@ def _measured(
 
 
 def stream_window_flits(spec: ChipletSpec) -> int:
-    """Count the flits for the sustained rate: whole periods of slots against clock, and at least a full buffer."""
+    """Count the flits for the sustained rate: whole periods of slots against clock, and at least a full buffer.
+
+    Without a fibre a buffer that is as deep as UCIe's never limits the rate, so no more of it need be used.
+    """
     beats = spec.blocks_per_cycle.numerator
     period_flits = beats // gcd(beats, spec.beats_per_flit)
-    return period_flits * -(-spec.buffer_flits // period_flits)
+    return period_flits * -(-min(spec.buffer_flits, spec.UCIE_OUTSTANDING_FLITS) // period_flits)
 
 
 # Each effect is (cycle of the cause, slot of the effect).
@@ -103,9 +107,9 @@ class _Probes:
         back = [self._before_slot(n, credited_slots, 0) + second for n in items for second in range(2)]
         stretches = {self._start_cycle(n) for n in items[2 * self.rounds :: 2 * self.rounds]}
         run = self._run(flits, credit_cycle=lambda number, _: back[number], stretches=stretches)
-        carriers, answers, staged = _carriers(run), _acknowledgements(run), run.credits_back
+        carriers, answers, staged = _carriers(run), _acknowledgements(self.spec, run), run.credits_back
         slots_of = [self._number(slot) for slot in carriers]
-        credited = zip(run.credited, map(self._number, _credit_returns(run)), strict=False)
+        credited = zip(run.credited, map(self._number, _credit_returns(self.spec, run)), strict=False)
         acknowledged = zip((s.arrival_cycle for s in carriers), map(self._number, answers), strict=True)
         stage_cycles = self._exact("stage_cycles", zip(staged, slots_of, strict=True))
         # From the decision of the first flit of a pair to the input register of the stage taking the second.
@@ -128,7 +132,7 @@ class _Probes:
         flits = [(0, _FLIT)] * (depth + self.repeats)
         back = [self._before_slot(min(n, self.repeats), fill_slots, 0) for n in range(len(flits))]
         run = self._run(flits, credit_cycle=lambda number, _: back[number])
-        returned = (slot.arrival_cycle for slot in _credit_returns(run))
+        returned = (slot.arrival_cycle for slot in _credit_returns(self.spec, run))
         # The first flits fill the far buffer; those after them wait for a credit each.
         staged, admitted = run.credits_back[depth:], run.received[depth:]
         return {
@@ -207,7 +211,7 @@ class _Probes:
         )
         full_slots = spec.replay_flits + (spec.replay_flits // spec.buffer_flits + 1) * loop_slots
         # The timeout after the last replay that is allowed trains the link anew: answers come back a loop before it.
-        full_slots = min(full_slots, (REPLAYS_TO_RETRAIN + 1) * REPLAY_TIMEOUT_SLOTS - loop_slots)
+        full_slots = min(full_slots, (REPLAYS_TO_RETRAIN + 1) * spec.timeout_slots - loop_slots)
         apart, first = full_slots + self.apart_slots, self.apart_slots
         deaf = {slot for n in range(self.repeats) for slot in range(first + n * apart, first + n * apart + full_slots)}
         answering = known["first_answer_slot"] % 2
@@ -223,7 +227,7 @@ class _Probes:
 
     def _pointer_loop_cycles(self, run: LinkRun, before_slot: int, ack_in_cycles: int) -> int:
         carriers = [slot for slot in _carriers(run) if self._number(slot) < before_slot - self.apart_slots // 2]
-        answers = _acknowledgements(run)
+        answers = _acknowledgements(self.spec, run)
         return min(
             answer.arrival_cycle + ack_in_cycles - decided
             for _, answer, decided in zip(carriers, answers, run.decided, strict=False)
@@ -237,8 +241,11 @@ class _Probes:
         apart_cycles, grow_cycles = self.apart_slots * self.slots.longest_cycles, self.spec.reach_cycles
         first = at + apart_cycles
         grow = first + 4 * (known["align_cycles"] + known["exchange_cycles"])
-        second = grow + grow_cycles + apart_cycles
-        stretches, trains = range(grow, grow + grow_cycles), {first, second}
+        # A line on which nothing arrives for long loses its locks: a long fibre grows with beats in between.
+        every_cycles = 1 + grow_cycles // (SILENT_CYCLES // 2)
+        stretches = range(grow, grow + every_cycles * grow_cycles, every_cycles)
+        second = stretches.stop + apart_cycles
+        trains = {first, second}
         run = self._run([(at, _FLIT), (second + 1, _FLIT)], stretches=stretches, retrain_at=trains, decode=False)
         near_cycles, far_cycles = run.trained[1] - first, run.trained[2] - second
         # The line register is not part of the cut: it only delays what tx shows.
@@ -301,21 +308,21 @@ def _asks(slot: Slot) -> bool:
     return slot.flit.code == NAK
 
 
-def _credit_returns(run: LinkRun) -> list[Slot]:
+def _credit_returns(spec: ChipletSpec, run: LinkRun) -> list[Slot]:
     """Find for the n-th credit given back in virtual channel 0, the slot of end b that returns it."""
     returns, limit = list[Slot](), run.b_slots[0].flit.credits
     for slot in run.b_slots:
         if slot.flit.credit_channel == 0:
             # Limits are counted modulo their width; less than a round lies between two of them.
-            returns += [slot] * ((slot.flit.credits - limit - len(returns)) % (1 << CREDIT_BITS))
+            returns += [slot] * ((slot.flit.credits - limit - len(returns)) % (1 << spec.credit_bits))
     return returns
 
 
-def _acknowledgements(run: LinkRun) -> list[Slot]:
+def _acknowledgements(spec: ChipletSpec, run: LinkRun) -> list[Slot]:
     """Find for the n-th flit the slot of end b that acknowledges it."""
     acks: list[Slot] = []
     for slot in run.b_slots:
         if slot.flit.code != EXPLICIT:
             # An answer names the newest flit received, so one more than its sequence are acknowledged.
-            acks += [slot] * ((slot.flit.sequence + 1 - len(acks)) % SEQUENCES)
+            acks += [slot] * ((slot.flit.sequence + 1 - len(acks)) % spec.sequences)
     return acks

@@ -11,9 +11,14 @@ from lightfabric.sim.bench.switch import SwitchBench
 def measure_switch(spec: ChipletSpec) -> SwitchTiming:
     """Measure the timing of the switch of this spec, from input 0 to output 1 with all other ports quiet."""
     bench, flit, depth = SwitchBench(spec), ClientFlit(b"\1", 1), spec.buffer_flits
-    stream = bench.run({0: [(0, flit)] + [(20, flit)] * (depth + 8)})
     release_cycle = 2 * depth + 40
-    held = bench.run({0: [(0, flit)] * (depth + 1)}, credit_cycle=lambda number, cycle: release_cycle + 100 * min(number, 1))
+    bound_cycles = 2 * release_cycle + 10_000
+    stream = bench.run({0: [(0, flit)] + [(20, flit)] * (depth + 8)}, bound_cycles=bound_cycles)
+    held = bench.run(
+        {0: [(0, flit)] * (depth + 1)},
+        credit_cycle=lambda number, cycle: release_cycle + 100 * min(number, 1),
+        bound_cycles=bound_cycles,
+    )
     arrivals = [cycle for cycle, _ in stream.received[1]]
     return SwitchTiming(
         latency_cycles=arrivals[0] - stream.sent[0][0][0],

@@ -163,9 +163,8 @@ def scattered(count: int, channels: int, seed: int, most_apart_cycles: int, firs
 
 
 def test_the_receiver_and_the_transmitter_lose_patience_alike():
-    counts = (transmitter.REPLAY_TIMEOUT_SLOTS, transmitter.REPLAYS_TO_RETRAIN, receiver.BAD_FRAMES_TO_RETRAIN, PHASES)
+    counts = (transmitter.REPLAYS_TO_RETRAIN, receiver.BAD_FRAMES_TO_RETRAIN, PHASES)
     assert counts == (
-        model_replay.TIMEOUT_SLOTS,
         model_replay.REPLAYS_TO_RETRAIN,
         model_replay.BAD_SLOTS_TO_RETRAIN,
         model_replay.SETS,
@@ -268,6 +267,35 @@ def test_a_stream_waits_for_credits_and_acknowledgements_alike(measured, delay_c
     credit_cycle = every(period_cycles)  # the model's sinks say when they popped
     assert [n for _, _, n in model] == [n for _, _, n in rtl]
     assert [cycle + 1 for cycle, _, _ in model] == [credit_cycle(n, cycle) for n, (cycle, _, _) in enumerate(rtl)]
+
+
+FAR = ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, virtual_channels=1, reach_m=23.0)
+"""Its round trip holds more flits than sequences of 8 bits tell apart."""
+
+
+@pytest.fixture(scope="module")
+def far() -> tuple[ChipletSpec, Timing, LinkBench, None]:
+    return FAR, measured_timing(FAR), LinkBench(FAR), None
+
+
+def test_a_long_fibre_is_filled_with_wide_sequences_that_wrap_alike(far):
+    """At the full rate of the line, where 127 outstanding flits would not do."""
+    spec, timing, *_ = far
+    assert (spec.sequences, spec.round_trip_flits > 127) == (511, True)
+    sent = [(0, 0)] * (spec.sequences + 90)
+    model, rtl = both(far, sent, Line(spec.reach_cycles))
+    assert model == rtl
+    window_flits = spec.blocks_per_cycle.numerator * 16
+    assert (
+        Fraction(model[-1][0] - model[-1 - window_flits][0], window_flits) == timing.link.cycles_per_flit == spec.slot_cycles
+    )
+
+
+def test_wide_sequences_that_are_lost_are_sent_again_alike(far):
+    spec, *_ = far
+    model, rtl = both(far, [(0, 0)] * (spec.sequences + 90), Line(spec.reach_cycles, losses=Losses(0.01, 3)))
+    assert [n for *_, n in model] == [n for *_, n in rtl]
+    assert model[-1][0] == pytest.approx(rtl[-1][0], rel=0.02)
 
 
 SLOT_LOSS_RATES = (0.01, 0.03, 0.1)

@@ -66,9 +66,9 @@ _STATE = (
     "first_beat_cycle line_cycles first_credit_slot first_answer_slot beats_per_flit beats cycles delay_cycles "
     "deliver_cycles stage_cycles next_cycles consumer_cycles credit_out_cycles credit_in_cycles ack_out_cycles "
     "ack_in_cycles nak_out_cycles halt_in_cycles nak_in_cycles start_cycles cut_cycles train_cycles channels depth "
-    "replay_flits is_sure losses echoes stream missed frame_beat linked_cycle turn sent vacant_cycle slot newest acked "
-    "received nak_pending explicit_turn staged staged_cycle put_cycle busy place replay_cycle jumps left again_cycle "
-    "answered replay_slot idle_slots tries acks_read naks_read bad_slots trouble_cycle retrain_cycle retrained "
+    "replay_flits timeout_slots is_sure losses echoes stream missed frame_beat linked_cycle turn sent vacant_cycle slot "
+    "newest acked received nak_pending explicit_turn staged staged_cycle put_cycle busy place replay_cycle jumps left "
+    "again_cycle answered replay_slot idle_slots tries acks_read naks_read bad_slots trouble_cycle retrain_cycle retrained "
     "light_cycle live_cycles round_cycles codeword_beats"
 )
 
@@ -152,6 +152,7 @@ class Link(
                 "channels": channels,
                 "depth": spec.buffer_flits,
                 "replay_flits": spec.replay_flits,
+                "timeout_slots": spec.timeout_slots,
                 "is_sure": losses.threshold == 0 and len(retrains) == 0,
                 "losses": losses.threshold,
                 "echoes": losses.echo_threshold,

@@ -3,7 +3,7 @@
 It is the behaviour of ``transmitter``, ``receiver`` and ``replay`` in ``lightfabric.rtl``, where a block that keeps no flit
 skips the slots until the next one. The words of the state, beside those of :mod:`lightfabric.model.cycle.transmitter`:
 
-* *number*: that of a flit, counted from 0 without end; the RTL sends it modulo 255 as its sequence
+* *number*: that of a flit, counted from 0 without end; the RTL sends it modulo 255 or more as its sequence
 * *newest*, *acked*, *received*: the numbers of the flit sent last for the first time, the last one acknowledged, and the
   last one that the far end has accepted; ``newest - acked`` flits are kept for a replay
 * *answer*: what every second header of the other direction says: the number received, and whether a *NAK* is pending,
@@ -28,8 +28,6 @@ from lightfabric.model.cycle.transmitter import (
 from lightfabric.model.kernel.channel import NEVER, NO_FLIT, Channels, push_later, wake_at
 from lightfabric.model.kernel.compiled import Records, compiled
 
-TIMEOUT_SLOTS = 375
-"""After so many slots without an acknowledgement the transmitter replays [UCIe 1.1, retry]."""
 REPLAYS_TO_RETRAIN = 3
 """After so many replays without an acknowledgement the link trains again [UCIe 1.1, retry]."""
 BAD_SLOTS_TO_RETRAIN = 16
@@ -130,7 +128,7 @@ def _decide(now: int, me: Records, decision_cycle: int, index: int, o: Records, 
     """Decide what a slot carries, and at once what becomes of it at the far end."""
     _, _, _, flight, kept, _ = memory
     slot = me.slot
-    if me.idle_slots >= TIMEOUT_SLOTS:
+    if me.idle_slots >= me.timeout_slots:
         _rewind(me, decision_cycle, me.acked)
     _take_answers(me, decision_cycle, flight)
     is_left = me.left  # it was framed before the rewind, with the sequence that it had then

@@ -24,7 +24,9 @@ class ChipletSpec:
 
     A port is one fibre pair carrying ``wavelengths_per_port`` wavelengths in each direction. The packet interface
     sends a flit of ``flit_bytes`` as beats of one 64b/66b block per wavelength, at ``core_clock_mhz``. A transmitter keeps
-    ``replay_flits`` until they are acknowledged; 0 stands for what a round trip over ``reach_m`` of fibre needs.
+    ``replay_flits`` until they are acknowledged; 0 stands for what a round trip over ``reach_m`` of fibre needs. A receiver
+    has room for ``buffer_flits`` in each virtual channel; 0 stands for 127, or where the round trip takes more for what one
+    virtual channel alone needs to use the whole rate.
     ``spare_wavelengths`` more are there to take the place of dead ones; one may lag ``max_skew_blocks`` behind another.
 
     ``fec`` is the forward error correction of frames on the line: ``"none"``, 64b/66b blocks as they are; ``"kr4"`` or
@@ -42,7 +44,7 @@ class ChipletSpec:
     flit_bytes: int = 128
     crc: Literal["crc32c", "crc24", "crc16", "crc16-umts"] = "crc32c"
     virtual_channels: int = 2
-    buffer_flits: int = 127
+    buffer_flits: int = 0
     reach_m: float = 20.0
     replay_flits: int = 0
     bit_error_rate: float = 0.0
@@ -55,19 +57,25 @@ class ChipletSpec:
     """Fields that say what happens to the hardware, not what it is: the RTL is the same for all their values."""
     MAX_BIT_ERROR_RATE: ClassVar[float] = 1e-4
     """Without a code; beyond, wide ports lose half of their slots, and the line trains more often than it sends."""
-    HEADER_BYTES: ClassVar[int] = 8
     CRC_BYTES: ClassVar[int] = 4
     BLOCK_BYTES: ClassVar[int] = 8
     BLOCK_BITS_ON_LINE: ClassVar[int] = 66
     """Of 64b/66b, without a code; ``block_bits_on_line`` is that with the code of the spec."""
-    MAX_OUTSTANDING_FLITS: ClassVar[int] = 127
-    """So that sequences modulo 255 tell old flits from new ones [UCIe 1.1, retry]."""
+    UCIE_OUTSTANDING_FLITS: ClassVar[int] = 127
+    """Sequences of n bits are counted modulo 2^n - 1, so that one value is none, and tell old flits from new ones while less
+    than half of them are outstanding; n is 8 at least, as in UCIe, for so many flits modulo 255 [UCIe 1.1, retry]."""
+    MAX_OUTSTANDING_FLITS: ClassVar[int] = 32767
+    """So many flits need sequences of 16 bits, the widest."""
+    UCIE_TIMEOUT_SLOTS: ClassVar[int] = 375
+    """After so many slots without an acknowledgement a transmitter of 127 outstanding flits replays [UCIe 1.1, retry]."""
     MAX_SKEW_BLOCKS: ClassVar[int] = 63
     """Training sets are numbered modulo 256, and lanes twice as far apart must still be told from those in time."""
     LOOP_CYCLES: ClassVar[int] = 20
     """What the pipelines of both ends take of a round trip at most; a test compares it with the measured ones."""
     LOOP_SLOTS: ClassVar[int] = 4
     """Of a round trip: the flit's own slot, the wait for a slot with an acknowledgement, that slot, the wait to send."""
+    CONSUMER_CYCLES: ClassVar[int] = 20
+    """A consumer that is always ready gives a credit back within so many cycles; crossings of clocks take most of them."""
 
     def __post_init__(self) -> None:
         require_between(self, 1, 32, "ports")
@@ -75,7 +83,7 @@ class ChipletSpec:
         require_between(self, 0, 32 - self.wavelengths_per_port, "spare_wavelengths")
         require_between(self, 1, self.MAX_SKEW_BLOCKS, "max_skew_blocks")
         require_between(self, 1, 8, "virtual_channels")
-        require_between(self, 1, self.MAX_OUTSTANDING_FLITS, "buffer_flits")
+        require_between(self, 0, self.MAX_OUTSTANDING_FLITS, "buffer_flits")
         require_positive(self, "wavelength_gbps", "core_clock_mhz", "reach_m")
         require(self, "fec", self.fec in ("none", *FEC_CODES), f"one of none, {', '.join(FEC_CODES)}")
         most = self.code.max_bit_error_rate if self.code else self.MAX_BIT_ERROR_RATE
@@ -118,11 +126,49 @@ class ChipletSpec:
             object.__setattr__(self, "replay_flits", least)
         must_be = f"0 or from {least}, the flits of a round trip over reach_m, to {most}"
         require(self, "replay_flits", least <= self.replay_flits <= most, must_be)
+        if self.buffer_flits == 0:
+            object.__setattr__(self, "buffer_flits", self._needed_buffer_flits)
+
+    @property
+    def _needed_buffer_flits(self) -> int:
+        """Count the flits that a virtual channel alone needs room for, to use the whole rate over ``reach_m``."""
+        if self.round_trip_flits <= self.UCIE_OUTSTANDING_FLITS:
+            return self.UCIE_OUTSTANDING_FLITS
+        # Each slot tells the limit of one virtual channel.
+        needed = self.round_trip_flits + self.virtual_channels + math.ceil(self.CONSUMER_CYCLES / self.slot_cycles)
+        return min(needed, self.MAX_OUTSTANDING_FLITS)
+
+    @property
+    def sequence_bits(self) -> int:
+        """Count the bits of a sequence: 8, or more where more flits are outstanding or buffered than 8 can tell apart."""
+        return max(self.UCIE_OUTSTANDING_FLITS, self.replay_flits, self.buffer_flits).bit_length() + 1
+
+    @property
+    def credit_bits(self) -> int:
+        """Count the bits of a credit limit: as many as of a sequence, so that one number says the format of a header."""
+        return self.sequence_bits
+
+    @property
+    def sequences(self) -> int:
+        """Give the modulus of sequences, 2^n - 1; the last value of their bits is none."""
+        return (1 << self.sequence_bits) - 1
+
+    @property
+    def header_bytes(self) -> int:
+        """Count the bytes of a flit's header: 8 with sequences and limits of 8 bits, else 12."""
+        # Whole words of four bytes keep payloads multiples of four: a client's words are cut in no finer grains.
+        return 8 if self.sequence_bits == 8 else 12
+
+    @property
+    def timeout_slots(self) -> int:
+        """Count the slots without an acknowledgement after which the transmitter replays: about three round trips."""
+        outstanding = self.UCIE_OUTSTANDING_FLITS
+        return self.UCIE_TIMEOUT_SLOTS * max(outstanding, self.replay_flits) // outstanding
 
     @property
     def payload_bytes(self) -> int:
         """Count the client's bytes in a full flit: all but header and CRC."""
-        return self.flit_bytes - self.HEADER_BYTES - self.CRC_BYTES
+        return self.flit_bytes - self.header_bytes - self.CRC_BYTES
 
     @property
     def beat_bytes(self) -> int:

@@ -1,6 +1,7 @@
 """The benches share how a design is simulated within a bound on its cycles, and how flits go in and out."""
 
 import contextlib
+from bisect import insort
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -95,6 +96,7 @@ class Monitor:
         self.received: Transfers = []
         self.credited: list[int] = []
         self._due: list[tuple[int, int]] = []
+        self._held = [0] * spec.virtual_channels
         self.samples = (channel.valid, channel.flit)
 
     def step(self, ctx, cycle: int, valid: int | None, flit) -> None:
@@ -104,13 +106,16 @@ class Monitor:
             self.received.append((cycle - 1, ClientFlit.of(self.spec, flit)))
             # Not before this cycle: the flit was delivered in the one before, and the register of credits is driven
             # now.
-            self._due.append((max(cycle, self.credit_cycle(index, cycle - 1)), self.received[-1][1].virtual_channel))
-            # Stable, so flits that are due together give their credits in the order of arrival.
-            self._due.sort(key=lambda entry: entry[0])
+            due = max(cycle, self.credit_cycle(index, cycle - 1)), self.received[-1][1].virtual_channel
+            # To the right of others, so flits that are due together give their credits in the order of arrival.
+            insort(self._due, due, key=lambda entry: entry[0])
+            self._held[due[1]] += 1
         now = bool(self._due) and self._due[0][0] <= cycle
-        ctx.set(self.channel.held, sum({1 << channel for _, channel in self._due}))
-        ctx.set(self.channel.credit, 1 << self._due.pop(0)[1] if now else 0)
-        if now:
+        ctx.set(self.channel.held, sum(1 << channel for channel, held in enumerate(self._held) if held))
+        credit = self._due.pop(0)[1] if now else None
+        ctx.set(self.channel.credit, 0 if credit is None else 1 << credit)
+        if credit is not None:
+            self._held[credit] -= 1
             self.credited.append(cycle)
 
 

@@ -172,9 +172,9 @@ class Fibre:
             slots.append(Slot(self.sent_beats[first - 1][0], arrival_cycle, flit, upcoming))
             if flit.code == codec.EXPLICIT:
                 # As the receiver does: a header with a sequence sets it, a flit without one is the next in turn.
-                upcoming = codec.following(flit.sequence)
+                upcoming = codec.following(spec, flit.sequence)
             elif flit.implicit:
-                upcoming = codec.following(upcoming)
+                upcoming = codec.following(spec, upcoming)
         return slots
 
     def _plain_beats(self) -> list[list[int]]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from lightfabric.model.cycle.slot import Slots
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS
 from lightfabric.sim.bench.bench import ClientFlit
 
 NUMBER_BYTES = 4
@@ -21,7 +20,7 @@ STALL_TIMEOUTS = 20
 
 def stall_cycles(spec: ChipletSpec, timeouts: int) -> int:
     """Return the cycles without an arrival after which what has not arrived is lost: so many replay timeouts."""
-    return timeouts * REPLAY_TIMEOUT_SLOTS * Slots.of(spec).longest_cycles
+    return timeouts * spec.timeout_slots * Slots.of(spec).longest_cycles
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from amaranth import Cat, Const, Module, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import SEQUENCE_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.aligner import Aligner
 from lightfabric.rtl.bonding import Collector, Distributor
@@ -155,13 +154,14 @@ class End:
             self.frames[-1].append(data)
         # The count of the beats received is the sequence that the next training tells, as a receiver's is.
         if "frames_in" in self._shown - shown:
-            self._tell(ctx, (self.expected + len(self.frames[-1])) % 255)
+            self._tell(ctx, (self.expected + len(self.frames[-1])) % self.spec.sequences)
         self._shown = shown
 
     def _tell(self, ctx, expected: int) -> None:
         self.expected = expected
-        self.limits = sum((expected + 11 * v + 1) % 256 << 8 * v for v in range(self.spec.virtual_channels))
-        ctx.set(self.training.local.as_value(), self.expected | self.limits << SEQUENCE_BITS)
+        bits, channels = self.spec.credit_bits, range(self.spec.virtual_channels)
+        self.limits = sum((expected + 11 * v + 1) % (1 << bits) << bits * v for v in channels)
+        ctx.set(self.training.local.as_value(), self.expected | self.limits << self.spec.sequence_bits)
 
     def reset(self, ctx, on: int) -> None:
         """Hold the whole end in reset, or let it go."""

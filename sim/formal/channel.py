@@ -4,7 +4,6 @@ from amaranth import Cat, Mux, Signal, Value
 from amaranth.hdl import Assert, Cover
 from amaranth.lib.wiring import In
 
-from lightfabric.model.codec import CREDIT_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import CreditLedger, Credits, EarlyRoundRobin, Queue, RoundRobin, flit_layout
 from lightfabric.sim.formal.harness import SMALL, Harness, Inside, counts, latched, was
@@ -209,7 +208,7 @@ class Ledger(Harness):
         m.submodules.ledger = ledger = self.ledger
         self.inside, depth = Inside(ledger), self.spec.buffer_flits
         room, quiet, empty, full = (self.inside[name] for name in ("room", "quiet_cycles", "empty", "full"))
-        entered, heard = Signal(CREDIT_BITS), Signal(CREDIT_BITS)
+        entered, heard = Signal(self.spec.credit_bits), Signal(self.spec.credit_bits)
         gives, loses = Signal(), Signal()
         held = counts(m, ledger.flit + ledger.inserted, gives + loses, "held", depth)
         lost = counts(m, loses, ledger.leak, "lost", depth)
@@ -229,10 +228,10 @@ class Ledger(Harness):
             m.d.sync += heard.eq(0)
         with m.Elif(self.hear & ~was_restart):
             m.d.sync += heard.eq(ledger.limit)
-        may_enter, knows = (limit - entered for limit in (ledger.limit, heard))
+        may_enter, knows = ((limit - entered)[: len(limit)] for limit in (ledger.limit, heard))
         was_full, was_lost = latched(m, held == depth, "was_full"), latched(m, lost == depth, "was_lost")
         m.d.comb += [
-            Assert(may_enter[:CREDIT_BITS] == depth - held - lost, "the limit is the buffer and what was freed"),
+            Assert(may_enter == depth - held - lost, "the limit is the buffer and what was freed"),
             Assert(room == depth - held - lost, "what is out is what entered and did not leave"),
             Assert(empty == (room == depth), "invariant: the flag of an empty buffer"),
             Assert(full == (room == 0), "invariant: the flag of a full buffer"),
@@ -242,7 +241,7 @@ class Ledger(Harness):
             Assert(~ledger.violation, "who keeps the rules is never reported"),
             Assert(~ledger.leak | (lost != 0), "only what is missing is given again"),
             Assert((quiet == 0) | (held == 0), "invariant: quiet while nothing is held"),
-            Assert(knows[:CREDIT_BITS] <= may_enter[:CREDIT_BITS], "invariant: limits are late, never early"),
+            Assert(knows <= may_enter, "invariant: limits are late, never early"),
             Assert(quiet <= self.LEAK_CYCLES, "invariant: quiet cycles"),
             Cover(was_full & (held == 0) & (lost == 0) & (entered == depth + 1), "a full buffer is emptied and used again"),
             Cover(was_full & ledger.inserted & (room == 0), "a flit is inserted into a full buffer as a place is freed"),

@@ -5,7 +5,7 @@ from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib import data
 from amaranth.lib.wiring import In
 
-from lightfabric.model.codec import CRC_BITS, HEADER_FIELDS, SEQUENCE_BITS, SEQUENCES, crc_field
+from lightfabric.model.codec import CRC_BITS, crc_field, header_fields
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import flit_layout
 from lightfabric.rtl.crc import implicit_sequence
@@ -43,7 +43,7 @@ class LossyLine(Harness):
     def __init__(self, transmitter=Transmitter, receiver=Receiver, spec: ChipletSpec = TIGHT):
         self.spec, self.transmitter, self.receiver = spec, transmitter(spec), receiver(spec)
         choices = dict.fromkeys(self.CHOICES, In(1))
-        channels, noise = spec.virtual_channels, data.StructLayout({name: HEADER_FIELDS[name] for name in NOISE})
+        channels, noise = spec.virtual_channels, data.StructLayout({name: header_fields(spec)[name] for name in NOISE})
         super().__init__({"channel": In(range(max(2, channels))), "noise": In(noise), "give": In(channels), **choices})
 
     def _prove(self, m):
@@ -61,7 +61,7 @@ class LossyLine(Harness):
 
     def _line(self, m, framer, deframer, again):
         """Keeps one frame on the line, in the place of framer, line and deframer."""
-        frame, implicit, full = Signal(frame_layout(self.spec)), Signal(SEQUENCE_BITS), Signal()
+        frame, implicit, full = Signal(frame_layout(self.spec)), Signal(self.spec.sequence_bits), Signal()
         arrives, leaves = Signal(), Signal()
         self.is_dropped, self.is_again = Signal(), Signal()  # of the frame on the line: it is lost, it is of a replay
         wrong = Signal(frame_layout(self.spec))
@@ -85,7 +85,7 @@ class LossyLine(Harness):
         """Brings the transmitter the receiver's state as it once was; the limits come with it."""
         local, news = self.receiver.local, self.transmitter.news
         # One state on its way is enough: the line may keep it for as long as it likes.
-        told = Signal(local.shape(), init={"received": SEQUENCES - 1})
+        told = Signal(local.shape(), init={"received": self.spec.sequences - 1})
         with m.If(self.report):
             m.d.sync += told.eq(local)
         m.d.comb += news.sequence.eq(told.received)
@@ -170,5 +170,5 @@ def no_sequence(spec: ChipletSpec) -> int:
     """Finds an error of a CRC field that no sequence makes."""
     nothing = crc_field(spec, bytes(spec.flit_bytes - spec.CRC_BYTES))
     body = bytes(spec.flit_bytes - spec.CRC_BYTES)
-    made = {crc_field(spec, body, sequence) ^ nothing for sequence in range(1 << SEQUENCE_BITS)}
+    made = {crc_field(spec, body, sequence) ^ nothing for sequence in range(1 << spec.sequence_bits)}
     return next(error for error in range(1 << CRC_BITS) if error not in made)

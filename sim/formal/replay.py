@@ -4,7 +4,6 @@ from amaranth import Mux, Signal
 from amaranth.hdl import Assert, Assume, Cover
 from amaranth.lib.wiring import In
 
-from lightfabric.model.codec import SEQUENCE_BITS, SEQUENCES
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import flit_layout
 from lightfabric.rtl.frame import distance, following
@@ -23,14 +22,14 @@ class ReplayWindow(Harness):
     -------
     flit : In(flit_layout(spec))
     put, acknowledge, rewind, take, clear : In(1), wishes
-    acknowledged : In(8)
+    acknowledged : In(spec.sequence_bits)
     mark : In(1), watch the flit that is put
     """
 
     def __init__(self, buffer=ReplayBuffer, spec: ChipletSpec = SMALL):
         self.spec, self.buffer = spec, buffer(spec)
         wishes = dict.fromkeys(("put", "acknowledge", "rewind", "take", "clear", "mark"), In(1))
-        super().__init__({**wishes, "flit": In(flit_layout(spec)), "acknowledged": In(SEQUENCE_BITS)})
+        super().__init__({**wishes, "flit": In(flit_layout(spec)), "acknowledged": In(spec.sequence_bits)})
 
     def _prove(self, m):
         m.submodules.buffer = buffer = self.buffer
@@ -48,7 +47,7 @@ class ReplayWindow(Harness):
             buffer.take.eq(self.take & self.ready),
             buffer.acknowledge.eq(self.acknowledge & ~after_clear),
             buffer.acknowledged.eq(self.acknowledged),
-            Assume(self.acknowledged < SEQUENCES),
+            Assume(self.acknowledged < self.spec.sequences),
         ]
         self._reference(m, after_clear)
         self._watch(m)
@@ -57,8 +56,8 @@ class ReplayWindow(Harness):
 
     def _reference(self, m, after_clear):
         """Keeps by the contract what the buffer must keep, and asserts that the buffer says so."""
-        buffer, most = self.buffer, self.spec.replay_flits
-        freed, kept = Signal(SEQUENCE_BITS, init=SEQUENCES - 1), Signal(range(most + 1))
+        buffer, most, sequences = self.buffer, self.spec.replay_flits, self.spec.sequences
+        freed, kept = Signal(self.spec.sequence_bits, init=sequences - 1), Signal(range(most + 1))
         frees, heeded = Signal(), Signal()
         answer = was(m, self.acknowledged, "answer")
         counted, less, acknowledged, stale = (self.inside[name] for name in ("ahead", "less", "acknowledged", "stale"))
@@ -69,7 +68,7 @@ class ReplayWindow(Harness):
         with m.If(frees):
             m.d.sync += freed.eq(answer)
         with m.If(buffer.clear):
-            m.d.sync += [kept.eq(0), freed.eq(SEQUENCES - 1)]
+            m.d.sync += [kept.eq(0), freed.eq(sequences - 1)]
         m.d.comb += [
             Assert(buffer.count == kept, "an answer frees its flit and all before it, or nothing"),
             Assert(kept <= most, "never more than the replay buffer holds"),
@@ -77,12 +76,12 @@ class ReplayWindow(Harness):
             Assert(distance(freed, buffer.newest) == kept, "the newest flit is the last one put"),
             Assert(buffer.upcoming == following(buffer.newest), "sequences follow one another"),
             Assert(after_clear | (counted == ahead_before), "invariant: how far an answer is ahead"),
-            Assert(after_clear | (less == (counted - 1)[:SEQUENCE_BITS]), "invariant: one less"),
+            Assert(after_clear | (less == (counted - 1)[: len(less)]), "invariant: one less"),
             Assert(after_oldest == oldest + 1, "invariant: after the oldest"),
             Assert(acknowledged == answer, "invariant: the answer"),
             Assert(stale == heeded, "invariant: an answer in the cycle after one that is heeded is not"),
             Assert(
-                (freed < SEQUENCES) & (buffer.newest < SEQUENCES) & (buffer.sequence < SEQUENCES), "invariant: sequences"
+                (freed < sequences) & (buffer.newest < sequences) & (buffer.sequence < sequences), "invariant: sequences"
             ),
             Cover(frees & (ahead == most), "all of a full buffer are acknowledged at once"),
         ]
@@ -91,7 +90,7 @@ class ReplayWindow(Harness):
     def _watch(self, m):
         """Watches a flit from its ``put`` until it is freed, and compares each replay of its sequence with it."""
         buffer = self.buffer
-        watching, watched, sequence = Signal(), Signal(flit_layout(self.spec)), Signal(SEQUENCE_BITS)
+        watching, watched, sequence = Signal(), Signal(flit_layout(self.spec)), Signal(self.spec.sequence_bits)
         back = distance(sequence, buffer.newest)
         with m.If(buffer.clear):
             m.d.sync += watching.eq(0)
@@ -120,7 +119,7 @@ class ReplayWindow(Harness):
         memory = inside.submodules.kept
         read, probe = memory.read_ports[0], memory.read_port(domain="comb")
         left = distance(buffer.sequence, buffer.newest) + 1
-        took, next_in_turn, rewound = Signal(), Signal(SEQUENCE_BITS), was(m, buffer.rewind, "rewound")
+        took, next_in_turn, rewound = Signal(), Signal(self.spec.sequence_bits), was(m, buffer.rewind, "rewound")
         with m.If(self.ready | rewound):
             m.d.sync += [took.eq(buffer.take), next_in_turn.eq(following(buffer.sequence))]
         with m.If(buffer.rewind | behind | self.clear):
@@ -149,7 +148,7 @@ class ReplayWindow(Harness):
 
     def _jumps(self, m):
         """Asserts that ``jumps`` is shown wherever the next flit sent does not follow the one sent last."""
-        buffer, last, jumped = self.buffer, Signal(SEQUENCE_BITS, init=SEQUENCES - 1), Signal()
+        buffer, last, jumped = self.buffer, Signal(self.spec.sequence_bits, init=self.spec.sequences - 1), Signal()
         coming = Mux(buffer.busy, buffer.sequence, buffer.upcoming)
         with m.If(buffer.take | buffer.put):
             m.d.sync += [last.eq(coming), jumped.eq(0)]

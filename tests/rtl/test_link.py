@@ -8,7 +8,7 @@ import pytest
 
 from lightfabric.model.codec import ACK, DATA, EXPLICIT
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.transmitter import REPLAY_TIMEOUT_SLOTS, REPLAYS_TO_RETRAIN
+from lightfabric.rtl.transmitter import REPLAYS_TO_RETRAIN
 from lightfabric.sim.bench.bench import ClientFlit
 from lightfabric.sim.bench.link import LinkBench, clean
 from lightfabric.sim.channel.error import BitErrors
@@ -146,7 +146,7 @@ def test_a_replay_that_loses_its_first_flit_comes_again_without_a_timeout(bench,
     run = bench.run(sent, errors_a=corrupting_slots(bench, slot_zero_beat, slots), bound_cycles=50_000)
     assert_delivered(bench.spec, sent, run)
     assert run.replays == 2
-    assert run.received[-1][0] < REPLAY_TIMEOUT_SLOTS * bench.spec.slot_cycles
+    assert run.received[-1][0] < bench.spec.timeout_slots * bench.spec.slot_cycles
 
 
 def test_a_last_flit_that_is_lost_with_every_answer_comes_back_after_the_timeout(bench, slot_zero_beat):
@@ -154,7 +154,7 @@ def test_a_last_flit_that_is_lost_with_every_answer_comes_back_after_the_timeout
     deaf = [n for n in range(1, 900) if n % 16 != 1]  # all in a row would make the link train again
     sent = [(0, ClientFlit(b"\1"))]
     errors = corrupting_slots(bench, slot_zero_beat, deaf)
-    run = bench.run(sent, errors_b=errors, settle_cycles=REPLAY_TIMEOUT_SLOTS * 10, bound_cycles=50_000)
+    run = bench.run(sent, errors_b=errors, settle_cycles=bench.spec.timeout_slots * 10, bound_cycles=50_000)
     assert_delivered(bench.spec, sent, run)
     assert run.replays > 0
 

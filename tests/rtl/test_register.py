@@ -358,7 +358,7 @@ def test_the_link_finds_its_inputs_and_controls():
     wide = ("lanes_locked", "skew_overflow", "lock_cycles", "align_cycles", "exchange_cycles", "recovery_cycles")
     wide += ("ber_locked", "ber_lock_lost", "ber_errors", "ber_blocks")
     masks = (f"lanes_{what}" for what in ("in", "out", "good", "inverted", "doubled"))
-    expected = narrow | dict.fromkeys((*wide, *masks, "lane_errors"), 32) | {f"credits_{v}": 8 for v in range(8)}
+    expected = narrow | dict.fromkeys((*wide, *masks, "lane_errors"), 32) | {f"credits_{v}": 16 for v in range(8)}
     expected |= {f"lane_{lane}": 8 for lane in range(32)}
     assert {name: member.shape for name, member in registers.inputs.shape()} == expected
 
