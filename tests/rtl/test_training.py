@@ -5,9 +5,10 @@ from functools import cache
 
 import pytest
 
+from lightfabric.model.codec import SYNC_CONTROL, descramble, scramble
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.lane import SLIP_WAIT_BLOCKS
-from lightfabric.rtl.training_set import config_code
+from lightfabric.rtl.training_set import SET_BITS, TRAINING_SET, TRAININGS, Phase, config_code
 from lightfabric.rtl.training_state import Bounds, State
 from lightfabric.sim.bench.training import LockBench, TrainingBench, frame_word, wait
 from lightfabric.sim.channel.fibre import Lane, constant, headers, light, noise
@@ -263,7 +264,9 @@ def test_without_light_it_is_down_after_two_attempts_and_tries_again(benches):
 
 
 @pytest.mark.parametrize(
-    "change", [{"crc": "crc16"}, {"virtual_channels": 3}, {"flit_bytes": 256}], ids=lambda change: next(iter(change))
+    "change",
+    [{"crc": "crc16"}, {"virtual_channels": 3}, {"flit_bytes": 256}, {"replay_flits": 200}],
+    ids=lambda change: next(iter(change)),
 )
 def test_ends_that_were_built_differently_say_so_and_stay_down(change):
     bench = TrainingBench(spec_of(), spec_of(**change))
@@ -275,15 +278,45 @@ def test_ends_that_were_built_differently_say_so_and_stay_down(change):
 
 def test_the_configuration_code_tells_all_specs_apart():
     specs = [
-        ChipletSpec(wavelengths_per_port=wavelengths, virtual_channels=channels, crc=crc, flit_bytes=flit_bytes)
+        ChipletSpec(
+            wavelengths_per_port=wavelengths,
+            virtual_channels=channels,
+            crc=crc,
+            flit_bytes=flit_bytes,
+            replay_flits=replay_flits,
+        )
         for wavelengths in (1, 2, 4, 8)
         for channels in (1, 2, 8)
         for crc in ("crc32c", "crc24", "crc16", "crc16-umts")
         for flit_bytes in (64, 128, 256)
+        for replay_flits in (0, 20_000)
     ]
     codes = {config_code(spec) for spec in specs}
     assert len(codes) == len(specs)
     assert all(0 < code < 1 << 16 for code in codes)
+
+
+def told(echoes: bool):
+    """A lane on which the number of a training is brought with ``echoes`` as it is, or always 0."""
+    states = [0, 0]
+    phase, bit = TRAINING_SET["phase"], TRAINING_SET["word"].offset + TRAININGS["echoes"].offset
+
+    def fault(_, sent: int) -> int:
+        states[0], plain = descramble(states[0], sent >> 2)
+        if sent & 0b11 == SYNC_CONTROL and plain >> phase.offset & 0b1111 == Phase.NUMBER and not echoes:
+            plain = plain & ~(1 << bit) | 1 << bit + SET_BITS  # the high half is the complement
+        states[1], line = scramble(states[1], plain)
+        return line << 2 | sent & 0b11
+
+    return fault
+
+
+@pytest.mark.parametrize("echoes", [False, True])
+def test_parameters_are_taken_only_from_an_end_that_says_that_it_echoes(benches, echoes):
+    """The number it tells may be left from the training before: it alone proves nothing."""
+    bench = benches("one lane")
+    bench.run(back=[Lane(fault=told(echoes))], script=lambda _: wait(1500))
+    assert bool(bench.a.resumes) == echoes
 
 
 @pytest.mark.parametrize("name", ["one lane", "one lane, far", "two lanes"])
