@@ -53,3 +53,9 @@ def test_a_credit_that_nobody_was_due_is_counted_and_not_given():
 def test_a_flit_beyond_the_buffer_is_counted():
     limits, leaks, violations = ledger([*[(1, 0, 0)] * 5, QUIET])
     assert (limits[-1], leaks, violations) == (4, 0, 1)
+
+
+def test_a_credit_that_comes_just_as_one_is_missed_is_not_lost_as_well():
+    """Two flits are out and quiet for so long that one counts as lost, in the cycle in which the credit of one comes."""
+    limits, leaks, violations = ledger([*[(1, 0, 0)] * 2, *[QUIET] * LEAK_CYCLES, (0, 1, 0), *[QUIET] * (LEAK_CYCLES + 8)])
+    assert (limits[-1], leaks, violations) == (4 + 2, 1, 0)
