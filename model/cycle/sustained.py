@@ -21,6 +21,8 @@ LOSS_SPACING = 8
 """Round trips from loss to loss when the cost of one is measured: their replays hardly meet."""
 MEASURED_LOSSES = 256
 """So many show all phases of slots against clock and answers."""
+FEWEST_LOSSES = 32
+"""Over a long fibre a loss costs so many slots that a phase more or less is little: as many flits as over a short one do."""
 
 
 @cache
@@ -59,7 +61,9 @@ def _cycles_lost_per_flit(spec: ChipletSpec, timing: LinkTiming, delay_cycles: i
     spacing_slots = LOSS_SPACING * max(spec.replay_flits, ceil(clean.longest_cycles / spec.slot_cycles))
     rate = max(losses.slot_loss_rate, max(1, losses.codeword_beats / losses.beats_per_flit) / spacing_slots)
     seen = replace(losses, slot_loss_rate=rate, echo_rate=rate * (losses.echo_rate / losses.slot_loss_rate))
-    count = MEASURED_LOSSES * spacing_slots // spec.virtual_channels
+    outstanding = max(spec.UCIE_OUTSTANDING_FLITS, spec.replay_flits)
+    measured_losses = max(FEWEST_LOSSES, MEASURED_LOSSES * spec.UCIE_OUTSTANDING_FLITS // outstanding)
+    count = measured_losses * spacing_slots // spec.virtual_channels
     lossy_cycles, missed = _stream(Link(spec, timing, delay_cycles, losses=seen), timing, count)
     clean_cycles, _ = _stream(clean, timing, count)
     # A gap longer than a slot means that the slot before was idle; each miss makes one gap, which is counted with the miss.

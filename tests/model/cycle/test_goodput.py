@@ -65,6 +65,25 @@ def test_goodput_is_that_of_go_back_n(delay_cycles, narrow_timing, tmp_path):
             assert 8 * seen["window_payload_bytes"] / line_bits == pytest.approx(best, rel=0.005)
 
 
+def test_a_long_fibre_is_as_fast_as_a_short_one_but_for_its_longer_headers(invented_timing):
+    """The line is the limit from one end of a hall to the other, also for a virtual channel alone."""
+    for reach_m, channels in ((20, 2), (100, 2), (500, 1), (2000, 2)):
+        spec = ChipletSpec(ports=1, reach_m=reach_m, virtual_channels=channels)
+        cycles = sustained_cycles_per_flit(spec, invented_timing.link, spec.reach_cycles)
+        assert cycles == spec.slot_cycles
+
+
+def test_bit_errors_cost_more_the_longer_the_fibre_is(invented_timing):
+    """A wrong flit costs a round trip; those of the flit before it cost no more."""
+    ber = 1e-8
+    specs = [ChipletSpec(ports=1, reach_m=reach_m, bit_error_rate=ber) for reach_m in (20, 100, 500)]
+    cycles = [float(sustained_cycles_per_flit(spec, invented_timing.link, spec.reach_cycles)) for spec in specs]
+    costs = [each / float(spec.slot_cycles) - 1 for each, spec in zip(cycles, specs, strict=True)]
+    for spec, cost in zip(specs, costs, strict=True):
+        assert cost == pytest.approx(8 * spec.flit_bytes * ber * 2 * spec.reach_cycles / float(spec.slot_cycles), rel=0.15)
+    assert costs == sorted(costs)
+
+
 WIDE = ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, virtual_channels=1, reach_m=20.0)
 """A slot is a beat: of the bits before it nearly as many spoil it as of its own."""
 NARROW = spec_of(50, flit_bytes=64)
