@@ -52,6 +52,11 @@ class LaneFaults:
         require_between(self, 0, 65, "offset_bits")
         require(self, "lost", self.lost in ("dark", "noise"), "dark or noise")
 
+    def numbers(self, source: int) -> list[float]:
+        """List the fields as numbers, for benches in other languages, and the lane that was sent on."""
+        values = [getattr(self, field.name) for field in fields(self)]
+        return [float(value == "noise" if isinstance(value, str) else value) for value in values] + [float(source)]
+
     @property
     def bad_share(self) -> float:
         """Give the share of bits in which the lane is bad, in the long run."""
@@ -94,6 +99,12 @@ class Channel:
         """Make a channel of equal lanes: fields of ``LaneFaults`` or of the channel."""
         own = {name: faults.pop(name) for name in [f.name for f in fields(Channel)] if name in faults}
         return Channel((LaneFaults(**faults),) * lanes, **own)
+
+    def text(self) -> str:
+        """Write what befalls the lanes as the native bench reads it; delay, clocks and trace are not of the lanes."""
+        order = self.order or range(len(self.lanes))
+        lanes = zip(self.lanes, order, strict=True)
+        return ",".join(f"{number:.17g}" for lane, source in lanes for number in lane.numbers(source))
 
     def extra_cycles(self, cycle: int) -> int:
         """Compute by how many cycles the delay has grown by then, for the difference of the clocks."""

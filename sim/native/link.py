@@ -15,7 +15,7 @@ from lightfabric.rtl.register_map import REGISTERS, WORD_BYTES
 TOP = "link"
 """Name of the Verilog module."""
 SHAPE = "native_shape.h"
-_SOURCES = ("native.cpp", *(f"native_{part}.h" for part in ("beat", "client", "fibre", "light", "port", "reset")))
+_SOURCES = ("native.cpp", *(f"native_{part}.h" for part in ("beat", "channel", "client", "fibre", "light", "port", "reset")))
 
 REPORTED = ("lock_cycles", "align_cycles", "retrainings", "corrected_symbols", "uncorrectable_codewords")
 """Registers that a run reads at its end, of those that there are: its result has the values of end a and of end b."""
@@ -29,6 +29,8 @@ class Run:
     ``ber``, on the line from b at ``ber_back``; on both, ``bursts`` begin per beat and replace all bits of one to two
     flits' beats, ``drops`` and ``duplicates`` are per flit, and a beat takes ``delay_cycles``. ``stalls`` is the share of
     cycles in which a source or a sink pauses, in runs of all lengths.
+
+    ``channel`` and ``channel_back`` are the ``text`` of a ``sim.channel.fault.Channel`` for each line, whole if empty.
 
     ``resets`` is the rate per cycle at which each end is reset, its link, its client or both, or loses its power for longer,
     until seven eighths of the packets have begun. Then packets begin with their number, and those that a reset cut may be
@@ -57,6 +59,8 @@ class Run:
     kills: float = 0.0
     noise_cycles: int = 0
     ppm: float = 0.0
+    channel: str = ""
+    channel_back: str = ""
     saturated: bool = False
     resets: float = 0.0
     warm_up_flits: int = 0
@@ -68,7 +72,8 @@ class Run:
     def arguments(self) -> list[str]:
         """Return the command line of the program."""
         # Adding 0 turns True into 1, which is what the C++ reads.
-        return [text for name, value in asdict(self).items() for text in (name, f"{value + 0}")]
+        values = {name: value if isinstance(value, str) else f"{value + 0}" for name, value in asdict(self).items()}
+        return [text for pair in values.items() for text in pair]
 
 
 def sources() -> dict[str, str]:

@@ -74,6 +74,7 @@ struct Settings {
                  options.count("delay_cycles")},
           losses{options.number("darks"), options.number("kills"), options.count("noise_cycles")},
           ppm(options.number("ppm")),
+          channel{options.text("channel"), options.text("channel_back")},
           stalls(options.number("stalls")),
           saturated(options.count("saturated") != 0),
           resets(options.number("resets")),
@@ -92,6 +93,7 @@ struct Settings {
     Faults faults;
     Losses losses;
     double ppm;
+    std::array<std::string, 2> channel;
     double stalls;
     bool saturated;
     double resets;
@@ -102,7 +104,8 @@ struct Settings {
 // From one end to the other: the line, and the packets that should have crossed it.
 struct Direction {
     Direction(const Settings& settings, size_t number)
-        : fibre(with_ber(settings.faults, settings.ber[number]), settings.losses, settings.seed, 2 * number, 12 + number) {}
+        : fibre(with_ber(settings.faults, settings.ber[number]), settings.losses, settings.channel[number], settings.seed,
+                2 * number, 12 + number) {}
 
     static Faults with_ber(Faults faults, double ber) {
         faults.ber = ber;

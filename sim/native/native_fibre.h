@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "native_beat.h"
+#include "native_channel.h"
 #include "native_light.h"
 
 namespace lightfabric {
@@ -144,11 +145,13 @@ private:
 // The ends have clocks of their own: a beat waits until its time has come and the receiver has a cycle for it.
 class Fibre {
 public:
-    Fibre(const Faults& faults, const Losses& losses, uint64_t seed, uint64_t stream, uint64_t light_stream)
+    Fibre(const Faults& faults, const Losses& losses, const std::string& channel, uint64_t seed, uint64_t stream,
+          uint64_t light_stream)
         : light(losses, seed, light_stream),
           delay_cycles_(faults.delay_cycles),
           flits_(faults, {seed, stream}),
-          bits_(faults, {seed, stream + 1}) {}
+          bits_(faults, {seed, stream + 1}),
+          channel_(channel, seed, CHANNEL_STREAM + LANES * stream) {}
 
     void send(const Vlink& from, uint64_t now) {
         if (from.tx_valid) in_flight_.emplace_back(now + delay_cycles_, beat_of(true, from.tx_data));
@@ -162,6 +165,7 @@ public:
         while (in_flight_.size() > waiting && in_flight_[waiting].first <= now) ++waiting;
         beat = flits_.step(beat, counts_);
         bits_.step(beat, counts_);
+        if (beat.valid && !channel_.whole()) pass_channel(beat);
         light.step(beat, to.rx_slip, may_lose);
         to.rx_valid = beat.valid;
         if (beat.valid) put_beat(to.rx_data, beat);
@@ -172,12 +176,28 @@ public:
     uint64_t waiting = 0;  // beats, at most, that had come and found no cycle of the receiver: what a SerDes must buffer
 
 private:
+    static constexpr uint64_t CHANNEL_STREAM = 1000;  // apart from those of all clients, resets and fibres
+
+    void pass_channel(Beat& beat) {
+        std::array<uint128_t, LANES> blocks;
+        for (size_t lane = 0; lane < LANES; ++lane)
+            blocks[lane] = static_cast<uint128_t>(beat.bits[lane]) << 2 | beat.sync[lane];
+        const uint64_t before = channel_.bit_errors();
+        beat.valid = channel_.step(blocks);
+        counts_.bit_errors += channel_.bit_errors() - before;
+        for (size_t lane = 0; lane < LANES; ++lane) {
+            beat.bits[lane] = static_cast<uint64_t>(blocks[lane] >> 2);
+            beat.sync[lane] = blocks[lane] & 3;
+        }
+    }
+
     bool is_due(uint64_t now) const { return !in_flight_.empty() && in_flight_.front().first <= now; }
 
     std::deque<std::pair<uint64_t, Beat>> in_flight_;
     uint64_t delay_cycles_;
     FlitFaults flits_;
     BitFaults bits_;
+    Channel channel_;
     FaultCounts counts_;
 };
 
