@@ -45,13 +45,14 @@ LANE_STATUS = (
 
 EVENTS = data.StructLayout(
     {
-        **dict.fromkeys(("sent", "received", "replay", "timeout", "bad", "retraining", "peer_reset"), 1),
+        **dict.fromkeys(("sent", "received", "good", "replay", "timeout", "bad", "retraining", "peer_reset"), 1),
         "leaks": 4,
         "violations": 4,
     }
 )
-"""Events say what happens in a cycle: flits sent for the first time and accepted, replays and those of them for want of an
-acknowledgement, frames dropped for their CRC, trainings done again, resets of the far end; credits lost and invented."""
+"""Events say what happens in a cycle: flits sent for the first time and accepted, frames with a right CRC, replays and those
+of them for want of an acknowledgement, frames dropped for their CRC, trainings done again, resets of the far end; credits
+lost and invented."""
 
 
 def status_layout(spec: ChipletSpec) -> data.StructLayout:
@@ -175,7 +176,7 @@ class Link(wiring.Component):
         # Blocks and layout have the same names, so one that is in neither fails here.
         for block, names in (
             (transmitter, ("sent", "replay", "timeout")),
-            (receiver, ("received", "bad", "leaks", "violations")),
+            (receiver, ("received", "good", "bad", "leaks", "violations")),
         ):
             m.d.comb += [self.events[name].eq(getattr(block, name)) for name in names]
         m.d.comb += [self.events.retraining.eq(training.retrainings), self.events.peer_reset.eq(training.flush)]

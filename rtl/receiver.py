@@ -56,13 +56,13 @@ class Receiver(wiring.Component):
     local : Out(state_layout(spec))
     news : Out(peer_state_layout(spec))
     trouble : Out(1), no good frame for too long
-    received, bad : Out(1), in one cycle for each flit accepted and each frame dropped for its CRC
+    received, good, bad : Out(1), in one cycle for each flit accepted, each frame with a right CRC and each dropped for it
     leaks, violations : Out(4), credits found missing, and credits or flits that nobody was due, in this cycle
     """
 
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
-        state, flags = state_layout(spec), dict.fromkeys(("trouble", "received", "bad"), Out(1))
+        state, flags = state_layout(spec), dict.fromkeys(("trouble", "received", "good", "bad"), Out(1))
         super().__init__(
             {
                 "words": In(spec.beat_bytes * 8),
@@ -98,7 +98,7 @@ class Receiver(wiring.Component):
         ledgers, reserved = self._count_credits(m)
         self._close_packets(m, ledgers, reserved, closed)
         bad_run = Signal(range(BAD_FRAMES_TO_RETRAIN + 1))
-        m.d.comb += [self.bad.eq(checked.bad), self.trouble.eq(bad_run == BAD_FRAMES_TO_RETRAIN)]
+        m.d.comb += [self.good.eq(checked.good), self.bad.eq(checked.bad), self.trouble.eq(bad_run == BAD_FRAMES_TO_RETRAIN)]
         with m.If(checked.good | ~self.frames):
             m.d.sync += bad_run.eq(0)
         with m.Elif(checked.bad & ~self.trouble):

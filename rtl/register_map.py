@@ -267,5 +267,6 @@ REGISTERS: Table = (
         )
         for first in range(0, MAX_LANES, LANES_PER_WORD)
     ),
+    _alone("frames_checked", "count", "Frames whose CRC was checked: crc_errors of them were wrong."),
 )  # fmt: skip
 """Every link has these registers, whatever its spec."""

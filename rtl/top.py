@@ -169,6 +169,7 @@ class AxiLink(wiring.Component):
             inputs.replays.eq(events.replay),
             inputs.replay_timeouts.eq(events.timeout),
             inputs.crc_errors.eq(events.bad),
+            inputs.frames_checked.eq(events.good | events.bad),
             inputs.retrainings.eq(events.retraining),
             inputs.credit_leaks.eq(events.leaks),
             inputs.credit_violations.eq(events.violations),

@@ -68,7 +68,7 @@ def measure(job: Job, simulator: str | None = None) -> dict[str, Any]:
     """
     native = simulator == "verilator" or (simulator is None and job.trace is None and _has_verilator())
     seen = _run_natively(job) if native else _run_in_python(job)
-    wrong, frames = seen.pop("answer_crc_errors"), seen.pop("answer_slots")
+    wrong, frames = seen["answer_frame_errors"], seen["answer_frames"]
     low, high = frame_error_band(job.spec, wrong, frames) if frames else (0.0, 1.0)
     seconds = seen.pop("window_cycles") * job.spec.cycle_ps * 1e-12
     payload_bits = 8 * job.spec.payload_bytes * min(seen["delivered_flits"], job.flits)
@@ -84,8 +84,6 @@ def measure(job: Job, simulator: str | None = None) -> dict[str, Any]:
         "frame_error_rate": wrong / frames if frames else math.nan,
         "frame_error_rate_low": low,
         "frame_error_rate_high": high,
-        "frames_of_rate": frames,
-        "frame_errors_of_rate": wrong,
         "closed_form": frame_error_rate(job.spec, job.ber) if job.spec.fec == "none" and not job.trace else None,
     }
 
@@ -133,12 +131,14 @@ def _run_natively(job: Job) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:
         seen = flow.run(flow.build(spec, Path(folder)), run)
     return {
-        **{name: max(seen[name]) for name in ("lock_cycles", "align_cycles")},
-        **{name: sum(seen.get(name, ())) for name in (*COUNTS_OF_FEC, "retrainings")},
+        **{name: max(seen[f"register_{name}"]) for name in ("lock_cycles", "align_cycles")},
+        **{name: sum(seen.get(f"register_{name}", ())) for name in (*COUNTS_OF_FEC, "retrainings")},
         **{name: seen[name] for name in ("bits", "bit_errors", "replays", "cycles")},
-        "frames": seen["slots"],
-        "frame_errors": seen["crc_errors"],
-        **{name: seen[name] for name in ("answer_crc_errors", "answer_slots", "window_cycles")},
+        "frames": sum(seen["register_frames_checked"]),
+        "frame_errors": sum(seen["register_crc_errors"]),
+        "answer_frames": seen["register_frames_checked"][0],
+        "answer_frame_errors": seen["register_crc_errors"][0],
+        "window_cycles": seen["window_cycles"],
         "delivered_flits": seen["window_payload_bytes"] // spec.payload_bytes,
     }
 
@@ -173,10 +173,10 @@ def _run_in_python(job: Job) -> dict[str, Any]:
         **dict.fromkeys(COUNTS_OF_FEC, 0),
         "retrainings": len(run.recoveries),
         **{name: getattr(run, name) for name in ("bits", "bit_errors", "replays", "cycles")},
-        "frames": run.slots + run.answer_slots,
+        "frames": run.frames + run.answer_frames,
         "frame_errors": run.crc_errors + run.answer_crc_errors,
-        "answer_crc_errors": run.answer_crc_errors,
-        "answer_slots": run.answer_slots,
+        "answer_frames": run.answer_frames,
+        "answer_frame_errors": run.answer_crc_errors,
         "window_cycles": last - first + float(spec.slot_cycles),
         "delivered_flits": job.flits,
     }

@@ -18,14 +18,14 @@ def draw_waterfall(spec: ChipletSpec, rows: Sequence[Mapping[str, Any]], path: P
         if spec.fec == "none":
             line = np.geomspace(min(row["ber"] for row in rows) / 2, max(row["ber"] for row in rows) * 2, 100)
             axes.plot(line, [frame_error_rate(spec, ber) for ber in line], color=COLOURS[1], label="closed form")
-        seen = [row for row in rows if row["frame_errors_of_rate"]]
+        seen = [row for row in rows if row["answer_frame_errors"]]
         rates = np.array([row["frame_error_rate"] for row in seen])
         low, high = (np.array([row[f"frame_error_rate_{end}"] for row in seen]) for end in ("low", "high"))
         if seen:
             spans = np.maximum([rates - low, high - rates], 0)
             style = {"color": COLOURS[0], "marker": "o", "markersize": 5, "capsize": 4, "linestyle": "none"}
             axes.errorbar([row["ber"] for row in seen], rates, yerr=spans, label="measured on the RTL, 95 %", **style)
-        if none := [row for row in rows if not row["frame_errors_of_rate"]]:
+        if none := [row for row in rows if not row["answer_frame_errors"]]:
             above = [row["frame_error_rate_high"] for row in none]
             bers = [row["ber"] for row in none]
             axes.plot(bers, above, color=COLOURS[0], marker="v", linestyle="none", label="none wrong: at most, 95 %")

@@ -217,7 +217,7 @@ class LinkRun:
     ``decided`` those in which a gave a flit to a slot for the first time, ``cut`` those of the first set after frames on a's
     line. ``trained`` has a cycle for each training of a in which it had all parameters, ``recoveries`` the time of each but
     the first, ``training`` those of the last one. ``frame_beat`` is the number of a's first beat of a frame, after those of
-    training sets. On a's line ``slots`` were sent; of b's, which carries answers only, ``answer_slots``, and a dropped
+    training sets. End b checked ``frames``; a checked ``answer_frames``, which carry answers only, and dropped
     ``answer_crc_errors`` of them; ``bits`` have arrived on both lines. ``a_slots`` and ``b_slots`` are what each end sent,
     decoded if asked.
     """
@@ -235,8 +235,8 @@ class LinkRun:
     replays: int
     crc_errors: int
     answer_crc_errors: int
-    slots: int
-    answer_slots: int
+    frames: int
+    answer_frames: int
     bits: int
     bit_errors: int
     first_beat_cycle: int
@@ -307,7 +307,7 @@ class LinkBench:
         trainings = self._there.cuts(), watch.trained, watch.recoveries, watch.training
         fibres = self._there, self._back
         bits = sum(len(fibre.arrivals) * fibre.bits for fibre in fibres)
-        counts = *watch.counts, *(len(fibre.frame_beats()) for fibre in fibres), bits, flipped
+        counts = *watch.counts, *watch.frames, bits, flipped
         return LinkRun(cycles, *transfers, *trainings, *counts, first_beat_cycle, frame_beat, *slots)
 
 
@@ -334,11 +334,12 @@ class _Watch:
         self._retrain, self._retrain_at = a.retrain, retrain_at
         times = (getattr(a.status, name) for name in TIMES)
         events = (a.events.sent, a.status.state == State.START, Mux(a.events.retraining, a.status.recovery_cycles, 0))
-        self.samples = (*events, a.replays, b.crc_errors, a.crc_errors, *times)
+        checked = (end.events.good | end.events.bad for end in (b, a))
+        self.samples = (*events, *checked, a.replays, b.crc_errors, a.crc_errors, *times)
         self.decided: list[int] = []
         self.trained: list[int] = []
         self.recoveries: list[int] = []
-        self.counts, self.training = (0, 0, 0), dict[str, int]()
+        self.frames, self.counts, self.training = [0, 0], (0, 0, 0), dict[str, int]()
         self._was_starting = 0
 
     def step(self, ctx, cycle: int, sent: int | None, starting: int | None, recovery: int | None, *values: int) -> None:
@@ -352,4 +353,5 @@ class _Watch:
             self.trained.append(cycle - 1)
         if recovery:
             self.recoveries.append(recovery)
-        self._was_starting, self.counts, self.training = starting, values[:3], dict(zip(TIMES, values[3:], strict=True))
+        self.frames = [count + checked for count, checked in zip(self.frames, values[:2], strict=True)]
+        self._was_starting, self.counts, self.training = starting, values[2:5], dict(zip(TIMES, values[5:], strict=True))

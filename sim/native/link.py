@@ -17,8 +17,12 @@ TOP = "link"
 SHAPE = "native_shape.h"
 _SOURCES = ("native.cpp", *(f"native_{part}.h" for part in ("beat", "channel", "client", "fibre", "light", "port", "reset")))
 
-REPORTED = ("lock_cycles", "align_cycles", "retrainings", "corrected_symbols", "uncorrectable_codewords")
-"""Registers that a run reads at its end, of those that there are: its result has the values of end a and of end b."""
+REPORTED = (
+    *("lock_cycles", "align_cycles", "retrainings", "frames_checked", "crc_errors"),
+    *("corrected_symbols", "uncorrectable_codewords"),
+)
+"""Registers that a run reads at its end, of those that there are: its result has the values of end a and of
+end b by the name of each after ``register_``."""
 
 
 @dataclass(frozen=True)

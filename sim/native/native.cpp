@@ -172,7 +172,7 @@ public:
         std::printf("{");
         for (const auto& [name, value] : counts()) std::printf("\"%s\": %" PRIu64 ", ", name, value);
         for (size_t n = 0; n < REPORTED.size(); ++n)
-            std::printf("\"%s\": [%" PRIu32 ", %" PRIu32 "], ", REPORTED[n].name, read_[0][n], read_[1][n]);
+            std::printf("\"register_%s\": [%" PRIu32 ", %" PRIu32 "], ", REPORTED[n].name, read_[0][n], read_[1][n]);
         std::printf("\"cycles_per_s\": %.1f}\n", static_cast<double>(cycles_) / seconds_);
     }
 
@@ -210,8 +210,6 @@ private:
             {"sink_stall_cycles", total(&Sink::stall_cycles)},
             {"flits", total(&Ledger::flits)},
             {"slots", total(&FaultCounts::slots)},
-            {"answer_slots", back_.fibre.counts().slots},
-            {"answer_crc_errors", a_.top.crc_errors},
             {"bits", total(&FaultCounts::bits)},
             {"payload_bytes", total(&Sink::bytes)},
             {"window_cycles", window_.cycles},

@@ -353,7 +353,7 @@ def test_the_link_finds_its_inputs_and_controls():
     narrow = {"state": 4, "lanes": 2, "corrected_symbols": 8, "credit_leaks": 8, "credit_violations": 4}
     narrow |= {"ber_blocks_high": 16}
     bits = ("up", "config_mismatch", "peer_reset", "ber_present", *dict(EVENTS))
-    ones = ("flits_sent", "flits_received", "replays", "replay_timeouts", "crc_errors", "retrainings")
+    ones = ("flits_sent", "flits_received", "replays", "replay_timeouts", "crc_errors", "retrainings", "frames_checked")
     narrow |= dict.fromkeys((*bits, *ones), 1)
     wide = ("lanes_locked", "skew_overflow", "lock_cycles", "align_cycles", "exchange_cycles", "recovery_cycles")
     wide += ("ber_locked", "ber_lock_lost", "ber_errors", "ber_blocks")

@@ -25,7 +25,7 @@ def test_frames_are_wrong_as_often_as_the_bits_of_the_line_say(capsys):
     ber = 3e-4
     seen = run(capsys, ber=ber, flits=150)
     assert seen["frame_error_rate_low"] < seen["closed_form"] < seen["frame_error_rate_high"]
-    assert seen["frame_errors_of_rate"] > 50
+    assert seen["answer_frame_errors"] > 50
     # 512 bits of a frame, and 58 of the one before it on each of two lanes.
     assert seen["closed_form"] == pytest.approx(1 - (1 - ber) ** (512 + 116))
     assert abs(seen["bit_errors"] - ber * seen["bits"]) < SIGMAS * math.sqrt(ber * seen["bits"])
@@ -59,7 +59,7 @@ def test_a_sweep_draws_the_waterfall(capsys, monkeypatch, tmp_path):
     file = tmp_path / "waterfall.png"
     seen = run(capsys, sweep=True, figure=file, flits=20)
     assert [point["ber"] for point in seen["points"]] == [1e-9, 5e-4]
-    assert [point["frame_errors_of_rate"] > 0 for point in seen["points"]] == [False, True]
+    assert [point["answer_frame_errors"] > 0 for point in seen["points"]] == [False, True]
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
