@@ -124,8 +124,8 @@ class Circuits:
     its own, more when GPUs in between relay it from circuit to circuit.
 
     Circuits that change during an iteration have several configurations: traffic of each ``Part`` is on that which
-    ``of_part`` names, all on one if it is empty. An exchange goes in ``steps``: what a pair has to exchange is so many
-    configurations behind the first of that part. GPU g is node ``c * gpus + g`` in configuration c, so that a link of one
+    ``of_part`` names, on the first one if it names none. An exchange goes in ``steps``: what a pair has to exchange is so
+    many configurations behind the first of that part. GPU g is node ``c * gpus + g`` in configuration c, so that a link of one
     is none of another.
     """
 
@@ -144,9 +144,11 @@ class Circuits:
         self, part: NDArray[np.int8], source: NDArray[np.int32], destination: NDArray[np.int32]
     ) -> NDArray[np.int64]:
         """Find the configuration of each flow of a part between two GPUs."""
-        found = np.array(self.of_part or (0,) * len(Part))[part]
+        named = np.zeros(len(Part), np.int64)
+        named[: len(self.of_part)] = self.of_part
+        found = named[part]
         if self.steps:
-            exchange = np.flatnonzero(part == Part.EXCHANGE)
+            exchange = np.flatnonzero((part == Part.EXCHANGE) | (part == Part.CONTEXT))
             pairs = zip(source[exchange].tolist(), destination[exchange].tolist(), strict=True)
             found[exchange] += np.array([self.steps.get(pair, 0) for pair in pairs], np.int64)
         return found

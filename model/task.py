@@ -34,12 +34,14 @@ class Part(IntEnum):
     DATA = 2
     """Sums of gradients over replicas."""
     EXCHANGE = 3
-    """Tokens to their experts and back, rows of tables to their samples, keys and values to those who share a sequence."""
+    """Tokens to their experts and back, rows of tables to their samples."""
     COMPUTE = 4
     """Forward and backward passes."""
     OPTIMISER = 5
     RECONFIGURATION = 6
     """Waits of a GPU's ports for light, as a computation of a device that has no other."""
+    CONTEXT = 7
+    """Keys and values to those who share a sequence, and their gradients back."""
 
 
 Share = Literal[

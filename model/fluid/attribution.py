@@ -17,7 +17,9 @@ from lightfabric.model.task import SHARES, Kind, Part, Schedule, Share, TaskGrap
 # Plain numbers, since a look-up in an enumeration takes as long as the rest of a step along the path.
 _COMPUTE, _BARRIER = int(Kind.COMPUTE), int(Kind.BARRIER)
 _COMPUTES: dict[int, Share] = {Part.OPTIMISER: "optimiser", Part.RECONFIGURATION: "reconfiguration"}
-_MOVES: dict[int, Share] = {Part.TENSOR: "tensor", Part.PIPELINE: "pipeline", Part.DATA: "data", Part.EXCHANGE: "exchange"}
+_MOVES: dict[int, Share] = {
+    Part.TENSOR: "tensor", Part.PIPELINE: "pipeline", Part.DATA: "data", Part.EXCHANGE: "exchange", Part.CONTEXT: "exchange"
+}  # fmt: skip
 
 
 def attribution(graph: TaskGraph, network: Network, schedule: Schedule) -> dict[Share, int]:

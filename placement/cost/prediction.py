@@ -18,7 +18,8 @@ class Prediction:
     """Seconds of an iteration by part, of one plan or ``[case]``; parts do not overlap: they add up.
 
     ``reconfiguration`` is what circuits take to change, on fabrics of light; so much of ``compute`` goes on ``beside`` sums
-    of gradients, behind all other traffic, and there are so many ``exchanges`` one after the other. ``memory`` is that of
+    of gradients, behind all other traffic, and there are so many ``exchanges`` one after the other, ``gathers`` of keys and
+    values among them. ``memory`` is that of
     the fullest GPU, ``sent_bytes`` go from a GPU to its neighbours; None where nobody asks.
     """
 
@@ -31,6 +32,7 @@ class Prediction:
     reconfiguration: Any = 0.0
     beside: Any = 0.0
     exchanges: Any = 0
+    gathers: Any = 0
     memory: Any = None
     sent_bytes: Any = None
     plan: Plan | None = None

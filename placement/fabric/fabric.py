@@ -73,7 +73,7 @@ class Fabric(model.Fabric):
         network = self.network(nodes, pairs, circuits)
         route = np.searchsorted(network.pair_key, source * nodes + destination)
         seconds = route_latency_ps(network, np.arange(len(network.pair_key)))[route] / 1e12
-        own = [seconds[dealt.part == part] for part in (TENSOR, PIPELINE, EXCHANGE, DATA)]
+        own = [seconds[dealt.phase == part] for part in (TENSOR, PIPELINE, EXCHANGE, DATA)]
         names, ways = ("tensor_wait", "pipeline_wait", "expert_wait", "data_wait"), (np.mean, np.max, np.max, np.mean)
         return {name: float(way(each)) for name, way, each in zip(names, ways, own, strict=True) if len(each)}
 

@@ -82,7 +82,7 @@ def with_turns(graph: TaskGraph, circuits: Circuits, dark_ps: int, begin: _Ints,
     before, after = turns[run], np.append(False, ~last[:-1])[run]
     edges = [(task[before], turn[run[before]]), (turn[run[after] - 1], task[after])]
     # What stands for several exchanges comes behind as many turns: from the step before, or from sums of the same layers.
-    exchanges = np.where(graph.part[task] == Part.EXCHANGE, graph.operations[task].astype(np.int64), 1)
+    exchanges = np.where(_exchanged(graph)[task], graph.operations[task].astype(np.int64), 1)
     again = (step[task[first]] > 0) | (graph.part[task[first - 1]] == Part.TENSOR)
     times = np.where(again, np.maximum.reduceat(exchanges, first) if len(first) else 0, 1)
     return _added(graph, gpus + node[first[turns]], dark_ps * np.where(last, 1, np.roll(times, -1))[turns], edges)
@@ -91,7 +91,7 @@ def with_turns(graph: TaskGraph, circuits: Circuits, dark_ps: int, begin: _Ints,
 def _steps(graph: TaskGraph, circuits: Circuits, begin: _Ints, gpus: int) -> tuple[_Ints, _Ints]:
     """For each task when it begins, all of an exchange as its last one does, and its step of an exchange."""
     assert graph.part is not None, "steps are of parts"
-    own = np.flatnonzero((graph.part == Part.EXCHANGE) & (graph.kind == Kind.TRANSFER))
+    own = np.flatnonzero(_exchanged(graph) & (graph.kind == Kind.TRANSFER))
     begin, step = begin.copy(), np.zeros(len(graph), np.int64)
     if circuits.steps and len(own):
         step[own] = np.maximum(graph.device[own] // gpus - circuits.of_part[Part.EXCHANGE], 0)
@@ -100,6 +100,11 @@ def _steps(graph: TaskGraph, circuits: Circuits, begin: _Ints, gpus: int) -> tup
         np.maximum.at(latest, end, begin[own])
         begin[own] = latest[end]
     return begin, step
+
+
+def _exchanged(graph: TaskGraph) -> NDArray[np.bool_]:
+    """Tell which tasks are of exchanges, of keys and values too."""
+    return (graph.part == Part.EXCHANGE) | (graph.part == Part.CONTEXT)
 
 
 def with_turns_of_blocks(graph: TaskGraph, circuits: Circuits, dark_ps: int, hidden_share: float) -> TaskGraph:

@@ -76,12 +76,12 @@ class Transformer:
         """Predict the iteration by the cost model."""
         sent = volume(self.job, plan)
         stages = np.arange(plan.pp)
-        of_stage = (1 + sent.backward_passes) * sent.exchanges(sent.of.routed_layers(stages))
-        if plan.cp > 1:
-            # Each step round the ring of keys and values is one, as in the task graph.
-            of_stage = of_stage + (plan.cp - 1) * (1 + sum(sent.gathers)) * sent.of.stage_layers(stages)
-        exchanges = int(sent.micro_batches * np.max(of_stage))
-        return replace(prediction(self.job, self.accelerator, plan, rates), exchanges=exchanges)
+        routed = (1 + sent.backward_passes) * sent.exchanges(sent.of.routed_layers(stages))
+        # Each step round the ring of keys and values is one, as in the task graph.
+        gathered = (plan.cp - 1) * (1 + sum(sent.gathers)) * sent.of.stage_layers(stages)
+        exchanges = int(sent.micro_batches * np.max(routed + gathered))
+        gathers = int(sent.micro_batches * np.max(gathered))
+        return replace(prediction(self.job, self.accelerator, plan, rates), exchanges=exchanges, gathers=gathers)
 
     def calls(self, plan: Plan) -> list[RankKind]:
         """Count the calls of tensor, data, expert and pipeline parallelism."""

@@ -18,12 +18,12 @@ from lightfabric.placement.workload.volume import Volume, ring_bytes, volume
 
 _Entries = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64], NDArray[np.int8]]
 Dimension = Literal["tp", "dp", "pp"]
-TENSOR, PIPELINE, DATA, EXCHANGE = Part.TENSOR, Part.PIPELINE, Part.DATA, Part.EXCHANGE
+TENSOR, PIPELINE, DATA, EXCHANGE, CONTEXT = Part.TENSOR, Part.PIPELINE, Part.DATA, Part.EXCHANGE, Part.CONTEXT
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """One iteration's bytes from node to node, an entry per directed pair and ``part``: TENSOR, PIPELINE, DATA, EXCHANGE.
+    """One iteration's bytes from node to node, an entry per directed pair and ``part``, one of those above.
 
     What goes to the next stage, and to experts or from tables, comes before what goes back, which is as many entries.
     """
@@ -37,9 +37,14 @@ class Traffic:
         """The same traffic between the GPUs that the ranks run on."""
         return Traffic(gpu_of_rank[self.source], gpu_of_rank[self.destination], self.size_bytes, self.part)
 
+    @property
+    def phase(self) -> NDArray[np.int8]:
+        """The part that each entry goes on with: keys and values are exchanged as what goes to experts is."""
+        return np.where(self.part == CONTEXT, np.int8(EXCHANGE), self.part)
+
     def of(self, part: int) -> "Traffic":
-        """The entries of one part."""
-        return self[self.part == part]
+        """The entries of one part, or that go on with it."""
+        return self[self.phase == part]
 
     def at_once(self, part: int) -> "Traffic":
         """The entries of one part that move at the same time: forward and back alternate."""
@@ -85,7 +90,7 @@ def _gathers(sent: Volume, plan: Plan, rank: NDArray[np.int32]) -> Iterator[_Ent
     ring = rank.reshape(-1, plan.cp, plan.pp, plan.tp)
     each = sent.micro_batches * sent.of.stage_layers(np.arange(plan.pp)) * (plan.cp - 1) * sent.key_bytes
     for way, times in ((-1, sum(sent.gathers)), (1, 1)):
-        yield _entries(EXCHANGE, ring, np.roll(ring, way, axis=1), (times * each)[:, None])
+        yield _entries(CONTEXT, ring, np.roll(ring, way, axis=1), (times * each)[:, None])
 
 
 def _joined(entries: Sequence[_Entries]) -> Traffic:

@@ -77,9 +77,8 @@ class Mixnet(model.Mixnet, Optical):
         light = self.assign(plan.gpus, demand_of(self.lit(placed)))
         rates = self.cluster.rate_options(plan, placed)[0][0]
         flows = placed.at_once(EXCHANGE)
-        lit = np.array(
-            [pair in light.stops for pair in zip(flows.source.tolist(), flows.destination.tolist(), strict=True)], bool
-        )
+        pairs = zip(flows.source.tolist(), flows.destination.tolist(), strict=True)
+        lit = np.array([pair in light.stops for pair in pairs], bool) & self._may_be_lit(flows)
         if not lit.any():
             return [(rates, light)]
         seconds = max(self.seconds(light, flows[lit], plan.gpus), self.cluster.bottleneck_seconds(flows[~lit], plan.gpus))
@@ -100,7 +99,7 @@ class Mixnet(model.Mixnet, Optical):
         if circuits is None or circuits.configurations == 1:
             return 0.0
         assert found.plan is not None, "it is of one plan"
-        dark = found.exchanges / 2 * self.dark_ps(found.plan.gpus, circuits) / 1e12
+        dark = (found.exchanges - found.gathers) / 2 * self.dark_ps(found.plan.gpus, circuits) / 1e12
         hidden = self.spec.hidden_share * dark
         return dark - hidden + max(hidden - found.compute, 0.0)
 

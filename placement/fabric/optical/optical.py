@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from lightfabric.model.circuit import Circuits, Pair, joined, pair_keys
 from lightfabric.model.fabric.optical import optical as model
-from lightfabric.model.task import TaskGraph
+from lightfabric.model.task import Part, TaskGraph
 from lightfabric.placement.circuit.assign import permutations
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.fabric.fabric import Fabric, most_moved, rate_of
 from lightfabric.placement.graph.reconfiguration import in_configurations, with_turns
-from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, PIPELINE, TENSOR, Traffic, in_rings
+from lightfabric.placement.mapping.traffic import CONTEXT, DATA, EXCHANGE, PIPELINE, TENSOR, Traffic, in_rings
 from lightfabric.placement.plan import Plan
 
 if TYPE_CHECKING:
@@ -79,9 +79,11 @@ class Optical(model.Optical, Fabric):
     def _options(
         self, plan: Plan, placed: Traffic, parts: tuple[tuple[int, ...], ...], steps: dict[Pair, int]
     ) -> Iterator[tuple[Rates, Circuits]]:
-        used = [own for own in parts if np.isin(self.lit(placed).part, own).any()] or [_ALL]
+        used = [own for own in parts if np.isin(self.lit(placed).phase, own).any()] or [_ALL]
         first = np.cumsum([0, *(1 + max(steps.values(), default=0) * (EXCHANGE in own) for own in used)]).tolist()
-        of_part = tuple(next((first[n] for n, own in enumerate(used) if part in own), 0) for part in range(len(_ALL)))
+        of_part = [next((first[n] for n, own in enumerate(used) if part in own), 0) for part in range(len(Part))]
+        of_part[CONTEXT] = of_part[EXCHANGE]
+        of_part = tuple(of_part)
         of_flow = Circuits({}, {}, of_part, steps).configuration_of(placed.part, placed.source, placed.destination)
         each = [placed[of_flow == n] for n in range(first[-1])]
         dealt = [in_rings(flows, self.rings, plan.gpus) for flows in each]
@@ -154,7 +156,7 @@ class Optical(model.Optical, Fabric):
         seconds, passes = 0.0, 2 * micro_batches * plan.virtual_stages
         if of_part[DATA]:
             # Ports may turn in the last pass if none of its layers sends by light; it takes less than two mean passes.
-            in_pass = not np.isin(self.lit(placed).part, (TENSOR, EXCHANGE)).any()
+            in_pass = not np.isin(self.lit(placed).phase, (TENSOR, EXCHANGE)).any()
             hidden = 2 * found.compute / passes if in_pass else found.beside
             seconds += max(dark - hidden, 0.0) + max(dark - found.optimiser, 0.0)
         if of_part[EXCHANGE] or circuits.steps:

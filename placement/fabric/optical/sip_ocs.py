@@ -115,7 +115,7 @@ class SipOcs(model.SipOcs, Optical):
 
         What goes from group to group of such peers has fewer bytes, and without a circuit of its own could not get there.
         """
-        other = dealt[dealt.part != EXCHANGE]
+        other = dealt[dealt.phase != EXCHANGE]
         return [()] if len(other.part) == len(dealt.part) else [(), demand_of(other).keys()]
 
     def own_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
