@@ -1,7 +1,7 @@
 """``lightfabric bench`` measures how fast the models run, as ratios to the same code interpreted by Python, and to SystemC.
 
 ``accuracy`` says how near the cost model is to measured steps, ``agreement`` how near the fluid model is to the cycle model,
-``published`` runs published results again.
+``published`` runs published results again, ``fec`` counts what the Reed-Solomon codec leaves of bit errors.
 """
 
 import os
@@ -16,13 +16,14 @@ import typer
 from lightfabric.flows.experiment import accuracy
 from lightfabric.flows.option import AsJson
 from lightfabric.flows.report import RunError, print_json, require_one_of, say
+from lightfabric.flows.tool import codec
 from lightfabric.flows.tool.pool import peak_bytes
 
 if TYPE_CHECKING:
     from lightfabric.model.router.experiment import Network
 
 ALL_REDUCE, ACCURACY, SEARCH, MAPPING, PUBLISHED = "allreduce", "accuracy", "search", "mapping", "published"
-AGREEMENT = "agreement"
+AGREEMENT, FEC = "agreement", "fec"
 # Flits per client and cycle: one load is dense, the other as sparse as a well placed training job.
 RING_LOADS = (0.2, 0.01)
 # Larger tori, in routers per dimension, run fewer cycles: a run has always as many router-cycles.
@@ -118,12 +119,14 @@ BENCHES: dict[str, tuple[str, Callable[[int], float], int, int]] = {
 def main(
     name: Annotated[
         str | None,
-        typer.Argument(help="fluid, kernel, allreduce, search, mapping, accuracy, agreement or published; all if left out."),
+        typer.Argument(
+            help="fluid, kernel, allreduce, search, mapping, accuracy, agreement, published or fec; all if left out."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure one bench or all of them and print the results."""
-    names = [*BENCHES, ALL_REDUCE, SEARCH, MAPPING, ACCURACY, AGREEMENT, PUBLISHED]
+    names = [*BENCHES, ALL_REDUCE, SEARCH, MAPPING, ACCURACY, AGREEMENT, PUBLISHED, FEC]
     if name is not None:
         require_one_of("NAME", names, name)
     results = [_result(entry) for entry in (names if name is None else [name])]
@@ -149,11 +152,8 @@ def _result(name: str) -> dict[str, Any]:
         return {"bench": name, "orders": order.measure()}
     if name == ACCURACY:
         return {"bench": name, "sources": accuracy.measure(), "systems": accuracy.by_system()}
-    if name == PUBLISHED:
-        from lightfabric.flows.published import table
-
-        say("running published results again")
-        return {"bench": name, "figures": table.rows()}
+    if name in (FEC, PUBLISHED):
+        return {"bench": name} | ({"codes": _waterfall()} if name == FEC else {"figures": _published()})
     unit, measure, size, reference_size = BENCHES[name]
     say(f"measuring {name}")
     # The first call compiles the kernels, and the best of three runs is the one least disturbed by other processes.
@@ -161,6 +161,18 @@ def _result(name: str) -> dict[str, Any]:
     rate = max(measure(size) for _ in range(3))
     result = {"bench": name, "rate": rate, "unit": unit, "reference": REFERENCE, "ratio": rate / _interpreted(name)}
     return result | ({"sizes": _sizes(), **_systemc()} if name == "kernel" else _at_scale())
+
+
+def _waterfall() -> list[dict[str, Any]]:
+    say("counting codewords that cannot be corrected")
+    return codec.waterfall()
+
+
+def _published() -> list[dict[str, Any]]:
+    from lightfabric.flows.published import table
+
+    say("running published results again")
+    return table.rows()
 
 
 def _at_scale() -> dict[str, Any]:
@@ -197,6 +209,8 @@ _LINES = {
     "{ratio:.3g} times TopoOpt's packet simulator ({reference_cpu_s:.0f} CPU-seconds)",
     "gpts": "{bench}, GPT-3 on {gpus} GPUs, 64 to a replica: {tasks} tasks in {cpu_s:.3g} CPU-seconds folded, "
     "{unfolded_cpu_s:.3g} unfolded, {difference_ps} ps apart; cost grows with power {exponent:.2f}, {unfolded_exponent:.2f}",
+    "codes": "{bench}, RS({n}, {k}) at a bit error rate of {ber:g}: of {codewords} codewords {wrong} are not corrected, "
+    "closed form {low:.0f} to {high:.0f} (95 %); {miscorrected} of them unseen; {failed} failed that should not",
     "systemc": "kernel, ring of switches and links at load {load:g}: {rate:.3g} flits through switches per CPU-second, "
     "{ratio:.3g} times SystemC {version}, the same {hops} passes",
 }

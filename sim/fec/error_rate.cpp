@@ -45,34 +45,33 @@ template <class Port> Words get(const Port& port) {
 
 struct Codeword {
     size_t errors = 0;
-    std::vector<Words> inverted = std::vector<Words>(BEATS, Words(WORDS));
+    std::vector<uint64_t> inverted;  // places of bits
 };
 
 // Draws the codewords of the line by the distances between their bit errors.
 class Line {
 public:
-    Line(double ber, uint64_t seed) : random_(seed), distance_(ber) { next_ = distance_(random_); }
+    Line(double ber, uint64_t seed) : random_(seed), payload_(~seed), distance_(ber) { next_ = distance_(random_); }
     Codeword codeword() {
         Codeword drawn;
         size_t symbol = SYMBOLS;
         for (; next_ < SYMBOLS * SYMBOL_BITS; next_ += 1 + distance_(random_)) {
             drawn.errors += next_ / SYMBOL_BITS != symbol;
             symbol = next_ / SYMBOL_BITS;
-            const size_t bit = next_ % BEAT_BITS;
-            drawn.inverted[next_ / BEAT_BITS][bit / 32] ^= 1u << bit % 32;
+            drawn.inverted.push_back(next_);
         }
         next_ -= SYMBOLS * SYMBOL_BITS;
         return drawn;
     }
     Words data() {
         Words words(WORDS);
-        for (auto& word : words) word = random_();
+        for (auto& word : words) word = payload_();
         if (BEAT_BITS % 32) words.back() &= (1u << BEAT_BITS % 32) - 1;
         return words;
     }
 
 private:
-    std::mt19937_64 random_;
+    std::mt19937_64 random_, payload_;  // two, so that the errors are the same whatever is simulated
     std::geometric_distribution<uint64_t> distance_;
     uint64_t next_;
 };
@@ -88,9 +87,14 @@ public:
     explicit Codec(Counts& counts) : counts_(counts) { top_.mode = 0; }
     void send(const Codeword& codeword, Line& line) {
         errors_.push_back(codeword.errors);
+        std::vector<Words> inverted(BEATS, Words(WORDS));
+        for (const uint64_t place : codeword.inverted) {
+            const size_t bit = place % BEAT_BITS;
+            inverted[place / BEAT_BITS][bit / 32] ^= 1u << bit % 32;
+        }
         for (size_t beat = 0; beat < BEATS; beat++) {
             put(top_.data, line.data());
-            put(top_.errors, codeword.inverted[beat]);
+            put(top_.errors, inverted[beat]);
             top_.valid = 1;
             top_.first = beat == 0;
             step();
