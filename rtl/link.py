@@ -10,7 +10,7 @@ from lightfabric.rtl.bonding import Collector, Distributor
 from lightfabric.rtl.channel import ChannelSignature
 from lightfabric.rtl.line import LineSignature
 from lightfabric.rtl.receiver import Receiver
-from lightfabric.rtl.training import Training, connect
+from lightfabric.rtl.training import Training
 from lightfabric.rtl.training_set import LANE_BITS
 from lightfabric.rtl.transmitter import Transmitter
 
@@ -184,3 +184,25 @@ class Link(wiring.Component):
         bad = Signal()
         m.d.sync += [bad.eq(receiver.bad), self.crc_errors.eq(self.crc_errors + bad)]
         m.d.sync += self.replays.eq(self.replays + transmitter.replay)
+
+
+def connect(m: Module, aligner: Aligner, training: Training, collector: Collector) -> None:
+    """Connects the blocks of a receiver: alignment, what is heard, the lanes in use and what they bring."""
+    for name in ("heard", "good", "aligned"):
+        m.d.comb += getattr(training, name).eq(getattr(aligner, name))
+    for name in ("use", "reuse", "retry", "relock", "realign"):
+        m.d.comb += getattr(aligner, name).eq(getattr(training, name))
+    for name in ("use", "width"):
+        m.d.comb += getattr(collector, name).eq(getattr(training, name))
+    m.d.comb += [
+        aligner.frames.eq(training.holds),
+        collector.frames.eq(training.frames_in),
+        collector.blocks_valid.eq(aligner.blocks_valid),
+    ]
+    for name, from_, to in (
+        ("numbers", aligner, training),
+        ("ranks", training, collector),
+        ("blocks", aligner, collector),
+    ):
+        pairs = zip(getattr(to, name), getattr(from_, name), strict=True)
+        m.d.comb += [mine.eq(theirs) for mine, theirs in pairs]

@@ -29,8 +29,6 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.aligner import Aligner
-from lightfabric.rtl.bonding import Collector
 from lightfabric.rtl.roll_call import HoldOff, RollCall
 from lightfabric.rtl.training_set import (
     HEARD,
@@ -413,25 +411,3 @@ class _HeardSet:
     def __init__(self):
         self.valid, self.in_frames, self.believed, self.set = Signal(), Signal(), Signal(), Signal(SET)
         self.is_request, self.is_number = Signal(), Signal()
-
-
-def connect(m: Module, aligner: Aligner, training: Training, collector: Collector) -> None:
-    """Connects the blocks of a receiver: alignment, what is heard, the lanes in use and what they bring."""
-    for name in ("heard", "good", "aligned"):
-        m.d.comb += getattr(training, name).eq(getattr(aligner, name))
-    for name in ("use", "reuse", "retry", "relock", "realign"):
-        m.d.comb += getattr(aligner, name).eq(getattr(training, name))
-    for name in ("use", "width"):
-        m.d.comb += getattr(collector, name).eq(getattr(training, name))
-    m.d.comb += [
-        aligner.frames.eq(training.holds),
-        collector.frames.eq(training.frames_in),
-        collector.blocks_valid.eq(aligner.blocks_valid),
-    ]
-    for name, from_, to in (
-        ("numbers", aligner, training),
-        ("ranks", training, collector),
-        ("blocks", aligner, collector),
-    ):
-        pairs = zip(getattr(to, name), getattr(from_, name), strict=True)
-        m.d.comb += [mine.eq(theirs) for mine, theirs in pairs]

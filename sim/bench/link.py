@@ -285,7 +285,7 @@ class LinkBench:
         those in which a is told to train again; the SerDes of both ends are ``ready(cycle)``, always if that is left out.
         """
         spec = self.spec
-        bits = self._there.bits // spec.wavelengths_per_port
+        bits = self._there.bits // spec.lanes_per_port
         carriers = [ChannelFibre(channel, bits, (seed, way)) for way, channel in enumerate(channels or ())] or [None, None]
         self._there.start(delay_cycles, errors_a, lost_a, stretches, carriers[0])
         self._back.start(delay_cycles, errors_b, lost_b, stretches, carriers[1])

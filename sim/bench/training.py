@@ -21,8 +21,9 @@ from lightfabric.rtl.aligner import Aligner
 from lightfabric.rtl.bonding import Collector, Distributor
 from lightfabric.rtl.lane import BlockLock
 from lightfabric.rtl.line import sent_layout
+from lightfabric.rtl.link import connect
 from lightfabric.rtl.pacer import Pacer
-from lightfabric.rtl.training import Training, connect
+from lightfabric.rtl.training import Training
 from lightfabric.rtl.training_set import SET_BITS
 from lightfabric.rtl.training_state import State
 from lightfabric.sim.bench.bench import Bench

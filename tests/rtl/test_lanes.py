@@ -8,7 +8,10 @@ import pytest
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.training_state import Bounds
+from lightfabric.sim.bench.bench import ClientFlit
+from lightfabric.sim.bench.link import LinkBench
 from lightfabric.sim.bench.training import TrainingBench, frame_word, wait
+from lightfabric.sim.channel.fault import Channel
 from lightfabric.sim.channel.fibre import Lane, constant, light, noise
 
 RETURN_CYCLES = 5000
@@ -214,3 +217,20 @@ def test_bit_errors_are_told_of_their_lane(benches):
     seen: list[int] = []
     bench.run(script=script)
     assert seen == [0b0100]
+
+
+LINKS = {
+    "a flit in half a beat of the line": spec_of(4, reach_m=1.0),
+    "a spare wavelength": spec_of(2, reach_m=1.0, spare_wavelengths=1),
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_kills_and_returns_under_load_lose_no_flit(name):
+    spec, rng = LINKS[name], random.Random(name)
+    link = LinkBench(spec)
+    flits = [(0, ClientFlit(rng.randbytes(rng.randint(1, spec.payload_bytes)))) for _ in range(300)]
+    faults = {"losses": 4e-4, "loss_blocks": 200.0, "lost": "noise"}
+    channels = (Channel.uniform(spec.lanes_per_port, **faults), Channel.uniform(spec.lanes_per_port, **faults))
+    run = link.run(flits, channels=channels, seed=3, bound_cycles=60_000)
+    assert [flit for _, flit in run.received] == [flit for _, flit in flits]
