@@ -7,12 +7,9 @@ from amaranth.lib.wiring import In, Out
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import lowest, one_hot_mux
 from lightfabric.rtl.deskew import Delay, Deskew
-from lightfabric.rtl.lane import Lane
+from lightfabric.rtl.lane import SILENT_CYCLES, Lane
 from lightfabric.rtl.line import LineSignature
 from lightfabric.rtl.training_set import HEARD, LANE_BITS, SET, SET_BITS, TRAINING_SET, Phase
-
-SILENT_CYCLES = 256
-"""Without a block the receiver has no line: a line in use brings one within 4 cycles."""
 
 
 class Aligner(wiring.Component):

@@ -24,6 +24,8 @@ LOCK_BLOCKS = 64
 """So many good sync headers in a row lock; in a window of as many a locked lane counts bad ones [IEEE 802.3 49.2.9]."""
 MAX_BAD_HEADERS = 16
 """So many in a window unlock the lane [IEEE 802.3 49.2.9]."""
+SILENT_CYCLES = 256
+"""Without a block the receiver has no line: a line in use brings one within 4 cycles."""
 MAX_TRUST = 31
 """So many sets prove a lane: it needs as many blocks as block lock leaves after the first of them has been seen."""
 DISTRUST = 2

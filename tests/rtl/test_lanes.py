@@ -5,10 +5,13 @@ from functools import cache
 from itertools import combinations, permutations
 
 import pytest
+from amaranth import Module
 
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.register_map import EVENTS, REGISTERS
+from lightfabric.rtl.top import AxiLink
 from lightfabric.rtl.training_state import Bounds
-from lightfabric.sim.bench.bench import ClientFlit
+from lightfabric.sim.bench.bench import Bench, ClientFlit
 from lightfabric.sim.bench.link import LinkBench
 from lightfabric.sim.bench.training import TrainingBench, frame_word, wait
 from lightfabric.sim.channel.fault import Channel
@@ -234,3 +237,37 @@ def test_kills_and_returns_under_load_lose_no_flit(name):
     channels = (Channel.uniform(spec.lanes_per_port, **faults), Channel.uniform(spec.lanes_per_port, **faults))
     run = link.run(flits, channels=channels, seed=3, bound_cycles=60_000)
     assert [flit for _, flit in run.received] == [flit for _, flit in flits]
+
+
+class LoopWithSoftware:
+    """Leads a link's line back to itself, kills lane 1 when told to, and enables one interrupt as software does."""
+
+    def __init__(self, top, enabled: int):
+        self.top, self.enabled, self.dead, self.interrupts = top, enabled, False, []
+        self.samples = (top.tx_data, top.tx_valid, top.irq)
+
+    def step(self, ctx, cycle: int, sent: int | None, valid: int | None, irq: int | None) -> None:
+        if cycle == 0:
+            for name, value in {"awvalid": 1, "awaddr": ENABLE, "wvalid": 1, "wdata": self.enabled, "wstrb": 15}.items():
+                ctx.set(getattr(self.top, f"s_axil_{name}"), value)
+            return
+        for name in ("awvalid", "wvalid"):
+            ctx.set(getattr(self.top, f"s_axil_{name}"), 0)
+        if irq:
+            self.interrupts.append(cycle)
+        self.dead |= cycle > KILLED_CYCLE
+        ctx.set(self.top.rx_data, sent & (1 << 66) - 1 if self.dead else sent)
+        ctx.set(self.top.rx_valid, valid)
+
+
+KILLED_CYCLE = 500
+ENABLE = 4 * [register.name for register in REGISTERS].index("interrupt_enable")
+
+
+@pytest.mark.usefixtures("benches")
+def test_software_hears_that_lanes_were_reduced():
+    spec, m = spec_of(2, reach_m=1.0), Module()
+    m.submodules.top = top = AxiLink(spec)
+    loop = LoopWithSoftware(top, 1 << [name for name, _ in EVENTS].index("lanes_reduced"))
+    Bench(m).run([loop], lambda _: bool(loop.interrupts), bound_cycles=3000)
+    assert loop.interrupts[0] > KILLED_CYCLE + 100
