@@ -241,8 +241,8 @@ class _Probes:
         apart_cycles, grow_cycles = self.apart_slots * self.slots.longest_cycles, self.spec.reach_cycles
         first = at + apart_cycles
         grow = first + 4 * (known["align_cycles"] + known["exchange_cycles"])
-        # A line on which nothing arrives for long loses its locks: a long fibre grows with beats in between.
-        every_cycles = 1 + grow_cycles // (SILENT_CYCLES // 2)
+        # A line on which nothing arrives for long loses its locks: a long fibre grows in every other cycle.
+        every_cycles = 1 if grow_cycles < SILENT_CYCLES // 2 else 2
         stretches = range(grow, grow + every_cycles * grow_cycles, every_cycles)
         second = stretches.stop + apart_cycles
         trains = {first, second}
