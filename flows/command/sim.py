@@ -122,7 +122,7 @@ def _line_job(
     chiplet: ChipletSpec, ber: float | None, lanes: int | None, fec: str | None, flits: int, seed: int, trace: Path | None
 ) -> Any:
     """Check the options of a line and make its job."""
-    from lightfabric.flows.experiment.line import Job
+    from lightfabric.flows.tool.line import Job
     from lightfabric.model.spec.require import SpecError
     from lightfabric.rtl.link import BUILT_FEC
 
@@ -149,7 +149,7 @@ def _line_job(
 
 def _simulate_line(name: str, job: Any, simulator: str | None, sweep: bool, figure: Path | None, as_json: bool) -> None:
     """Run a line, at one bit error rate or at several, and print what it did; RunError if flits are lost at a single one."""
-    from lightfabric.flows.experiment import line
+    from lightfabric.flows.tool import line
 
     if simulator is not None:
         require_one_of("--simulator", ("amaranth", "verilator"), simulator)

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lightfabric.flows.experiment.line import frame_error_rate
 from lightfabric.flows.figure.chart import COLOURS, titled
+from lightfabric.flows.tool.line import frame_error_rate
 from lightfabric.model.spec import ChipletSpec
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from lightfabric.flows.command import sim
-from lightfabric.flows.experiment import line
 from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.report import InputError, RunError
+from lightfabric.flows.tool import line
 
 PROTOTYPE = load_spec(None, "prototype")
 SIGMAS = 4
