@@ -268,5 +268,6 @@ REGISTERS: Table = (
         for first in range(0, MAX_LANES, LANES_PER_WORD)
     ),
     _alone("frames_checked", "count", "Frames whose CRC was checked: crc_errors of them were wrong."),
+    _alone("rx_phase", "control", "Where the SerDes samples a bit: signed, in 1/256 of a bit from its middle.", bits=8),
 )  # fmt: skip
 """Every link has these registers, whatever its spec."""

@@ -92,6 +92,7 @@ class AxiLink(wiring.Component):
     s_axil_* : the registers of ``rtl.register.REGISTERS``
     client_clk, client_rst : In(1)
     irq : Out(1)
+    rx_phase : Out(8), what software asks of a SerDes, as the register of that name says
     tx_data, tx_valid, tx_ready, rx_data, rx_valid, rx_slip : the line
     replays, crc_errors : Out(32)
     """
@@ -100,7 +101,7 @@ class AxiLink(wiring.Component):
         self.spec, self.address = spec, address
         bus = {f"s_axil_{name}": member.flip() for name, member in AxiLiteSignature().members.items()}
         clock = {"client_clk": In(1), "client_rst": In(1)}
-        super().__init__(_clients(spec, [""]) | _flat_line(spec) | bus | {"irq": Out(1)} | clock)
+        super().__init__(_clients(spec, [""]) | _flat_line(spec) | bus | {"irq": Out(1), "rx_phase": Out(8)} | clock)
 
     def elaborate(self, platform):
         m = Module()
@@ -150,6 +151,7 @@ class AxiLink(wiring.Component):
         m.d.sync += [was_up.eq(status.active), was_fewer.eq(fewer)]
         m.d.comb += [
             self.irq.eq(registers.irq),
+            self.rx_phase.eq(registers.controls.rx_phase),
             link.enable.eq(registers.controls.enable & ~(self.spec.ber_tester & registers.controls.ber_on)),
             link.retrain.eq(registers.controls.retrain),
             # Between trainings it is not known yet how many lanes there will be.

@@ -68,6 +68,17 @@ class LaneFaults:
         return self.ber * (1 - self.bad_share) + self.ber_bad * self.bad_share
 
 
+def eye_ber(jitter_ui: float, phase_ui: float) -> float:
+    """Give the rate of errors of a sample ``phase_ui`` away from the middle of a bit, where edges have Gaussian jitter.
+
+    A sample is wrong if one of the two edges has passed it and the bits differ there, which half of them do.
+    """
+    if jitter_ui == 0:
+        return 0.25 * sum(side * phase_ui > 0.5 for side in (1, -1)) * 2
+    scale = jitter_ui * math.sqrt(2)
+    return 0.25 * sum(math.erfc((0.5 + side * phase_ui) / scale) for side in (1, -1))
+
+
 @dataclass(frozen=True)
 class Channel:
     """Describes one direction of a line: its lanes, and what all of them have in common.
@@ -75,7 +86,8 @@ class Channel:
     Received lane n carries what was sent on lane ``order[n]``, in the order sent if it is empty. Blocks take
     ``delay_cycles``, at least 1; by ``ppm`` and by ``wander_ppm``, the height of a sine of ``wander_cycles``, the
     receiver's clock is faster than the line's, so that the delay grows by a cycle now and then, and shrinks to 1 at least
-    where it is slower. ``trace`` is a file of errors, see ``sim.channel.trace``.
+    where it is slower. ``jitter_ui`` is the deviation of the edges between bits, as a share of a bit: see
+    :func:`eye_ber`. ``trace`` is a file of errors, see ``sim.channel.trace``.
     """
 
     lanes: tuple[LaneFaults, ...]
@@ -84,6 +96,7 @@ class Channel:
     ppm: float = 0.0
     wander_ppm: float = 0.0
     wander_cycles: int = 10_000
+    jitter_ui: float = 0.0
     trace: Path | None = None
 
     def __post_init__(self):
@@ -93,6 +106,7 @@ class Channel:
         require(self, "order", is_order, f"each of the lanes 0 to {count - 1} once")
         require_between(self, 1, 1 << 24, "delay_cycles", "wander_cycles")
         require_between(self, -MAX_PPM, MAX_PPM, "ppm", "wander_ppm")
+        require_between(self, 0, 1, "jitter_ui")
 
     @staticmethod
     def uniform(lanes: int, **faults) -> "Channel":

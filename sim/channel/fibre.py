@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightfabric.sim.channel.error import Bursts, GilbertElliott
-from lightfabric.sim.channel.fault import MAX_SKEW_BLOCKS, Channel, LaneFaults
+from lightfabric.sim.channel.error import BitErrors, Bursts, GilbertElliott
+from lightfabric.sim.channel.fault import MAX_SKEW_BLOCKS, Channel, LaneFaults, eye_ber
 from lightfabric.sim.channel.trace import Trace
 
 WHOLE = LaneFaults()
@@ -63,7 +63,7 @@ class _LaneRun:
     def __init__(self, lane: Lane, block_bits: int, rng: np.random.Generator):
         faults = lane.faults
         self.lane, self._faults, self._bits, self._rng = lane, faults, block_bits, rng
-        self._errors = (GilbertElliott(faults, rng), Bursts(faults.bursts, faults.burst_bits, rng))
+        self._errors = [GilbertElliott(faults, rng), Bursts(faults.bursts, faults.burst_bits, rng), BitErrors(0, rng)]
         self._history, self._lost_blocks = deque[int](maxlen=MAX_SKEW_BLOCKS + 2), 0
         self.bit_errors = self.slips = self.losses = 0
 
@@ -81,6 +81,10 @@ class _LaneRun:
             return None
         two = self._history[-1 - late] | self._history[-late] << self._bits
         return two >> self.lane.offset & (1 << self._bits) - 1
+
+    def sample(self, ber: float) -> None:
+        """Make errors at this rate from now on, for where a bit is sampled."""
+        self._errors[-1] = BitErrors(ber, self._rng)
 
     def slip(self) -> None:
         """Cut the blocks one bit later from now on."""
@@ -126,6 +130,12 @@ class Fibre:
         self._in_flight = deque[tuple[int, int]]()
         self._slips = deque([0] * SLIP_BLOCKS)
         self._cycle = self._block = self._due = 0
+        self.sample(0.0)
+
+    def sample(self, phase_ui: float) -> None:
+        """Sample all lanes so far from the middle of a bit from now on."""
+        for run in self._runs:
+            run.sample(eye_ber(self.channel.jitter_ui, phase_ui))
 
     @property
     def bit_errors(self) -> int:

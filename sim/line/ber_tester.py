@@ -9,8 +9,9 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.ber_tester import BerTester
 from lightfabric.rtl.line import Pacer
 from lightfabric.sim.bench.bench import Bench
-from lightfabric.sim.bench.link import Fibre, clean
+from lightfabric.sim.bench.link import Fibre, clean, kept
 from lightfabric.sim.channel.error import Errors
+from lightfabric.sim.channel.fibre import Fibre as ChannelFibre
 
 PULSES = ("ber_clear", "ber_snapshot", "ber_error_once")
 
@@ -92,10 +93,21 @@ class BerBench:
         self._back = Fibre(m, spec, self.b.tester.tx, self.a.tester.rx)
         self._bench = Bench(m)
 
-    def run(self, script: Script, *, there: Errors = clean, back: Errors = clean, bound_cycles: int = 20_000) -> int:
-        """Run the script; the fibres flip the bits that ``there`` and ``back`` say. Returns the cycles."""
-        for fibre, errors in ((self._there, there), (self._back, back)):
-            fibre.start(2, errors, lambda _: False, frozenset())
+    def run(
+        self,
+        script: Script,
+        *,
+        there: Errors = clean,
+        back: Errors = clean,
+        channel: ChannelFibre | None = None,
+        bound_cycles: int = 20_000,
+    ) -> int:
+        """Run the script and return its cycles; the fibres flip the bits that ``there`` and ``back`` say.
+
+        A ``channel`` stands in place of the fibre from end a.
+        """
+        self._there.start(2, there, kept, frozenset(), channel)
+        self._back.start(2, back, kept, frozenset())
         for end in (self.a, self.b):
             end.start()
         keeper = _Keeper(script(self.a, self.b))

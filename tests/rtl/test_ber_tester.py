@@ -1,7 +1,9 @@
 # amaranth: UnusedElaboratable=no
 """The bit error tester: errors counted once, a lock that holds, loops, snapshots without a gap, and its registers."""
 
+import math
 from itertools import pairwise
+from statistics import NormalDist
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +19,9 @@ from lightfabric.rtl.top import AxiLink
 from lightfabric.sim.bench.bench import Bench
 from lightfabric.sim.bench.register import Access, Master
 from lightfabric.sim.channel.error import BitErrors
+from lightfabric.sim.channel.fault import Channel, eye_ber
+from lightfabric.sim.channel.fibre import Fibre
+from lightfabric.sim.line.bathtub import bathtub
 from lightfabric.sim.line.ber_tester import BerBench
 
 SPEC = ChipletSpec(ports=1, wavelengths_per_port=2, flit_bytes=64, ber_tester=True)
@@ -162,6 +167,41 @@ def test_the_near_loop_needs_no_other_end_and_the_far_loop_brings_the_pattern_ba
     bench.run(far)
 
 
+def test_errors_in_bursts_are_counted_as_gilbert_and_elliott_make_them(bench):
+    fibre, seen = Fibre(Channel.uniform(2, ber=1e-3, ber_bad=0.3, worsens=1e-4, recovers=0.02), 66, 5), {}
+
+    def script(a, b):
+        both(a, b)
+        yield from locked(b)
+        b.write(ber_clear=1)
+        yield
+        seen["from"] = fibre.bit_errors
+        yield from wait(1500)
+        readings = yield from b.snapshot()
+        seen["errors"], seen["made"] = sum(reading.errors for reading in readings), fibre.bit_errors - seen["from"]
+
+    bench.run(script, channel=fibre)
+    assert seen["made"] > 300
+    # Bits on their way at the beginning and at the end: some ten blocks of each lane.
+    assert abs(seen["errors"] - seen["made"]) < 40
+
+
+def test_a_bathtub_over_the_sampling_phase_is_that_of_gaussian_jitter(bench):
+    jitter_ui, phases = 0.12, (-110, -90, -60, 0, 60, 90)
+    points = bathtub(bench, Channel.uniform(2, jitter_ui=jitter_ui), phases, 400, seed=3)
+    assert [point.phase for point in points] == list(phases)
+    for point in points:
+        tails = [NormalDist().cdf(-(0.5 + side * point.phase / 256) / jitter_ui) for side in (1, -1)]
+        rate = sum(tails) / 2
+        assert rate == pytest.approx(eye_ber(jitter_ui, point.phase / 256))
+        if rate < 0.1:
+            assert point.bits > 40_000
+            assert abs(point.errors - rate * point.bits) < 4 * math.sqrt(rate * point.bits) + 1, point
+    # More than an eighth of the bits are wrong: the pattern was dropped.
+    assert eye_ber(jitter_ui, -110 / 256) > 0.125
+    assert points[0].bits < 20_000
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_counter_misses_nothing_counts_nothing_twice_and_stays_at_its_highest_value(monkeypatch, seed):
     monkeypatch.setattr(ber_tester, "ERROR_BITS", 7)
@@ -212,6 +252,7 @@ def test_software_measures_a_link_in_the_near_loop_through_its_registers():
     accesses = [
         Access(names["ber_error_lanes"], 0b10),
         Access(names["ber_lane"], 1),
+        Access(names["rx_phase"], 0x1C5),
         Access(names["ber_control"], on | near),
         *[Access(names["id"])] * 8,
         *[Access(names["ber_control"], on | near | once)] * 3,
@@ -223,7 +264,16 @@ def test_software_measures_a_link_in_the_near_loop_through_its_registers():
         Access(names["status"]),
     ]
     master = Master(bus, accesses, {}, together=False)
-    Bench(m).run([master], lambda _: master.done, 4000)
+    phases = []
+
+    class Serdes:
+        samples = (link.rx_phase,)
+
+        def step(self, *seen):
+            phases.append(seen[-1])
+
+    Bench(m).run([master, Serdes()], lambda _: master.done, 4000)
+    assert phases[-1] == 0xC5
     answers = [answer.data for answer in master.answers]
     control, lanes, errors, blocks, status = answers[-507:-502]
     assert (control, lanes, errors) == (bit["present"] | near | on, 0b11, 3)

@@ -345,7 +345,7 @@ def test_a_read_after_a_clear_sees_nothing_from_before(bench):
 
 def test_the_link_finds_its_inputs_and_controls():
     registers = Registers()
-    of_tester = {"ber_pattern": 3, "ber_lane": 5, "ber_error_lanes": 32, "ber_error_blocks": 32}
+    of_tester = {"ber_pattern": 3, "ber_lane": 5, "rx_phase": 8, "ber_error_lanes": 32, "ber_error_blocks": 32}
     switches = ("on", "invert", "reverse", "near_loop", "far_loop", "clear", "snapshot", "error_once")
     of_tester |= {f"ber_{name}": 1 for name in switches}
     controls = {name: member.shape for name, member in registers.controls.shape()}
