@@ -125,8 +125,8 @@ class Circuits:
 
     Circuits that change during an iteration have several configurations: traffic of each ``Part`` is on that which
     ``of_part`` names, on the first one if it names none. An exchange goes in ``steps``: what a pair has to exchange is so
-    many configurations behind the first of that part. GPU g is node ``c * gpus + g`` in configuration c, so that a link of one
-    is none of another.
+    many configurations behind the first of that part. GPU g is node ``c * gpus + g`` in configuration c, so that a link of
+    one is none of another.
     """
 
     lanes: dict[Pair, int]

@@ -144,7 +144,12 @@ def rate_of(moved_bytes: int, seconds: float) -> float:
 
 
 def most_moved(flows: Traffic, part: int) -> int:
-    """Bytes to a neighbour; of an all-to-all those to all together, or from all."""
+    """Bytes to a neighbour; of sums of gradients to those of all rings, which go on together.
+
+    Of an all-to-all those to all together, or from all.
+    """
+    if part == DATA and len(flows.part):
+        return int(np.bincount(flows.source, flows.size_bytes).max())
     if part == EXCHANGE and len(flows.part):
         return max(int(np.bincount(end, flows.size_bytes).max()) for end in (flows.source, flows.destination))
     return int(flows.size_bytes.max(initial=0))

@@ -216,7 +216,7 @@ class Optical(model.Optical, Fabric):
         for part in (TENSOR, PIPELINE, DATA, EXCHANGE):
             # What goes to experts and what comes back alternate, so an exchange never shares circuits with its own way back.
             flows, own = ((each.at_once(part) if part == EXCHANGE else each.of(part)) for each in (dealt, placed))
-            moved = most_moved(own, part) if part == EXCHANGE else _most_of_pair(own)
+            moved = most_moved(own, part) if part in (DATA, EXCHANGE) else _most_of_pair(own)
             rates.append(rate_of(moved, self.seconds(circuits, flows, gpus)))
         return Rates(*rates)
 
