@@ -25,6 +25,8 @@ from lightfabric.placement.collective.relay import Relays
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.fabric.fabric import Fabric, most_moved, rate_of
 from lightfabric.placement.fabric.relaying import at_once_seconds, relaying
+from lightfabric.placement.graph.fold import Foldable
+from lightfabric.placement.graph.neighbour import ByNeighbours
 from lightfabric.placement.job.kind import Workload, workload
 from lightfabric.placement.mapping.order import Objective, Order, best_order, pairs_over_a_segment, searched_order
 from lightfabric.placement.mapping.traffic import (
@@ -77,6 +79,10 @@ class Placement:
     def gpu_of_rank(self) -> NDArray[np.int32]:
         """The permutation of ranks onto GPUs."""
         return self.order.gpu_of_rank
+
+    def graphs(self, asked: Foldable) -> Foldable:
+        """What makes the task graphs of the job with its exchanges as they go here."""
+        return ByNeighbours(asked, self.relays) if self.relays else asked
 
     @property
     def nodes(self) -> int:

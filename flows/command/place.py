@@ -151,7 +151,7 @@ def _place(spec: StudySpec, fabric: "Fabric", gpus: int, objective: str) -> tupl
 def _export(path: Path, spec: StudySpec, fabric: "Fabric", placed: "Placement") -> None:
     from lightfabric.placement.graph.fold import unfolded
 
-    asked = workload(spec.job, spec.accelerator)
+    asked = placed.graphs(workload(spec.job, spec.accelerator))
     exchange.write(path, unfolded(asked, placed.plan, placed.gpu_of_rank, fabric))
 
 

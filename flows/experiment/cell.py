@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lightfabric.model.circuit import Circuits
     from lightfabric.model.task import Schedule, TaskGraph
     from lightfabric.placement.fabric.fabric import Fabric
-    from lightfabric.placement.graph.fold import Foldable, Folded
+    from lightfabric.placement.graph.fold import Folded
     from lightfabric.placement.place import Placement
 
     Simulated = tuple[Placement, Folded, Schedule]
@@ -128,22 +128,16 @@ def _folded(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "Folded":
         network = fabric.network(graph.devices, graph.demand_bytes(), placed.circuits)
         # Ranks that are alike on each configuration need not turn their ports together, so nothing is folded.
         return Folded(graph, network, Alike.nothing(network))
-    return folded(_graphs(spec, placed), placed.plan, placed.gpu_of_rank, fabric, placed.circuits)
-
-
-def _graphs(spec: StudySpec, placed: "Placement") -> "Foldable":
-    """What makes the task graphs of the job, as its exchanges go where it is placed."""
-    from lightfabric.placement.graph.neighbour import ByNeighbours
-
-    asked = workload(spec.job, spec.accelerator)
-    return ByNeighbours(asked, placed.relays) if placed.relays else asked
+    asked = placed.graphs(workload(spec.job, spec.accelerator))
+    return folded(asked, placed.plan, placed.gpu_of_rank, fabric, placed.circuits)
 
 
 def _whole(spec: StudySpec, fabric: "Fabric", placed: "Placement") -> "TaskGraph":
     """The tasks of all ranks, with the turns of circuits between them."""
     from lightfabric.placement.graph.fold import unfolded
 
-    graph = unfolded(_graphs(spec, placed), placed.plan, placed.gpu_of_rank, fabric)
+    asked = placed.graphs(workload(spec.job, spec.accelerator))
+    graph = unfolded(asked, placed.plan, placed.gpu_of_rank, fabric)
     return fabric.reconfigured(graph, placed.circuits)
 
 

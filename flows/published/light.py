@@ -56,7 +56,7 @@ def seconds(study: StudySpec, fabric: Any) -> float:
     """Simulate an iteration on a fabric of a study, placed as it is predicted to be fastest."""
     at = fabric_of(fabric, study.chiplet, TIMING)
     placed = candidates(study.job, study.accelerator, at, study.gpus[0], pinned=study.plan)[0]
-    asked = workload(study.job, study.accelerator)
+    asked = placed.graphs(workload(study.job, study.accelerator))
     graph = at.reconfigured(unfolded(asked, placed.plan, placed.gpu_of_rank, at), placed.circuits)
     return engine.run(graph, at.network(graph.devices, graph.demand_bytes(), placed.circuits)).makespan_ps / 1e12
 
