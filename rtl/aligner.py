@@ -8,7 +8,7 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import lowest, one_hot_mux
 from lightfabric.rtl.deskew import Delay, Deskew
 from lightfabric.rtl.lane import SILENT_CYCLES, Lane
-from lightfabric.rtl.line import LineSignature
+from lightfabric.rtl.line import LineSignature, block_bits
 from lightfabric.rtl.training_set import HEARD, LANE_BITS, SET, SET_BITS, TRAINING_SET, Phase
 
 
@@ -36,7 +36,7 @@ class Aligner(wiring.Component):
     inverted : Out(N)
     errors : Out(N), pulses: a lane had bit errors
     aligned : Out(1)
-    blocks : Out(64).array(N), plain
+    blocks : Out(block_bits(spec)).array(N), plain, but for those of frames with a code
     blocks_valid : Out(1)
     heard : Out(HEARD)
     skew_overflow : Out(N), lanes in use that were too far from most others, since ``relock``
@@ -53,7 +53,7 @@ class Aligner(wiring.Component):
                 **dict.fromkeys(("slip", "locked", "good", "inverted", "errors", "skew_overflow"), Out(lanes)),
                 "numbers": Out(LANE_BITS).array(lanes),
                 "aligned": Out(1),
-                "blocks": Out(64).array(lanes),
+                "blocks": Out(block_bits(spec)).array(lanes),
                 "blocks_valid": Out(1),
                 "heard": Out(HEARD),
             }
@@ -67,7 +67,7 @@ class Aligner(wiring.Component):
         m.d.sync += [silence.eq(Mux(self.rx.valid, 0, silence + 1)), self.blocks_valid.eq(self.rx.valid)]
         lanes = []
         for n, block in enumerate(self.rx.blocks):
-            m.submodules[f"lane_{n}"] = lane = Lane(n)
+            m.submodules[f"lane_{n}"] = lane = Lane(n, block_bits(self.spec))
             m.d.comb += [
                 lane.block.eq(block),
                 lane.valid.eq(self.rx.valid),
@@ -110,11 +110,11 @@ class Aligner(wiring.Component):
             self.skew_overflow.eq(deskew.overflow),
             self.good.eq(Cat(lane.good for lane in lanes) & ~deskew.far),
         ]
-        valid, infos, are_sets = Signal(), [], Signal(len(lanes))
+        valid, infos, are_sets, bits = Signal(), [], Signal(len(lanes)), block_bits(self.spec)
         m.d.sync += valid.eq(self.blocks_valid)
         for n, lane in enumerate(lanes):
             info = data.View(TRAINING_SET, lane.bits[:SET_BITS])
-            m.submodules[f"delay_{n}"] = delay = Delay(self.spec.max_skew_blocks)
+            m.submodules[f"delay_{n}"] = delay = Delay(self.spec.max_skew_blocks, bits)
             kept = Signal(SET_BITS, name=f"info_{n}")
             m.d.comb += [
                 deskew.counted[n].eq(lane.is_set & (info.phase >= Phase.COUNTED)),
@@ -122,10 +122,10 @@ class Aligner(wiring.Component):
                 delay.i.eq(Cat(lane.bits, lane.is_set)),
                 delay.valid.eq(self.blocks_valid),
                 delay.blocks.eq(deskew.blocks[n]),
-                self.blocks[n].eq(delay.o[:64]),
+                self.blocks[n].eq(delay.o[:bits]),
             ]
             with m.If(self.blocks_valid):
-                m.d.sync += [kept.eq(delay.o[:SET_BITS]), are_sets[n].eq(delay.o[64])]
+                m.d.sync += [kept.eq(delay.o[:SET_BITS]), are_sets[n].eq(delay.o[bits])]
             infos.append(kept)
         # Bit errors hide the sets of some lanes; all say the same.
         good = are_sets & self.use

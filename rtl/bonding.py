@@ -15,10 +15,11 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from lightfabric.model.codec import SYNC_CONTROL, SYNC_DATA
+from lightfabric.model.codec import SCRAMBLER_BITS, SYNC_CONTROL, SYNC_DATA
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.channel import one_hot_mux
-from lightfabric.rtl.line import LineSignature, sent_layout
+from lightfabric.rtl.fec.sublayer import units_layout
+from lightfabric.rtl.line import LineSignature, block_bits, sent_layout
 from lightfabric.rtl.scrambler import Scrambler, scrambled
 from lightfabric.rtl.training_set import LANE_BITS, PARITY, Phase, parity_of
 
@@ -33,7 +34,7 @@ class Distributor(wiring.Component):
 
     Members
     -------
-    i : In(sent_layout(spec))
+    i : In(sent_layout(spec)), with a code In(units_layout(spec))
     lanes : In(spec.lanes_per_port), those that carry, at most ``spec.wavelengths_per_port``; stays from 16 sets before
         frames to their end
     width : Out, how many carry, within 8 cycles
@@ -41,9 +42,10 @@ class Distributor(wiring.Component):
     """
 
     def __init__(self, spec: ChipletSpec):
-        self.spec = spec
+        self.spec, self.bits = spec, block_bits(spec)
         lanes, width = In(spec.lanes_per_port), Out(range(spec.wavelengths_per_port + 1))
-        super().__init__({"i": In(sent_layout(spec)), "lanes": lanes, "width": width, "line": Out(LineSignature(spec))})
+        layout = units_layout(spec) if spec.code else sent_layout(spec)
+        super().__init__({"i": In(layout), "lanes": lanes, "width": width, "line": Out(LineSignature(spec))})
 
     def elaborate(self, platform):
         m = Module()
@@ -56,10 +58,13 @@ class Distributor(wiring.Component):
             word = Mux(is_full, self._word_at_once(m, lane, rank), late)
             info = self._set_of_lane(m, lane, block, is_set)
             # A set has its complement behind it, by which a receiver knows it.
-            scrambler = Scrambler(scrambled, Mux(is_set, Cat(info, ~info), word), f"scrambler_{lane}")
+            scrambler = Scrambler(scrambled, Mux(is_set, Cat(info, ~info), word[-64:]), f"scrambler_{lane}")
             with m.If(sent.valid):
                 sync = Mux(is_set, SYNC_CONTROL, SYNC_DATA)
                 m.d.sync += [scrambler.step(), block.bits.eq(scrambler.out), block.sync.eq(sync)]
+            if self.spec.code:  # a unit is sent as it is; the scrambler's history is what the line carries
+                with m.If(sent.valid & ~is_set):
+                    m.d.sync += [block.as_value().eq(word), scrambler.history.eq(word[-SCRAMBLER_BITS:])]
         return m
 
     def _ranks(self, m) -> list:
@@ -79,10 +84,10 @@ class Distributor(wiring.Component):
         near = [lane - skipped for skipped in range(self.spec.spare_wavelengths + 1)]
         near = [place for place in near if 0 <= place < self.spec.wavelengths_per_port]
         if len(near) == 1:
-            return self.i.words.word_select(near[0], 64)
+            return self.i.words.word_select(near[0], self.bits)
         chosen = Signal(len(near), name=f"chosen_{lane}")
         m.d.sync += chosen.eq(Cat(rank == place for place in near))
-        return one_hot_mux(chosen, [self.i.words.word_select(place, 64) for place in near])
+        return one_hot_mux(chosen, [self.i.words.word_select(place, self.bits) for place in near])
 
     def _late_words(self, m, ranks) -> list:
         """Chooses the words of fewer lanes than wavelengths, a beat of the line before they are sent."""
@@ -94,10 +99,11 @@ class Distributor(wiring.Component):
         with m.If(sent.valid):
             m.d.sync += [held.eq(sent.words), first.eq(Mux(sent.is_set, 0, first + self.width))]
         before = [wraps & (first <= place) for place in range(count)]
-        words = [Mux(old, *(beat.word_select(place, 64) for beat in (held, sent.words))) for place, old in enumerate(before)]
+        beats = [(held.word_select(place, self.bits), sent.words.word_select(place, self.bits)) for place in range(count)]
+        words = [Mux(old, *beat) for old, beat in zip(before, beats, strict=True)]
         late_words = []
         for lane, rank in enumerate(ranks):
-            place, late = Signal(range(count), name=f"place_{lane}"), Signal(64, name=f"late_{lane}")
+            place, late = Signal(range(count), name=f"place_{lane}"), Signal(self.bits, name=f"late_{lane}")
             with m.If(sent.valid):
                 m.d.sync += place.eq(Mux(sent.is_set, rank, place + self.width))
                 m.d.sync += late.eq(one_hot_mux([place == n for n in range(count)], words))
@@ -121,27 +127,27 @@ class Collector(wiring.Component):
 
     Members
     -------
-    blocks : In(64).array(spec.lanes_per_port), plain, all that were sent together
+    blocks : In(block_bits(spec)).array(spec.lanes_per_port), all that were sent together
     blocks_valid : In(1)
     frames : In(1), the blocks that come with the next ``words_valid`` would be those of frames
     use : In(spec.lanes_per_port), lanes that carry
     ranks : In(range(W)).array(spec.lanes_per_port), and the rank of each
     width : In(range(W + 1)), how many carry
-    words : Out(64 * W)
+    words : Out(block_bits(spec) * W)
     words_valid : Out(1)
     """
 
     def __init__(self, spec: ChipletSpec):
-        self.spec = spec
+        self.spec, self.bits = spec, block_bits(spec)
         count, lanes = spec.wavelengths_per_port, spec.lanes_per_port
         super().__init__(
             {
-                "blocks": In(64).array(lanes),
+                "blocks": In(self.bits).array(lanes),
                 **dict.fromkeys(("blocks_valid", "frames"), In(1)),
                 "use": In(lanes),
                 "ranks": In(range(count)).array(lanes),
                 "width": In(range(count + 1)),
-                "words": Out(64 * count),
+                "words": Out(self.bits * count),
                 "words_valid": Out(1),
             }
         )
@@ -162,7 +168,7 @@ class Collector(wiring.Component):
         words = []
         for place in range(count):
             of_lanes = Cat(choice[place] for choice in chosen)
-            word, kept = Signal(64, name=f"word_{place}"), Signal(64, name=f"kept_{place}")
+            word, kept = Signal(self.bits, name=f"word_{place}"), Signal(self.bits, name=f"kept_{place}")
             comes, is_kept = Signal(name=f"comes_{place}"), Signal(name=f"is_kept_{place}")
             with m.If(self.blocks_valid):
                 m.d.sync += [word.eq(one_hot_mux(of_lanes, self.blocks)), comes.eq(of_lanes.any())]

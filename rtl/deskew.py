@@ -25,13 +25,14 @@ class Delay(wiring.Component):
 
     Members
     -------
-    i, o : In, Out(65)
+    i, o : In, Out(bits + 1)
     valid : In(1), a block
     blocks : In(range(max_blocks + 1))
     """
 
-    def __init__(self, max_blocks: int):
-        super().__init__({"i": In(65), "o": Out(65), "valid": In(1), "blocks": In(range(max_blocks + 1))})
+    def __init__(self, max_blocks: int, bits: int = 64):
+        members = {"i": In(bits + 1), "o": Out(bits + 1), "valid": In(1)}
+        super().__init__({**members, "blocks": In(range(max_blocks + 1))})
 
     def elaborate(self, platform):
         m = Module()

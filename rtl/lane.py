@@ -88,13 +88,13 @@ class Lane(wiring.Component):
     good : Out(1), locked and proven
     number : Out(5), of the lane at the transmitter
     inverted : Out(1)
-    bits : Out(64), plain
+    bits : Out(bits), plain, or where they have a code and are no set, as they came
     is_set : Out(1), ``bits`` are a training set of this lane
     shows_set : Out(1), or one of another lane or polarity
     error : Out(1), pulse: the blocks since the last counted set do not have the parity that this one tells
     """
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, bits: int = 64):
         self.number_at_first = number
         super().__init__(
             {
@@ -103,7 +103,7 @@ class Lane(wiring.Component):
                 **dict.fromkeys(("locked", "slip", "good"), Out(1)),
                 "number": Out(LANE_BITS, init=number),
                 "inverted": Out(1),
-                "bits": Out(64),
+                "bits": Out(bits),
                 **dict.fromkeys(("is_set", "shows_set", "error"), Out(1)),
             }
         )
@@ -123,21 +123,23 @@ class Lane(wiring.Component):
         m.d.comb += block.eq(self.block.as_value() ^ self.inverted.replicate(BLOCK.size))
         descrambler = Scrambler(descrambled, block.bits, "descrambler")
         # Registered where the halves of a block differ, a set is found with a level of logic less afterwards.
-        complements = Signal(SET_BITS)
+        complements, plain, as_it_came = Signal(SET_BITS), Signal(64), Signal(BLOCK.size)
         with m.If(self.valid):
             m.d.sync += [
                 descrambler.step(),
-                self.bits.eq(descrambler.out),
+                plain.eq(descrambler.out),
+                as_it_came.eq(block),
                 complements.eq(descrambler.out[:SET_BITS] ^ descrambler.out[SET_BITS:]),
                 is_control.eq(block.sync == SYNC_CONTROL),
             ]
-        info, shows = data.View(TRAINING_SET, self.bits[:SET_BITS]), Signal(2)
+        info, shows = data.View(TRAINING_SET, plain[:SET_BITS]), Signal(2)
         # Of inverted sets the header is that of data, and each half is the other one.
         m.d.comb += shows[0].eq(is_control & complements.all() & (info.magic == MAGIC))
         m.d.comb += shows[1].eq(~is_control & complements.all() & (~info.magic == MAGIC))
         m.d.comb += [self.is_set.eq(shows[0] & (info.lane == self.number)), self.shows_set.eq(shows.any())]
+        m.d.comb += self.bits.eq(plain if len(self.bits) == 64 else Mux(shows.any(), plain, as_it_came))
         self._learn(m, shows, info.lane)
-        self._check_parity(m, block, info)
+        self._check_parity(m, block, info, plain)
         return m
 
     def _learn(self, m, shows, number):
@@ -160,7 +162,7 @@ class Lane(wiring.Component):
             with m.If(sets):
                 m.d.sync += self.number.eq(told)
 
-    def _check_parity(self, m, block, info):
+    def _check_parity(self, m, block, info, plain):
         """Sums the parities as the transmitter does, and compares them at each counted set but the first."""
         now, before, total = Signal(8), Signal(8), Signal(8)
         comes, is_counted, synced = Signal(), Signal(), Signal()
@@ -170,6 +172,6 @@ class Lane(wiring.Component):
             m.d.sync += [now.eq(parity_of(block)), before.eq(now)]
         with m.If(comes):
             m.d.sync += total.eq(Mux(is_counted, 0, total) ^ before)
-        m.d.sync += self.error.eq(comes & is_counted & synced & (total != self.bits[PARITY]))
+        m.d.sync += self.error.eq(comes & is_counted & synced & (total != plain[PARITY]))
         # Blocks that were not received as they were sent for want of lock or polarity are no errors of bits.
         m.d.sync += synced.eq((synced | (comes & is_counted)) & self.locked)

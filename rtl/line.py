@@ -27,12 +27,18 @@ class LineSignature(wiring.Signature):
         super().__init__({"blocks": Out(BLOCK).array(spec.lanes_per_port), "valid": Out(1)})
 
 
+def block_bits(spec: ChipletSpec) -> int:
+    """Counts the bits of frames in a block on a lane: a word, or with a code all bits of the block."""
+    return spec.block_bits_on_line if spec.code else 64
+
+
 def sent_layout(spec: ChipletSpec) -> data.StructLayout:
     """Lays out what is sent in a beat of the line: words of frames, first one in the low bits, or a training set.
 
-    ``words`` stay as they are in a beat that needs no new ones; ``set`` is that of lane 0, in each beat.
+    ``words`` stay as they are in a beat that needs no new ones, in which ``is_new`` is 0; ``set`` is that of lane 0, in each
+    beat.
     """
-    return data.StructLayout({"words": spec.beat_bytes * 8, "set": SET_BITS, "is_set": 1, "valid": 1})
+    return data.StructLayout({"words": spec.beat_bytes * 8, "set": SET_BITS, "is_new": 1, "is_set": 1, "valid": 1})
 
 
 class Framer(wiring.Component):
@@ -134,7 +140,7 @@ class Framer(wiring.Component):
             m.d.sync += [rest.eq(self.frame), crc.start(self.implicit)]
         with m.Elif(now.sends):
             m.d.sync += [rest.eq(rest >> beat_bits), crc.step(shares, now.beat)]
-        m.d.sync += self.o.valid.eq(now.valid)
+        m.d.sync += [self.o.valid.eq(now.valid), self.o.is_new.eq(now.sends)]
         with m.If(now.valid):
             m.d.sync += [self.o.is_set.eq(now.is_set), self.o.set.eq(now.set)]
         with m.If(now.sends):
@@ -153,10 +159,12 @@ class Deframer(wiring.Component):
     -------
     words : In(64 * spec.wavelengths_per_port), of a frame
     words_valid : In(1)
+    words_bad : In(1), the error correction has given the words up
     frames : In(1), 1 from the first words of a service to its end
     frame : Out(8 * spec.flit_bytes - 32)
     error : Out(32), received CRC field against the computed one, with 0 for the sequence that a frame does not say
-    valid : Out(1), ``frame`` and ``error`` are new in this cycle
+    valid : Out(1), ``frame``, ``error`` and ``bad`` are new in this cycle
+    bad : Out(1), some of its words were
     """
 
     def __init__(self, spec: ChipletSpec):
@@ -165,10 +173,12 @@ class Deframer(wiring.Component):
             {
                 "words": In(spec.beat_bytes * 8),
                 "words_valid": In(1),
+                "words_bad": In(1),
                 "frames": In(1),
                 "frame": Out(spec.flit_bytes * 8 - CRC_BITS),
                 "error": Out(CRC_BITS),
                 "valid": Out(1),
+                "bad": Out(1),
             }
         )
 
@@ -176,16 +186,17 @@ class Deframer(wiring.Component):
         m = Module()
         beat_bits, beats = self.spec.beat_bytes * 8, self.spec.beats_per_flit
         beat, crc, bits = Signal(range(beats)), FlitCrc(self.spec, "crc"), Signal(self.spec.flit_bytes * 8)
-        word, word_valid = Signal(beat_bits), Signal()
+        word, word_valid, word_bad = Signal(beat_bits), Signal(), Signal()
         # The shares of several beats are registered, and the word goes through a register stage beside them.
         domain = m.d.comb if beats == 1 else m.d.sync
-        domain += [word.eq(self.words), word_valid.eq(self.words_valid)]
+        domain += [word.eq(self.words), word_valid.eq(self.words_valid), word_bad.eq(self.words_bad)]
         shares = crc.shares(m, word) if beats == 1 else crc.registered_shares(m, self.words, self.words_valid)
 
         m.d.comb += self.frame.eq(bits)
         m.d.sync += self.valid.eq(word_valid & (beat == beats - 1))
         with m.If(word_valid):
             m.d.sync += [bits.eq(Cat(bits, word)[beat_bits:]), self.error.eq(crc.field(shares) ^ word[-CRC_BITS:])]
+            m.d.sync += self.bad.eq(word_bad | (self.bad & (beat != 0)))
         with m.If(~self.frames | (word_valid & (beat == beats - 1))):
             m.d.sync += [beat.eq(0), crc.start(Const(0, 8))]
         with m.Elif(word_valid):

@@ -8,13 +8,14 @@ from lightfabric.model.spec import ChipletSpec, SpecError
 from lightfabric.rtl.aligner import Aligner
 from lightfabric.rtl.bonding import Collector, Distributor
 from lightfabric.rtl.channel import ChannelSignature
+from lightfabric.rtl.fec.sublayer import FecDecoder, FecEncoder
 from lightfabric.rtl.line import LineSignature
 from lightfabric.rtl.receiver import Receiver
 from lightfabric.rtl.training import Training
 from lightfabric.rtl.training_set import LANE_BITS
 from lightfabric.rtl.transmitter import Transmitter
 
-BUILT_FEC = ("none",)
+BUILT_FEC = ("none", "kr4", "light")
 """Codes whose encoder and decoder are part of the link."""
 
 TRAINING_STATUS = {
@@ -89,6 +90,8 @@ class Link(wiring.Component):
     events : Out(EVENTS)
     replays : Out(32), replays started by this end
     crc_errors : Out(32), frames that this end dropped
+    corrected_symbols : Out(8), of the codewords that the error correction has looked at in this cycle
+    uncorrectable_codewords : Out(2), those of them that it could not correct
     """
 
     def __init__(self, spec: ChipletSpec):
@@ -107,6 +110,8 @@ class Link(wiring.Component):
                 "events": Out(EVENTS),
                 "replays": Out(32),
                 "crc_errors": Out(32),
+                "corrected_symbols": Out(8),
+                "uncorrectable_codewords": Out(2),
             }
         )
 
@@ -128,8 +133,6 @@ class Link(wiring.Component):
         connect(m, aligner, training, collector)
         m.d.comb += [
             self.slip.eq(aligner.slip),
-            receiver.words.eq(collector.words),
-            receiver.words_valid.eq(collector.words_valid),
             receiver.frames.eq(training.frames_in),
             receiver.resume.eq(training.resume),
             receiver.resumed.received.eq(training.remote.expected),
@@ -139,7 +142,6 @@ class Link(wiring.Component):
             transmitter.sets.eq(training.sets),
             transmitter.set.eq(training.set),
             transmitter.width.eq(distributor.width),
-            distributor.i.eq(transmitter.o),
             distributor.lanes.eq(training.lanes_out),
             transmitter.resume.eq(training.resume),
             transmitter.flush.eq(training.flush),
@@ -153,8 +155,35 @@ class Link(wiring.Component):
             training.retrain.eq(self.retrain),
             training.enable.eq(self.enable),
         ]
+        self._add_fec(m, training, (transmitter, distributor), (aligner, collector, receiver))
         self._report(m, training, aligner, transmitter, receiver)
         return m
+
+    def _add_fec(self, m, training, sent, received):
+        """Puts the error correction between words and lanes, or joins them where there is none."""
+        (transmitter, distributor), (aligner, collector, receiver) = sent, received
+        if not self.spec.code:
+            m.d.comb += [
+                distributor.i.eq(transmitter.o),
+                receiver.words.eq(collector.words),
+                receiver.words_valid.eq(collector.words_valid),
+            ]
+            return
+        m.submodules.fec_encoder = encoder = FecEncoder(self.spec)
+        m.submodules.fec_decoder = decoder = FecDecoder(self.spec)
+        m.d.comb += [
+            encoder.i.eq(transmitter.o),
+            distributor.i.eq(encoder.o),
+            aligner.freeze.eq(aligner.use & training.frames_in.replicate(len(aligner.use))),
+            decoder.units.eq(collector.words),
+            decoder.units_valid.eq(collector.words_valid),
+            decoder.frames.eq(training.frames_in),
+            receiver.words.eq(decoder.words),
+            receiver.words_valid.eq(decoder.words_valid),
+            receiver.words_bad.eq(decoder.bad),
+            self.corrected_symbols.eq(decoder.corrected),
+            self.uncorrectable_codewords.eq(decoder.uncorrectable),
+        ]
 
     def _report(self, m, training, aligner, transmitter, receiver):
         count = self.spec.wavelengths_per_port

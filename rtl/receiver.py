@@ -47,7 +47,7 @@ class Receiver(wiring.Component):
     Members
     -------
     words : In(64 * spec.wavelengths_per_port)
-    words_valid : In(1)
+    words_valid, words_bad : In(1)
     frames : In(1), 1 from the first words of a service to its end
     resume : In(1)
     resumed : In(state_layout(spec)), the far end's, at ``resume``
@@ -67,6 +67,7 @@ class Receiver(wiring.Component):
             {
                 "words": In(spec.beat_bytes * 8),
                 "words_valid": In(1),
+                "words_bad": In(1),
                 "frames": In(1),
                 "resume": In(1),
                 "resumed": In(state),
@@ -84,7 +85,7 @@ class Receiver(wiring.Component):
         m = Module()
         spec = self.spec
         m.submodules.deframer = deframer = Deframer(spec)
-        for name in ("words", "words_valid", "frames"):
+        for name in ("words", "words_valid", "words_bad", "frames"):
             m.d.comb += getattr(deframer, name).eq(getattr(self, name))
         frame = Signal(frame_layout(spec))
         m.d.comb += frame.eq(deframer.frame)
@@ -112,7 +113,7 @@ class Receiver(wiring.Component):
         """
         header, checked, bits = frame.header, Signal(checked_layout(self.spec)), self.spec.sequence_bits
         upcoming, upcoming_crc, sequence = Signal(bits), Signal.like(deframer.error), Signal(bits)
-        explicit, numbered, valid = Signal(), Signal(), Signal()
+        explicit, numbered, valid, given_up = Signal(), Signal(), Signal(), Signal()
         explicit_right, implicit_right, is_implicit, sure = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
             explicit.eq(header.code == EXPLICIT),
@@ -121,6 +122,7 @@ class Receiver(wiring.Component):
         ]
         m.d.sync += [
             valid.eq(deframer.valid),
+            given_up.eq(deframer.bad),
             explicit_right.eq(deframer.error == 0),
             implicit_right.eq(deframer.error == upcoming_crc),
             is_implicit.eq(header.implicit[0]),
@@ -130,7 +132,7 @@ class Receiver(wiring.Component):
             checked.sequence.eq(sequence),
         ]
         # The bit that says whether a frame is implicit chooses its CRC, so it is sent several times, all equal.
-        m.d.comb += checked.good.eq(valid & sure & Mux(is_implicit, implicit_right, explicit_right))
+        m.d.comb += checked.good.eq(valid & sure & ~given_up & Mux(is_implicit, implicit_right, explicit_right))
         m.d.comb += checked.bad.eq(valid & ~checked.good)
         after_own, after_upcoming = following(header.sequence), following(upcoming)
         # Also where the frame is bad: most often its header is right.

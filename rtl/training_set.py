@@ -8,7 +8,7 @@ from amaranth import Cat, Const
 from amaranth.lib import data
 
 from lightfabric.model.codec import CRCS
-from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.spec import FEC_CODES, ChipletSpec
 
 PROTOCOL_VERSION = 1
 
@@ -54,20 +54,21 @@ def parameters_layout(spec: ChipletSpec) -> data.StructLayout:
 
 
 def config_code(spec: ChipletSpec) -> int:
-    """Packs into 16 bits what must be equal at both ends: sequences, version, wavelengths, virtual channels, CRC, flit."""
+    """Packs into 16 bits what must be equal at both ends: code, sequences, version, wavelengths, channels, CRC, flit."""
     fields = (
-        (spec.sequence_bits - 8, 4),
-        (PROTOCOL_VERSION, 2),
-        (spec.wavelengths_per_port.bit_length() - 1, 3),
-        (spec.virtual_channels - 1, 3),
-        (list(CRCS).index(spec.crc), 2),
-        ((64, 128, 256).index(spec.flit_bytes), 2),
+        (PROTOCOL_VERSION, 3),
+        (("none", *FEC_CODES).index(spec.fec), 4),
+        (spec.sequence_bits - 8, 9),
+        (spec.wavelengths_per_port.bit_length() - 1, 6),
+        (spec.virtual_channels - 1, 8),
+        (list(CRCS).index(spec.crc), 4),
+        ((64, 128, 256).index(spec.flit_bytes), 3),
     )
     code = 0
-    for value, bits in fields:
-        # A value that is cut off would make two different configurations look equal.
-        assert value < 1 << bits
-        code = code << bits | value
+    for value, values in fields:
+        # A value out of its range would make two different configurations look equal.
+        assert value < values
+        code = code * values + value
     return code
 
 

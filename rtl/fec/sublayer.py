@@ -230,7 +230,7 @@ class FecEncoder(wiring.Component):
 
     Members
     -------
-    i : In(sent_layout(spec)), with new words in each beat of frames
+    i : In(sent_layout(spec)); in a beat without new words the units stay, too
     o : Out(units_layout(spec))
     """
 
@@ -241,45 +241,49 @@ class FecEncoder(wiring.Component):
         self.codewords = [_CodewordEncoder(self.shape, part) for part in parts]
         lag, clocks = self.codewords[0].lag, self.codewords[0].latency_clocks
         # A step of lag takes a whole number of cycles, sometimes the next lower one: until then its units wait in a queue.
-        self.latency_cycles = clocks + (ceil(lag / spec.blocks_per_cycle) + 1 if lag else 0)
+        self.latency_cycles = clocks + ceil(lag / spec.blocks_per_cycle) + 1
         super().__init__({"i": In(sent_layout(spec)), "o": Out(units_layout(spec))})
 
     def elaborate(self, platform):
         m = Module()
         sent, number, lag = self.i, Signal(range(self.shape.steps)), self.codewords[0].lag
-        with m.If(sent.valid):
+        # Sets push out the units of the words before them, and have units of their own that mean nothing.
+        steps = sent.is_set | sent.is_new
+        with m.If(sent.valid & steps):
             m.d.sync += number.eq(Mux(sent.is_set | (number == self.shape.steps - 1), 0, number + 1))
         for n, codeword in enumerate(self.codewords):
             m.submodules[f"codeword_{n}"] = codeword
             bits = 64 * self.shape.lanes
             m.d.comb += [
                 codeword.words.eq(sent.words[n * bits : (n + 1) * bits]),
-                codeword.valid.eq(sent.valid),
+                codeword.valid.eq(sent.valid & steps),
                 codeword.is_set.eq(sent.is_set),
                 codeword.number.eq(number),
             ]
-        units = Cat(codeword.units for codeword in self.codewords)
-        # What is no word waits as many steps as the units do.
-        told = Cat(sent.set, sent.is_set)
-        for step in range(lag):
-            late = Signal.like(told, name=f"told_{step}")
-            with m.If(sent.valid):
-                m.d.sync += late.eq(told)
-            told = late
-        coded = Cat(units, _late(m, told, self.codewords[0].latency_clocks, "passed"))
-        valid = _late(m, sent.valid, self.latency_cycles, "valid")
-        if lag:
-            m.submodules.queue = queue = _Queue(len(coded), 8)
-            _, valid = _taken(m, valid, queue.ready)
-            m.d.comb += [queue.i.eq(coded), queue.put.eq(self.codewords[0].units_valid), queue.take.eq(valid)]
-            # The first beats that come have no beat before them, by as many as the lag is.
-            skipped = Signal(range(lag + 1))
-            with m.If(self.codewords[0].units_valid & (skipped != lag)):
-                m.d.sync += skipped.eq(skipped + 1)
-                m.d.comb += queue.put.eq(0)
-            coded = queue.o
-        m.d.comb += Cat(self.o.words, self.o.set, self.o.is_set).eq(coded)
-        m.d.comb += self.o.valid.eq(valid)
+        # The first beats that come have no beat before them, by as many as the lag is.
+        skipped, comes = Signal(range(lag + 1)), self.codewords[0].units_valid
+        with m.If(comes & (skipped != lag)):
+            m.d.sync += skipped.eq(skipped + 1)
+        m.submodules.units = units = _Queue(len(self.o.words), 8)
+        m.submodules.told = told = _Queue(len(sent.set) + 2, self.latency_cycles + 8)
+        has_units = told.o[-1]
+        _, valid = _taken(m, _late(m, sent.valid, self.latency_cycles, "due"), told.ready & (units.ready | ~has_units))
+        m.d.comb += [
+            units.i.eq(Cat(codeword.units for codeword in self.codewords)),
+            units.put.eq(comes & (skipped == lag)),
+            units.take.eq(valid & has_units),
+            told.i.eq(Cat(sent.set, sent.is_set, steps)),
+            told.put.eq(sent.valid),
+            told.take.eq(valid),
+        ]
+        held = Signal.like(self.o.words)
+        with m.If(units.take):
+            m.d.sync += held.eq(units.o)
+        m.d.comb += [
+            self.o.words.eq(Mux(has_units, units.o, held)),
+            Cat(self.o.set, self.o.is_set).eq(told.o[:-1]),
+            self.o.valid.eq(valid),
+        ]
         return m
 
 
@@ -385,7 +389,8 @@ class FecDecoder(wiring.Component):
         self.spec, self.shape = spec, Shape.of(spec)
         self.codewords = [_CodewordDecoder(self.shape) for _ in range(spec.codewords_abreast)]
         collected = ceil((self.shape.beats - 1 + self.codewords[0].gather.lag) / spec.blocks_per_cycle)
-        self.latency_cycles = collected + self.codewords[0].latency_clocks + self.shape.beats + 1
+        # One cycle more, so that a line that pauses for a cycle within a codeword delays nothing.
+        self.latency_cycles = collected + self.codewords[0].latency_clocks + self.shape.beats + 2
         words = spec.beat_bytes * 8
         super().__init__(
             {

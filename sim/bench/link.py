@@ -11,7 +11,7 @@
 from collections import deque
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 from amaranth import Cat, Module, Mux, Signal
 
@@ -20,6 +20,7 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.link import Link
 from lightfabric.rtl.training_state import State
 from lightfabric.sim.bench.bench import Bench, ClientFlit, Driver, Monitor, Transfers
+from lightfabric.sim.bench.coded import Codewords, SetFinder
 from lightfabric.sim.channel.error import Errors
 from lightfabric.sim.channel.fault import Channel
 from lightfabric.sim.channel.fibre import Fibre as ChannelFibre
@@ -51,7 +52,8 @@ class Fibre:
         m.d.comb += [self.sent.eq(Cat(block.as_value() for block in tx.blocks)), self.sent_valid.eq(tx.valid)]
         m.d.comb += [Cat(block.as_value() for block in rx.blocks).eq(line ^ self._flips), rx.valid.eq(valid)]
         self.samples = (self.sent, self.sent_valid, Signal() if slip is None else slip)
-        self._lost_beat, self._lost_mask = _inside_the_payload(spec)
+        self._lost_beat, self._lost_lane = divmod(1, spec.wavelengths_per_port)
+        self._codewords = Codewords(spec) if spec.code else None
         self.start(0, clean, kept, frozenset())
 
     def start(
@@ -73,6 +75,8 @@ class Fibre:
         # One entry fewer than the delay: the register that drives rx is the last cycle of it.
         self._in_flight: deque[tuple[int, int]] = deque([(0, 0)] * (delay_cycles - 1))
         self._framed_beats = 0
+        self._finder, self._are_frames = SetFinder(self.spec), list[bool]()
+        self._codeword = -1, list[int]()
         self.sent_beats: list[tuple[int, int]] = []
         self.arrivals: list[int] = []
 
@@ -81,6 +85,7 @@ class Fibre:
         if valid:
             # The sample is of the cycle before: the register tx showed this beat then.
             self.sent_beats.append((cycle - 1, sent))
+            self._are_frames.append(self._finder.is_frame(sent))
         if self.channel:
             self._pass_channel(ctx, cycle, sent if valid else None, slip)
         elif self._delay_cycles == 0 and cycle in self._stretches:
@@ -118,7 +123,7 @@ class Fibre:
         bits, valid = self._in_flight.popleft()
         ctx.set(self._arriving_valid, valid)
         if valid:
-            self._count(bits)
+            self._count(len(self.arrivals))
             ctx.set(
                 self._arriving, bits ^ self._errors(len(self.arrivals), self.bits) ^ self._losses(len(self.arrivals) + 1)
             )
@@ -129,7 +134,7 @@ class Fibre:
         if valid:
             # Without delay a beat is at rx in the very cycle in which tx shows it, the one that was sampled.
             self.arrivals.append(cycle - 1)
-            self._count(sent)
+            self._count(len(self.arrivals) - 1)
         if valid or cycle == 0:  # the flips of a beat stand until it has passed
             beat, in_frames = len(self.arrivals), self._framed_beats > 0
             self._framed_beats += in_frames
@@ -137,28 +142,43 @@ class Fibre:
             # Only looked ahead: the beat itself is counted when it has passed.
             self._framed_beats -= in_frames
 
-    def _count(self, bits: int) -> None:
-        self._framed_beats = self._framed_beats + 1 if bits & 0b11 == codec.SYNC_DATA else 0
+    def _count(self, number: int) -> None:
+        self._framed_beats = self._framed_beats + 1 if self._are_frames[number] else 0
 
     def _losses(self, beats: int) -> int:
-        """Return the flips of the last of so many beats, if it is the one to lose in its slot."""
-        beat = (self._framed_beats - 1) % self.spec.beats_per_flit
-        loses = self._framed_beats and beat == self._lost_beat and self._lost(beats - 1 - beat)
-        return self._lost_mask if loses else 0
+        """Return the flips of the last of so many beats: of the first bit of a flit's second block, in slots that are lost.
+
+        Its echoes in the descrambler stay in that block.
+        """
+        if not self._framed_beats:
+            return 0
+        if self._codewords is None:
+            return 0b100 << 66 * self._lost_lane if self._loses(beats - 1, self._framed_beats - 1) else 0
+        step = (self._framed_beats - 1) % self.spec.codeword_beats
+        first, framed = beats - 1 - step, self._framed_beats - 1 - step
+        if first != self._codeword[0]:
+            flips = self._codewords.flips(lambda n: self._loses(first + n, framed + n), self._lost_lane)
+            self._codeword = first, flips
+        return self._codeword[1][step]
+
+    def _loses(self, number: int, framed: int) -> bool:
+        """Tell whether a beat of the line, so many of frames after the first one, is the one to lose in a slot."""
+        beat = framed % self.spec.beats_per_flit
+        return beat == self._lost_beat and self._lost(number - beat)
 
     def frame_beats(self) -> list[int]:
         """Return the numbers of the beats that began a slot and have arrived whole. Training sets begin the frames anew."""
         firsts, run = list[int](), 0
-        for number, (_, bits) in enumerate(self.sent_beats[: len(self.arrivals)]):
-            run = run + 1 if bits & 0b11 == codec.SYNC_DATA else 0
+        for number, is_frame in enumerate(self._are_frames[: len(self.arrivals)]):
+            run = run + 1 if is_frame else 0
             if run and run % self.spec.beats_per_flit == 0:
                 firsts.append(number + 1 - self.spec.beats_per_flit)
         return firsts
 
     def cuts(self) -> list[int]:
         """Return the cycles of the training sets that followed frames on the line."""
-        lines = pairwise((cycle, bits & 0b11) for cycle, bits in self.sent_beats)
-        return [cycle for (_, before), (cycle, sync) in lines if before == codec.SYNC_DATA and sync == codec.SYNC_CONTROL]
+        numbered = pairwise(zip(self.sent_beats, self._are_frames, strict=True))
+        return [cycle for (_, before), ((cycle, _), is_frame) in numbered if before and not is_frame]
 
     def slots(self) -> list["Slot"]:
         """Return the flits that were sent and have arrived, as sent."""
@@ -178,6 +198,8 @@ class Fibre:
         return slots
 
     def _plain_beats(self) -> list[list[int]]:
+        if self._codewords is not None:
+            return self._decoded_beats(self._codewords)
         lanes = range(self.spec.wavelengths_per_port)
         states, plain = [0] * len(lanes), list[list[int]]()
         for _, bits in self.sent_beats[: len(self.arrivals)]:
@@ -188,11 +210,14 @@ class Fibre:
             plain.append(blocks)
         return plain
 
-
-def _inside_the_payload(spec: ChipletSpec) -> tuple[int, int]:
-    """Choose (beat of a slot, mask): a bit of a flit's second block, whose echoes in the descrambler stay in that block."""
-    beat, lane = divmod(1, spec.wavelengths_per_port)
-    return beat, 0b100 << 66 * lane
+    def _decoded_beats(self, codewords: Codewords) -> list[list[int]]:
+        """Decode each run of frames, which begins with a codeword; sets have no words."""
+        beats = [bits for _, bits in self.sent_beats[: len(self.arrivals)]]
+        plain = list[list[int]]()
+        for is_frame, run in groupby(range(len(beats)), lambda number: self._are_frames[number]):
+            numbers = list(run)
+            plain += codewords.words(beats[number] for number in numbers) if is_frame else [[] for _ in numbers]
+        return plain
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,7 @@ class Run:
                 ctx.set(i.valid, cycle in at)
                 if cycle in at:
                     ctx.set(i.is_set, beat is None)
+                    ctx.set(i.is_new, beat is not None)
                     ctx.set(i.set, n)
                     if beat is not None:
                         ctx.set(i.words, sum(word << 64 * lane for lane, word in enumerate(beat)))
