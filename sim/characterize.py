@@ -20,7 +20,7 @@ from lightfabric.sim.client_timing import measure_client
 from lightfabric.sim.link_timing import measure_link
 from lightfabric.sim.switch_timing import measure_switch
 
-MEASURED_BY = ("rtl", "sim", "model.codec", "model.cycle.slot")
+MEASURED_BY = ("rtl", "sim", "model.codec", "model.cycle.slot", "model.reed_solomon")
 """Modules of these names decide what is measured; ``model.spec`` does so by the values that ``key`` has."""
 
 
