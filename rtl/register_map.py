@@ -269,5 +269,6 @@ REGISTERS: Table = (
     ),
     _alone("frames_checked", "count", "Frames whose CRC was checked: crc_errors of them were wrong."),
     _alone("rx_phase", "control", "Where the SerDes samples a bit: signed, in 1/256 of a bit from its middle.", bits=8),
+    _alone("uncorrectable_codewords", "count", "Codewords that the forward error correction gave up.", step_bits=2),
 )  # fmt: skip
 """Every link has these registers, whatever its spec."""

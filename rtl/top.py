@@ -171,6 +171,8 @@ class AxiLink(wiring.Component):
             inputs.replays.eq(events.replay),
             inputs.replay_timeouts.eq(events.timeout),
             inputs.crc_errors.eq(events.bad),
+            inputs.corrected_symbols.eq(link.corrected_symbols),
+            inputs.uncorrectable_codewords.eq(link.uncorrectable_codewords),
             inputs.frames_checked.eq(events.good | events.bad),
             inputs.retrainings.eq(events.retraining),
             inputs.credit_leaks.eq(events.leaks),

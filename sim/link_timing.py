@@ -22,7 +22,7 @@ from lightfabric.model.codec import DATA, EXPLICIT, NAK
 from lightfabric.model.cycle.slot import Slots
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.model.timing import LinkTiming
-from lightfabric.rtl.lane import SILENT_CYCLES
+from lightfabric.rtl.aligner import SILENT_CYCLES
 from lightfabric.rtl.transmitter import REPLAYS_TO_RETRAIN
 from lightfabric.sim.bench.bench import ClientFlit, Transfers
 from lightfabric.sim.bench.link import LinkBench, LinkRun, Lost, Slot
