@@ -20,7 +20,7 @@ TINY = ReedSolomon(7, 3, 3, 0b1011)
 SMALL = ReedSolomon(15, 11, 4, 0b10011)
 OTHERS = (
     ReedSolomon(15, 10, 4, 0b10011, 1),  # an odd number of parity symbols
-    ReedSolomon(15, 9, 4, 0b11001, 14),
+    ReedSolomon(15, 2, 4, 0b11001, 14),  # the message ends in the first of several beats
     ReedSolomon(31, 21, 5, 0b100101, 3),
     ReedSolomon(255, 239, 8, 0x11D, 0),
     ReedSolomon(40, 34, 8, 0x11D, 120),
@@ -106,7 +106,7 @@ def test_the_encoder_makes_the_vectors_of_802_3(code, generator, parity, p):
     assert bench.codewords(sent(bench, [[*message, *[1023] * code.parity_symbols]])) == [expected]
 
 
-@pytest.mark.parametrize("p", [1, 2, 3, 4, 5, 7, 8, 11, 15])
+@pytest.mark.parametrize("p", [1, 2, 3, 4, 5, 7, 8, 13, 15])
 def test_small_codewords_pass_the_codec_with_any_number_of_symbols_per_clock(p):
     rng = random.Random(p)
     plain = messages(SMALL, rng, 30)
