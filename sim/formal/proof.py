@@ -9,6 +9,7 @@ from amaranth.back import rtlil
 
 from lightfabric.sim.formal.channel import CreditLoop, EarlyTurns, FlitOrder, Ledger, Turns
 from lightfabric.sim.formal.harness import SLOW
+from lightfabric.sim.formal.line import ScramblerIdentity
 from lightfabric.sim.formal.link import Calm, LossyLine
 from lightfabric.sim.formal.register import Accesses
 from lightfabric.sim.formal.replay import ReplayWindow
@@ -77,6 +78,14 @@ PROOFS = (
         16,
         18,
         bounded=True,
+    ),
+    Proof(
+        "scrambler",
+        "line",
+        "whatever both states are, all bits behind 58 others come back from the descrambler",
+        ScramblerIdentity,
+        2,
+        4,
     ),
     Proof("registers", "registers", "every access is answered, once and soon", Accesses, 5, 12),
 )

@@ -10,7 +10,7 @@ import pytest
 from amaranth import Signal
 
 from lightfabric.flows.command import verify
-from lightfabric.rtl import channel, receiver, register, replay, transmitter
+from lightfabric.rtl import channel, receiver, register, replay, scrambler, transmitter
 from lightfabric.sim.formal.proof import PROOFS as ALL_PROOFS
 
 PROOFS = {proof.name: proof for proof in ALL_PROOFS}
@@ -25,7 +25,12 @@ BUFFER = ("buffer", replay, "ReplayBuffer")
 REGISTERS = ("registers", register, "Registers")
 TRANSMITTER = ("transmitter", transmitter, "Transmitter")
 RECEIVER = ("receiver", receiver, "Receiver")
+SCRAMBLER = ("scrambler", scrambler, "scrambled")
+DESCRAMBLER = ("descrambler", scrambler, "descrambled")
 MUTANTS = {
+    "a tap of the scrambler is wrong": ("scrambler", *SCRAMBLER, "line[done + NEAR :]", "line[done + NEAR + 1 :]"),
+    "a tap of the descrambler is missing": ("scrambler", *DESCRAMBLER, "^ line[NEAR:][: len(block)] ^", "^"),
+    "the scrambler skips a bit": ("scrambler", *SCRAMBLER, "line[done:][: len(part)]", "line[done + 1 :][: len(part)]"),
     "a flit overtakes": ("flit-order", *QUEUE, ".eq(fifo.r_data)", ".eq(flit)"),
     "the newest overtakes": (
         "flit-order",
