@@ -43,6 +43,10 @@ FABRICS = (
 )
 
 
+def pytest_addoption(parser):
+    parser.addoption("--mutants", action="store_true", help="break the blocks of rtl/ one by one and see their tests fail")
+
+
 @pytest.fixture(params=FABRICS, ids=lambda spec: spec.kind)
 def fabric_spec(request):
     return request.param

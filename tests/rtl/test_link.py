@@ -8,6 +8,7 @@ import pytest
 
 from lightfabric.model.codec import ACK, DATA, EXPLICIT
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.receiver import BAD_FRAMES_TO_RETRAIN
 from lightfabric.rtl.transmitter import REPLAYS_TO_RETRAIN
 from lightfabric.sim.bench.bench import ClientFlit
 from lightfabric.sim.bench.link import LinkBench, clean
@@ -132,6 +133,15 @@ def test_a_burst_that_hides_many_flits_is_survived(bench, slot_zero_beat, slots)
     assert_delivered(bench.spec, sent, run)
     assert run.crc_errors >= min(len(slots), 16) - 1
     assert bool(run.recoveries) == (len(slots) > 16)
+
+
+@pytest.mark.parametrize("count", [BAD_FRAMES_TO_RETRAIN - 1, BAD_FRAMES_TO_RETRAIN])
+def test_wrong_frames_in_a_row_train_the_line_again(bench, slot_zero_beat, count):
+    """They carry no flits: only the receiver has anything to notice."""
+    errors = corrupting_slots(bench, slot_zero_beat, range(20, 20 + count))
+    run = bench.run([(0, ClientFlit(b"\1"))], errors_a=errors, settle_cycles=int(80 * bench.spec.slot_cycles) + 600)
+    assert run.crc_errors == count
+    assert len(run.recoveries) == (count == BAD_FRAMES_TO_RETRAIN)
 
 
 def test_a_replay_that_loses_its_first_flit_comes_again_without_a_timeout(bench, slot_zero_beat):

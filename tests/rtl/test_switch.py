@@ -58,6 +58,7 @@ def test_an_output_without_credits_stops_nobody_else(bench):
     sent = {0: [(0, ClientFlit(b"\1", 1, 0, 0))] * 10, 2: [(0, ClientFlit(b"\2", 3, 2))] * 10}
     run = bench.run(sent, credit_cycle=lambda number, cycle: cycle + 1 if cycle > 200 or number > 3 else 200)
     assert len(run.received[1]) == len(run.received[3]) == 10
+    assert sum(cycle <= 200 for cycle, _ in run.received[1]) == SPEC.buffer_flits
 
 
 @pytest.mark.parametrize("routes", [(), (4,), (0, -1)])

@@ -1,0 +1,282 @@
+"""The tests of rtl/ can fail: each block is broken in three ways or more, and for each there is a test that must see it.
+
+``pytest --mutants tests/test_mutants.py`` runs them, each on a copy of the package, in minutes.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+COPIED = (".src", "flows", "model", "placement", "rtl", "sim", "tests", "examples", "pyproject.toml", "README.md")
+BOUND_S = 600
+WAYS = 3
+
+LINK, TRAINING, PACER, TOP = (f"tests/rtl/test_{name}.py" for name in ("link", "training", "pacer", "top"))
+LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET = (
+    f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet")
+)
+
+# File of rtl/: (what is wrong, text, the text of the broken one, the test that sees it)
+MUTANTS = {
+    "pacer": [
+        ("never waits for the SerDes", "self.ready & (owed", "(owed", PACER),
+        ("makes up for nothing", "owed < MAX_LATE_BEATS * cycles", "owed < cycles - beats", PACER),
+        ("is too slow by a beat in a round", "owed >= cycles - beats", "owed > cycles - beats", PACER),
+    ],
+    "transmitter": [
+        (
+            "tries are never forgotten",
+            "m.If(buffer.progress | self.sets):\n            m.d.sync += tries",
+            "m.If(self.sets):\n            m.d.sync += tries",
+            f"{LINK}::test_replays_that_help_never_make_the_link_train_again",
+        ),
+        ("never says its sequence after a jump", "explicit_turn | (sends & jumped)", "explicit_turn", LINK),
+        (
+            "has no timeout",
+            "timed_out.eq(to_timeout[-1] & ~self.sets)",
+            "timed_out.eq(0)",
+            f"{LINK}::test_a_last_flit_that_is_lost_with_every_answer_comes_back_after_the_timeout",
+        ),
+        ("replays the payload of the next flit", "Mux(again, buffer.head.payload", "Mux(0, buffer.head.payload", LINK),
+    ],
+    "receiver": [
+        ("accepts repeated flits", "Mux(was_received, is_next, is_expected)", "1", LINK),
+        ("never asks again", "(self.local.wanting | missing) & ~cleared", "0", LINK),
+        (
+            "never gives up",
+            "self.trouble.eq(bad_run == BAD_FRAMES_TO_RETRAIN)",
+            "self.trouble.eq(0)",
+            f"{LINK}::test_wrong_frames_in_a_row_train_the_line_again",
+        ),
+        ("believes what it cannot be sure of", "valid & sure & Mux(", "valid & Mux(", "tests/rtl/test_reach.py"),
+        ("heeds no request", "is_nak.eq((header.code == NAK) | self.resume)", "is_nak.eq(self.resume)", LINK),
+    ],
+    "replay": [
+        ("replays from the end", "place.eq(first), self", "place.eq(end), self", LINK),
+        ("numbers a replay wrongly", "self.sequence.eq(following(oldest)), f", "self.sequence.eq(oldest), f", LINK),
+        (
+            "frees what was not acknowledged",
+            "m.d.sync += [ahead.eq(distance(oldest, ",
+            "m.d.sync += [ahead.eq(1 + distance(oldest, ",
+            LINK,
+        ),
+    ],
+    "frame": [
+        (
+            "counts sequences modulo 256",
+            "0, sequence + 1)",
+            "sequence + 1, sequence + 1)",
+            f"{LINK}::test_sequences_are_counted_modulo_255",
+        ),
+        ("measures distances modulo 256", "Mux(ahead[-1], last + ~first, ahead)", "ahead", LINK),
+        ("has no room for a request", '"answer": 1, "wanting": 1', '"answer": 1, "wanting": 0', LINK),
+    ],
+    "crc": [
+        (
+            "covers half of the bits",
+            "reduce(xor, (other for bit, other in enumerate(others) if row >> bit & 1), 0)",
+            "reduce(xor, (other for bit, other in enumerate(others) if row >> bit & 1 and bit), 0)",
+            LINK,
+        ),
+        ("forgets what it is XORed with", "^ self.crc.xorout\n            for", "^ 0\n            for", LINK),
+        (
+            "forgets the implicit sequence",
+            "(change >> row & 1) << bit",
+            "0 << bit",
+            LINK,
+        ),
+    ],
+    "scrambler": [
+        (
+            "has another nearer tap",
+            "NEAR = SCRAMBLER_BITS - SCRAMBLER_TAPS[0]",
+            "NEAR = SCRAMBLER_BITS - SCRAMBLER_TAPS[0] + 1",
+            LINK,
+        ),
+        ("does not scramble", "part ^ line[done + NEAR :][: len(part)] ^ line[done:][: len(part)]", "part", LINK),
+        (
+            "descrambles with one tap",
+            "block ^ line[NEAR:][: len(block)] ^ line[: len(block)]",
+            "block ^ line[NEAR:][: len(block)]",
+            LINK,
+        ),
+    ],
+    "link": [
+        (
+            "tells another sequence than it received",
+            "training.local.expected.eq(receiver.local.received)",
+            "training.local.expected.eq(0)",
+            LINK,
+        ),
+        ("counts no wrong frames", "self.crc_errors.eq(self.crc_errors + bad)", "self.crc_errors.eq(0)", LINK),
+        (
+            "is deaf to its receiver's trouble",
+            "transmitter.trouble | receiver.trouble",
+            "transmitter.trouble",
+            f"{LINK}::test_wrong_frames_in_a_row_train_the_line_again",
+        ),
+        ("does not listen to the SerDes", "transmitter.ready.eq(self.tx_ready)", "transmitter.ready.eq(1)", PACER),
+    ],
+    "channel": [
+        ("loses a write in the cycle of a read", "m.If(writes & ~reads)", "m.If(writes)", LINK),
+        (
+            "gives two grants",
+            "Mux(pending.any(), lowest(pending), lowest(requests))",
+            "Mux(pending.any(), pending, lowest(requests))",
+            SWITCH,
+        ),
+        ("does not count a leak", "(~empty | self.flit)) | self.leak)", "(~empty | self.flit)))", LEDGER),
+        ("takes a held flit for a leak", "m.If(self.held | self.flit", "m.If(self.flit", LEDGER),
+        ("leaks in the cycle of a credit", "quiet_cycles[-1] & ~self.credit & ~empty", "quiet_cycles[-1] & ~empty", LEDGER),
+    ],
+    "register": [
+        (
+            "forgets an event in the cycle of the write",
+            "event & ~cleared | self.inputs[field.name]",
+            "(event | self.inputs[field.name]) & ~cleared",
+            REGISTER,
+        ),
+        ("writes without strobes", "value & kept | written", "written", REGISTER),
+        (
+            "misses a count in the cycle of the clear",
+            "Mux(self.controls.clear_counters, 0, count) + self.inputs[field.name]",
+            "Mux(self.controls.clear_counters, 0, count + self.inputs[field.name])",
+            REGISTER,
+        ),
+    ],
+    "register_map": [
+        ("has pages of two bytes a word", "WORD_BYTES = WORD_BITS // 8", "WORD_BYTES = WORD_BITS // 16", REGISTER),
+        ("lets a reset be of any width", "0 <= self.reset < 1 << self.bits, f", "True, f", REGISTER),
+        ("lets a count be of any width", 'self.kind != "count" or self.bits == WORD_BITS', "True", REGISTER),
+    ],
+    "client": [
+        ("sends bytes outside keep", "enabled_bytes(word.data, keep)", "word.data", CLIENT),
+        ("takes the address of the last word", "with m.If(opens):", "with m.If(1):", CLIENT),
+        ("spends no credits", "wanted & spent.replicate(len(wanted))", "0", CLIENT),
+        ("loses what spills", "spills & ~flush)]", "0)]", CLIENT),
+    ],
+    "crossing": [
+        ("writes when full", "i.valid & running & ~dropping & ~full", "i.valid & running & ~dropping", CROSSING),
+        ("keeps the rest of a cut packet", "dropping.eq(inside)]", "dropping.eq(0)]", CROSSING),
+        ("does not end a cut packet", "o.valid.eq(read | (stopped & inside))", "o.valid.eq(read)", CROSSING),
+        ("is not in Gray code", "return binary ^ (binary >> 1)", "return binary", CROSSING),
+    ],
+    "switch": [
+        ("mixes packets", "held.eq(~winner.last)", "held.eq(0)", SWITCH),
+        (
+            "lets a blocked channel hold up others",
+            "queue.valid[v] & (wanted & self.open[v]).any()",
+            "queue.valid[v]",
+            SWITCH,
+        ),
+        ("grants without credits", "m.If(credits_.left[v])", "m.If(1)", SWITCH),
+    ],
+    "chiplet": [
+        ("gives all clients one address", "self.address + port)", "self.address)", CHIPLET),
+        ("counts no errors", "self.crc_errors[port].eq(link.crc_errors)", "self.crc_errors[port].eq(0)", CHIPLET),
+        (
+            "lines of one port",
+            "wiring.connect(m, link.tx, wiring.flipped(self.tx[port]))",
+            "wiring.connect(m, link.tx, wiring.flipped(self.tx[port - 1]))",
+            CHIPLET,
+        ),
+    ],
+    "line": [
+        (
+            "has training sets among its frames",
+            "self.load.eq(may_load & ~self.sets)",
+            "self.load.eq(may_load)",
+            LINK,
+        ),
+        ("compares no CRC", "crc.field(shares) ^ word[-CRC_BITS:]", "0", LINK),
+        ("begins a frame anywhere", "m.If(~self.frames | (", "m.If((", LINK),
+    ],
+    "training": [
+        ("believes an end that echoes nothing", "told.echoes & (told.other", "(told.other", TRAINING),
+        ("never hears of a reset", "self.flush.eq(must_flush)", "self.flush.eq(0)", TRAINING),
+        ("talks to an end that was built differently", "word != config_code(self.spec)", "0", TRAINING),
+        ("never asks for frames", "shown.step.eq(2)", "shown.step.eq(1)", TRAINING),
+    ],
+    "training_set": [
+        ("says nothing of the CRC", "list(CRCS).index(spec.crc)", "0", TRAINING),
+        ("says no sequence", "words[Phase.EXPECTED] = local.expected", "words[Phase.EXPECTED] = Const(0, 16)", TRAINING),
+        ("has no pattern", "MAGIC = 0b10110", "MAGIC = 0b00000", TRAINING),
+    ],
+    "lane": [
+        ("locks at once", "LOCK_BLOCKS = 64", "LOCK_BLOCKS = 16", TRAINING),
+        ("never slips", "self.slip.eq(1), wait", "self.slip.eq(0), wait", TRAINING),
+        ("drops its lock for one bad header", "too_bad.eq(~self.locked | (", "too_bad.eq(1 | (", TRAINING),
+    ],
+    "deskew": [
+        ("delays the late lane", "ahead.eq(latest - looked)", "ahead.eq(looked - latest)", TRAINING),
+        ("takes the first lane for the latest", "later.eq(ahead[-1] | ~found)", "later.eq(~found)", TRAINING),
+        ("forgets a lane that moved", "moved[n].eq(lag != lags[n])", "moved[n].eq(0)", TRAINING),
+    ],
+    "top": [
+        ("hides its retrainings", "inputs.retrainings.eq(events.retraining)", "inputs.retrainings.eq(0)", TOP),
+        ("is up before it is", "inputs.up.eq(status.active)", "inputs.up.eq(1)", TOP),
+        ("counts replays for errors", "inputs.crc_errors.eq(events.bad)", "inputs.crc_errors.eq(events.replay)", TOP),
+        ("never says that it has fewer lanes", "inputs.lanes_reduced.eq(", "inputs.lanes_reduced.eq(0 & ", TOP),
+    ],
+}
+CASES = [(f"{block}.py", *case) for block, cases in MUTANTS.items() for case in cases]
+
+
+def occurrences(file, text):
+    return (ROOT / "rtl" / file).read_text().count(text)
+
+
+@pytest.mark.parametrize("block", MUTANTS)
+def test_every_block_is_broken_in_three_ways_that_its_source_still_has(block):
+    assert len(MUTANTS[block]) >= WAYS
+    for what, text, broken, tests in MUTANTS[block]:
+        assert occurrences(f"{block}.py", text) == 1, what
+        assert text != broken
+        for test in tests.split():
+            file, _, name = test.partition("::")
+            assert not name or f"def {name}(" in (ROOT / file).read_text(), test
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """A copy of all that tests need, whose modules are found before those of the work tree."""
+    folder = tmp_path_factory.mktemp("package")
+    for name in COPIED:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def verdict(package, tests):
+    """Runs tests of the copy until one fails, slow ones as well."""
+    environment = {**os.environ, "PYTHONPATH": str(package / ".src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-m", "slow or not slow", *tests.split()]
+    return subprocess.run(
+        command, cwd=package, env=environment, capture_output=True, text=True, timeout=BOUND_S, check=False
+    )
+
+
+def pytest_generate_tests(metafunc):
+    if metafunc.function is test_a_broken_block_is_seen:
+        cases = CASES if metafunc.config.getoption("--mutants") else []
+        names = [f"{file}: {what}" for file, what, *_ in cases]
+        metafunc.parametrize(("file", "text", "broken", "tests"), [(file, *rest) for file, _, *rest in cases], ids=names)
+
+
+def test_a_broken_block_is_seen(file, text, broken, tests, package):
+    path, right = package / "rtl" / file, (ROOT / "rtl" / file).read_text()
+    path.write_text(right.replace(text, broken))
+    try:
+        done = verdict(package, tests)
+    finally:
+        path.write_text(right)
+    assert done.returncode == 1, done.stdout[-2000:]
+    assert " failed" in done.stdout
+    assert str(ROOT / "rtl") not in done.stdout
