@@ -54,9 +54,9 @@ class FecCode:
 
 
 FEC_CODES: dict[str, FecCode] = {
-    "kr4": FecCode(10, 528, 514, 80, 66, 1e-3, 2 * 7 + 18),
-    "kp4": FecCode(10, 544, 514, 80, 68, 2e-3, 2 * 15 + 18),
-    "light": FecCode(8, 132, 128, 16, 66, 1e-3, 15),
+    "kr4": FecCode(10, 528, 514, 80, 66, 1e-3, 2 * 7 + 22),
+    "kp4": FecCode(10, 544, 514, 80, 68, 2e-3, 2 * 15 + 22),
+    "light": FecCode(8, 132, 128, 16, 66, 1e-3, 18),
 }
 """RS(528,514) and RS(544,514) of IEEE 802.3 clauses 91 and 119, with 256b/257b transcoding, and a light code for lines that
 are good already. RS(132,128) corrects 2 bytes in 16 words: a codeword is a single beat of 16 wavelengths, so its latency is
