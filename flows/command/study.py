@@ -83,6 +83,7 @@ def checked(spec: StudySpec, source: str, fidelity: str) -> dict[int, str]:
 def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
     """InputError for the first cell too large to be run flit by flit, or that no cabling can serve."""
     from lightfabric.placement.fabric.fabric import fabric_of
+    from lightfabric.placement.graph.fold import unfolded
     from lightfabric.placement.place import ranked
 
     for gpus in (gpus for gpus, reason in reasons.items() if not reason):
@@ -91,10 +92,12 @@ def check_flits(spec: StudySpec, source: str, reasons: dict[int, str]) -> None:
                 placed = next(ranked(spec.at(gpus).job, spec.accelerator, fabric, gpus, spec.plan))
             except ValueError:
                 continue  # a row without times
-            graph = workload(spec.at(gpus).job, spec.accelerator).task_graph(placed.plan)
-            name = cell_name(gpus, fabric.name)
-            flits = sum(graph.demand_bytes().values()) // fabric.cycle_chiplet.payload_bytes
-            fidelities.require_few(flits, f"{source}: {name}")
+            asked, name = workload(spec.at(gpus).job, spec.accelerator), cell_name(gpus, fabric.name)
+            demand = unfolded(asked, placed.plan, placed.gpu_of_rank, fabric).demand_bytes()
+            # What is relayed is moved over each circuit on its way.
+            stops = placed.circuits.stops if placed.circuits else {}
+            moved = sum(size * (len(stops.get(pair, pair)) - 1) for pair, size in demand.items())
+            fidelities.require_few(moved // fabric.cycle_chiplet.payload_bytes, f"{source}: {name}")
             try:
                 fabric.cabling(placed.nodes, placed.circuits)
             except ValueError as error:

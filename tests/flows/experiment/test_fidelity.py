@@ -1,6 +1,7 @@
 """Studies and replays at cycle fidelity: close to the fluid model, with figures, and refused where they are too large."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +17,7 @@ from lightfabric.flows.format.spec_file import load_spec
 from lightfabric.flows.format.timing_store import measured_timing
 from lightfabric.flows.report import InputError
 from lightfabric.model.cycle.cabling import ring
-from lightfabric.model.spec import JobSpec, ModelSpec, PlanSpec, SipRingSpec
+from lightfabric.model.spec import JobSpec, ModelSpec, PlanSpec, SipOcsSpec, SipRingSpec, TopooptSpec
 from lightfabric.model.task import Kind, TaskGraph
 from lightfabric.placement.fabric.fabric import fabric_of
 
@@ -102,6 +103,19 @@ def test_a_study_with_too_many_flits_is_refused_with_their_number(tmp_path):
     assert done.stderr.startswith("lightfabric: --fidelity must be fluid for gpt3-175b: 64 GPUs, ideal switch, whose ")
     assert done.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_flits_are_counted_over_all_links_that_relay_them(tiny, monkeypatch):
+    """On links one way round a pipeline of four sends forward over one and back over the three others."""
+    links, switch = TopooptSpec("links", "topoopt", degree=1), SipOcsSpec("switch", "sip-ocs")
+    monkeypatch.setattr(fidelity, "MAX_FLITS", 0)
+    counts, job = list[int](), replace(JOB, model=replace(JOB.model, layers=4))
+    for fabric in (links, switch):
+        spec = replace(tiny, job=job, fabrics=(fabric,), plan=PlanSpec(dp=1, tp=1, pp=4))
+        with pytest.raises(InputError) as refused:
+            study.check_flits(spec, "x", {4: ""})
+        counts.append(int(re.search(r"whose (\d+) flits", str(refused.value))[1]))
+    assert counts[0] == pytest.approx(2 * counts[1], abs=1)
 
 
 def test_a_study_that_the_cycle_model_cannot_build_is_refused_with_the_reason(tiny):
