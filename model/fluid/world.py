@@ -15,6 +15,9 @@ HORIZON_PS = 1 << 62
 
 NOWHERE = -1
 
+_AT_ONCE = 1 << 12
+"""So many records are filled together."""
+
 _TASK = record(
     kind="i1", limit="i4", runs_on="i4", path="i4", next_ready="i4", work_ps="i8", flow_bytes="f8", latency_ps="i8",
     start_ps="i8", finish_ps="i8",
@@ -159,8 +162,11 @@ def tasks_and_paths(
 def _records(dtype: np.dtype[Any], count: int, **values: Any) -> Records:
     """Records with the given fields and zeros elsewhere."""
     records = np.zeros(count, dtype)
-    for name, value in values.items():
-        records[name] = value
+    # Field after field of records that the processor's cache holds: each would else pass all of the memory again.
+    for first in range(0, count, _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        for name, value in values.items():
+            records[name][part] = value[part] if np.ndim(value) else value
     return records
 
 
@@ -213,15 +219,16 @@ def _ring_latencies_ps(
     late_ps = route_latency_ps(network, route) + message_latency_ps
     # Tasks of one ring and of chunks of one size are alike, and a job has many of them.
     operations = graph.operations[task]
-    alike, which = np.unique(np.stack([own, graph.work[task] / operations / edges[own]]), axis=1, return_inverse=True)
-    ring = alike[0].astype(np.int64)
+    sizes, size = np.unique(graph.work[task] / operations / edges[own], return_inverse=True)
+    alike, which = np.unique(own * len(sizes) + size, return_inverse=True)
+    ring, chunk_bytes = alike // len(sizes), sizes[alike % len(sizes)]
     owner, step = ragged(edges[ring])
     edge, start = first[ring][owner] + step, np.cumsum(edges[ring]) - edges[ring]
-    lost = late_ps[edge] - alike[1][owner] * (slowest[ring][owner] - slow[edge])
+    lost = late_ps[edge] - chunk_bytes[owner] * (slowest[ring][owner] - slow[edge])
     two = lost + lost[start[owner] + (step + 1) % edges[ring][owner]]
     round_twice = 2 * np.add.reduceat(lost, start) - np.minimum.reduceat(two, start)
     waits = np.maximum.reduceat(np.where(slow == np.repeat(slowest, edges), late_ps, 0), first)
-    longest_ps = np.rint(np.maximum(round_twice, waits[ring]))[which.ravel()]
+    longest_ps = np.rint(np.maximum(round_twice, waits[ring]))[which]
     return longest_ps * operations.astype(np.float64)
 
 
