@@ -6,7 +6,17 @@ from typing import Literal, NamedTuple
 from lightfabric.model.spec import ChipletSpec, PricesSpec
 
 ComponentName = Literal[
-    "nic", "switch_port", "island_port", "transceiver", "copper_cable", "fibre", "ocs_port", "laser", "modulator", "receiver"
+    "nic",
+    "switch_port",
+    "island_port",
+    "transceiver",
+    "copper_cable",
+    "fibre",
+    "ocs_port",
+    "patch_port",
+    "laser",
+    "modulator",
+    "receiver",
 ]
 
 

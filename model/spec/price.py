@@ -62,8 +62,9 @@ class PricesSpec:
     ``accelerator`` is a GPU with its memory, which counts in comparisons at equal cost, but in no network's bill. ``nic`` is
     a network card; ``switch_port`` one of a packet switch, ``island_port`` one of an island's switch, with its copper;
     ``transceiver`` one end of an optical cable, ``fibre`` a strand with its connectors, ``copper_cable`` a cable for both
-    ways; ``ocs_port`` a port, in and out, of an optical circuit switch. Of each wavelength that a port of a chiplet sends,
-    ``laser`` makes the light, ``modulator`` is its ring with driver, ``receiver`` the ring and photodiode at the other end.
+    ways; ``ocs_port`` a port, in and out, of an optical circuit switch, ``patch_port`` one of a patch panel. Of each
+    wavelength that a port of a chiplet sends, ``laser`` makes the light, ``modulator`` is its ring with driver, ``receiver``
+    the ring and photodiode at the other end.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -89,6 +90,7 @@ class PricesSpec:
     copper_cable: PriceSpec = PriceSpec((100.0,), (0.0,), (400.0,), "assumption (2026): passive cable of a few metres")
     fibre: PriceSpec = PriceSpec((10.0,), (0.0,), (), "assumption (2026): some ten metres of single-mode fibre")
     ocs_port: PriceSpec = PriceSpec((520.0,), (0.8,), (), f"{_LISTED}; power of Palomar, 108 W for 136 ports (Apollo, 2022)")
+    patch_port: PriceSpec = PriceSpec((100.0,), (0.0,), (), f"{_LISTED}; no power, since hands or a robot set it")
     laser: PriceSpec = PriceSpec((4.0,), (0.064,), (32.0,), f"{_LIGHT}; {_ENERGY}")
     modulator: PriceSpec = PriceSpec((5.0,), (0.048,), (32.0,), f"{_LIGHT}; {_ENERGY}")
     receiver: PriceSpec = PriceSpec((5.0,), (0.048,), (32.0,), f"{_LIGHT}; {_ENERGY}")

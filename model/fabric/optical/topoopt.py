@@ -16,9 +16,9 @@ class Topoopt(Switched):
     spec: TopooptSpec
 
     def components(self, gpus: int) -> Components:
-        """Count the chiplets' light, and two strands for each port, to the patch panel and from it."""
+        """Count the chiplets' light and, for each port, one of the patch panel with two strands, to it and from it."""
         ports = gpus * self.chiplet.ports
-        return light(self.chiplet, ports) + Components({Component("fibre"): 2 * ports})
+        return light(self.chiplet, ports) + Components({Component("fibre"): 2 * ports, Component("patch_port"): ports})
 
     def rings(self, members: NDArray[np.int32], gpus: int) -> list[NDArray[np.int32]]:
         """Give a ring of each stride where all GPUs are members, so that others reach each other over few links, too."""

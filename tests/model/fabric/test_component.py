@@ -23,6 +23,7 @@ from lightfabric.model.spec import (
     SipOcsSpec,
     SipRingSpec,
     SpecError,
+    TopooptSpec,
     TorusSpec,
 )
 
@@ -77,6 +78,8 @@ def test_sip_ml_has_20_switches_with_a_port_per_gpu_or_fibres_from_gpu_to_gpu():
     ring, ocs = SipRingSpec("ring", "sip-ring"), SipOcsSpec("ocs", "sip-ocs", ocs=20)
     assert counts(ring, 1024) == light | {"fibre": 20 * 1024}
     assert counts(ocs, 1024) == light | {"fibre": 2 * 20 * 1024, "ocs_port": 20 * 1024}
+    panel = TopooptSpec("topoopt", "topoopt", degree=4)
+    assert counts(panel, 1024) == light | {"fibre": 2 * 20 * 1024, "patch_port": 20 * 1024}
     rails = PhotonicRailsSpec("rails", "photonic-rails", island_gbps=3600.0)
     assert counts(rails, 1024) == counts(ocs, 1024) | {"island_port": 1024}
 
