@@ -45,7 +45,7 @@ class Field:
         return self.powers[exponent % self.order]
 
     def multiply(self, a: int, b: int) -> int:
-        """Multiply two elements."""
+        """Multiply two elements of the field."""
         return self.power(self._logarithms[a] + self._logarithms[b]) if a and b else 0
 
     def inverse(self, a: int) -> int:

@@ -35,7 +35,8 @@ OF_ONE_THING = {
 NO_COMMAND = re.compile(
     r"lightfabric\.(sim\.cocotb\.\w+"  # loaded by the simulator, by name
     r"|sim\.bench\.(crossing|register|training|window)|sim\.native\.cluster|flows\.experiment\.cluster"  # benches of tests
-    r"|sim\.line\.(bathtub|ber_tester|prbs)"
+    r"|sim\.line\.(bathtub|ber_tester|prbs)|sim\.fec\.codeword"
+    r"|rtl\.fec\.transcoder"  # control blocks, which the link has none of within its codewords
     r"|flows\.experiment\.calibrate"  # a script, see docs/cost-model.md
     r"|model\.kernel\.waveform|model\.cycle\.photonic"  # of the kernel's users, see docs/kernel.md
     r"|placement\.circuit\.multi_shot)$"  # a solver for designers, see docs/why.md

