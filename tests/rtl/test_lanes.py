@@ -14,7 +14,7 @@ from lightfabric.rtl.training_state import Bounds
 from lightfabric.sim.bench.bench import Bench, ClientFlit
 from lightfabric.sim.bench.link import LinkBench
 from lightfabric.sim.bench.training import TrainingBench, frame_word, wait
-from lightfabric.sim.channel.fault import Channel
+from lightfabric.sim.channel.fault import Channel, LaneFaults
 from lightfabric.sim.channel.fibre import Lane, constant, light, noise
 
 RETURN_CYCLES = 5000
@@ -271,3 +271,14 @@ def test_software_hears_that_lanes_were_reduced():
     loop = LoopWithSoftware(top, 1 << [name for name, _ in EVENTS].index("lanes_reduced"))
     Bench(m).run([loop], lambda _: bool(loop.interrupts), bound_cycles=3000)
     assert loop.interrupts[0] > KILLED_CYCLE + 100
+
+
+@pytest.mark.usefixtures("benches")
+def test_a_link_goes_on_with_what_a_dead_wavelength_leaves():
+    """For good, so that nothing but frames on three of four lanes can bring the flits."""
+    spec = spec_of(4, reach_m=1.0)
+    dead, whole = LaneFaults(losses=1.0, loss_blocks=1 << 20), LaneFaults()
+    flits = [(0, ClientFlit(bytes([n]))) for n in range(60)]
+    channels = (Channel((whole, dead, whole, whole)), Channel((whole, whole, whole, dead)))
+    run = LinkBench(spec).run(flits, channels=channels, bound_cycles=3000)
+    assert [flit for _, flit in run.received] == [flit for _, flit in flits]
