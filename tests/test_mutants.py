@@ -16,7 +16,9 @@ COPIED = (".src", "flows", "model", "placement", "rtl", "sim", "tests", "example
 BOUND_S = 600
 WAYS = 3
 
-LINK, TRAINING, PACER, TOP = (f"tests/rtl/test_{name}.py" for name in ("link", "training", "pacer", "top"))
+LINK, TRAINING, PACER, TOP, LANES, PRBS, TESTER = (
+    f"tests/rtl/test_{name}.py" for name in ("link", "training", "pacer", "top", "lanes", "prbs", "ber_tester")
+)
 LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET = (
     f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet")
 )
@@ -53,7 +55,12 @@ MUTANTS = {
             "self.trouble.eq(0)",
             f"{LINK}::test_wrong_frames_in_a_row_train_the_line_again",
         ),
-        ("believes what it cannot be sure of", "valid & sure & Mux(", "valid & Mux(", "tests/rtl/test_reach.py"),
+        (
+            "believes what it cannot be sure of",
+            "sure.eq(header.implicit.all() | ~header.implicit.any())",
+            "sure.eq(1)",
+            "tests/rtl/test_reach.py",
+        ),
         ("heeds no request", "is_nak.eq((header.code == NAK) | self.resume)", "is_nak.eq(self.resume)", LINK),
     ],
     "replay": [
@@ -196,6 +203,32 @@ MUTANTS = {
         ("compares no CRC", "crc.field(shares) ^ word[-CRC_BITS:]", "0", LINK),
         ("begins a frame anywhere", "m.If(~self.frames | (", "m.If((", LINK),
     ],
+    "bonding": [
+        (
+            "sends the first words on all lanes",
+            "place.eq(Mux(sent.is_set, rank, place + self.width))",
+            "place.eq(rank)",
+            LANES,
+        ),
+        (
+            "collects the first words alone",
+            "following.eq(Mux(moves, place + self.width, rank))",
+            "following.eq(rank)",
+            LANES,
+        ),
+        ("gives words before their beat ends", "(is_full | ends))", "1)", LANES),
+        ("forgets the words before", "Mux(old, *beat)", "beat[1]", LANES),
+    ],
+    "prbs": [
+        ("counts while it is not locked", "Mux(count_valid & self.locked, count, 0)", "count", PRBS),
+        ("follows the line for ever", "seeds_left.eq(seeds_left - seeding)", "seeds_left.eq(seeds_left)", PRBS),
+        ("never says that its lock is lost", "self.lost.eq(1)", "self.lost.eq(0)", PRBS),
+    ],
+    "ber_tester": [
+        ("clears no counts", "counter.clear.eq(controls.ber_clear)", "counter.clear.eq(0)", TESTER),
+        ("counts no blocks", "counter.step.eq(checker.checked)", "counter.step.eq(0)", TESTER),
+        ("counts no errors", "counter.errors.eq(checker.errors)", "counter.errors.eq(0)", TESTER),
+    ],
     "training": [
         ("believes an end that echoes nothing", "told.echoes & (told.other", "(told.other", TRAINING),
         ("never hears of a reset", "self.flush.eq(must_flush)", "self.flush.eq(0)", TRAINING),
@@ -221,7 +254,7 @@ MUTANTS = {
         ("hides its retrainings", "inputs.retrainings.eq(events.retraining)", "inputs.retrainings.eq(0)", TOP),
         ("is up before it is", "inputs.up.eq(status.active)", "inputs.up.eq(1)", TOP),
         ("counts replays for errors", "inputs.crc_errors.eq(events.bad)", "inputs.crc_errors.eq(events.replay)", TOP),
-        ("never says that it has fewer lanes", "inputs.lanes_reduced.eq(", "inputs.lanes_reduced.eq(0 & ", TOP),
+        ("never says that it has fewer lanes", "inputs.lanes_reduced.eq(", "inputs.lanes_reduced.eq(0 & ", LANES),
     ],
 }
 CASES = [(f"{block}.py", *case) for block, cases in MUTANTS.items() for case in cases]
