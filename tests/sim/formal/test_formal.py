@@ -73,8 +73,8 @@ MUTANTS = {
     "a wrong frame is accepted": (
         "lossy-line",
         *RECEIVER,
-        "valid & sure & Mux(is_implicit",
-        "valid & sure | valid & Mux(is_implicit",
+        "sure & ~given_up & Mux(is_implicit",
+        "sure | valid & Mux(is_implicit",
     ),
     "a replay has the sequence of the next": (
         "lossy-line",
@@ -147,8 +147,9 @@ def test_every_proof_has_mutants():
 
 
 def test_every_mutant_differs_in_one_place():
-    for case in MUTANTS.values():
-        assert "cell" in broken_proof(*case).rtlil()
+    # ``mutant`` asserts it; that each can be converted is seen where it is refuted.
+    for _, _, *broken in MUTANTS.values():
+        assert mutant(*broken)
 
 
 def declared(owner, change):
