@@ -304,8 +304,8 @@ def test_a_million_blocks_of_noise_never_raise_the_link(tmp_path):
 @pytest.mark.slow
 def test_a_thousand_wavelengths_that_die_and_return_under_load_cost_no_packet(tmp_path):
     seed = secrets.randbits(32)
-    seen = flow.run(flow.build(BEAT_IS_FLIT, tmp_path), native.Run(24_000, 24_000, seed=seed, kills=1.2e-3))
-    assert (seen["delivered"], damage(seen)) == (48_000, {}), seed
+    seen = flow.run(flow.build(BEAT_IS_FLIT, tmp_path), native.Run(100_000, 100_000, seed=seed, kills=3e-3))
+    assert (seen["delivered"], damage(seen)) == (200_000, {}), seed
     assert seen["kills"] > 1000
 
 
