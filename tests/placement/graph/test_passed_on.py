@@ -53,14 +53,17 @@ def test_what_is_passed_on_comes_where_it_is_to_go_and_folding_changes_nothing(j
     network = fabric.network(gpus, graph.demand_bytes(), placed.circuits)
     found = engine.run(graph, network)
     assert found.makespan_ps == pytest.approx(schedule.makespan_ps, rel=1e-9)
-    # A GPU keeps what is for it, and what it has sent is its own or had come before.
-    kept = [np.zeros(gpus), np.zeros(gpus)]
-    for each, own in zip((direct, graph), kept, strict=True):
+    # A GPU keeps what is for it, and bytes go as far as their shortest way is.
+    kept, far, shape = np.zeros((2, gpus)), np.zeros(2), (4, gpus // 4)
+    for number, each in enumerate((direct, graph)):
         moves = (each.kind == Kind.TRANSFER) & (each.part == Part.EXCHANGE)
-        np.add.at(own, each.peer[moves], each.work[moves])
-        np.subtract.at(own, each.device[moves], each.work[moves])
+        np.add.at(kept[number], each.peer[moves], each.work[moves])
+        np.subtract.at(kept[number], each.device[moves], each.work[moves])
+        apart = np.abs(np.subtract(*(np.stack(np.divmod(end[moves], shape[1])) for end in (each.device, each.peer))))
+        far[number] = (np.minimum(apart, np.array(shape)[:, None] - apart).sum(axis=0) * each.work[moves]).sum()
     moves = (graph.kind == Kind.TRANSFER) & (graph.part == Part.EXCHANGE)
     assert kept[1] == pytest.approx(kept[0], abs=int(moves.sum()))
+    assert far[1] == pytest.approx(far[0], rel=1e-4)
     # No message meets another of its exchange on its link, where groups are all GPUs.
     if job is DLRM:
         order = np.lexsort((found.start_ps[moves], graph.peer[moves], graph.device[moves]))
