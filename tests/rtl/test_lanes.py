@@ -225,14 +225,17 @@ def test_bit_errors_are_told_of_their_lane(benches):
 LINKS = {
     "a flit in half a beat of the line": spec_of(4, reach_m=1.0),
     "a spare wavelength": spec_of(2, reach_m=1.0, spare_wavelengths=1),
+    "error correction": spec_of(2, reach_m=1.0, fec="light"),
 }
 
 
-@pytest.mark.parametrize("name", LINKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "error correction")) for name in LINKS]
+)
 def test_kills_and_returns_under_load_lose_no_flit(name):
     spec, rng = LINKS[name], random.Random(name)
     link = LinkBench(spec)
-    flits = [(0, ClientFlit(rng.randbytes(rng.randint(1, spec.payload_bytes)))) for _ in range(300)]
+    flits = [(0, ClientFlit(rng.randbytes(rng.randint(1, spec.payload_bytes)))) for _ in range(100 if spec.code else 300)]
     faults = {"losses": 4e-4, "loss_blocks": 200.0, "lost": "noise"}
     channels = (Channel.uniform(spec.lanes_per_port, **faults), Channel.uniform(spec.lanes_per_port, **faults))
     run = link.run(flits, channels=channels, seed=3, bound_cycles=60_000)
