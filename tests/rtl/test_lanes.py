@@ -5,11 +5,15 @@ from functools import cache
 from itertools import combinations, permutations
 
 import pytest
-from amaranth import Module
+from amaranth import Module, Signal
+from amaranth.sim import Simulator
 
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.line import BLOCK
 from lightfabric.rtl.register_map import EVENTS, REGISTERS
+from lightfabric.rtl.roll_call import HoldOff
 from lightfabric.rtl.top import AxiLink
+from lightfabric.rtl.training_set import parity_of
 from lightfabric.rtl.training_state import Bounds
 from lightfabric.sim.bench.bench import Bench, ClientFlit
 from lightfabric.sim.bench.link import LinkBench
@@ -285,3 +289,52 @@ def test_a_link_goes_on_with_what_a_dead_wavelength_leaves():
     channels = (Channel((whole, dead, whole, whole)), Channel((whole, whole, whole, dead)))
     run = LinkBench(spec).run(flits, channels=channels, bound_cycles=3000)
     assert [flit for _, flit in run.received] == [flit for _, flit in flits]
+
+
+PARITY_BITS = {n: list(range(n + 2, 66, 8)) for n in range(8)}
+PARITY_BITS[3], PARITY_BITS[4] = [0, *range(5, 66, 8)], [1, *range(6, 66, 8)]
+
+
+def test_the_parity_of_a_block_is_that_of_clause_82():
+    rng, shown = random.Random(82), []
+
+    async def check(ctx):
+        for _ in range(20):
+            bits = rng.getrandbits(66)
+            ctx.set(block.as_value(), bits)
+            shown.append((bits, ctx.get(out)))
+
+    m, block, out = Module(), Signal(BLOCK), Signal(8)
+    m.d.comb += out.eq(parity_of(block))
+    simulator = Simulator(m)
+    simulator.add_testbench(check)
+    simulator.run()
+    for bits, parity in shown:
+        assert parity == sum((sum(bits >> bit & 1 for bit in PARITY_BITS[n]) & 1) << n for n in range(8))
+
+
+def test_each_flap_doubles_the_hold_off():
+    waits: list[int] = []
+
+    async def flap(ctx):
+        for signal in (hold_off.beat, hold_off.active, hold_off.more):
+            ctx.set(signal, 1)
+        for _ in range(3):
+            waits.append(0)
+            while not ctx.get(hold_off.asks):
+                await ctx.tick()
+                waits[-1] += 1
+            await ctx.tick().repeat(50)
+            ctx.set(hold_off.lost, 1)
+            ctx.set(hold_off.more, 0)
+            await ctx.tick()
+            ctx.set(hold_off.lost, 0)
+            await ctx.tick()
+            ctx.set(hold_off.more, 1)
+
+    hold_off = HoldOff()
+    simulator = Simulator(hold_off)
+    simulator.add_clock(2e-9)
+    simulator.add_testbench(flap)
+    simulator.run()
+    assert waits == [128, 256, 512]
