@@ -97,7 +97,8 @@ def _timed(
     ways: Any = np.stack([source, destination], axis=1)
     network = fabric.network(gpus, ways, circuits)
     ends: Any = gpu_of_rank[(np.stack([found.source, found.destination])[:, :, None] + base).reshape(2, -1)]
-    route = network.pair_key.searchsorted(ends[0].astype(np.int64) * gpus + ends[1])
+    key: _Ints = ends[0].astype(np.int64) * gpus + ends[1]
+    route = network.pair_key.searchsorted(key)
     of, link = links_of(network, route)
     taken = np.repeat(found.sizes(size), len(base))[of] / network.bytes_per_s[link]
     edges = (found.edges[:, None] * len(base) + np.arange(len(base))[:, None]).reshape(-1, 2)

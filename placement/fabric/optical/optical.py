@@ -192,7 +192,7 @@ class Optical(model.Optical, Fabric):
         new = {pair: pair for pair in pairs if pair not in circuits.stops}
         if not new.keys() <= circuits.lanes.keys():
             raise ValueError("circuits must be there between all neighbours")
-        return replace(circuits, stops=circuits.stops | new)
+        return replace(circuits, stops={**circuits.stops, **new})
 
     def lane_load(self, gpus: int, circuits: Circuits, placed: Traffic) -> "LaneLoad":
         """What the lanes carry in the configuration in which one carries most."""
