@@ -17,8 +17,9 @@ Progress = Callable[[str, int, int], None]
 def simulated(workers: Executor, cells: list[Job], progress: Progress, journal: Journal | None) -> dict[Job, Cell]:
     """Run the cells that ``journal`` does not have, and return what all of them show; RunError if a worker is lost."""
     found = _kept(journal, cells) if journal else {}
-    # The largest, which take longest, first.
-    waiting = sorted((job for job in cells if not job.reason and job not in found), key=lambda job: -job.gpus)
+    # Those that take longest first: the largest, and where distance counts and relays make long ways.
+    waiting = [job for job in cells if not job.reason and job not in found]
+    waiting.sort(key=lambda job: (-job.gpus, not job.fabric.folds))
     futures = {workers.submit(simulate, job): job for job in waiting}
     total = len(futures) + len(found)
     if found:
