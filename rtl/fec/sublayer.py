@@ -11,7 +11,6 @@ The words of this file:
 Codewords begin with the first beat of frames after sets, and follow each other until sets cut the last one off.
 """
 
-from dataclasses import dataclass
 from math import ceil
 
 from amaranth import Cat, Const, Module, Mux, Signal
@@ -20,18 +19,14 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import SCRAMBLER_BITS
-from lightfabric.model.reed_solomon import KP4, KR4, LIGHT, ReedSolomon
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.fec.decoder import Decoder
 from lightfabric.rtl.fec.encoder import Encoder
-from lightfabric.rtl.fec.regroup import Regroup, Source
+from lightfabric.rtl.fec.regroup import Regroup
+from lightfabric.rtl.fec.shape import Shape
 from lightfabric.rtl.line import sent_layout
 from lightfabric.rtl.scrambler import Scrambler, scrambled
 from lightfabric.rtl.training_set import SET_BITS
-
-CODES = {"kr4": KR4, "kp4": KP4, "light": LIGHT}
-TRANSCODED_WORDS = 4
-"""Words that have a header bit in common [802.3 clause 91.5.2.5]."""
 
 
 def seed(lane: int) -> int:
@@ -43,72 +38,6 @@ def units_layout(spec: ChipletSpec) -> data.StructLayout:
     """Lays out what is sent in a beat of the line with a code: units, first one in the low bits, or a training set."""
     bits = spec.block_bits_on_line * spec.wavelengths_per_port
     return data.StructLayout({"words": bits, "set": SET_BITS, "is_set": 1, "valid": 1})
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Says where the bits of a codeword are: in beats of words, of symbols at the Reed-Solomon blocks, and of units."""
-
-    code: ReedSolomon
-    lanes: int
-    steps: int
-    unit_bits: int
-
-    @staticmethod
-    def of(spec: ChipletSpec) -> "Shape":
-        """Make the shape of each of the codewords abreast."""
-        lanes = spec.wavelengths_per_port // spec.codewords_abreast
-        return Shape(CODES[spec.fec], lanes, spec.codeword_beats, spec.block_bits_on_line)
-
-    @property
-    def symbols(self) -> int:
-        """Count the symbols per clock that the Reed-Solomon blocks need, in one beat for each of units at most."""
-        return -(-self.unit_bits * self.lanes // self.code.m)
-
-    @property
-    def beats(self) -> int:
-        """Count the beats of symbols of a codeword; there are no more than steps."""
-        return self.code.beats(self.symbols)
-
-    def words_to_symbols(self) -> list[list[Source]]:
-        """List the word's bit that each bit of the message is; the parity's place is left 0."""
-        header_words = self.code.k * self.code.m - 64 * self.lanes * self.steps
-
-        def source(at: int) -> Source:
-            if at >= self.code.k * self.code.m:
-                return 0
-            if header_words:
-                block, place = divmod(at, 64 * TRANSCODED_WORDS + 1)
-                if place == 0:
-                    return 1
-                at = 64 * TRANSCODED_WORDS * block + place - 1
-            return divmod(at, 64 * self.lanes)
-
-        return self._beats(self.symbols * self.code.m, source)
-
-    def symbols_to_units(self) -> list[list[Source]]:
-        """List the symbol's bit that each bit of a unit is."""
-        return self._beats(self.unit_bits * self.lanes, lambda at: divmod(at, self.symbols * self.code.m))
-
-    def units_to_symbols(self) -> list[list[Source]]:
-        """List the unit's bit that each bit of a symbol is, in the room that is left after the last one 0."""
-
-        def source(at: int) -> Source:
-            return divmod(at, self.unit_bits * self.lanes) if at < self.code.n * self.code.m else 0
-
-        return self._beats(self.symbols * self.code.m, source)
-
-    def symbols_to_words(self) -> list[list[Source]]:
-        """List the symbol's bit that each bit of a word is."""
-        transcoded = self.code.k * self.code.m > 64 * self.lanes * self.steps
-
-        def source(at: int) -> Source:
-            return divmod(at + transcoded * (at // (64 * TRANSCODED_WORDS) + 1), self.symbols * self.code.m)
-
-        return self._beats(64 * self.lanes, source)
-
-    def _beats(self, bits: int, source) -> list[list[Source]]:
-        return [[source(bits * step + at) for at in range(bits)] for step in range(self.steps)]
 
 
 class _Sequence:

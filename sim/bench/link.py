@@ -20,10 +20,10 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.link import Link
 from lightfabric.rtl.training_state import State
 from lightfabric.sim.bench.bench import Bench, ClientFlit, Driver, Monitor, Transfers
-from lightfabric.sim.bench.coded import Codewords, SetFinder
 from lightfabric.sim.channel.error import Errors
 from lightfabric.sim.channel.fault import Channel
 from lightfabric.sim.channel.fibre import Fibre as ChannelFibre
+from lightfabric.sim.fec.coded import Codewords, SetFinder
 
 
 def clean(beat: int, bits: int) -> int:

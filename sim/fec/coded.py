@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 
 from lightfabric.model import codec
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.fec.sublayer import Shape, seed
+from lightfabric.rtl.fec.shape import Shape
+from lightfabric.rtl.fec.sublayer import seed
 from lightfabric.rtl.training_set import SET_BITS
 
 
