@@ -38,22 +38,28 @@ class Job:
 
 
 def frame_error_rate(spec: ChipletSpec, ber: float) -> float:
-    """Give the chance that a frame is wrong without error correction: a bit of it is, or one whose echo reaches it.
+    """Give the chance that a frame is wrong: a codeword with bits of it cannot be corrected.
 
-    Sync headers do not count: a frame needs its own bits alone once the lanes are locked.
+    Without error correction a bit of it is wrong, or one whose echo reaches it; sync headers do not count, for a frame needs
+    its own bits alone once the lanes are locked.
     """
+    if spec.code:
+        from lightfabric.model.cycle.slot import Losses
+
+        return Losses.of(replace(spec, bit_error_rate=ber)).slot_loss_rate
     return -math.expm1((8 * spec.flit_bytes + ECHO_BITS * spec.wavelengths_per_port) * math.log1p(-ber))
 
 
 def frame_error_band(spec: ChipletSpec, wrong: int, frames: int) -> tuple[float, float]:
     """Bound the rate of wrong frames with 95 % confidence [Clopper and Pearson, Biometrika 26 (1934) 404].
 
-    Frames are not independent: an error near the end of one spoils the next one, too, so that they count for fewer.
+    Frames are not independent, so that they count for fewer: an error near the end of one spoils the next one, too, and all
+    frames that have bits in a codeword are lost with it.
     """
     from scipy.stats import beta
 
     echo = ECHO_BITS * spec.wavelengths_per_port
-    weight = 1 + 2 * echo / (8 * spec.flit_bytes + echo)
+    weight = 1 + spec.codeword_beats / spec.beats_per_flit if spec.code else 1 + 2 * echo / (8 * spec.flit_bytes + echo)
     k, n, tail = wrong / weight, frames / weight, (1 - CONFIDENCE) / 2
     low = float(beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
     high = float(beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
@@ -66,6 +72,8 @@ def measure(job: Job, simulator: str | None = None) -> dict[str, Any]:
     ``goodput_gbps`` is of the flits' payload, ``frame_error_rate`` of the line from b, whose frames are answers only: of
     frames with data one that comes after a lost one may be dropped, too. RunError if the flits do not arrive.
     """
+    # First, for it says in a moment that a rate is beyond the code's.
+    closed_form = None if job.trace else frame_error_rate(job.spec, job.ber)
     native = simulator == "verilator" or (simulator is None and job.trace is None and _has_verilator())
     seen = _run_natively(job) if native else _run_in_python(job)
     wrong, frames = seen["answer_frame_errors"], seen["answer_frames"]
@@ -84,7 +92,7 @@ def measure(job: Job, simulator: str | None = None) -> dict[str, Any]:
         "frame_error_rate": wrong / frames if frames else math.nan,
         "frame_error_rate_low": low,
         "frame_error_rate_high": high,
-        "closed_form": frame_error_rate(job.spec, job.ber) if job.spec.fec == "none" and not job.trace else None,
+        "closed_form": closed_form,
     }
 
 
@@ -132,7 +140,7 @@ def _run_natively(job: Job) -> dict[str, Any]:
         seen = flow.run(flow.build(spec, Path(folder)), run)
     return {
         **{name: max(seen[f"register_{name}"]) for name in ("lock_cycles", "align_cycles")},
-        **{name: sum(seen.get(f"register_{name}", ())) for name in (*COUNTS_OF_FEC, "retrainings")},
+        **{name: sum(seen[f"register_{name}"]) for name in (*COUNTS_OF_FEC, "retrainings")},
         **{name: seen[name] for name in ("bits", "bit_errors", "replays", "cycles")},
         "frames": sum(seen["register_frames_checked"]),
         "frame_errors": sum(seen["register_crc_errors"]),
@@ -170,9 +178,8 @@ def _run_in_python(job: Job) -> dict[str, Any]:
     first, last = run.received[0][0], run.received[-1][0]
     return {
         **{name: run.training[name] for name in ("lock_cycles", "align_cycles")},
-        **dict.fromkeys(COUNTS_OF_FEC, 0),
         "retrainings": len(run.recoveries),
-        **{name: getattr(run, name) for name in ("bits", "bit_errors", "replays", "cycles")},
+        **{name: getattr(run, name) for name in ("bits", "bit_errors", "replays", "cycles", *COUNTS_OF_FEC)},
         "frames": run.frames + run.answer_frames,
         "frame_errors": run.crc_errors + run.answer_crc_errors,
         "answer_frames": run.answer_frames,

@@ -243,8 +243,8 @@ class LinkRun:
     line. ``trained`` has a cycle for each training of a in which it had all parameters, ``recoveries`` the time of each but
     the first, ``training`` those of the last one. ``frame_beat`` is the number of a's first beat of a frame, after those of
     training sets. End b checked ``frames``; a checked ``answer_frames``, which carry answers only, and dropped
-    ``answer_crc_errors`` of them; ``bits`` have arrived on both lines. ``a_slots`` and ``b_slots`` are what each end sent,
-    decoded if asked.
+    ``answer_crc_errors`` of them; ``bits`` have arrived on both lines, whose codes have ``corrected_symbols`` and given up
+    ``uncorrectable_codewords``. ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked.
     """
 
     cycles: int
@@ -262,6 +262,8 @@ class LinkRun:
     answer_crc_errors: int
     frames: int
     answer_frames: int
+    corrected_symbols: int
+    uncorrectable_codewords: int
     bits: int
     bit_errors: int
     first_beat_cycle: int
@@ -332,7 +334,7 @@ class LinkBench:
         trainings = self._there.cuts(), watch.trained, watch.recoveries, watch.training
         fibres = self._there, self._back
         bits = sum(len(fibre.arrivals) * fibre.bits for fibre in fibres)
-        counts = *watch.counts, *watch.frames, bits, flipped
+        counts = *watch.counts, *watch.sums, bits, flipped
         return LinkRun(cycles, *transfers, *trainings, *counts, first_beat_cycle, frame_beat, *slots)
 
 
@@ -360,11 +362,12 @@ class _Watch:
         times = (getattr(a.status, name) for name in TIMES)
         events = (a.events.sent, a.status.state == State.START, Mux(a.events.retraining, a.status.recovery_cycles, 0))
         checked = (end.events.good | end.events.bad for end in (b, a))
-        self.samples = (*events, *checked, a.replays, b.crc_errors, a.crc_errors, *times)
+        fec = (a.corrected_symbols + b.corrected_symbols, a.uncorrectable_codewords + b.uncorrectable_codewords)
+        self.samples = (*events, *checked, *fec, a.replays, b.crc_errors, a.crc_errors, *times)
         self.decided: list[int] = []
         self.trained: list[int] = []
         self.recoveries: list[int] = []
-        self.frames, self.counts, self.training = [0, 0], (0, 0, 0), dict[str, int]()
+        self.sums, self.counts, self.training = [0] * 4, (0, 0, 0), dict[str, int]()
         self._was_starting = 0
 
     def step(self, ctx, cycle: int, sent: int | None, starting: int | None, recovery: int | None, *values: int) -> None:
@@ -378,5 +381,5 @@ class _Watch:
             self.trained.append(cycle - 1)
         if recovery:
             self.recoveries.append(recovery)
-        self.frames = [count + checked for count, checked in zip(self.frames, values[:2], strict=True)]
-        self._was_starting, self.counts, self.training = starting, values[2:5], dict(zip(TIMES, values[5:], strict=True))
+        self.sums = [total + new for total, new in zip(self.sums, values[:4], strict=True)]
+        self._was_starting, self.counts, self.training = starting, values[4:7], dict(zip(TIMES, values[7:], strict=True))

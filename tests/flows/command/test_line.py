@@ -34,6 +34,18 @@ def test_frames_are_wrong_as_often_as_the_bits_of_the_line_say(capsys):
     assert (seen["delivered_flits"], seen["corrected_symbols"], seen["fec"], seen["lanes"]) == (150, 0, "none", 2)
 
 
+def test_a_code_corrects_what_it_counts_and_loses_codewords_as_often_as_their_symbols_say(capsys):
+    """RS(132,128) over bytes: more than 2 of 132 wrong, each with 1 - (1 - BER)^8; a codeword has two frames of 64 bytes."""
+    ber = 1e-3
+    seen = run(capsys, fec="light", ber=ber, flits=150)
+    byte = 1 - (1 - ber) ** 8
+    codeword = 1 - sum(math.comb(132, k) * byte**k * (1 - byte) ** (132 - k) for k in range(3))
+    assert seen["closed_form"] == pytest.approx(codeword, rel=0.01)
+    assert seen["frame_error_rate_low"] < seen["closed_form"] < seen["frame_error_rate_high"]
+    assert 0 < seen["uncorrectable_codewords"]
+    assert 0 < seen["corrected_symbols"] < seen["bit_errors"]
+
+
 def test_a_clean_line_carries_its_rate(capsys):
     seen = run(capsys, flits=120)
     assert (seen["frame_errors"], seen["bit_errors"], seen["replays"], seen["retrainings"]) == (0, 0, 0, 0)
@@ -84,7 +96,7 @@ def test_the_band_is_that_of_clopper_and_pearson_for_frames_that_share_errors():
     [
         ({"lanes": 7}, "--lanes must be a divisor of 8, the 64-bit blocks of a flit, not 7"),
         ({"lanes": 0}, "--lanes must be from 1 to 32, not 0"),
-        ({"fec": "kp5"}, "--fec must be one of none, not 'kp5'"),
+        ({"fec": "kp5"}, "--fec must be one of none, kr4, light, not 'kp5'"),
         ({"ber": 0.5}, "--ber must be at least 0 and below 0.5, not 0.5"),
         ({"flits": 0}, "--flits must be from 1 to 1000000, not 0"),
         ({"simulator": "icarus"}, "--simulator must be one of amaranth, verilator, not 'icarus'"),
