@@ -45,6 +45,9 @@ CANDIDATES = 6
 HARDLY_LONGER = 1.03
 """An exchange that is passed on takes at most so many times what fluids take at once. Flits do not reach that: what waits
 for others at relays takes 1.5 times as long and more at 64 GPUs (docs/add-a-fabric.md)."""
+RINGS_APART = 1.01
+"""Estimates count sums of gradients of experts and of all else one after the other, where circuits for both gain up to so
+much by carrying them at once."""
 SLOWER_IN_A_ROW = 16
 """Plans in a row that are no faster than the fastest that waits, which then is next though estimates leave open others."""
 
@@ -115,9 +118,10 @@ def ranked(
     """
     _ = fabric.bytes_per_s  # a chiplet without ports enough is said before any plan is tried
     asked, reason, served, slower = workload(job, accelerator, pinned), "", False, 0
-    waiting = list[Placement]()
+    waiting, has_experts = list[Placement](), isinstance(job, JobSpec) and job.model.experts > 0
     for plan, estimated_s in asked.plans(gpus, fabric.estimated_rates):
-        while waiting and (_seconds(waiting[0]) <= estimated_s or slower >= SLOWER_IN_A_ROW):
+        least_s = estimated_s / RINGS_APART if has_experts else estimated_s
+        while waiting and (_seconds(waiting[0]) <= least_s or slower >= SLOWER_IN_A_ROW):
             yield waiting.pop(0)
             slower = 0
         placed: list[Placement] = []

@@ -145,7 +145,7 @@ class Collector(wiring.Component):
                 "blocks": In(self.bits).array(lanes),
                 **dict.fromkeys(("blocks_valid", "frames"), In(1)),
                 "use": In(lanes),
-                "ranks": In(range(count)).array(lanes),
+                "ranks": In(range(max(count, 2))).array(lanes),
                 "width": In(range(count + 1)),
                 "words": Out(self.bits * count),
                 "words_valid": Out(1),

@@ -25,7 +25,8 @@ def frame_layout(spec: ChipletSpec) -> data.StructLayout:
     """Lays out what the CRC of a frame covers: header and payload."""
     header = header_layout(spec)
     unused_bits = spec.header_bytes * 8 - header.size
-    return data.StructLayout({"header": header, "unused": unused_bits, "payload": spec.payload_bytes * 8})
+    unused = {"unused": unused_bits} if unused_bits else {}
+    return data.StructLayout({"header": header, **unused, "payload": spec.payload_bytes * 8})
 
 
 def never_received(spec: ChipletSpec) -> int:

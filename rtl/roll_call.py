@@ -54,7 +54,7 @@ class RollCall(wiring.Component):
                 "numbers": In(LANE_BITS).array(lanes),
                 **dict.fromkeys(("offer", "offered", "doubles"), Out(lanes)),
                 "width": Out(range(count + 1)),
-                "ranks": Out(range(count)).array(lanes),
+                "ranks": Out(range(max(count, 2))).array(lanes),
             }
         )
 

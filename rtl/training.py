@@ -120,7 +120,7 @@ class Training(wiring.Component):
                 "remote": Out(parameters),
                 **dict.fromkeys(("lanes_out", "lanes_in"), Out(lanes, init=(1 << count) - 1)),
                 "use": Out(lanes, init=(1 << lanes) - 1),
-                "ranks": Out(range(count)).array(lanes),
+                "ranks": Out(range(max(count, 2))).array(lanes),
                 "width": Out(range(count + 1), init=count),
                 "doubles": Out(lanes),
                 **dict.fromkeys(("reuse", "retry", "relock", "realign"), Out(1)),

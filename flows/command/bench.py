@@ -16,7 +16,6 @@ import typer
 from lightfabric.flows.experiment import accuracy
 from lightfabric.flows.option import AsJson
 from lightfabric.flows.report import RunError, print_json, require_one_of, say
-from lightfabric.flows.tool import codeword_count
 from lightfabric.flows.tool.pool import peak_bytes
 
 if TYPE_CHECKING:
@@ -165,6 +164,8 @@ def _result(name: str) -> dict[str, Any]:
 
 def _waterfall() -> list[dict[str, Any]]:
     say("counting codewords that cannot be corrected")
+    from lightfabric.flows.tool import codeword_count
+
     return codeword_count.waterfall()
 
 

@@ -471,6 +471,7 @@ def test_trouble_that_stays_though_all_lanes_are_good_takes_the_link_down_and_it
 @pytest.mark.parametrize(("service_slots", "relocks"), [(20, 0), (200, 1)])
 def test_trouble_after_long_service_drops_no_locks(monkeypatch, service_slots, relocks):
     monkeypatch.setattr(Bounds, "stable_slots", service_slots)
+    monkeypatch.setattr(ChipletSpec, "timeout_slots", 1)
     bench = TrainingBench(spec_of())
 
     def script(ctx):

@@ -42,7 +42,7 @@ def test_a_code_corrects_what_it_counts_and_loses_codewords_as_often_as_their_sy
     codeword = 1 - sum(math.comb(132, k) * byte**k * (1 - byte) ** (132 - k) for k in range(3))
     assert seen["closed_form"] == pytest.approx(codeword, rel=0.01)
     assert seen["frame_error_rate_low"] < seen["closed_form"] < seen["frame_error_rate_high"]
-    assert 0 < seen["uncorrectable_codewords"]
+    assert seen["uncorrectable_codewords"] > 0
     assert 0 < seen["corrected_symbols"] < seen["bit_errors"]
 
 

@@ -58,9 +58,10 @@ def test_streams_have_axi_names(written):
     lines = [] if written.stem == "switch" else count
     expected |= {f"{side}{n}_{name}" for n in lines for side in ("tx", "rx") for name in ("data", "valid")}
     expected |= {f"{name}{n}" for n in lines for name in ("replays", "crc_errors")} | {f"rx{n}_slip" for n in lines}
+    expected |= {f"tx{n}_ready" for n in lines}
     if written.stem == "link":
         bus = AxiLiteSignature().members
-        expected |= {f"s_axil_{name}" for name in bus} | {"irq", "client_clk", "client_rst"}
+        expected |= {f"s_axil_{name}" for name in bus} | {"irq", "client_clk", "client_rst", "rx_phase"}
     assert ports(written) == expected
 
 

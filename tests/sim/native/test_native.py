@@ -150,7 +150,8 @@ def test_every_field_of_a_run_is_an_option_of_the_program():
     assert native.Run(3, 4, ber=1e-5, saturated=True).arguments()[:8] == [
         "packets", "3", "packets_back", "4", "seed", "1", "ber", "1e-05",
     ]  # fmt: skip
-    assert native.Run(3, 4, saturated=True).arguments()[20:22] == ["saturated", "1"]
+    arguments = native.Run(3, 4, saturated=True).arguments()
+    assert arguments[arguments.index("saturated") + 1] == "1"
 
 
 def program(folder, script):
