@@ -81,7 +81,8 @@ class Link(wiring.Component):
     i : In(ChannelSignature(spec))
     o : Out(ChannelSignature(spec))
     tx : Out(LineSignature(spec))
-    tx_ready : In(1), 1 unless connected; 0 if the SerDes has room for no more than ``READY_SLACK_BEATS``
+    tx_ready : In(1), 1 unless connected; 0 if the SerDes has room for no more than ``READY_SLACK_BEATS``, with a code and as
+        many more as its encoder takes cycles
     rx : In(LineSignature(spec))
     slip : Out(spec.lanes_per_port), one cycle per bit by which a wavelength is to move its blocks
     enable : In(1), 1 unless connected; 0 keeps the link down
