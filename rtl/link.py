@@ -172,10 +172,15 @@ class Link(wiring.Component):
             return
         m.submodules.fec_encoder = encoder = FecEncoder(self.spec)
         m.submodules.fec_decoder = decoder = FecDecoder(self.spec)
+        # After this end has begun a training, units come until the other end has heard of it: as long as there was no set.
+        brings_units, carried = Signal(), Signal.like(aligner.use)
+        m.d.sync += brings_units.eq(training.frames_in | (brings_units & ~aligner.heard.set_valid))
+        with m.If(training.frames_in):
+            m.d.sync += carried.eq(aligner.use)
         m.d.comb += [
             encoder.i.eq(transmitter.o),
             distributor.i.eq(encoder.o),
-            aligner.freeze.eq(aligner.use & training.frames_in.replicate(len(aligner.use))),
+            aligner.freeze.eq(carried & brings_units.replicate(len(carried))),
             decoder.units.eq(collector.words),
             decoder.units_valid.eq(collector.words_valid),
             decoder.frames.eq(training.frames_in),

@@ -75,6 +75,15 @@ def test_flits_take_as_long_in_the_model_as_in_the_rtl(bench, timing):
     assert [cycle for cycle, _ in run.received] == cycles_of_model(timing, run, Losses())
 
 
+def test_locks_hold_while_units_of_the_other_end_are_still_on_a_fibre(bench):
+    """An end that trains again gets units, whose first bits are no sync headers, while light goes there and back."""
+    flits_, delay_cycles = [(1700, ClientFlit(b"a")), (4500, ClientFlit(b"b"))], 50
+    run = bench.run(flits_, delay_cycles=delay_cycles, retrain_at={2700}, bound_cycles=9_000)
+    assert run.training["lock_cycles"] == 1
+    assert len(run.recoveries) == 1
+    assert 4 * delay_cycles < run.recoveries[0] < 5 * delay_cycles + 150
+
+
 def test_lost_codewords_cost_as_many_cycles_in_the_model_as_in_the_rtl(bench, timing):
     """Their slots are spoiled by words of the code in the RTL, so that each is lost in the cycle in which it would come."""
     frame_beat = run_of_rtl(bench, [0], Losses()).frame_beat
