@@ -96,6 +96,7 @@ class PlanSpec:
     """Fixes what is given of the plan by which a transformer is cut over GPUs; what is None is searched for, ``cp`` is 1.
 
     The fields are those of ``lightfabric.placement.plan.Plan``. A micro-batch that is given need not be a power of two.
+    Of a network that is no transformer, and has no tables, ``tp`` alone can be given.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -150,6 +151,7 @@ class NetworkJobSpec:
     weights_bytes: int = 0
     iterations: int = 0
 
+    SPLITS: ClassVar[tuple[int, ...]] = (1, 2, 4, 8)
     MAX_TABLES: ClassVar[int] = 1024
     MAX_WIDTHS: ClassVar[int] = 64
 
@@ -164,3 +166,8 @@ class NetworkJobSpec:
         for name in ("table_rows", "table_width", "bottom_widths", "top_widths"):
             is_default = getattr(self, name) == self.__dataclass_fields__[name].default
             require(self, name, is_default or self.network == "dlrm", "left out but for dlrm")
+
+    @property
+    def splits(self) -> tuple[int, ...]:
+        """Numbers of GPUs that can split each layer: those that divide the output channels of all, 1000 classes too."""
+        return self.SPLITS[:1] if self.network == "dlrm" else self.SPLITS

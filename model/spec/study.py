@@ -15,9 +15,9 @@ from lightfabric.model.spec.require import FORBID, require, require_name
 class StudySpec:
     """Describes a study: a job and an accelerator, the fabrics to compare, and the numbers of GPUs.
 
-    ``plan`` fixes parts of the plan by which a transformer is cut. With strong ``scaling`` all counts share one batch; with
-    weak scaling the batch is that of the smallest count and grows with the GPUs. ``baseline`` names the fabric whose speed
-    is 100 %, the first ideal switch if empty. ``prices`` are those of the parts of networks.
+    ``plan`` fixes parts of the plan by which a job is cut. With strong ``scaling`` all counts share one batch; with weak
+    scaling the batch is that of the smallest count and grows with the GPUs. ``baseline`` names the fabric whose speed is
+    100 %, the first ideal switch if empty. ``prices`` are those of the parts of networks.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = FORBID
@@ -39,8 +39,8 @@ class StudySpec:
         require(self, "gpus", in_range, "one or more counts from 2 to 262144")
         names = [fabric.name for fabric in self.fabrics]
         require(self, "fabrics", 0 < len(names) == len(set(names)), "one or more fabrics of different names")
-        is_cut = isinstance(self.job, JobSpec) or not self.plan.given
-        require(self, "plan", is_cut, "left out but for a transformer")
+        is_cut = isinstance(self.job, JobSpec) or self.plan.given in [{}, *({"tp": tp} for tp in self.job.splits)]
+        require(self, "plan", is_cut, "left out but for a transformer, or a tp of 1, 2, 4 or 8 of a network without tables")
         of_passes = self.plan.given.keys() & {"virtual_stages", "cp", "zero", "recompute"}
         trains = not isinstance(self.job, DecodeJobSpec) or not of_passes
         require(self, "plan", trains, "without virtual_stages, cp, zero and recompute to decode")

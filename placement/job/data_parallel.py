@@ -1,4 +1,4 @@
-"""Training of networks that are no stack of equal layers: a replica on every GPU, the tables of a recommender dealt out.
+"""Training of networks that are no stack of equal layers: replicas of a GPU or split over several, tables dealt out.
 
 Gradients are reduced in buckets behind the backward pass [Li 2020, "PyTorch Distributed"]. Each GPU owns some tables: it
 looks up the rows of all samples and sends each GPU those of its own, and gets their gradients back.
@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from heapq import heapreplace
+from math import inf, isqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from lightfabric.model.task import Kind, Part, TaskGraph
 from lightfabric.placement.cost.calibration import calibration
 from lightfabric.placement.cost.prediction import Prediction, Rates
 from lightfabric.placement.graph.builder import Builder, Ids, Kept, picoseconds
+from lightfabric.placement.job.split import Split
 from lightfabric.placement.mapping.traffic import DATA, EXCHANGE, Traffic
 from lightfabric.placement.plan import Plan
 from lightfabric.placement.search.search import MAX_GPUS, RatesOf
@@ -69,7 +71,7 @@ class _Times:
 
 @dataclass(frozen=True)
 class DataParallel:
-    """A network trained with a replica on every GPU: a ``Workload`` that leaves nothing to be ``pinned``."""
+    """A network trained with a replica on every GPU, or on ``tp`` that split its layers: a ``Workload``."""
 
     job: NetworkJobSpec
     accelerator: AcceleratorSpec
@@ -100,40 +102,63 @@ class DataParallel:
     def memory(self, plan: Plan) -> Memory:
         """What the fullest GPU has to hold.
 
-        An output is kept before and after its norm and activation; tables have rows alone.
+        An output is kept before and after its norm and activation, whole after if it is gathered; tables have rows alone.
         """
         weight, _, optimiser = state_bytes(self.job.precision)
-        parameters = total(self.replicated).parameters
+        parameters = -(-total(self.replicated).parameters // plan.tp)
         held = max(owned_tables(self.layers, plan.gpus)[0], default=0) * weight
-        activations = 2 * plan.micro_batch * total(self.layers).activation_bytes
-        return Memory(parameters * weight + held, self.gradient_bytes, parameters * optimiser, activations)
+        whole = plan.micro_batch * total(self.layers[:-1]).gathered_bytes
+        own = 2 * plan.micro_batch * total(self.layers).activation_bytes - whole
+        gradients, activations = -(-self.gradient_bytes // plan.tp), whole - (-own // plan.tp)
+        return Memory(parameters * weight + held, gradients, parameters * optimiser, activations)
 
     def require(self, gpus: int) -> None:
-        """Raise DoesNotFit unless ``plan`` finds one."""
-        self.plan(gpus)
+        """Raise DoesNotFit unless there is a plan."""
+        self._plans(gpus)
 
     def plans(self, gpus: int, rates: RatesOf) -> Iterator[tuple[Plan, float]]:  # noqa: ARG002
-        """The only plan, whatever the rates, so that nothing has to be estimated."""
-        yield self.plan(gpus), 0.0
+        """The plan of each ``tp``, with its time on links without a limit, which bounds that on any."""
+        endless = Rates(inf, inf, inf, inf)
+        found = [(plan, self.prediction(plan, endless).total) for plan in self._plans(gpus)]
+        yield from sorted(found, key=lambda each: each[1])
+
+    def _plans(self, gpus: int) -> list[Plan]:
+        found, unsplit = list[Plan](), f"a tp of {self.pinned.tp} does not divide {gpus} GPUs and all output channels"
+        reason = DoesNotFit(unsplit, None)
+        for tp in self._ways(gpus):
+            try:
+                found.append(self.plan(gpus, tp))
+            except DoesNotFit as error:
+                # The more GPUs split a layer the less each needs, so the last plan is the closest.
+                reason = error
+        if not found:
+            raise reason
+        return found
+
+    def _ways(self, gpus: int) -> list[int]:
+        return [tp for tp in self.job.splits if gpus % tp == 0 and self.pinned.tp in (None, tp)]
 
     def grouped(self, plan: Plan) -> list[Plan]:
         """There are no experts to group."""
         return [plan]
 
     def options(self, gpus: int, rates: RatesOf) -> tuple[list[Prediction], list[Prediction]]:  # noqa: ARG002
-        """There are no options to compare, since there is one plan."""
+        """There are no options to compare, since all plans are placed."""
         return [], []
 
-    def plan(self, gpus: int) -> Plan:
-        """A replica on each GPU, with the largest micro-batch that fits; DoesNotFit if none does within ``MAX_TASKS``."""
-        if self.job.batch % gpus:
-            raise DoesNotFit(f"a batch of {self.job.batch} samples is no multiple of {gpus} GPUs", None)
-        each = self.job.batch // gpus
+    def plan(self, gpus: int, tp: int = 1) -> Plan:
+        """Replicas of ``tp`` GPUs with the largest micro-batch that fits; DoesNotFit if none does within ``MAX_TASKS``."""
+        dp = gpus // tp
+        if self.job.batch % dp:
+            replicas = f"{gpus} GPUs" if tp == 1 else f"{dp} replicas of {tp} GPUs"
+            raise DoesNotFit(f"a batch of {self.job.batch} samples is no multiple of {replicas}", None)
+        each = self.job.batch // dp
         # The largest micro-batch that fits comes first: fewer passes mean fewer exchanges and larger products.
-        sizes = [size for size in range(each, 0, -1) if each % size == 0]
-        found = next((plan for plan in (Plan(gpus, 1, 1, size) for size in sizes) if self._fits(plan)), None)
+        small = [size for size in range(1, isqrt(each) + 1) if each % size == 0]
+        sizes = sorted({*small, *(each // size for size in small)}, reverse=True)
+        found = next((plan for plan in (Plan(dp, tp, 1, size) for size in sizes) if self._fits(plan)), None)
         if found is None:
-            raise self._does_not_fit(gpus)
+            raise self._does_not_fit(gpus, tp)
         owners = min(gpus, sum(layer.exchange_bytes > 0 for layer in self.layers))
         # The limit is tested on the plan, before arrays of that size are made: a graph out of memory would give no message.
         tasks = each // found.micro_batch * gpus * (2 * owners + 2)
@@ -146,15 +171,24 @@ class DataParallel:
     def _fits(self, plan: Plan) -> bool:
         return self.memory(plan).total <= memory_bytes(self.accelerator)
 
-    def _does_not_fit(self, gpus: int) -> DoesNotFit:
-        counts = (1 << power for power in range(MAX_GPUS.bit_length()) if self.job.batch % (1 << power) == 0)
-        fits = next((count for count in counts if self._fits(Plan(count, 1, 1, 1))), None)
+    def _does_not_fit(self, gpus: int, tp: int) -> DoesNotFit:
+        counts = (1 << power for power in range(MAX_GPUS.bit_length()))
+        least = (Plan(count // ways, ways, 1, 1) for count in counts for ways in self._ways(count))
+        fits = next((plan.gpus for plan in least if self.job.batch % plan.dp == 0 and self._fits(plan)), None)
         advice = f"{fits} GPUs are enough" if fits else "no power of two that divides the batch is enough"
-        needed_bytes = self.memory(Plan(gpus, 1, 1, 1)).total
+        needed_bytes = self.memory(Plan(gpus // tp, tp, 1, 1)).total
         return DoesNotFit(f"{shortage(self.accelerator, gpus, needed_bytes)}; {advice}", fits)
+
+    def _split(self, plan: Plan) -> Split:
+        times, gathered = self._times(plan), total(self.layers[:-1])
+        size, gradients = plan.micro_batch * gathered.gathered_bytes, self.memory(plan).gradients
+        passes, backward = self.job.batch // (plan.dp * plan.micro_batch), sum(times.backward)
+        return Split(plan, passes, times.forward, backward, times.optimiser, gathered.gathers, size, gradients)
 
     def traffic(self, plan: Plan) -> Traffic:
         """Gradients in a ring of all GPUs; rows of tables to the GPUs of their samples, and the rows' gradients back."""
+        if plan.tp > 1:
+            return self._split(plan).traffic()
         gpus, node = plan.gpus, np.arange(plan.gpus, dtype=np.int32)
         # A table's owner sends the rows of all samples of each other GPU, and gets as many bytes of gradients back.
         sent = np.array(owned_tables(self.layers, gpus)[1], np.int64) * (self.job.batch // gpus)
@@ -170,12 +204,15 @@ class DataParallel:
         flops_per_s = self.accelerator.matmul_flops(self.job.precision) * fitted.gemm_efficiency
 
         def product(layer: Layer) -> float:
-            """Input and output are about as large, read and written once."""
-            moved = 2 * layer.activation_bytes * plan.micro_batch + layer.parameters * state_bytes(self.job.precision)[0]
-            return max(layer.forward_flops * plan.micro_batch / flops_per_s, moved / bytes_per_s) + fitted.kernel_seconds
+            """Input and output are about as large, read and written once; a GPU reads all that was gathered."""
+            weights = layer.parameters * state_bytes(self.job.precision)[0]
+            own = (layer.activation_bytes + layer.split_bytes) * plan.micro_batch + weights
+            moved = layer.gathered_bytes * plan.micro_batch + own / plan.tp
+            flops = layer.forward_flops * plan.micro_batch / plan.tp
+            return max(flops / flops_per_s, moved / bytes_per_s) + fitted.kernel_seconds
 
         def others(layer: Layer, accesses: int) -> float:
-            return accesses * layer.activation_bytes * plan.micro_batch / bytes_per_s
+            return accesses * layer.activation_bytes * plan.micro_batch / plan.tp / bytes_per_s
 
         forward = sum(product(layer) + others(layer, FORWARD_ACCESSES) for layer in layers)
         backward, buckets, ready, parameters = [0.0], [0], 0, total(layers).parameters
@@ -190,7 +227,7 @@ class DataParallel:
             ready += layer.parameters
             buckets[-1] = ready * self.gradient_bytes // parameters - sum(buckets[:-1])
         rows = np.array(owned_tables(self.layers, plan.gpus)[1]) * plan.micro_batch * plan.gpus / bytes_per_s
-        optimiser = fitted.optimiser_seconds + fitted.optimiser_bytes * total(layers).parameters / bytes_per_s
+        optimiser = fitted.optimiser_seconds + fitted.optimiser_bytes * total(layers).parameters / plan.tp / bytes_per_s
         return _Times(
             forward, backward, _whole(buckets, plan.gpus), rows * LOOKUP_ACCESSES, rows * UPDATE_ACCESSES, optimiser
         )
@@ -200,6 +237,8 @@ class DataParallel:
 
         Of the links of the last exchange gradients get one flow's fair share, the rest waits; tables are updated meanwhile.
         """
+        if plan.tp > 1:
+            return self._split(plan).prediction(rates, self.memory(plan))
         times, passes = self._times(plan), self.job.batch // (plan.gpus * plan.micro_batch)
         rows = owned_tables(self.layers, plan.gpus)[1]
         # The busiest link is an owner's way out, or the way in of the GPU that owns the least and so receives the most.
@@ -229,6 +268,8 @@ class DataParallel:
 
     def calls(self, plan: Plan) -> list[RankKind]:
         """An all-reduce of each bucket of gradients; rows of tables to the GPUs of their samples, and gradients back."""
+        if plan.tp > 1:
+            return self._split(plan).calls()
         sizes = [size for size in self._times(plan).bucket_bytes if plan.gpus > 1]
         reduces = Call("data", "all_reduce", len(sizes), sum(sizes))
         rows, samples = owned_tables(self.layers, plan.gpus)[1], self.job.batch // plan.gpus
@@ -239,7 +280,7 @@ class DataParallel:
 
     def repeats(self, plan: Plan) -> tuple[int, int]:
         """Count all GPUs as alike, but where some own tables none."""
-        return (1 if any(owned_tables(self.layers, plan.gpus)[1]) else plan.gpus), 1
+        return (1 if any(owned_tables(self.layers, plan.gpus)[1]) else plan.dp), plan.tp
 
     def task_graph(self, plan: Plan, kept: Kept | None = None) -> TaskGraph:
         """One iteration, or the part of the GPUs that are kept; the group is the ring of all GPUs.
@@ -248,6 +289,8 @@ class DataParallel:
         the last one each bucket of gradients is reduced when all GPUs have it. O(passes x GPUs^2) tasks with tables, else
         O(GPUs).
         """
+        if plan.tp > 1:
+            return self._split(plan).task_graph(kept)
         times, passes = self._times(plan), self.job.batch // (plan.gpus * plan.micro_batch)
         builder, every = Builder(), np.arange(plan.gpus, dtype=np.int32)
         gpu = every.reshape(self.repeats(plan)[0], -1)[np.unique(kept.blocks)].ravel() if kept else every

@@ -14,7 +14,8 @@ class Layer:
     """A layer per sample: ``activation_bytes`` are the outputs of its products, which the backward pass reads.
 
     ``exchange_bytes`` go from the owner of an embedding table to the owner of the sample, in an all-to-all if tables are
-    spread over GPUs.
+    spread over GPUs. Where GPUs split each product by output channels, all but ``split_bytes`` of the outputs are needed
+    whole, and are gathered in so many ``gathers``.
     """
 
     name: str
@@ -22,6 +23,13 @@ class Layer:
     forward_flops: int
     activation_bytes: int
     exchange_bytes: int = 0
+    split_bytes: int = 0
+    gathers: int = 1
+
+    @property
+    def gathered_bytes(self) -> int:
+        """Outputs that the GPUs of a layer gather."""
+        return self.activation_bytes - self.split_bytes
 
 
 def _convolution(name: str, size: int, channels: tuple[int, int], kernel: int, vectors: int, value_bytes: int) -> Layer:
@@ -80,9 +88,13 @@ def transformer_big(tokens: int = 256, value_bytes: int = 4) -> list[Layer]:
     As in the authors' code attention has no biases; positions are sinusoids.
     """
     h, f, heads, vocabulary = 1024, 4096, 16, 37000
-    words = Layer("embedding", vocabulary * h, 0, 2 * tokens * h * value_bytes)
-    attention = (4 * h * h + 2 * h, 8 * tokens * h * h + 4 * tokens**2 * h, tokens * (5 * h + heads * tokens) * value_bytes)
-    ffn = (2 * h * f + f + 3 * h, 4 * tokens * h * f, tokens * (f + h) * value_bytes)
+    # An embedding split by words, as the output's needs, sums rows in place of gathering them: as many bytes.
+    words = Layer("embedding", vocabulary * h, 0, 2 * tokens * h * value_bytes, gathers=2)
+    # Heads stay where they are: the core's result is the first that is needed whole, the output the second.
+    inside = tokens * (3 * h + heads * tokens) * value_bytes
+    outputs = inside + 2 * tokens * h * value_bytes
+    attention = (4 * h * h + 2 * h, 8 * tokens * h * h + 4 * tokens**2 * h, outputs, 0, inside, 2)
+    ffn = (2 * h * f + f + 3 * h, 4 * tokens * h * f, tokens * (f + h) * value_bytes, 0, 0, 2)
     logits = Layer("output", 0, 2 * tokens * h * vocabulary, tokens * vocabulary * value_bytes)
     encoder = [("attention", attention), ("ffn", ffn)]
     decoder = [("attention", attention), ("cross", attention), ("ffn", ffn)]
@@ -131,5 +143,5 @@ def total(layers: Sequence[Layer]) -> Layer:
         138357544
 
     """
-    names = ("parameters", "forward_flops", "activation_bytes", "exchange_bytes")
+    names = ("parameters", "forward_flops", "activation_bytes", "exchange_bytes", "split_bytes", "gathers")
     return Layer("total", *(sum(getattr(layer, name) for layer in layers) for name in names))

@@ -6,7 +6,15 @@ import pytest
 
 from lightfabric.model.fluid import engine as fluid
 from lightfabric.model.fluid import network
-from lightfabric.model.spec import ACCELERATORS, ChipletSpec, ElectricalSwitchSpec, NetworkJobSpec, SipOcsSpec, SipRingSpec
+from lightfabric.model.spec import (
+    ACCELERATORS,
+    ChipletSpec,
+    ElectricalSwitchSpec,
+    NetworkJobSpec,
+    PlanSpec,
+    SipOcsSpec,
+    SipRingSpec,
+)
 from lightfabric.model.task import Kind
 from lightfabric.placement.cost.prediction import Rates
 from lightfabric.placement.fabric.fabric import fabric_of
@@ -189,7 +197,7 @@ def test_the_prediction_has_the_latencies_of_each_fabric(fabric_spec, invented_t
     """Of an iteration so short that steps round rings are 2 to 30 % of it."""
     job = NetworkJobSpec("resnet-50", 16)
     fabric = fabric_of(fabric_spec, ChipletSpec(ports=8, wavelengths_per_port=16), invented_timing)
-    placed = candidates(job, H100, fabric, 16)[0]
+    placed = candidates(job, H100, fabric, 16, PlanSpec(tp=1))[0]
     graph = in_rings(DataParallel(job, H100).task_graph(placed.plan).placed(placed.gpu_of_rank), fabric.rings)
     simulated_ps = fluid.run(graph, fabric.network(16, graph.demand_bytes(), placed.circuits)).makespan_ps
     assert placed.prediction.total == pytest.approx(simulated_ps / 1e12, rel=0.01)
