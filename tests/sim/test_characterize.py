@@ -71,5 +71,5 @@ def test_the_sources_of_a_block_are_the_modules_that_its_measurement_loads(name)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=os.environ)
     loaded = {each.removeprefix("lightfabric.") for each in done.stdout.split() if each.startswith("lightfabric.")}
     decide = {each for each in loaded if any(f"{each}.".startswith(f"{prefix}.") for prefix in MEASURED_BY)}
-    packages = {"rtl", "rtl.fec", "sim", "sim.bench", "sim.channel"}
+    packages = {"rtl", "rtl.fec", "sim", "sim.bench", "sim.channel", "sim.fec"}
     assert set(characterize._sources(module.removeprefix("lightfabric."))) == decide - packages

@@ -3,6 +3,7 @@
 import pytest
 
 from lightfabric.flows.command import bench
+from lightfabric.flows.tool import codeword_count
 from lightfabric.flows.tool.codeword_count import band, measure
 from lightfabric.model.reed_solomon import KP4, KR4
 from lightfabric.sim.fec.error_rate import Run
@@ -19,7 +20,7 @@ def test_the_closed_form_is_that_of_two_other_packages(code, ber, rate):
 
 def test_the_bench_prints_a_line_per_code(monkeypatch, capsys):
     row = {"n": 528, "k": 514, "ber": 1e-3, "codewords": 1000, "wrong": 158, "low": 138, "high": 184, "miscorrected": 1}
-    monkeypatch.setattr(bench.codeword_count, "waterfall", lambda: [{**row, "failed": 0}])
+    monkeypatch.setattr(codeword_count, "waterfall", lambda: [{**row, "failed": 0}])
     bench.main("fec")
     assert capsys.readouterr().out == (
         "fec, RS(528, 514) at a bit error rate of 0.001: of 1000 codewords 158 are not corrected, "
