@@ -573,6 +573,7 @@ def test_a_foreign_master_finds_what_the_twin_says(simulator, tmp_path, monkeypa
 def test_the_registers_take_little_of_an_ecp5_and_run_at_150_mhz(monkeypatch):
     monkeypatch.setattr(synth, "_design", lambda *_: Registers())
     report = synth.synthesize("link", "ecp5-25k", SimpleNamespace(core_clock_mhz=156.25))
-    assert 600 < report.ff < 1000
-    assert report.lut < 2000
+    # 54 registers, those of lanes and of the bit error tester among them: a tenth of the smallest device of the family.
+    assert 600 < report.ff < 1300
+    assert report.lut < 2500
     assert report.fmax_mhz > 150
