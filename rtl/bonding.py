@@ -98,10 +98,11 @@ class Distributor(wiring.Component):
         m.d.comb += wraps.eq((first != 0) & (first + self.width > count))
         with m.If(sent.valid):
             m.d.sync += [held.eq(sent.words), first.eq(Mux(sent.is_set, 0, first + self.width))]
-        before = [wraps & (first <= place) for place in range(count)]
-        beats = [(held.word_select(place, self.bits), sent.words.word_select(place, self.bits)) for place in range(count)]
-        words = [Mux(old, *beat) for old, beat in zip(before, beats, strict=True)]
-        late_words = []
+        # Signals, since all lanes choose among them: tools would work out an expression anew for each lane.
+        words, late_words = [Signal(self.bits, name=f"waiting_{place}") for place in range(count)], []
+        for place, word in enumerate(words):
+            beats = [each.word_select(place, self.bits) for each in (held, sent.words)]
+            m.d.comb += word.eq(Mux(wraps & (first <= place), *beats))
         for lane, rank in enumerate(ranks):
             place, late = Signal(range(count), name=f"place_{lane}"), Signal(self.bits, name=f"late_{lane}")
             with m.If(sent.valid):

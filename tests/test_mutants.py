@@ -217,7 +217,7 @@ MUTANTS = {
             LANES,
         ),
         ("gives words before their beat ends", "(is_full | ends))", "1)", LANES),
-        ("forgets the words before", "Mux(old, *beat)", "beat[1]", LANES),
+        ("forgets the words before", "Mux(wraps & (first <= place), *beats)", "beats[1]", LANES),
     ],
     "prbs": [
         ("counts while it is not locked", "Mux(count_valid & self.locked, count, 0)", "count", PRBS),
