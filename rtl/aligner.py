@@ -128,8 +128,9 @@ class Aligner(wiring.Component):
                 m.d.sync += [kept.eq(delay.o[:SET_BITS]), are_sets[n].eq(delay.o[bits])]
             infos.append(kept)
         # Bit errors hide the sets of some lanes; all say the same.
-        good = are_sets & self.use
-        self._hear(m, one_hot_mux(lowest(good), infos), good.any(), valid)
+        good, told = are_sets & self.use, Signal(len(lanes))
+        m.d.comb += told.eq(lowest(good))
+        self._hear(m, one_hot_mux(told, infos), good.any(), valid)
 
     def _hear(self, m, info, is_set, valid):
         """Says which set a beat is."""

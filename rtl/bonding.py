@@ -105,9 +105,11 @@ class Distributor(wiring.Component):
             m.d.comb += word.eq(Mux(wraps & (first <= place), *beats))
         for lane, rank in enumerate(ranks):
             place, late = Signal(range(count), name=f"place_{lane}"), Signal(self.bits, name=f"late_{lane}")
+            at = Signal(count, name=f"at_{lane}")
+            m.d.comb += at.eq(Cat(place == n for n in range(count)))
             with m.If(sent.valid):
                 m.d.sync += place.eq(Mux(sent.is_set, rank, place + self.width))
-                m.d.sync += late.eq(one_hot_mux([place == n for n in range(count)], words))
+                m.d.sync += late.eq(one_hot_mux(at, words))
             late_words.append(late)
         return late_words
 
@@ -168,7 +170,8 @@ class Collector(wiring.Component):
         chosen = self._choices(m, moves)
         words = []
         for place in range(count):
-            of_lanes = Cat(choice[place] for choice in chosen)
+            of_lanes = Signal(len(chosen), name=f"of_lanes_{place}")
+            m.d.comb += of_lanes.eq(Cat(choice[place] for choice in chosen))
             word, kept = Signal(self.bits, name=f"word_{place}"), Signal(self.bits, name=f"kept_{place}")
             comes, is_kept = Signal(name=f"comes_{place}"), Signal(name=f"is_kept_{place}")
             with m.If(self.blocks_valid):

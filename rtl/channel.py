@@ -48,11 +48,13 @@ class ChannelSignature(wiring.Signature):
 
 
 def one_hot_mux(selects, values):
-    """Gives the value whose select is 1, or 0 if none is; at most one select may be 1. Combinational, an AND and an OR."""
+    """Gives the value whose select is 1, or 0 if none is; at most one select may be 1. Combinational, an AND and an OR.
+
+    Selects should be bits of signals: tools work an expression out anew wherever it stands.
+    """
     chosen = 0
     for select, value in zip(selects, values, strict=True):
-        bits = Value.cast(value)
-        chosen = chosen | (bits & select.replicate(len(bits)))
+        chosen = chosen | Mux(select, value, 0)
     return chosen
 
 
