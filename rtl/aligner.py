@@ -67,7 +67,7 @@ class Aligner(wiring.Component):
         m.d.sync += [silence.eq(Mux(self.rx.valid, 0, silence + 1)), self.blocks_valid.eq(self.rx.valid)]
         lanes = []
         for n, block in enumerate(self.rx.blocks):
-            m.submodules[f"lane_{n}"] = lane = Lane(n, block_bits(self.spec))
+            m.submodules[f"lane_{n}"] = lane = Lane(self.spec, n)
             m.d.comb += [
                 lane.block.eq(block),
                 lane.valid.eq(self.rx.valid),

@@ -12,7 +12,7 @@ The words of this file:
 """
 
 from amaranth import Cat, Const, Module, Mux, Signal
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import SCRAMBLER_BITS, SYNC_CONTROL, SYNC_DATA
@@ -42,7 +42,7 @@ class Distributor(wiring.Component):
     """
 
     def __init__(self, spec: ChipletSpec):
-        self.spec, self.bits = spec, block_bits(spec)
+        self.spec, self.bits, self._more = spec, block_bits(spec), spec.block_bits_on_line - spec.BLOCK_BITS_ON_LINE
         lanes, width = In(spec.lanes_per_port), Out(range(spec.wavelengths_per_port + 1))
         layout = units_layout(spec) if spec.code else sent_layout(spec)
         super().__init__({"i": In(layout), "lanes": lanes, "width": width, "line": Out(LineSignature(spec))})
@@ -60,11 +60,12 @@ class Distributor(wiring.Component):
             # A set has its complement behind it, by which a receiver knows it.
             scrambler = Scrambler(scrambled, Mux(is_set, Cat(info, ~info), word[-64:]), f"scrambler_{lane}")
             with m.If(sent.valid):
-                sync = Mux(is_set, SYNC_CONTROL, SYNC_DATA)
-                m.d.sync += [scrambler.step(), block.bits.eq(scrambler.out), block.sync.eq(sync)]
+                sync, more = Mux(is_set, SYNC_CONTROL, SYNC_DATA), scrambler.out[-1].replicate(self._more)
+                m.d.sync += [scrambler.step(), block.as_value().eq(Cat(sync, scrambler.out, more))]
             if self.spec.code:  # a unit is sent as it is; the scrambler's history is what the line carries
+                unit = data.View(block.shape(), word)
                 with m.If(sent.valid & ~is_set):
-                    m.d.sync += [block.as_value().eq(word), scrambler.history.eq(word[-SCRAMBLER_BITS:])]
+                    m.d.sync += [block.eq(unit), scrambler.history.eq(unit.bits[-SCRAMBLER_BITS:])]
         return m
 
     def _ranks(self, m) -> list:

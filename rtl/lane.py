@@ -14,7 +14,8 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import SYNC_CONTROL
-from lightfabric.rtl.line import BLOCK
+from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.line import block_bits, block_layout
 from lightfabric.rtl.scrambler import Scrambler, descrambled
 from lightfabric.rtl.training_set import LANE_BITS, MAGIC, PARITY, SET_BITS, TRAINING_SET, Phase, parity_of
 
@@ -80,7 +81,7 @@ class Lane(wiring.Component):
 
     Members
     -------
-    block : In(BLOCK)
+    block : In(block_layout(spec))
     valid : In(1)
     relock, freeze : In(1)
     due : In(1), a cycle after ``valid``: the block should be a set
@@ -88,22 +89,22 @@ class Lane(wiring.Component):
     good : Out(1), locked and proven
     number : Out(5), of the lane at the transmitter
     inverted : Out(1)
-    bits : Out(bits), plain, or where they have a code and are no set, as they came
+    bits : Out(block_bits(spec)), plain, or where they have a code and are no set, as they came
     is_set : Out(1), ``bits`` are a training set of this lane
     shows_set : Out(1), or one of another lane or polarity
     error : Out(1), pulse: the blocks since the last counted set do not have the parity that this one tells
     """
 
-    def __init__(self, number: int, bits: int = 64):
-        self.number_at_first = number
+    def __init__(self, spec: ChipletSpec, number: int):
+        self.number_at_first, self.has_code = number, spec.code is not None
         super().__init__(
             {
-                "block": In(BLOCK),
+                "block": In(block_layout(spec)),
                 **dict.fromkeys(("valid", "relock", "freeze", "due"), In(1)),
                 **dict.fromkeys(("locked", "slip", "good"), Out(1)),
                 "number": Out(LANE_BITS, init=number),
                 "inverted": Out(1),
-                "bits": Out(bits),
+                "bits": Out(block_bits(spec)),
                 **dict.fromkeys(("is_set", "shows_set", "error"), Out(1)),
             }
         )
@@ -119,11 +120,11 @@ class Lane(wiring.Component):
             self.locked.eq(lock.locked),
             self.slip.eq(lock.slip),
         ]
-        block, is_control = Signal(BLOCK), Signal()
-        m.d.comb += block.eq(self.block.as_value() ^ self.inverted.replicate(BLOCK.size))
+        block, is_control = Signal.like(self.block), Signal()
+        m.d.comb += block.eq(self.block.as_value() ^ self.inverted.replicate(len(block.as_value())))
         descrambler = Scrambler(descrambled, block.bits, "descrambler")
         # Registered where the halves of a block differ, a set is found with a level of logic less afterwards.
-        complements, plain, as_it_came = Signal(SET_BITS), Signal(64), Signal(BLOCK.size)
+        complements, plain, as_it_came = Signal(SET_BITS), Signal(64), Signal.like(block.as_value())
         with m.If(self.valid):
             m.d.sync += [
                 descrambler.step(),
@@ -137,7 +138,7 @@ class Lane(wiring.Component):
         m.d.comb += shows[0].eq(is_control & complements.all() & (info.magic == MAGIC))
         m.d.comb += shows[1].eq(~is_control & complements.all() & (~info.magic == MAGIC))
         m.d.comb += [self.is_set.eq(shows[0] & (info.lane == self.number)), self.shows_set.eq(shows.any())]
-        m.d.comb += self.bits.eq(plain if len(self.bits) == 64 else Mux(shows.any(), plain, as_it_came))
+        m.d.comb += self.bits.eq(Mux(shows.any(), plain, as_it_came) if self.has_code else plain)
         self._learn(m, shows, info.lane)
         self._check_parity(m, block, info, plain)
         return m

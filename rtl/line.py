@@ -10,21 +10,28 @@ from lightfabric.rtl.crc import FlitCrc
 from lightfabric.rtl.pacer import Pacer
 from lightfabric.rtl.training_set import SET_BITS
 
-BLOCK = data.StructLayout({"sync": 2, "bits": 64})
-"""A block has 66 bits: the sync header is sent first, then bit 0 of ``bits``."""
+
+def block_layout(spec: ChipletSpec) -> data.StructLayout:
+    """Lays out a block of a lane: the sync header is sent first, then bit 0 of ``bits``.
+
+    Codewords of KP4 need blocks of more bits than the 66 of 64b/66b. In a training set those are both the last one of
+    ``bits``: never a sync header, for which block lock could take them.
+    """
+    more = spec.block_bits_on_line - spec.BLOCK_BITS_ON_LINE
+    return data.StructLayout({"sync": 2, "bits": 64, **({"more": more} if more else {})})
 
 
 class LineSignature(wiring.Signature):
-    """Carries one 64b/66b block per lane in each cycle with ``valid``; no back-pressure.
+    """Carries one block per lane in each cycle with ``valid``; no back-pressure.
 
     Members
     -------
-    blocks : Out(BLOCK).array(spec.lanes_per_port)
+    blocks : Out(block_layout(spec)).array(spec.lanes_per_port)
     valid : Out(1)
     """
 
     def __init__(self, spec: ChipletSpec):
-        super().__init__({"blocks": Out(BLOCK).array(spec.lanes_per_port), "valid": Out(1)})
+        super().__init__({"blocks": Out(block_layout(spec)).array(spec.lanes_per_port), "valid": Out(1)})
 
 
 def block_bits(spec: ChipletSpec) -> int:

@@ -9,7 +9,6 @@ from lightfabric.rtl.ber_tester import BerTester
 from lightfabric.rtl.chiplet import Chiplet
 from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
 from lightfabric.rtl.crossing import StreamCrossing
-from lightfabric.rtl.line import BLOCK
 from lightfabric.rtl.link import LANE_STATUS, Link
 from lightfabric.rtl.register import AxiLiteSignature, Registers
 from lightfabric.rtl.switch import Switch
@@ -29,7 +28,7 @@ def _flat_delivered(spec: ChipletSpec) -> data.StructLayout:
 
 def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
     """Lists the members of one line; the block of wavelength 0 is in the low bits, and in each block its sync header."""
-    bits = spec.lanes_per_port * BLOCK.size
+    bits = spec.lanes_per_port * spec.block_bits_on_line
     return {
         f"tx{port}_data": Out(bits),
         f"tx{port}_valid": Out(1),

@@ -75,8 +75,8 @@ def config_code(spec: ChipletSpec) -> int:
 def parity_of(block):
     """Computes the eight parities of a block as it is on the line [IEEE 802.3 82.2.8]; combinational."""
     # Bits 2, 10, .. 58 make the first; the two bits of the sync header belong to the fourth and the fifth.
-    header = {3: block.sync[0], 4: block.sync[1]}
-    return Cat(block.bits[n::8].xor() ^ header.get(n, 0) for n in range(8))
+    header, behind = {3: block.sync[0], 4: block.sync[1]}, block.as_value()[len(block.sync) :]
+    return Cat(behind[n::8].xor() ^ header.get(n, 0) for n in range(8))
 
 
 def parameter_words(spec: ChipletSpec, local, unsynced, lanes, trainings, cycle) -> list:

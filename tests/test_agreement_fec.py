@@ -21,11 +21,15 @@ from lightfabric.sim.link_timing import measure_link
 SPEC = ChipletSpec(
     ports=1, wavelengths_per_port=2, flit_bytes=64, virtual_channels=1, buffer_flits=60, reach_m=1.0, fec="light"
 )
+KP4 = replace(SPEC, fec="kp4", wavelength_gbps=34.0, buffer_flits=110, replay_flits=0)
 LATE_AT_RECEIVER = ["deliver", "credit_in", "ack_out", "ack_in", "nak_out", "halt_in", "nak_in"]
 
 
-def with_latencies(spec: ChipletSpec, plain: LinkTiming) -> LinkTiming:
+def with_latencies(spec: ChipletSpec) -> LinkTiming:
     """The timing of the link without its code, with the latency of the encoder before the line and the decoder's behind."""
+    # As many blocks per second; how many flits wait for an answer is no matter of pipelines, so few of them will do.
+    gbps = spec.wavelength_gbps * spec.BLOCK_BITS_ON_LINE / spec.block_bits_on_line
+    plain = measure_link(replace(spec, fec="none", wavelength_gbps=gbps, buffer_flits=12, replay_flits=0))
     encoder, decoder = FecEncoder(spec).latency_cycles, FecDecoder(spec).latency_cycles
     late = {f"{name}_cycles": getattr(plain, f"{name}_cycles") + decoder for name in LATE_AT_RECEIVER}
     at_line = {name: getattr(plain, name) + encoder for name in ("first_beat_cycle", "line_cycles")}
@@ -34,13 +38,17 @@ def with_latencies(spec: ChipletSpec, plain: LinkTiming) -> LinkTiming:
 
 @pytest.fixture(scope="module")
 def timing() -> LinkTiming:
-    # How many flits wait for an answer is no matter of pipelines, so few of them will do to measure those.
-    return with_latencies(SPEC, measure_link(replace(SPEC, fec="none", buffer_flits=12, replay_flits=0)))
+    return with_latencies(SPEC)
 
 
 @pytest.fixture(scope="module")
 def bench() -> LinkBench:
     return LinkBench(SPEC)
+
+
+@pytest.fixture(scope="module")
+def kp4_bench() -> LinkBench:
+    return LinkBench(KP4)
 
 
 def run_of_rtl(bench: LinkBench, sent: list[int], losses: Losses, frame_beat: int = 0, **options) -> LinkRun:
@@ -52,14 +60,14 @@ def run_of_rtl(bench: LinkBench, sent: list[int], losses: Losses, frame_beat: in
     return bench.run(numbered, delay_cycles=3, bound_cycles=40_000, **(lost if losses.slot_loss_rate else {}), **options)
 
 
-def cycles_of_model(timing: LinkTiming, run: LinkRun, losses: Losses) -> list[int]:
+def cycles_of_model(timing: LinkTiming, run: LinkRun, losses: Losses, spec: ChipletSpec = SPEC) -> list[int]:
     """When the model delivers flits offered in the cycles in which those of the RTL were taken, after the same training."""
     top, offered = Module(), [cycle for cycle, _ in run.sent]
     linked_cycle = run.trained[0] + timing.start_cycles
-    link = top.add("link", Link(SPEC, timing, 3, frame_beat=run.frame_beat, linked_cycle=linked_cycle, losses=losses))
+    link = top.add("link", Link(spec, timing, 3, frame_beat=run.frame_beat, linked_cycle=linked_cycle, losses=losses))
     source = top.add("source", Source(offered, flits(len(offered), packet=range(len(offered)))))
     sink = top.add("sink", Sink([False]))
-    connect(source.o, link.i[0], Link.input_fifo(SPEC, timing))
+    connect(source.o, link.i[0], Link.input_fifo(spec, timing))
     connect(link.o[0], sink.i, link.output_fifo())
     System(top).run_to_idle()
     assert [int(record["packet"]) for record in sink.records] == list(range(len(offered)))
@@ -73,6 +81,12 @@ def spread(count: int) -> list[int]:
 def test_flits_take_as_long_in_the_model_as_in_the_rtl(bench, timing):
     run = run_of_rtl(bench, spread(100), Losses())
     assert [cycle for cycle, _ in run.received] == cycles_of_model(timing, run, Losses())
+
+
+def test_flits_take_as_long_in_longer_blocks(kp4_bench):
+    """Lanes carry blocks of 68 bits with KP4."""
+    run = run_of_rtl(kp4_bench, spread(50), Losses())
+    assert [cycle for cycle, _ in run.received] == cycles_of_model(with_latencies(KP4), run, Losses(), KP4)
 
 
 def test_locks_hold_while_units_of_the_other_end_are_still_on_a_fibre(bench):
@@ -94,8 +108,10 @@ def test_lost_codewords_cost_as_many_cycles_in_the_model_as_in_the_rtl(bench, ti
     assert [cycle for cycle, _ in run.received] == cycles_of_model(timing, run, losses)
 
 
-def test_at_a_raw_error_rate_of_1e_4_a_corrected_line_keeps_its_rate(bench):
+@pytest.mark.parametrize("name", ["bench", "kp4_bench"])
+def test_at_a_raw_error_rate_of_1e_4_a_corrected_line_keeps_its_rate(name, request):
     """Without a code every ninth slot is lost there. All bits of both lines are hit, those of training sets, too."""
+    bench = request.getfixturevalue(name)
     clean = run_of_rtl(bench, [0] * 200, Losses())
     errors = {f"errors_{end}": BitErrors(1e-4, np.random.default_rng(seed)) for end, seed in (("a", 1), ("b", 2))}
     noisy = run_of_rtl(bench, [0] * 200, Losses(), **errors)

@@ -15,7 +15,7 @@ from lightfabric.flows.command.verilog import BLOCKS
 from lightfabric.flows.option import AsJson, LoadedSpec, count, number
 from lightfabric.flows.report import InputError, RunError, print_json, require_between, require_one_of, written_whole
 from lightfabric.flows.tool.executable import SIMULATORS
-from lightfabric.model.spec import ChipletSpec
+from lightfabric.model.spec import FEC_CODES, ChipletSpec
 
 MAX_BER = MAX_RATE = 0.5
 MAX_STALLS = 0.9
@@ -124,7 +124,6 @@ def _line_job(
     """Check the options of a line and make its job."""
     from lightfabric.flows.tool.line import Job
     from lightfabric.model.spec.require import SpecError
-    from lightfabric.rtl.link import BUILT_FEC
 
     ber = chiplet.bit_error_rate if ber is None else ber
     if not 0 <= ber < MAX_BER:
@@ -132,7 +131,7 @@ def _line_job(
     require_between("--flits", 1, MAX_PACKETS, flits)
     require_between("--seed", 0, MAX_SEED, seed)
     fec = chiplet.fec if fec is None else fec
-    require_one_of("--fec", BUILT_FEC, fec)
+    require_one_of("--fec", ("none", *FEC_CODES), fec)
     given = {"ports": 1, "fec": fec, "bit_error_rate": 0.0, "replay_flits": 0}
     try:
         spec = replace(chiplet, **given, **({} if lanes is None else {"wavelengths_per_port": lanes}))

@@ -44,7 +44,7 @@ class Fibre:
     """Leads from one end's tx to the other's rx, with a delay that can be set and that can grow while the line runs."""
 
     def __init__(self, m: Module, spec: ChipletSpec, tx, rx, slip=None):
-        self.spec, self.bits = spec, 66 * spec.lanes_per_port
+        self.spec, self.bits = spec, spec.block_bits_on_line * spec.lanes_per_port
         self.sent, self.sent_valid = Signal(self.bits), Signal()
         self._flips, self._direct = Signal(self.bits), Signal()
         self._arriving, self._arriving_valid = Signal(self.bits), Signal()
@@ -153,7 +153,8 @@ class Fibre:
         if not self._framed_beats:
             return 0
         if self._codewords is None:
-            return 0b100 << 66 * self._lost_lane if self._loses(beats - 1, self._framed_beats - 1) else 0
+            is_lost = self._loses(beats - 1, self._framed_beats - 1)
+            return 0b100 << self.spec.block_bits_on_line * self._lost_lane if is_lost else 0
         step = (self._framed_beats - 1) % self.spec.codeword_beats
         first, framed = beats - 1 - step, self._framed_beats - 1 - step
         if first != self._codeword[0]:
@@ -200,12 +201,12 @@ class Fibre:
     def _plain_beats(self) -> list[list[int]]:
         if self._codewords is not None:
             return self._decoded_beats(self._codewords)
-        lanes = range(self.spec.wavelengths_per_port)
+        lanes, width = range(self.spec.wavelengths_per_port), self.spec.block_bits_on_line
         states, plain = [0] * len(lanes), list[list[int]]()
         for _, bits in self.sent_beats[: len(self.arrivals)]:
             blocks = []
             for lane in lanes:
-                states[lane], block = codec.descramble(states[lane], bits >> 66 * lane + 2 & (1 << 64) - 1)
+                states[lane], block = codec.descramble(states[lane], bits >> width * lane + 2 & (1 << 64) - 1)
                 blocks.append(block)
             plain.append(blocks)
         return plain

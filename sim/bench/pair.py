@@ -5,7 +5,6 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.line import BLOCK
 
 LINE_NAMES = ("tx", "rx")
 DELAY_CYCLES = 3
@@ -26,7 +25,7 @@ class Pair(wiring.Component):
 
     def __init__(self, spec: ChipletSpec, a: wiring.Component, b: wiring.Component):
         self.ends = {"a": a, "b": b}
-        self.bits = spec.lanes_per_port * BLOCK.size
+        self.bits = spec.lanes_per_port * spec.block_bits_on_line
         self.lines = [name.removeprefix("rx").removesuffix("_valid") for name in a.signature.members if _is_rx_valid(name)]
         members = {
             f"{end}_{name}": wiring.Member(member.flow, member.shape)

@@ -6,7 +6,6 @@ The phase is the SerDes' to set: the register ``rx_phase`` is an output for it. 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from lightfabric.rtl.line import BLOCK
 from lightfabric.rtl.prbs import ORDERS
 from lightfabric.sim.channel.fault import Channel
 from lightfabric.sim.channel.fibre import Fibre
@@ -31,7 +30,7 @@ def bathtub(bench: BerBench, channel: Channel, phases: Sequence[int], cycles: in
 
     Every measurement begins in the middle of the bit: a tester keeps a pattern at error rates at which it could not find it.
     """
-    block_bits = BLOCK.size
+    block_bits = bench.spec.block_bits_on_line
     fibre, points = Fibre(channel, block_bits, seed), list[Point]()
 
     def script(a: End, b: End) -> Iterator[None]:

@@ -104,6 +104,7 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
     """
     numbers = {
         "LANES": spec.wavelengths_per_port,
+        "BLOCK_BITS": spec.block_bits_on_line,
         "BEATS_PER_FLIT": spec.beats_per_flit,
         "PAYLOAD_BYTES": spec.payload_bytes,
         "CLIENT_BYTES": len(link.s_axis_tkeep),

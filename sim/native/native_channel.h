@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "native_port.h"
+#include "native_beat.h"
 
 namespace lightfabric {
 
@@ -21,8 +21,6 @@ struct LaneFaults {
     double offset_bits, skew_blocks, inverted, source;
 };
 constexpr size_t LANE_FIELDS = sizeof(LaneFaults) / sizeof(double);
-constexpr size_t CHANNEL_BLOCK_BITS = 66;
-constexpr uint128_t CHANNEL_MASK = (static_cast<uint128_t>(1) << CHANNEL_BLOCK_BITS) - 1;
 
 class LaneChannel {
 public:
@@ -39,14 +37,14 @@ public:
     bool receive(uint128_t& block) {
         block ^= errors();
         change();
-        if (faults_.inverted != 0) block ^= CHANNEL_MASK;
+        if (faults_.inverted != 0) block ^= BLOCK_MASK;
         if (lost_) block = faults_.noise != 0 ? noise() : 0;
-        history_.push_back(block & CHANNEL_MASK);
+        history_.push_back(block & BLOCK_MASK);
         if (history_.size() > MAX_HISTORY) history_.pop_front();
         // One block more than the skew: an offset cuts a block out of two neighbours, the newer of which must have come.
         const size_t late = 1 + skew_, size = history_.size();
         if (late >= size) return false;
-        block = (history_[size - 1 - late] >> offset_ | history_[size - late] << (CHANNEL_BLOCK_BITS - offset_)) & CHANNEL_MASK;
+        block = (history_[size - 1 - late] >> offset_ | history_[size - late] << (BLOCK_BITS - offset_)) & BLOCK_MASK;
         return true;
     }
 
@@ -61,8 +59,8 @@ private:
     }
     uint128_t errors() {
         uint128_t flips = 0;
-        for (size_t at = 0; at < CHANNEL_BLOCK_BITS;) {
-            const size_t span = std::min<uint64_t>(left_, CHANNEL_BLOCK_BITS - at);
+        for (size_t at = 0; at < BLOCK_BITS;) {
+            const size_t span = std::min<uint64_t>(left_, BLOCK_BITS - at);
             uint64_t& gap = gap_[bad_];
             for (; gap < span; gap += 1 + random_.geometric(bad_ ? faults_.ber_bad : faults_.ber))
                 flips ^= static_cast<uint128_t>(1) << (at + gap);
@@ -74,12 +72,12 @@ private:
             left_ = trials(bad_ ? faults_.recovers : faults_.worsens);
         }
         if (burst_left_ == 0 && --burst_blocks_ == 0) {
-            burst_begin_ = random_.below(CHANNEL_BLOCK_BITS);
+            burst_begin_ = random_.below(BLOCK_BITS);
             burst_left_ = static_cast<uint64_t>(faults_.burst_bits);
             burst_blocks_ = trials(faults_.bursts);
         }
         if (burst_left_) {
-            const size_t span = std::min<uint64_t>(burst_left_, CHANNEL_BLOCK_BITS - burst_begin_);
+            const size_t span = std::min<uint64_t>(burst_left_, BLOCK_BITS - burst_begin_);
             flips ^= (noise() & ((static_cast<uint128_t>(1) << span) - 1)) << burst_begin_;
             burst_left_ -= span;
             burst_begin_ = 0;
@@ -88,7 +86,7 @@ private:
         return flips;
     }
     void change() {
-        if (random_.chance(faults_.slips)) offset_ = (offset_ + 1) % CHANNEL_BLOCK_BITS;
+        if (random_.chance(faults_.slips)) offset_ = (offset_ + 1) % BLOCK_BITS;
         if (random_.chance(faults_.skew_steps)) {
             if (random_.chance(0.5)) skew_ += skew_ < static_cast<size_t>(faults_.max_skew_blocks);
             else skew_ -= skew_ > 0;
@@ -96,7 +94,7 @@ private:
         if (lost_) --lost_;
         else if (random_.chance(faults_.losses)) lost_ = trials(1 / faults_.loss_blocks);
     }
-    uint128_t noise() { return (static_cast<uint128_t>(random_.next()) << 64 | random_.next()) & CHANNEL_MASK; }
+    uint128_t noise() { return (static_cast<uint128_t>(random_.next()) << 64 | random_.next()) & BLOCK_MASK; }
 
     LaneFaults faults_;
     Random random_;

@@ -63,17 +63,17 @@ public:
         if (queue_.empty()) return {};
         Beat leaving = queue_.front();
         queue_.pop_front();
-        for (size_t lane = 0; lane < LANES; ++lane) leaving.bits[lane] = out_[lane].scrambled(leaving.bits[lane]);
+        for (size_t lane = 0; lane < LANES; ++lane) set_bits(leaving.blocks[lane], out_[lane].scrambled(bits_of(leaving.blocks[lane])));
         return leaving;
     }
 
 private:
     Beat plain(Beat beat) {
-        for (size_t lane = 0; lane < LANES; ++lane) beat.bits[lane] = in_[lane].descrambled(beat.bits[lane]);
+        for (size_t lane = 0; lane < LANES; ++lane) set_bits(beat.blocks[lane], in_[lane].descrambled(bits_of(beat.blocks[lane])));
         return beat;
     }
     void arrive(const Beat& beat, FaultCounts& counts) {
-        if (beat.sync[0] != SYNC_DATA) {
+        if (sync_of(beat.blocks[0]) != SYNC_DATA) {
             place_ = 0;
             queue_.push_back(beat);
             return;
@@ -127,15 +127,12 @@ public:
         }
         if (burst_beats_ == 0) return;
         --burst_beats_;
-        for (auto& bits : beat.bits) bits = random_.next();
-        for (auto& sync : beat.sync) sync = random_.below(4);
+        for (auto& block : beat.blocks) block = noise(random_);
     }
 
 private:
     static void flip(Beat& beat, size_t bit) {
-        const size_t lane = bit / BLOCK_BITS, place = bit % BLOCK_BITS;
-        if (place < 2) beat.sync[lane] ^= 1 << place;
-        else beat.bits[lane] ^= uint64_t{1} << (place - 2);
+        beat.blocks[bit / BLOCK_BITS] ^= static_cast<uint128_t>(1) << bit % BLOCK_BITS;
     }
     Faults faults_;
     Random random_;
@@ -179,16 +176,9 @@ private:
     static constexpr uint64_t CHANNEL_STREAM = 1000;  // apart from those of all clients, resets and fibres
 
     void pass_channel(Beat& beat) {
-        std::array<uint128_t, LANES> blocks;
-        for (size_t lane = 0; lane < LANES; ++lane)
-            blocks[lane] = static_cast<uint128_t>(beat.bits[lane]) << 2 | beat.sync[lane];
         const uint64_t before = channel_.bit_errors();
-        beat.valid = channel_.step(blocks);
+        beat.valid = channel_.step(beat.blocks);
         counts_.bit_errors += channel_.bit_errors() - before;
-        for (size_t lane = 0; lane < LANES; ++lane) {
-            beat.bits[lane] = static_cast<uint64_t>(blocks[lane] >> 2);
-            beat.sync[lane] = blocks[lane] & 3;
-        }
     }
 
     bool is_due(uint64_t now) const { return !in_flight_.empty() && in_flight_.front().first <= now; }

@@ -71,17 +71,15 @@ private:
     }
     uint64_t duration() { return 1 + random_.below(uint64_t{1} << random_.below(MAX_DARK_BITS + 1)); }
     void replace(Beat& beat, size_t lane, Dark kind) {
-        beat.bits[lane] = kind == Dark::NOISE ? random_.next() : kind == Dark::LOW ? 0 : 0xAAAAAAAAAAAAAAAAu;
-        beat.sync[lane] = kind == Dark::NOISE ? random_.below(4) : kind == Dark::LOW ? 0 : SYNC_DATA;
+        constexpr uint64_t TURNS = 0xAAAAAAAAAAAAAAAA;
+        constexpr uint128_t turns = (static_cast<uint128_t>(TURNS) << 64 | TURNS) & BLOCK_MASK;
+        beat.blocks[lane] = kind == Dark::NOISE ? noise(random_) : kind == Dark::LOW ? 0 : turns;
     }
     // Cuts the lane's bits into blocks where the SerDes does: BLOCK_BITS is the right place.
     void cut(Beat& beat, size_t lane) {
-        const uint128_t now = static_cast<uint128_t>(beat.bits[lane]) << 2 | beat.sync[lane];
-        const uint128_t before = std::exchange(before_[lane], now);
+        const uint128_t now = beat.blocks[lane], before = std::exchange(before_[lane], now);
         if (offset_[lane] == BLOCK_BITS) return;
-        const uint128_t block = before >> offset_[lane] | now << (BLOCK_BITS - offset_[lane]);
-        beat.sync[lane] = block & 3;
-        beat.bits[lane] = static_cast<uint64_t>(block >> 2);
+        beat.blocks[lane] = (before >> offset_[lane] | now << (BLOCK_BITS - offset_[lane])) & BLOCK_MASK;
     }
 
     Losses losses_;

@@ -399,15 +399,6 @@ def test_rtl_that_cannot_be_measured_is_a_failed_run(monkeypatch):
 
 
 @pytest.mark.usefixtures("cached")
-def test_a_code_that_the_rtl_has_not_is_not_measured_without_it(tmp_path):
-    path = tmp_path / "coded.toml"
-    small = (files("lightfabric.examples") / "small.toml").read_text()
-    path.write_text(small.replace("[chiplet]", '[chiplet]\nfec = "kp4"'))
-    _, messages, _ = lightfabric("characterize", path, code=2)
-    assert messages.splitlines()[-1].startswith("lightfabric: ChipletSpec.fec must be one that the RTL has (none")
-
-
-@pytest.mark.usefixtures("cached")
 def test_characterize_prints_cycles_as_measured(tmp_path):
     path = tmp_path / "quick.toml"
     small = (files("lightfabric.examples") / "small.toml").read_text()

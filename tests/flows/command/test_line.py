@@ -96,7 +96,7 @@ def test_the_band_is_that_of_clopper_and_pearson_for_frames_that_share_errors():
     [
         ({"lanes": 7}, "--lanes must be a divisor of 8, the 64-bit blocks of a flit, not 7"),
         ({"lanes": 0}, "--lanes must be from 1 to 32, not 0"),
-        ({"fec": "kp5"}, "--fec must be one of none, kr4, light, not 'kp5'"),
+        ({"fec": "kp5"}, "--fec must be one of none, kr4, kp4, light, not 'kp5'"),
         ({"ber": 0.5}, "--ber must be at least 0 and below 0.5, not 0.5"),
         ({"flits": 0}, "--flits must be from 1 to 1000000, not 0"),
         ({"simulator": "icarus"}, "--simulator must be one of amaranth, verilator, not 'icarus'"),

@@ -26,7 +26,7 @@ int main(int, char** words) {
     for (uint64_t number = 0; number < count; ++number) {
         std::array<lightfabric::uint128_t, lightfabric::LANES> blocks;
         for (size_t lane = 0; lane < lightfabric::LANES; ++lane)
-            blocks[lane] = (number + 1) * (lane + 0x100000001u) & lightfabric::CHANNEL_MASK;
+            blocks[lane] = (number + 1) * (lane + 0x100000001u) & lightfabric::BLOCK_MASK;
         if (!channel.step(blocks)) continue;
         for (auto block : blocks)
             std::printf("%" PRIx64 " %" PRIx64 " ", static_cast<uint64_t>(block >> 64), static_cast<uint64_t>(block));
@@ -44,7 +44,9 @@ def program(tmp_path_factory):
     folder = tmp_path_factory.mktemp("channel")
     (folder / "main.cpp").write_text(PROGRAM)
     (folder / "Vlink.h").write_text("#pragma once\n")
-    (folder / "native_shape.h").write_text(header({"LANES": LANES}, "namespace lightfabric { using ::LANES; }"))
+    (folder / "native_shape.h").write_text(
+        header({"LANES": LANES, "BLOCK_BITS": BITS}, "namespace lightfabric { using ::LANES; }")
+    )
     native = files("lightfabric.sim.native")
     command = ["g++", "-std=gnu++17", "-O1", "-Wall", "-Wextra", f"-I{folder}", f"-I{native}", "main.cpp", "-o", "main"]
     subprocess.run(command, cwd=folder, check=True)
