@@ -223,13 +223,14 @@ def test_a_simulator_without_faults_counts_none(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("spec", [NARROW, BEAT_IS_FLIT], ids=["narrow", "beat is flit"])
-def test_a_million_flits_each_way_survive_every_fault(spec, tmp_path):
+@pytest.mark.parametrize(("spec", "packets"), [(NARROW, 150_000), (BEAT_IS_FLIT, 450_000)], ids=["narrow", "beat is flit"])
+def test_a_million_flits_each_way_survive_every_fault(spec, packets, tmp_path):
+    """And a third of a million on one wavelength."""
     built = flow.build(spec, tmp_path)
     begin_s = os.times().children_user
-    seen = flow.run(built, native.Run(450_000, 450_000, ppm=300, **STORM, **LOSSES))
-    assert (seen["delivered"], damage(seen)) == (900_000, {})
-    assert seen["flits"] > 2_000_000
+    seen = flow.run(built, native.Run(packets, packets, ppm=300, **STORM, **LOSSES))
+    assert (seen["delivered"], damage(seen)) == (2 * packets, {})
+    assert seen["flits"] > 4 * packets
     assert all(seen[name] > 100 for name in FAULTS)
     assert all(seen[name] > 10 for name in LOSSES)
     assert seen["replays"] > 1_000
@@ -239,7 +240,7 @@ def test_a_million_flits_each_way_survive_every_fault(spec, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("crc", "flit_bytes"),
-    [("crc32c", 64), ("crc32c", 256), ("crc24", 128), ("crc24", 256), ("crc16", 64), ("crc16-umts", 128)],
+    [("crc32c", 256), ("crc24", 128), ("crc16", 64), ("crc16-umts", 128)],
 )
 def test_every_crc_and_flit_size_survives_every_fault(crc, flit_bytes, tmp_path):
     spec = ChipletSpec(ports=1, wavelengths_per_port=2, flit_bytes=flit_bytes, crc=crc, virtual_channels=3)
@@ -305,8 +306,8 @@ def test_a_million_blocks_of_noise_never_raise_the_link(tmp_path):
 @pytest.mark.slow
 def test_a_thousand_wavelengths_that_die_and_return_under_load_cost_no_packet(tmp_path):
     seed = secrets.randbits(32)
-    seen = flow.run(flow.build(BEAT_IS_FLIT, tmp_path), native.Run(100_000, 100_000, seed=seed, kills=3e-3))
-    assert (seen["delivered"], damage(seen)) == (200_000, {}), seed
+    seen = flow.run(flow.build(BEAT_IS_FLIT, tmp_path), native.Run(30_000, 30_000, seed=seed, kills=3e-3))
+    assert (seen["delivered"], damage(seen)) == (60_000, {}), seed
     assert seen["kills"] > 1000
 
 
