@@ -22,6 +22,7 @@ LINK, TRAINING, PACER, TOP, LANES, PRBS, TESTER = (
 LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET = (
     f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet")
 )
+SUBLAYER, CODED = "tests/rtl/test_fec_sublayer.py", "tests/test_agreement_fec.py"
 
 # File of rtl/: (what is wrong, text, the text of the broken one, the test that sees it)
 MUTANTS = {
@@ -244,6 +245,31 @@ MUTANTS = {
         ("locks at once", "LOCK_BLOCKS = 64", "LOCK_BLOCKS = 16", TRAINING),
         ("never slips", "self.slip.eq(1), wait", "self.slip.eq(0), wait", TRAINING),
         ("drops its lock for one bad header", "too_bad.eq(~self.locked | (", "too_bad.eq(1 | (", TRAINING),
+    ],
+    "aligner": [
+        ("hears no set", "self.heard.set_valid.eq(valid & is_set)", "self.heard.set_valid.eq(0)", TRAINING),
+        ("delays no lane", "delay.blocks.eq(deskew.blocks[n])", "delay.blocks.eq(0)", TRAINING),
+        (
+            "drops the locks of lanes that bring codewords",
+            "lane.freeze.eq(self.freeze[n])",
+            "lane.freeze.eq(0)",
+            f"{CODED}::test_locks_hold_while_units_of_the_other_end_are_still_on_a_fibre",
+        ),
+    ],
+    "roll_call": [
+        ("lets two lanes answer to one number", "lowest(here & self.good)", "(here & self.good)", LANES),
+        ("gives all lanes the first rank", "self.ranks[n].eq(rank)", "self.ranks[n].eq(0)", LANES),
+        (
+            "waits no longer after a flap",
+            "flaps.eq(flaps + (",
+            "flaps.eq(0 & (",
+            f"{LANES}::test_each_flap_doubles_the_hold_off",
+        ),
+    ],
+    "fec/sublayer": [
+        ("goes on with its sequence at sets", "m.d.sync += sequence.restart()", "m.d.sync += sequence.step()", SUBLAYER),
+        ("trusts what it could not correct", "self.bad.eq(findings.o)", "self.bad.eq(0)", SUBLAYER),
+        ("counts no symbols", "self.corrected.eq(sum(counted))", "self.corrected.eq(0)", SUBLAYER),
     ],
     "deskew": [
         ("delays the late lane", "ahead.eq(latest - looked)", "ahead.eq(looked - latest)", TRAINING),
