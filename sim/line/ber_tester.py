@@ -88,6 +88,7 @@ class BerBench:
 
     def __init__(self, spec: ChipletSpec):
         m = Module()
+        self.spec = spec
         self.a, self.b = End(m, "a", spec), End(m, "b", spec)
         self._there = Fibre(m, spec, self.a.tester.tx, self.b.tester.rx)
         self._back = Fibre(m, spec, self.b.tester.tx, self.a.tester.rx)
