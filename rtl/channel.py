@@ -54,7 +54,8 @@ def one_hot_mux(selects, values):
     """
     chosen = 0
     for select, value in zip(selects, values, strict=True):
-        chosen = chosen | Mux(select, value, 0)
+        bits = Value.cast(value)
+        chosen = chosen | (bits & select.replicate(len(bits)))
     return chosen
 
 
