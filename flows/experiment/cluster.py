@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lightfabric.flows.report import RunError
 from lightfabric.flows.tool import native
-from lightfabric.flows.tool.verilog_text import convert_for_verilator
+from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.cycle.cabling import Cabling
 from lightfabric.model.cycle.program import Program
 from lightfabric.model.spec import ChipletSpec
@@ -29,11 +29,7 @@ class SystemRun:
 def build(spec: ChipletSpec, folder: Path, addresses: int = 64) -> Path:
     """Build the program for systems of this spec with up to so many addresses, as ``native.build``."""
     node = system.Node(spec, addresses)
-    files = {
-        f"{system.TOP}.v": convert_for_verilator(node, system.TOP),
-        **system.sources(),
-        system.SHAPE: system.shape(node),
-    }
+    files = {f"{system.TOP}.v": convert(node, system.TOP), **system.sources(), system.SHAPE: system.shape(node)}
     return native.built(system.TOP, files, folder)
 
 

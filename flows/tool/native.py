@@ -14,7 +14,7 @@ from platformdirs import user_cache_path
 
 from lightfabric.flows.report import RunError, say
 from lightfabric.flows.tool.executable import printed_json, verilator_environment
-from lightfabric.flows.tool.verilog_text import convert_for_verilator
+from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.sim.native import link as native
 
@@ -73,7 +73,7 @@ def _files(spec: ChipletSpec, link: Any) -> dict[str, str]:
     from lightfabric.rtl.top import AxiLink
 
     link = AxiLink(spec, address=1) if link is None else link
-    text = convert_for_verilator(link, native.TOP)
+    text = convert(link, native.TOP)
     return {f"{native.TOP}.v": text, **native.sources(), native.SHAPE: native.shape(spec, link, text)}
 
 

