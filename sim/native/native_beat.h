@@ -25,10 +25,7 @@ inline uint8_t sync_of(uint128_t block) { return block & 3; }
 inline uint64_t bits_of(uint128_t block) { return static_cast<uint64_t>(block >> SYNC_BITS); }
 inline void set_bits(uint128_t& block, uint64_t bits) { block ^= static_cast<uint128_t>(bits ^ bits_of(block)) << SYNC_BITS; }
 
-inline uint128_t noise(Random& random) {
-    const uint128_t bits = static_cast<uint128_t>(random.next()) << SYNC_BITS | random.below(4);
-    return BLOCK_BITS > 66 ? bits | static_cast<uint128_t>(random.below(1 << (BLOCK_BITS - 66))) << 66 : bits;
-}
+inline uint128_t noise(Random& random) { return (static_cast<uint128_t>(random.next()) << 64 | random.next()) & BLOCK_MASK; }
 
 using LineBytes = std::array<uint8_t, LINE_BYTES + 16>;  // so that the last block, too, is reached by 16 bytes
 

@@ -38,7 +38,7 @@ public:
         block ^= errors();
         change();
         if (faults_.inverted != 0) block ^= BLOCK_MASK;
-        if (lost_) block = faults_.noise != 0 ? noise() : 0;
+        if (lost_) block = faults_.noise != 0 ? noise(random_) : 0;
         history_.push_back(block & BLOCK_MASK);
         if (history_.size() > MAX_HISTORY) history_.pop_front();
         // One block more than the skew: an offset cuts a block out of two neighbours, the newer of which must have come.
@@ -78,7 +78,7 @@ private:
         }
         if (burst_left_) {
             const size_t span = std::min<uint64_t>(burst_left_, BLOCK_BITS - burst_begin_);
-            flips ^= (noise() & ((static_cast<uint128_t>(1) << span) - 1)) << burst_begin_;
+            flips ^= (noise(random_) & ((static_cast<uint128_t>(1) << span) - 1)) << burst_begin_;
             burst_left_ -= span;
             burst_begin_ = 0;
         }
@@ -94,7 +94,6 @@ private:
         if (lost_) --lost_;
         else if (random_.chance(faults_.losses)) lost_ = trials(1 / faults_.loss_blocks);
     }
-    uint128_t noise() { return (static_cast<uint128_t>(random_.next()) << 64 | random_.next()) & BLOCK_MASK; }
 
     LaneFaults faults_;
     Random random_;

@@ -225,7 +225,7 @@ def test_a_simulator_without_faults_counts_none(capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize(("spec", "packets"), [(NARROW, 150_000), (BEAT_IS_FLIT, 450_000)], ids=["narrow", "beat is flit"])
 def test_a_million_flits_each_way_survive_every_fault(spec, packets, tmp_path):
-    """And a third of a million on one wavelength."""
+    """On one wavelength it is a third of as many."""
     built = flow.build(spec, tmp_path)
     begin_s = os.times().children_user
     seen = flow.run(built, native.Run(packets, packets, ppm=300, **STORM, **LOSSES))
