@@ -16,7 +16,7 @@ from lightfabric.rtl.register import control_layout, input_layout
 from lightfabric.rtl.register_map import BER_REGISTERS
 
 ERROR_BITS, BLOCK_COUNT_BITS = 32, 48
-"""Counters stay at their highest value; that of the blocks, 66 bits each, is there after 6 days at 32 Gb/s."""
+"""Counters stay at their highest value; that of the blocks, 66 or 68 bits each, is there after 6 days at 32 Gb/s."""
 
 
 def saturating_sum(count, step):

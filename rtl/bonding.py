@@ -42,7 +42,7 @@ class Distributor(wiring.Component):
     """
 
     def __init__(self, spec: ChipletSpec):
-        self.spec, self.bits, self._more = spec, block_bits(spec), spec.block_bits_on_line - spec.BLOCK_BITS_ON_LINE
+        self.spec, self.bits = spec, block_bits(spec)
         lanes, width = In(spec.lanes_per_port), Out(range(spec.wavelengths_per_port + 1))
         layout = units_layout(spec) if spec.code else sent_layout(spec)
         super().__init__({"i": In(layout), "lanes": lanes, "width": width, "line": Out(LineSignature(spec))})
@@ -60,8 +60,9 @@ class Distributor(wiring.Component):
             # A set has its complement behind it, by which a receiver knows it.
             scrambler = Scrambler(scrambled, Mux(is_set, Cat(info, ~info), word[-64:]), f"scrambler_{lane}")
             with m.If(sent.valid):
-                sync, more = Mux(is_set, SYNC_CONTROL, SYNC_DATA), scrambler.out[-1].replicate(self._more)
-                m.d.sync += [scrambler.step(), block.as_value().eq(Cat(sync, scrambler.out, more))]
+                first = Cat(Mux(is_set, SYNC_CONTROL, SYNC_DATA), scrambler.out)
+                more = first[-1].replicate(self.spec.block_bits_on_line - len(first))
+                m.d.sync += [scrambler.step(), block.as_value().eq(Cat(first, more))]
             if self.spec.code:  # a unit is sent as it is; the scrambler's history is what the line carries
                 unit = data.View(block.shape(), word)
                 with m.If(sent.valid & ~is_set):

@@ -14,8 +14,8 @@ from lightfabric.rtl.training_set import SET_BITS
 def block_layout(spec: ChipletSpec) -> data.StructLayout:
     """Lays out a block of a lane: the sync header is sent first, then bit 0 of ``bits``.
 
-    Codewords of KP4 need blocks of more bits than the 66 of 64b/66b. In a training set those are both the last one of
-    ``bits``: never a sync header, for which block lock could take them.
+    Codewords of KP4 need blocks of more bits than the 66 of 64b/66b. In training sets these bits repeat the last one of
+    ``bits``: two equal bits are no sync header, so that block lock never settles on them.
     """
     more = spec.block_bits_on_line - spec.BLOCK_BITS_ON_LINE
     return data.StructLayout({"sync": 2, "bits": 64, **({"more": more} if more else {})})

@@ -217,6 +217,7 @@ MUTANTS = {
             "following.eq(rank)",
             LANES,
         ),
+        ("ends long sets with a sync header", "Cat(first, more)", "Cat(first, Const(1, 2))", LANES),
         ("gives words before their beat ends", "(is_full | ends))", "1)", LANES),
         ("forgets the words before", "Mux(wraps & (first <= place), *beats)", "beats[1]", LANES),
     ],

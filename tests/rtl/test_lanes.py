@@ -9,6 +9,8 @@ from amaranth import Module, Signal
 from amaranth.sim import Simulator
 
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.bonding import Distributor
+from lightfabric.rtl.lane import LOCK_BLOCKS
 from lightfabric.rtl.line import block_layout
 from lightfabric.rtl.register_map import EVENTS, REGISTERS
 from lightfabric.rtl.roll_call import HoldOff
@@ -289,6 +291,30 @@ def test_a_link_goes_on_with_what_a_dead_wavelength_leaves():
     channels = (Channel((whole, dead, whole, whole)), Channel((whole, whole, whole, dead)))
     run = LinkBench(spec).run(flits, channels=channels, bound_cycles=3000)
     assert [flit for _, flit in run.received] == [flit for _, flit in flits]
+
+
+@pytest.mark.parametrize(("fec", "width"), [("none", 66), ("kp4", 68)])
+def test_block_lock_finds_sync_headers_nowhere_else_in_sets(fec, width):
+    """At any other bit, some header in a window of 64 blocks has equal bits, so that no lane locks there."""
+    spec, line = spec_of(1, fec=fec, reach_m=1.0), []
+
+    async def send(ctx):
+        for name, value in (("set", 0x12345678), ("is_set", 1), ("valid", 1)):
+            ctx.set(distributor.i[name], value)
+        ctx.set(distributor.lanes, 1)
+        for _ in range(LOCK_BLOCKS + 6):
+            *_, sent = await ctx.tick().sample(distributor.line.blocks[0].as_value())
+            line.append(sent)
+
+    m = Module()
+    m.submodules.distributor = distributor = Distributor(spec)
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(send)
+    simulator.run()
+    bits = "".join(f"{block:0{width}b}"[::-1] for block in line[4:])
+    locks = [at for at in range(width) if all(bits[n] != bits[n + 1] for n in range(at, width * LOCK_BLOCKS, width))]
+    assert locks == [0]
 
 
 PARITY_BITS = {n: list(range(n + 2, 68, 8)) for n in range(8)}
