@@ -66,7 +66,6 @@ class _CodewordEncoder(wiring.Component):
     valid, is_set : In(1)
     number : In(range(steps)), of the beat of frames
     units : Out(unit_bits * lanes)
-    units_valid : Out(1), at sets, too
     """
 
     def __init__(self, shape: Shape, lanes: range):
@@ -76,7 +75,7 @@ class _CodewordEncoder(wiring.Component):
         self.lag = self.gather.lag
         self.latency_clocks = 2 + self.gather.latency_clocks + self.spread.latency_clocks
         inputs = {"words": In(64 * len(lanes)), "valid": In(1), "is_set": In(1), "number": In(range(shape.steps))}
-        super().__init__({**inputs, "units": Out(shape.unit_bits * len(lanes)), "units_valid": Out(1)})
+        super().__init__({**inputs, "units": Out(shape.unit_bits * len(lanes))})
 
     def elaborate(self, platform):
         m = Module()
@@ -101,7 +100,6 @@ class _CodewordEncoder(wiring.Component):
             encoder.i.data.eq(gather.o),
             spread.i.eq(encoder.o.data),
             self.units.eq(spread.o),
-            self.units_valid.eq(spread.o_valid),
         ]
         return m
 
@@ -114,12 +112,13 @@ class _Queue(wiring.Component):
     i, o : In, Out(bits)
     put, take, clear : In(1)
     ready : Out(1), there is something to take
+    skip : In(range(depth)), so many of the oldest are given up, beside the one that is taken
     """
 
     def __init__(self, bits: int, depth: int):
         self.depth = 1 << (depth - 1).bit_length()
         inputs = dict.fromkeys(("put", "take", "clear"), In(1))
-        super().__init__({"i": In(bits), "o": Out(bits), "ready": Out(1), **inputs})
+        super().__init__({"i": In(bits), "o": Out(bits), "ready": Out(1), "skip": In(range(self.depth)), **inputs})
 
     def elaborate(self, platform):
         m = Module()
@@ -128,7 +127,7 @@ class _Queue(wiring.Component):
         m.d.comb += [write.data.eq(self.i), write.en.eq(self.put), self.o.eq(read.data)]
         first, end = Signal.like(read.addr), Signal.like(write.addr)
         m.d.comb += [read.addr.eq(first), write.addr.eq(end), self.ready.eq(first != end)]
-        m.d.sync += [first.eq(first + self.take), end.eq(end + self.put)]
+        m.d.sync += [first.eq(first + self.take + self.skip), end.eq(end + self.put)]
         with m.If(self.clear):
             m.d.sync += [first.eq(0), end.eq(0)]
         return m
@@ -155,7 +154,9 @@ class FecEncoder(wiring.Component):
     """Makes units of the words of frames, ``latency_cycles`` later, and passes training sets on with the same delay.
 
     Beats keep their distances. ``latency_cycles`` has the register stages, and the beats after a word which are needed
-    before its unit is known, for the parity pushes the words behind the first ones back.
+    before its unit is known, for the parity pushes the words behind the first ones back. On fewer lanes than wavelengths
+    new words are rarer, so that units are later by as many beats, and those behind them follow one in each cycle. If any are
+    late when the first set comes, the words are cut off there, and that set comes after ``latency_cycles`` again.
 
     Members
     -------
@@ -189,21 +190,38 @@ class FecEncoder(wiring.Component):
                 codeword.is_set.eq(sent.is_set),
                 codeword.number.eq(number),
             ]
-        # The first beats that come have no beat before them, by as many as the lag is.
-        skipped, comes = Signal(range(lag + 1)), self.codewords[0].units_valid
-        with m.If(comes & (skipped != lag)):
-            m.d.sync += skipped.eq(skipped + 1)
+        # Units of sets mean nothing and would fill the queue. Those of words are kept, which come as late as the lag is.
+        is_word = sent.is_new & ~sent.is_set
+        late_word = is_word
+        for step in range(lag):
+            before = Signal(name=f"was_word_{step}")
+            with m.If(sent.valid & steps):
+                m.d.sync += before.eq(late_word)
+            late_word = before
         m.submodules.units = units = _Queue(len(self.o.words), 8)
-        m.submodules.told = told = _Queue(len(sent.set) + 2, self.latency_cycles + 8)
+        # On one lane alone a step takes as many beats as there are wavelengths.
+        room = self.latency_cycles + lag * (self.spec.wavelengths_per_port - 1) + 8
+        m.submodules.told = told = _Queue(len(sent.set) + 2, room)
         has_units = told.o[-1]
-        _, valid = _taken(m, _late(m, sent.valid, self.latency_cycles, "due"), told.ready & (units.ready | ~has_units))
+        was_set, cuts, cutting = Signal(init=1), Signal(), Signal()
+        with m.If(sent.valid):
+            m.d.sync += was_set.eq(sent.is_set)
+        m.d.comb += cuts.eq(sent.valid & sent.is_set & ~was_set)
+        due = _late(m, sent.valid, self.latency_cycles, "due")
+        owed, valid = _taken(m, due, told.ready & (units.ready | ~has_units | cutting))
+        with m.If(cuts):
+            m.d.sync += [owed.eq(0), cutting.eq(told.skip != 0)]
+        with m.Elif(valid & told.o[-2]):  # the first set leaves, and all units of words before it have come
+            m.d.sync += cutting.eq(0)
         m.d.comb += [
             units.i.eq(Cat(codeword.units for codeword in self.codewords)),
-            units.put.eq(comes & (skipped == lag)),
+            units.put.eq(_late(m, sent.valid & steps & late_word, self.codewords[0].latency_clocks, "keeps")),
             units.take.eq(valid & has_units),
-            told.i.eq(Cat(sent.set, sent.is_set, steps)),
+            units.clear.eq(cutting),
+            told.i.eq(Cat(sent.set, sent.is_set, is_word)),
             told.put.eq(sent.valid),
             told.take.eq(valid),
+            told.skip.eq(Mux(cuts, owed + due - valid, 0)),
         ]
         held = Signal.like(self.o.words)
         with m.If(units.take):

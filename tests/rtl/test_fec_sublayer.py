@@ -1,7 +1,7 @@
 """Error correction between words and lanes: units against an independent encoder, and words back from wrong units."""
 
 import random
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import pytest
 from amaranth import Module, Signal
@@ -18,10 +18,14 @@ SPECS = {
     "one lane": ChipletSpec(wavelengths_per_port=1, flit_bytes=64, reach_m=1.0, fec="light", core_clock_mhz=900.0),
     "two abreast": ChipletSpec(wavelengths_per_port=32, flit_bytes=256, reach_m=1.0, fec="light"),
     "kr4 of four lanes": ChipletSpec(wavelengths_per_port=4, flit_bytes=64, reach_m=1.0, fec="kr4"),
+    "kr4 of sixteen lanes": ChipletSpec(wavelengths_per_port=16, reach_m=1.0, fec="kr4"),
     "kp4 of two lanes": ChipletSpec(wavelengths_per_port=2, flit_bytes=64, reach_m=1.0, fec="kp4"),
 }
 FIELD = {"light": {"c_exp": 8, "prim": 0x11D}, "kr4": {"c_exp": 10, "prim": 0x409}, "kp4": {"c_exp": 10, "prim": 0x409}}
+LARGE = ("two abreast", "kr4 of sixteen lanes")
 SETS = 20
+IDLE = ()
+"""A beat of frames on fewer lanes than wavelengths that has no new words."""
 
 
 def sequence(lane: int, words: int) -> list[int]:
@@ -58,12 +62,14 @@ def encoded(spec: ChipletSpec, frames: list[list[int]]) -> list[int]:
 
 
 class Run:
-    """Sends beats through an encoder, wrong bits and a decoder: a beat is the words of frames, or None for a set."""
+    """Sends beats through an encoder, wrong bits and a decoder: a beat is the words of frames, None for a set or IDLE."""
 
-    def __init__(self, spec: ChipletSpec, beats: list, wrong: dict[int, int]):
+    def __init__(self, spec: ChipletSpec, beats: list, wrong: dict[int, int], decodes: bool = True):
         m = Module()
         m.submodules.encoder = self.encoder = encoder = FecEncoder(spec)
-        m.submodules.decoder = self.decoder = decoder = FecDecoder(spec)
+        self.decoder = decoder = FecDecoder(spec)
+        if decodes:
+            m.submodules.decoder = decoder
         errors, frames = Signal(encoder.o.words.shape()), Signal()
         m.d.comb += [
             decoder.units.eq(encoder.o.words ^ errors),
@@ -83,9 +89,9 @@ class Run:
                 ctx.set(i.valid, cycle in at)
                 if cycle in at:
                     ctx.set(i.is_set, beat is None)
-                    ctx.set(i.is_new, beat is not None)
+                    ctx.set(i.is_new, bool(beat))
                     ctx.set(i.set, n)
-                    if beat is not None:
+                    if beat:
                         ctx.set(i.words, sum(word << 64 * lane for lane, word in enumerate(beat)))
                 out = sent_at.get(cycle)
                 if out is not None:  # the last sets are taken for frames, so that those before them are not given up
@@ -108,13 +114,14 @@ def traffic(spec: ChipletSpec, rng: random.Random, codewords: int) -> list[list[
     return [[rng.getrandbits(64) for _ in range(spec.wavelengths_per_port)] for _ in range(codewords * spec.codeword_beats)]
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case == "two abreast")) for case in SPECS])
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in LARGE)) for case in SPECS])
 def test_words_come_back_from_units_with_as_many_wrong_symbols_as_are_corrected(case):
     """Three codewords, cut off in a fourth one, and after sets three more: with none, t and t + 1 wrong symbols."""
     spec, rng = SPECS[case], random.Random(4)
     code, count, steps = FEC_CODES[spec.fec], 3, spec.codeword_beats
     first, second, cut = traffic(spec, rng, count), traffic(spec, rng, count), traffic(spec, rng, 1)[: steps // 2]
-    beats = [None] * SETS + first + cut + [None] * SETS + second + cut + [None] * SETS
+    # Behind the last ones comes a whole codeword, so that nothing that is no codeword is found among them.
+    beats = [None] * SETS + first + cut + [None] * SETS + second + traffic(spec, random.Random(5), 1) + [None] * SETS
     beat_bits = spec.block_bits_on_line * spec.wavelengths_per_port // spec.codewords_abreast
     wrong, places = dict[int, int](), (SETS, 2 * SETS + len(first) + len(cut))
     for start in places:
@@ -150,6 +157,34 @@ def test_words_come_back_from_units_with_as_many_wrong_symbols_as_are_corrected(
     told = [sum(found) for found in zip(*(found for cycle, *found in run.found if cycle <= expected[-1][0]), strict=True)]
     assert told[0] in (code.correctable_symbols * services, code.correctable_symbols * 2)
     assert told[1] in (services, 2)
+
+
+@pytest.mark.parametrize("case", ["two beats", pytest.param("kr4 of sixteen lanes", marks=pytest.mark.slow)])
+def test_units_come_in_order_whatever_lanes_were_left_before(case):
+    """On one lane of eight a beat in eight has new words; then sets, and all lanes again, several times.
+
+    Sets come with the latency, also those that cut off what is late: until then all units are right.
+    """
+    spec, rng = SPECS[case], random.Random(5)
+    lanes, beats, expected, services = spec.wavelengths_per_port, [None] * SETS, {}, []
+    for left in (1, lanes, 3, 1, lanes):
+        frames = traffic(spec, rng, 16 // spec.codeword_beats)
+        services.append((len(beats), left))
+        for n, (beat, units) in enumerate(zip(frames, encoded(spec, frames), strict=True)):
+            expected[len(beats)] = units
+            beats += [beat, *[IDLE] * ((n + 1) * lanes // left - n * lanes // left - 1)]
+        beats += [None] * SETS
+    run = Run(spec, beats, {}, decodes=False)
+    latency, at = run.encoder.latency_cycles, run.cycles
+    sets = [(at[n] + latency, n) for n, beat in enumerate(beats) if beat is None]
+    assert [(cycle, set_) for cycle, _, set_, is_set in run.units if is_set] == sets
+    came = [list(group) for is_set, group in groupby(run.units, lambda unit: unit[3]) if not is_set]
+    for units, (start, left) in zip(came, services, strict=True):
+        end = beats.index(None, start)
+        before = [unit for cycle, unit, *_ in units if cycle <= at[end]]
+        late = latency + run.encoder.codewords[0].lag * -(-lanes // left)
+        assert len(before) >= end - start - late
+        assert all(expected.get(start + n, unit) == unit for n, unit in enumerate(before))
 
 
 @pytest.mark.parametrize("wavelengths", [1, 2, 4, 8, 16, 32])
