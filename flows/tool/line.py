@@ -164,7 +164,7 @@ def _run_in_python(job: Job) -> dict[str, Any]:
     from lightfabric.sim.channel.fault import Channel
 
     spec = job.spec
-    channels = [Channel.uniform(spec.wavelengths_per_port, ber=job.ber, delay_cycles=DELAY_CYCLES, trace=job.trace)] * 2
+    channels = [Channel.uniform(spec.lanes_per_port, ber=job.ber, delay_cycles=DELAY_CYCLES, trace=job.trace)] * 2
     flits = [(0, ClientFlit(n.to_bytes(spec.payload_bytes, "little"))) for n in range(job.flits)]
     bound = math.ceil(float(spec.slot_cycles) * MAX_SLOTS_PER_FLIT * job.flits) + MAX_TRAINING_CYCLES
     try:

@@ -10,11 +10,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
+from lightfabric.model.spec import FEC_CODES, ChipletSpec
 from lightfabric.model.spec.require import require, require_between
 
 MAX_SKEW_BLOCKS = 62
 """What a lane may lag: more than any receiver aligns."""
 MAX_PPM = 10_000
+MAX_BLOCK_BITS = max(ChipletSpec.BLOCK_BITS_ON_LINE, *(code.block_bits for code in FEC_CODES.values()))
+"""The widest block that a line has; of a line of narrower ones its fibre refuses the offsets beyond."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class LaneFaults:
         require(self, "recovers", self.recovers > 0, "above 0")
         require_between(self, 1, 1 << 20, "burst_bits", "loss_blocks")
         require_between(self, 0, MAX_SKEW_BLOCKS, "skew_blocks", "max_skew_blocks")
-        require_between(self, 0, 65, "offset_bits")
+        require_between(self, 0, MAX_BLOCK_BITS - 1, "offset_bits")
         require(self, "lost", self.lost in ("dark", "noise"), "dark or noise")
 
     def numbers(self, source: int) -> list[float]:

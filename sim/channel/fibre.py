@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightfabric.model.spec.require import require
 from lightfabric.sim.channel.error import BitErrors, Bursts, GilbertElliott
 from lightfabric.sim.channel.fault import MAX_SKEW_BLOCKS, Channel, LaneFaults, eye_ber
 from lightfabric.sim.channel.trace import Trace
@@ -123,6 +124,8 @@ class Fibre:
     def __init__(self, channel: Channel, block_bits: int, seed: int | Sequence[int], lanes: Sequence[Lane] = ()):
         self.channel, self.silent, self._bits = channel, False, block_bits
         self.lanes = list(lanes) or [Lane.of(faults) for faults in channel.lanes]
+        for faults in channel.lanes:
+            require(faults, "offset_bits", faults.offset_bits < block_bits, f"below the {block_bits} bits of a block")
         generators = np.random.default_rng(seed).spawn(len(self.lanes))
         self._runs = [_LaneRun(lane, block_bits, rng) for lane, rng in zip(self.lanes, generators, strict=True)]
         self._order = channel.order or range(len(self.lanes))

@@ -31,8 +31,8 @@ class Run:
 
     ``packets`` go from end a to end b, ``packets_back`` the other way. On the line from a, bits are inverted at the rate
     ``ber``, on the line from b at ``ber_back``; on both, ``bursts`` begin per beat and replace all bits of one to two
-    flits' beats, ``drops`` and ``duplicates`` are per flit, and a beat takes ``delay_cycles``. ``stalls`` is the share of
-    cycles in which a source or a sink pauses, in runs of all lengths.
+    flits' beats, ``drops`` and ``duplicates`` are per flit of a line without a code, and a beat takes ``delay_cycles``.
+    ``stalls`` is the share of cycles in which a source or a sink pauses, in runs of all lengths.
 
     ``channel`` and ``channel_back`` are the ``text`` of a ``sim.channel.fault.Channel`` for each line, whole if empty.
 
@@ -40,9 +40,9 @@ class Run:
     until seven eighths of the packets have begun. Then packets begin with their number, and those that a reset cut may be
     lost or end with an error; all that were begun long enough after a reset must arrive.
 
-    ``darks`` and ``kills`` are the rates per cycle at which the light of each fibre, or of one of its wavelengths, goes for
-    some time, until as late; for the first ``noise_cycles`` there is none. No packet is lost by that. The clock of end b is
-    faster than that of end a by ``ppm``.
+    ``darks`` and ``kills`` are the rates per cycle at which the light of each fibre, or of one of its wavelengths, spare
+    ones too, goes for some time, until as late; for the first ``noise_cycles`` there is none. No packet is lost by that. The
+    clock of end b is faster than that of end a by ``ppm``.
 
     With ``window_flits`` the run ends when so many flits' payload has arrived at b after ``warm_up_flits``; sources are
     ``saturated`` if they send long packets of full flits, all on virtual channel 0. Otherwise it ends when all packets
@@ -93,7 +93,7 @@ def texts(names: Iterable[str]) -> dict[str, str]:
 
 def header(numbers: dict[str, int], *lines: str) -> str:
     """Return a C++ header that has the numbers as constants and then the lines."""
-    constants = (f"inline constexpr std::size_t {name} = {value};" for name, value in numbers.items())
+    constants = (f"inline constexpr std::size_t {name} = {value + 0};" for name, value in numbers.items())
     return "\n".join(["#pragma once", "#include <cstddef>", "#include <cstdint>", *constants, *lines, ""])
 
 
@@ -103,9 +103,10 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
     All clocks are driven as one, and so are all resets.
     """
     numbers = {
-        "LANES": spec.wavelengths_per_port,
+        "LANES": spec.lanes_per_port,
         "BLOCK_BITS": spec.block_bits_on_line,
         "BEATS_PER_FLIT": spec.beats_per_flit,
+        "CODED": spec.code is not None,
         "PAYLOAD_BYTES": spec.payload_bytes,
         "CLIENT_BYTES": len(link.s_axis_tkeep),
         "CHANNELS": spec.virtual_channels,
@@ -126,10 +127,10 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
 
 
 def _status_place() -> dict[str, int]:
-    """Return where the bus has the register ``status``, and where that has the bit that says whether the link is up."""
+    """Return where the bus has the register ``status``, and where that says whether the link is up and on fewer lanes."""
     number = next(number for number, register in enumerate(REGISTERS) if register.name == "status")
-    bit = next(lowest for lowest, field in REGISTERS[number].placed if field.name == "up")
-    return {"STATUS_ADDRESS": number * WORD_BYTES, "STATUS_UP": bit}
+    lowest = {field.name: lowest for lowest, field in REGISTERS[number].placed}
+    return {"STATUS_ADDRESS": number * WORD_BYTES, "STATUS_UP": lowest["up"], "STATUS_LANES": lowest["lanes"]}
 
 
 def _inputs(verilog: str, kind: str) -> list[str]:

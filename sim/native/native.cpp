@@ -192,6 +192,7 @@ private:
             {"darks", total(&LossCounts::darks)},
             {"kills", total(&LossCounts::kills)},
             {"drop_cycles", drop_cycles_},
+            {"narrow_cycles", narrow_cycles_},
             {"waiting_beats", std::max(there_.fibre.waiting, back_.fibre.waiting)},
             {"broken", total(&Ledger::broken)},
             {"truncated", total(&Ledger::truncated)},
@@ -253,6 +254,7 @@ private:
             b_ahead_ -= 1;
             cycle({&b_});
         }
+        narrow_cycles_ += a_.status.narrow || b_.status.narrow;
         for (const auto& [end, way] : {std::pair{&a_, &back_}, std::pair{&b_, &there_}})
             if (end->status.up) drop_cycles_ = std::max(drop_cycles_, way->fibre.light.dark_cycles());
         ++cycles_;
@@ -345,7 +347,7 @@ private:
 #if VM_TRACE
     VerilatedVcdC trace_;
 #endif
-    uint64_t cycles_ = 0, words_ = 0, last_word_cycle_ = 0, drop_cycles_ = 0;
+    uint64_t cycles_ = 0, words_ = 0, last_word_cycle_ = 0, drop_cycles_ = 0, narrow_cycles_ = 0;
     double b_ahead_ = 0;  // cycles by which the clock of end b is ahead, less those that it has had
     bool may_lose_ = true;
     Window begin_, window_;

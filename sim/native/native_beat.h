@@ -14,7 +14,7 @@ constexpr uint128_t BLOCK_MASK = (static_cast<uint128_t>(1) << BLOCK_BITS) - 1;
 constexpr size_t SYNC_BITS = 2;
 constexpr uint8_t SYNC_DATA = 0b10;
 
-// What a line carries in one cycle: a block per wavelength, or nothing. The two bits of the sync header are the lowest ones of
+// What a line carries in one cycle: a block per wavelength, spare ones too, or nothing. The two bits of the sync header are the lowest ones of
 // a block, then come 64 bits that are scrambled, and above them those that codewords add.
 struct Beat {
     bool valid = false;

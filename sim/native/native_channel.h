@@ -120,6 +120,7 @@ public:
         for (size_t lane = 0; LANE_FIELDS * (lane + 1) <= numbers.size(); ++lane) {
             LaneFaults faults;
             std::memcpy(&faults, &numbers[LANE_FIELDS * lane], sizeof faults);
+            if (!(faults.offset_bits < BLOCK_BITS)) fail();
             lanes_.emplace_back(faults, seed, stream + lane);
             sources_.push_back(static_cast<size_t>(faults.source) % LANES);
         }
@@ -143,7 +144,7 @@ public:
 
 private:
     [[noreturn]] static void fail() {
-        std::fprintf(stderr, "a channel must be %zu numbers for each of %zu lanes\n", LANE_FIELDS, LANES);
+        std::fprintf(stderr, "a channel must be %zu numbers for each of %zu lanes, its offset below %zu\n", LANE_FIELDS, LANES, BLOCK_BITS);
         std::exit(2);
     }
     std::vector<LaneChannel> lanes_;

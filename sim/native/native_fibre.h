@@ -53,12 +53,15 @@ private:
 // not queued: the line has nothing to say for as long as the queue is empty. Those of a repeated flit are queued twice,
 // and what follows is late until the transmitter leaves cycles out or a flit is dropped; when more than
 // MAX_BEHIND_FLITS wait, a repeated flit takes the place of the next one, which counts as dropped. Flits are counted
-// from the first data block after reset or after a control block; control blocks are neither dropped nor repeated.
+// from the first data block after reset or after a control block; control blocks are neither dropped nor repeated. On fewer
+// lanes than wavelengths as many beats are a part of a flit, and a lane that carries nothing has control blocks all the time.
+// With a code nothing tells the flits: no block has a sync header.
 class FlitFaults {
 public:
     FlitFaults(const Faults& faults, Random random) : faults_(faults), random_(random) {}
 
     Beat step(Beat beat, FaultCounts& counts) {
+        if constexpr (CODED != 0) return beat;
         if (beat.valid) arrive(plain(beat), counts);
         if (queue_.empty()) return {};
         Beat leaving = queue_.front();
@@ -73,7 +76,8 @@ private:
         return beat;
     }
     void arrive(const Beat& beat, FaultCounts& counts) {
-        if (sync_of(beat.blocks[0]) != SYNC_DATA) {
+        const auto is_data = [](uint128_t block) { return sync_of(block) == SYNC_DATA; };
+        if (std::none_of(beat.blocks.begin(), beat.blocks.end(), is_data)) {
             place_ = 0;
             queue_.push_back(beat);
             return;

@@ -57,10 +57,13 @@ public:
         top.s_axil_arvalid = top.s_axil_rready = 1;
     }
     void look(const Vlink& top) {
-        if (top.rst) up = false;
-        else if (top.s_axil_rvalid) up = top.s_axil_rdata >> STATUS_UP & 1;
+        if (top.rst) up = narrow = false;
+        else if (top.s_axil_rvalid) {
+            up = top.s_axil_rdata >> STATUS_UP & 1;
+            narrow = up && (top.s_axil_rdata >> STATUS_LANES & 3);
+        }
     }
-    bool up = false;  // as read last, some cycles late
+    bool up = false, narrow = false;  // as read last, some cycles late; narrow is up on fewer lanes than wavelengths
 };
 
 }  // namespace lightfabric

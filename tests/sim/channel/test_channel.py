@@ -222,6 +222,11 @@ def test_a_trace_is_read_as_far_as_it_is_needed(tmp_path):
         (lambda: LaneFaults(recovers=0.0), "LaneFaults.recovers must be above 0, not 0.0"),
         (lambda: LaneFaults(lost="black"), "LaneFaults.lost must be dark or noise, not 'black'"),
         (lambda: LaneFaults(skew_blocks=63), "LaneFaults.skew_blocks must be from 0 to 62, not 63"),
+        (lambda: LaneFaults(offset_bits=68), "LaneFaults.offset_bits must be from 0 to 67, not 68"),
+        (
+            lambda: Fibre(Channel.uniform(1, offset_bits=66), 66, 1),
+            "LaneFaults.offset_bits must be below the 66 bits of a block, not 66",
+        ),
         (lambda: Channel(()), "Channel.lanes must be one lane or more, not ()"),
         (lambda: Channel.uniform(2, order=(0, 0)), "Channel.order must be each of the lanes 0 to 1 once, not (0, 0)"),
         (lambda: Channel.uniform(2, delay_cycles=0), "Channel.delay_cycles must be from 1 to 16777216, not 0"),

@@ -86,6 +86,12 @@ def test_what_is_not_by_chance_is_the_same_block_by_block(program):
     assert errors == 0
 
 
+def test_an_offset_is_within_a_block(program):
+    words = [program, Channel((LaneFaults(), LaneFaults(), LaneFaults(offset_bits=BITS))).text(), "1", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "a channel must be 16 numbers for each of 3 lanes, its offset below 66\n")
+
+
 def test_errors_and_their_bursts_have_the_rates_of_the_description(program):
     ber = 0.01
     bits = flips(program, LaneFaults(ber=ber), 4000)
