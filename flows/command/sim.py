@@ -20,6 +20,8 @@ from lightfabric.model.spec import FEC_CODES, ChipletSpec
 MAX_BER = MAX_RATE = 0.5
 MAX_STALLS = 0.9
 MAX_PACKETS = 1_000_000
+# Of a line on the native bench; under Amaranth as many as packets.
+MAX_FLITS = 100_000_000
 MAX_SEED = (1 << 63) - 1
 # A foreign simulator that has not ended by then is killed.
 BOUND_S = 6 * 3600
@@ -72,6 +74,7 @@ def main(
     lanes: Annotated[int | None, count("Wavelengths of a port; line. The spec's if left out.")] = None,
     fec: Annotated[str | None, typer.Option(help="Error correction of a port; line. The spec's if left out.")] = None,
     flits: Annotated[int, count("Number of flits; line.")] = 2000,
+    ppm: Annotated[float, number("Parts per million by which one end's clock is faster; line on verilator.")] = 0.0,
     trace: Annotated[Path | None, typer.Option(help="File of errors, a row of block, lane and bit for each; line.")] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="Measure at several bit error rates; line.")] = False,
     figure: Annotated[Path | None, typer.Option(help="PNG or SVG file for the figure of a sweep; line.")] = None,
@@ -85,10 +88,10 @@ def main(
         for name, value in of_link.items():
             if value:
                 raise InputError(f"--{name} must be left out for the line, not {str(value)!r}")
-        job = _line_job(spec.chiplet, ber, lanes, fec, flits, seed, trace)
+        job = _line_job(spec.chiplet, ber, lanes, fec, flits, seed, trace, ppm)
         _simulate_line(spec.name, job, simulator, sweep, figure, as_json)
         return
-    for name, value in {"lanes": lanes, "fec": fec, "trace": trace, "sweep": sweep, "figure": figure}.items():
+    for name, value in {"lanes": lanes, "fec": fec, "trace": trace, "ppm": ppm, "sweep": sweep, "figure": figure}.items():
         if value:
             raise InputError(f"--{name} must be left out but for the line, not {str(value)!r}")
     simulator = simulator or "amaranth"
@@ -119,16 +122,25 @@ def main(
 
 
 def _line_job(
-    chiplet: ChipletSpec, ber: float | None, lanes: int | None, fec: str | None, flits: int, seed: int, trace: Path | None
+    chiplet: ChipletSpec,
+    ber: float | None,
+    lanes: int | None,
+    fec: str | None,
+    flits: int,
+    seed: int,
+    trace: Path | None,
+    ppm: float,
 ) -> Any:
     """Check the options of a line and make its job."""
     from lightfabric.flows.tool.line import Job
     from lightfabric.model.spec.require import SpecError
+    from lightfabric.sim.channel.fault import MAX_PPM
 
     ber = chiplet.bit_error_rate if ber is None else ber
     if not 0 <= ber < MAX_BER:
         raise InputError(f"--ber must be at least 0 and below {MAX_BER}, not {ber!r}")
-    require_between("--flits", 1, MAX_PACKETS, flits)
+    require_between("--flits", 1, MAX_FLITS, flits)
+    require_between("--ppm", -MAX_PPM, MAX_PPM, ppm)
     require_between("--seed", 0, MAX_SEED, seed)
     fec = chiplet.fec if fec is None else fec
     require_one_of("--fec", ("none", *FEC_CODES), fec)
@@ -143,7 +155,7 @@ def _line_job(
         raise InputError(f"{option} must be {error.must_be}, not {error.value}") from None
     except OSError as error:
         raise InputError(f"{trace}: must be a file of errors that can be read, not: {error.strerror}") from None
-    return Job(spec, ber, flits, seed, trace)
+    return Job(spec, ber, flits, seed, trace, ppm)
 
 
 def _simulate_line(name: str, job: Any, simulator: str | None, sweep: bool, figure: Path | None, as_json: bool) -> None:
@@ -154,6 +166,10 @@ def _simulate_line(name: str, job: Any, simulator: str | None, sweep: bool, figu
         require_one_of("--simulator", ("amaranth", "verilator"), simulator)
     if job.trace and (sweep or simulator == "verilator"):
         raise InputError(f"--trace must be left out of a sweep and on verilator, not {str(job.trace)!r}")
+    if not line.runs_natively(job, simulator):
+        if job.ppm:
+            raise InputError(f"--ppm must be 0 but for the line on verilator, not {job.ppm!r}")
+        require_between("--flits of a line on amaranth", 1, MAX_PACKETS, job.flits)
     if figure and not sweep:
         raise InputError(f"--figure must be given with --sweep alone, not {str(figure)!r}")
     if figure:

@@ -21,6 +21,8 @@ WARM_UP_FLITS = 100
 MAX_SLOTS_PER_FLIT = 60
 MAX_TRAINING_CYCLES = 20_000
 DELAY_CYCLES = 3
+# A native run that has not ended by then is killed: so many flits as may be asked for take an hour or two.
+BOUND_S = 6 * 3600
 COUNTS_OF_FEC = ("corrected_symbols", "uncorrectable_codewords")
 ECHO_BITS = 58
 """So many bits of a frame are spoilt by an error in the frame before it, on each lane [IEEE 802.3 49.2.10]."""
@@ -28,13 +30,17 @@ ECHO_BITS = 58
 
 @dataclass(frozen=True)
 class Job:
-    """Describes a run: so many full flits one way, answers the other, on a channel with these faults both ways."""
+    """Describes a run: so many full flits one way, answers the other, on a channel with these faults both ways.
+
+    The clock of the end that gets them is faster by ``ppm``, natively alone.
+    """
 
     spec: ChipletSpec
     ber: float
     flits: int
     seed: int
     trace: Path | None = None
+    ppm: float = 0.0
 
 
 def frame_error_rate(spec: ChipletSpec, ber: float) -> float:
@@ -74,7 +80,7 @@ def measure(job: Job, simulator: str | None = None) -> dict[str, Any]:
     """
     # First, for it says in a moment that a rate is beyond the code's.
     closed_form = None if job.trace else frame_error_rate(job.spec, job.ber)
-    native = simulator == "verilator" or (simulator is None and job.trace is None and _has_verilator())
+    native = runs_natively(job, simulator)
     seen = _run_natively(job) if native else _run_in_python(job)
     wrong, frames = seen["answer_frame_errors"], seen["answer_frames"]
     low, high = frame_error_band(job.spec, wrong, frames) if frames else (0.0, 1.0)
@@ -85,6 +91,7 @@ def measure(job: Job, simulator: str | None = None) -> dict[str, Any]:
         "lanes": job.spec.wavelengths_per_port,
         "fec": job.spec.fec,
         "ber": job.ber,
+        "ppm": job.ppm,
         "flits": job.flits,
         "seed": job.seed,
         **seen,
@@ -94,6 +101,11 @@ def measure(job: Job, simulator: str | None = None) -> dict[str, Any]:
         "frame_error_rate_high": high,
         "closed_form": closed_form,
     }
+
+
+def runs_natively(job: Job, simulator: str | None) -> bool:
+    """Tell whether the run is native: it is asked for, or nothing is and it has no trace and Verilator is there."""
+    return simulator == "verilator" or (simulator is None and job.trace is None and _has_verilator())
 
 
 def sweep(job: Job, bers: Sequence[float], simulator: str | None, progress: Any) -> list[dict[str, Any]]:
@@ -133,11 +145,11 @@ def _run_natively(job: Job) -> dict[str, Any]:
     spec = job.spec
     bound = math.ceil(float(spec.slot_cycles) * MAX_SLOTS_PER_FLIT * (job.flits + WARM_UP_FLITS)) + MAX_TRAINING_CYCLES
     run = native.Run(
-        1 << 40, 0, saturated=True, seed=job.seed, ber=job.ber, ber_back=job.ber, delay_cycles=DELAY_CYCLES,
+        1 << 40, 0, saturated=True, seed=job.seed, ber=job.ber, ber_back=job.ber, ppm=job.ppm, delay_cycles=DELAY_CYCLES,
         warm_up_flits=WARM_UP_FLITS, window_flits=job.flits, bound_cycles=bound,
     )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="lightfabric-") as folder:
-        seen = flow.run(flow.build(spec, Path(folder)), run)
+        seen = flow.run(flow.build(spec, Path(folder)), run, bound_s=BOUND_S)
     return {
         **{name: max(seen[f"register_{name}"]) for name in ("lock_cycles", "align_cycles")},
         **{name: sum(seen[f"register_{name}"]) for name in (*COUNTS_OF_FEC, "retrainings")},

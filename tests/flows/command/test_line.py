@@ -98,7 +98,11 @@ def test_the_band_is_that_of_clopper_and_pearson_for_frames_that_share_errors():
         ({"lanes": 0}, "--lanes must be from 1 to 32, not 0"),
         ({"fec": "kp5"}, "--fec must be one of none, kr4, kp4, light, not 'kp5'"),
         ({"ber": 0.5}, "--ber must be at least 0 and below 0.5, not 0.5"),
-        ({"flits": 0}, "--flits must be from 1 to 1000000, not 0"),
+        ({"flits": 0}, "--flits must be from 1 to 100000000, not 0"),
+        ({"flits": 1_000_001}, "--flits of a line on amaranth must be from 1 to 1000000, not 1000001"),
+        ({"ppm": 10_001.0, "simulator": "verilator"}, "--ppm must be from -10000 to 10000, not 10001.0"),
+        ({"ppm": float("nan"), "simulator": "verilator"}, "--ppm must be from -10000 to 10000, not nan"),
+        ({"ppm": 200.0}, "--ppm must be 0 but for the line on verilator, not 200.0"),
         ({"simulator": "icarus"}, "--simulator must be one of amaranth, verilator, not 'icarus'"),
         ({"stalls": 0.5}, "--stalls must be left out for the line, not '0.5'"),
         ({"figure": "x.png"}, "--figure must be given with --sweep alone, not 'x.png'"),
@@ -123,3 +127,13 @@ def test_natively_frames_are_wrong_as_often_as_the_bits_of_the_line_say(capsys):
         assert seen["frame_error_rate_low"] < seen["closed_form"] < seen["frame_error_rate_high"], ber
         # Lanes that were aligned stay locked when the link trains again, so that the last lock took no time there.
         assert seen["lock_cycles"] >= 64 or seen["retrainings"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ppm", [-300.0, 300.0])
+def test_clocks_that_differ_cost_no_frame_and_no_rate(capsys, ppm):
+    seen = run(capsys, simulator="verilator", ppm=ppm, flits=100_000)
+    assert (seen["ppm"], seen["frame_errors"], seen["retrainings"], seen["delivered_flits"]) == (ppm, 0, 0, 100_000)
+    spec = PROTOTYPE.chiplet
+    best = 2 * spec.wavelength_gbps * 64 / 66 * spec.payload_bytes / spec.flit_bytes
+    assert seen["goodput_gbps"] == pytest.approx(best, rel=0.01)
