@@ -11,6 +11,7 @@ from lightfabric.rtl.channel import ChannelSignature
 from lightfabric.rtl.fec.sublayer import FecDecoder, FecEncoder
 from lightfabric.rtl.line import LineSignature
 from lightfabric.rtl.receiver import Receiver
+from lightfabric.rtl.register_map import MAX_CORRECTED
 from lightfabric.rtl.training import Training
 from lightfabric.rtl.training_set import LANE_BITS
 from lightfabric.rtl.transmitter import Transmitter
@@ -90,6 +91,7 @@ class Link(wiring.Component):
     crc_errors : Out(32), frames that this end dropped
     corrected_symbols : Out(8), of the codewords that the error correction has looked at in this cycle
     uncorrectable_codewords : Out(2), those of them that it could not correct
+    codewords : Out(2).array(MAX_CORRECTED + 1), the others, by how many of their symbols it corrected
     """
 
     def __init__(self, spec: ChipletSpec):
@@ -110,6 +112,7 @@ class Link(wiring.Component):
                 "crc_errors": Out(32),
                 "corrected_symbols": Out(8),
                 "uncorrectable_codewords": Out(2),
+                "codewords": Out(2).array(MAX_CORRECTED + 1),
             }
         )
 
@@ -183,6 +186,7 @@ class Link(wiring.Component):
             receiver.words_bad.eq(decoder.bad),
             self.corrected_symbols.eq(decoder.corrected),
             self.uncorrectable_codewords.eq(decoder.uncorrectable),
+            [count.eq(seen) for count, seen in zip(self.codewords, decoder.codewords, strict=True)],
         ]
 
     def _report(self, m, training, aligner, transmitter, receiver):

@@ -11,6 +11,8 @@ BUS_ADDRESS_BITS = 12
 MAX_VIRTUAL_CHANNELS = 8
 MAX_LANES = 32
 LANES_PER_WORD = 4
+MAX_CORRECTED = 15
+"""So many symbols of a codeword are corrected at most, by KP4."""
 
 Kind = Literal["constant", "status", "count", "control", "enable", "pulse", "event"]
 
@@ -270,5 +272,9 @@ REGISTERS: Table = (
     _alone("frames_checked", "count", "Frames whose CRC was checked: crc_errors of them were wrong."),
     _alone("rx_phase", "control", "Where the SerDes samples a bit: signed, in 1/256 of a bit from its middle.", bits=8),
     _alone("uncorrectable_codewords", "count", "Codewords that the forward error correction gave up.", step_bits=2),
+    *(
+        _alone(f"codewords_{n}", "count", f"Codewords in which {n} symbols were set right, others none.", step_bits=2)
+        for n in range(MAX_CORRECTED + 1)
+    ),
 )  # fmt: skip
 """Every link has these registers, whatever its spec."""

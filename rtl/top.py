@@ -172,6 +172,7 @@ class AxiLink(wiring.Component):
             inputs.crc_errors.eq(events.bad),
             inputs.corrected_symbols.eq(link.corrected_symbols),
             inputs.uncorrectable_codewords.eq(link.uncorrectable_codewords),
+            [inputs[f"codewords_{n}"].eq(count) for n, count in enumerate(link.codewords)],
             inputs.frames_checked.eq(events.good | events.bad),
             inputs.retrainings.eq(events.retraining),
             inputs.credit_leaks.eq(events.leaks),

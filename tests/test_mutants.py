@@ -271,6 +271,7 @@ MUTANTS = {
         ("goes on with its sequence at sets", "m.d.sync += sequence.restart()", "m.d.sync += sequence.step()", SUBLAYER),
         ("trusts what it could not correct", "self.bad.eq(findings.o)", "self.bad.eq(0)", SUBLAYER),
         ("counts no symbols", "self.corrected.eq(sum(counted))", "self.corrected.eq(0)", SUBLAYER),
+        ("counts a codeword that it gave up", "each.last & ~each.uncorrectable &", "each.last &", SUBLAYER),
         ("has no room for few lanes", "lag * (self.spec.wavelengths_per_port - 1)", "0", SUBLAYER),
         ("is late for ever after few lanes", "Mux(cuts, owed + due - valid, 0)", "0", SUBLAYER),
         ("keeps units that were cut off", "units.clear.eq(cutting)", "units.clear.eq(0)", SUBLAYER),

@@ -25,6 +25,7 @@ from lightfabric.rtl.fec.encoder import Encoder
 from lightfabric.rtl.fec.regroup import Regroup
 from lightfabric.rtl.fec.shape import Shape
 from lightfabric.rtl.line import sent_layout
+from lightfabric.rtl.register_map import MAX_CORRECTED
 from lightfabric.rtl.scrambler import Scrambler, scrambled
 from lightfabric.rtl.training_set import SET_BITS
 
@@ -330,14 +331,15 @@ class FecDecoder(wiring.Component):
     bad : Out(1), the words are of a codeword that could not be corrected
     corrected : Out(8), symbols corrected in the codewords that end in this cycle
     uncorrectable : Out(2), codewords that could not be, in this cycle
+    codewords : Out(2).array(MAX_CORRECTED + 1), codewords with as many corrected symbols, in this cycle
     """
 
     def __init__(self, spec: ChipletSpec):
         self.spec, self.shape = spec, Shape.of(spec)
-        self.codewords = [_CodewordDecoder(self.shape) for _ in range(spec.codewords_abreast)]
-        collected = ceil((self.shape.beats - 1 + self.codewords[0].gather.lag) / spec.blocks_per_cycle)
+        self.codecs = [_CodewordDecoder(self.shape) for _ in range(spec.codewords_abreast)]
+        collected = ceil((self.shape.beats - 1 + self.codecs[0].gather.lag) / spec.blocks_per_cycle)
         # One cycle more, so that a line that pauses for a cycle within a codeword delays nothing.
-        self.latency_cycles = collected + self.codewords[0].latency_clocks + self.shape.beats + 2
+        self.latency_cycles = collected + self.codecs[0].latency_clocks + self.shape.beats + 2
         words = spec.beat_bytes * 8
         super().__init__(
             {
@@ -349,13 +351,14 @@ class FecDecoder(wiring.Component):
                 "bad": Out(1),
                 "corrected": Out(8),
                 "uncorrectable": Out(2),
+                "codewords": Out(2).array(MAX_CORRECTED + 1),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        shape, first = self.shape, self.codewords[0]
-        for n, codeword in enumerate(self.codewords):
+        shape, first = self.shape, self.codecs[0]
+        for n, codeword in enumerate(self.codecs):
             m.submodules[f"codeword_{n}"] = codeword
             bits = shape.unit_bits * shape.lanes
             m.d.comb += [
@@ -364,10 +367,13 @@ class FecDecoder(wiring.Component):
                 codeword.frames.eq(self.frames),
             ]
         # Codewords abreast are in step, so the first one tells when.
-        found = Cat(codeword.uncorrectable for codeword in self.codewords)
-        counted = [Mux(codeword.last, codeword.corrected, 0) for codeword in self.codewords]
+        found = Cat(codeword.uncorrectable for codeword in self.codecs)
+        counted = [Mux(codeword.last, codeword.corrected, 0) for codeword in self.codecs]
         m.d.sync += self.corrected.eq(sum(counted))
         m.d.sync += self.uncorrectable.eq(Mux(first.last, sum(found), 0))
+        for n, count in enumerate(self.codewords):
+            seen = [each.last & ~each.uncorrectable & (each.corrected == n) for each in self.codecs]
+            m.d.sync += count.eq(sum(seen))
         # Words of a codeword wait while the next one is collected, some cycles more where the line is slow.
         m.submodules.queue = queue = _Queue(self.spec.beat_bytes * 8, 2 * shape.steps + 4)
         m.submodules.findings = findings = _Queue(1, 4)
@@ -381,7 +387,7 @@ class FecDecoder(wiring.Component):
             m.d.sync += owed.eq(0)
         number, sequence = Signal(range(shape.steps)), _Sequence(range(self.spec.wavelengths_per_port), "sequence")
         m.d.comb += [
-            queue.i.eq(Cat(codeword.words for codeword in self.codewords)),
+            queue.i.eq(Cat(codeword.words for codeword in self.codecs)),
             queue.put.eq(first.words_valid),
             queue.take.eq(valid),
             queue.clear.eq(~self.frames),

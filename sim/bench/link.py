@@ -245,7 +245,8 @@ class LinkRun:
     the first, ``training`` those of the last one. ``frame_beat`` is the number of a's first beat of a frame, after those of
     training sets. End b checked ``frames``; a checked ``answer_frames``, which carry answers only, and dropped
     ``answer_crc_errors`` of them; ``bits`` have arrived on both lines, whose codes have ``corrected_symbols`` and given up
-    ``uncorrectable_codewords``. ``a_slots`` and ``b_slots`` are what each end sent, decoded if asked.
+    ``uncorrectable_codewords``; ``codewords`` are the others, by how many symbols were corrected. ``a_slots`` and
+    ``b_slots`` are what each end sent, decoded if asked.
     """
 
     cycles: int
@@ -265,6 +266,7 @@ class LinkRun:
     answer_frames: int
     corrected_symbols: int
     uncorrectable_codewords: int
+    codewords: list[int]
     bits: int
     bit_errors: int
     first_beat_cycle: int
@@ -335,7 +337,7 @@ class LinkBench:
         trainings = self._there.cuts(), watch.trained, watch.recoveries, watch.training
         fibres = self._there, self._back
         bits = sum(len(fibre.arrivals) * fibre.bits for fibre in fibres)
-        counts = *watch.counts, *watch.sums, bits, flipped
+        counts = *watch.counts, *watch.sums[:4], watch.sums[4:], bits, flipped
         return LinkRun(cycles, *transfers, *trainings, *counts, first_beat_cycle, frame_beat, *slots)
 
 
@@ -364,11 +366,12 @@ class _Watch:
         events = (a.events.sent, a.status.state == State.START, Mux(a.events.retraining, a.status.recovery_cycles, 0))
         checked = (end.events.good | end.events.bad for end in (b, a))
         fec = (a.corrected_symbols + b.corrected_symbols, a.uncorrectable_codewords + b.uncorrectable_codewords)
+        fec += tuple(sum(counts) for counts in zip(a.codewords, b.codewords, strict=True))
         self.samples = (*events, *checked, *fec, a.replays, b.crc_errors, a.crc_errors, *times)
         self.decided: list[int] = []
         self.trained: list[int] = []
         self.recoveries: list[int] = []
-        self.sums, self.counts, self.training = [0] * 4, (0, 0, 0), dict[str, int]()
+        self.sums, self.counts, self.training = [0] * (2 + len(fec)), (0, 0, 0), dict[str, int]()
         self._was_starting = 0
 
     def step(self, ctx, cycle: int, sent: int | None, starting: int | None, recovery: int | None, *values: int) -> None:
@@ -382,5 +385,6 @@ class _Watch:
             self.trained.append(cycle - 1)
         if recovery:
             self.recoveries.append(recovery)
-        self.sums = [total + new for total, new in zip(self.sums, values[:4], strict=True)]
-        self._was_starting, self.counts, self.training = starting, values[4:7], dict(zip(TIMES, values[7:], strict=True))
+        summed, values = values[: len(self.sums)], values[len(self.sums) :]
+        self.sums = [total + new for total, new in zip(self.sums, summed, strict=True)]
+        self._was_starting, self.counts, self.training = starting, values[:3], dict(zip(TIMES, values[3:], strict=True))

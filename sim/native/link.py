@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.register_map import REGISTERS, WORD_BYTES
+from lightfabric.rtl.register_map import MAX_CORRECTED, REGISTERS, WORD_BYTES
 
 TOP = "link"
 """Name of the Verilog module."""
@@ -19,7 +19,7 @@ _SOURCES = ("native.cpp", *(f"native_{part}.h" for part in ("beat", "channel", "
 
 REPORTED = (
     *("lock_cycles", "align_cycles", "retrainings", "frames_checked", "crc_errors"),
-    *("corrected_symbols", "uncorrectable_codewords"),
+    *("corrected_symbols", "uncorrectable_codewords", *(f"codewords_{n}" for n in range(MAX_CORRECTED + 1))),
 )
 """Registers that a run reads at its end, of those that there are: its result has the values of end a and of
 end b by the name of each after ``register_``."""

@@ -101,7 +101,8 @@ class Run:
                     self.units.append((cycle, ctx.get(encoder.o.words), ctx.get(encoder.o.set), ctx.get(encoder.o.is_set)))
                 if ctx.get(decoder.words_valid):
                     self.words.append((cycle, ctx.get(decoder.words), ctx.get(decoder.bad)))
-                self.found.append((cycle, ctx.get(decoder.corrected), ctx.get(decoder.uncorrectable)))
+                codewords = [ctx.get(count) for count in decoder.codewords]
+                self.found.append((cycle, ctx.get(decoder.corrected), ctx.get(decoder.uncorrectable), *codewords))
                 await ctx.tick()
 
         sim = simulator(m)
@@ -157,6 +158,29 @@ def test_words_come_back_from_units_with_as_many_wrong_symbols_as_are_corrected(
     told = [sum(found) for found in zip(*(found for cycle, *found in run.found if cycle <= expected[-1][0]), strict=True)]
     assert told[0] in (code.correctable_symbols * services, code.correctable_symbols * 2)
     assert told[1] in (services, 2)
+    by_symbols = {n: count for n, count in enumerate(told[2:]) if count}
+    assert by_symbols.keys() == {0, code.correctable_symbols}
+    assert by_symbols[code.correctable_symbols] * code.correctable_symbols == told[0]
+
+
+def test_codewords_are_counted_by_how_many_symbols_were_corrected():
+    """From none to 15 wrong symbols of KP4, some of them twice, and two codewords of 16, against the bench's own count."""
+    spec, rng = SPECS["kp4 of two lanes"], random.Random(6)
+    code, beat_bits = FEC_CODES["kp4"], 68 * 2
+    many = rng.sample([*range(17), *rng.choices(range(16), k=3), 16], 21)
+    beats, wrong = [None] * SETS + traffic(spec, rng, len(many) + 1) + [None] * SETS, dict[int, int]()
+    for codeword, symbols in enumerate(many):
+        for symbol in rng.sample(range(code.codeword_symbols), symbols):
+            beat, place = divmod(10 * symbol + rng.randrange(10), beat_bits)
+            beat += SETS + codeword * spec.codeword_beats
+            wrong[beat] = wrong.get(beat, 0) | 1 << place
+    run = Run(spec, beats, wrong)
+    # A codeword has been looked at when its first words come, and the next one a codeword later.
+    first = SETS + (len(many) - 1) * spec.codeword_beats
+    last = run.cycles[first] + run.encoder.latency_cycles + run.decoder.latency_cycles
+    corrected, lost, *codewords = (sum(found) for found in zip(*(f for at, *f in run.found if at <= last), strict=True))
+    assert codewords == [many.count(n) for n in range(16)]
+    assert (lost, corrected) == (2, sum(n for n in many if n < 16))
 
 
 @pytest.mark.parametrize("case", ["two beats", pytest.param("kr4 of sixteen lanes", marks=pytest.mark.slow)])
