@@ -176,7 +176,8 @@ def _simulate_line(name: str, job: Any, simulator: str | None, sweep: bool, figu
         require_one_of("the suffix of --figure", (".png", ".svg"), figure.suffix)
     with _written(figure) as beside, _bar("line") as progress:
         try:
-            rows = line.sweep(job, line.SWEPT_BER, simulator, progress) if sweep else [line.measure(job, simulator)]
+            bers = line.swept_bers(job.spec, job.flits) if sweep else ()
+            rows = line.sweep(job, bers, simulator, progress) if sweep else [line.measure(job, simulator)]
         except ValueError as error:
             raise InputError(str(error)) from None
         if beside:

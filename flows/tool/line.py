@@ -12,8 +12,13 @@ from lightfabric.flows.report import RunError, say
 from lightfabric.flows.tool.executable import verilator_environment
 from lightfabric.model.spec import ChipletSpec
 
-SWEPT_BER = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
-"""From a few dropped frames in thousands to most of them."""
+SWEPT = 6
+"""So many bit error rates are swept."""
+MAX_SWEPT_BER = 1e-3
+"""Without a code: half of the frames are wrong."""
+LEAST_BER = 1e-12
+FEWEST_EVENTS = 3
+"""So many frames, or codewords and their frames, are expected to be wrong at the lowest rate of a sweep."""
 CONFIDENCE = 0.95
 # Flits before the measured ones, until all parts of the link are busy.
 WARM_UP_FLITS = 100
@@ -64,12 +69,40 @@ def frame_error_band(spec: ChipletSpec, wrong: int, frames: int) -> tuple[float,
     """
     from scipy.stats import beta
 
-    echo = ECHO_BITS * spec.wavelengths_per_port
-    weight = 1 + spec.codeword_beats / spec.beats_per_flit if spec.code else 1 + 2 * echo / (8 * spec.flit_bytes + echo)
+    weight = _frames_together(spec)
     k, n, tail = wrong / weight, frames / weight, (1 - CONFIDENCE) / 2
     low = float(beta.ppf(tail, k, n - k + 1)) if k > 0 else 0.0
     high = float(beta.ppf(1 - tail, k + 1, n - k)) if k < n else 1.0
     return low, high
+
+
+def _frames_together(spec: ChipletSpec) -> float:
+    """Count the frames that are wrong together, in the mean."""
+    if spec.code:
+        return 1 + spec.codeword_beats / spec.beats_per_flit
+    echo = ECHO_BITS * spec.wavelengths_per_port
+    return 1 + 2 * echo / (8 * spec.flit_bytes + echo)
+
+
+def swept_bers(spec: ChipletSpec, flits: int) -> tuple[float, ...]:
+    """Choose the bit error rates of a sweep by the closed form, so that so many frames can show it.
+
+    Frames are wrong from rarely, a few events among the frames, to as often as the code is meant for, in equal ratios.
+    """
+    import numpy as np
+    from scipy.optimize import brentq
+
+    most = spec.code.max_bit_error_rate if spec.code else MAX_SWEPT_BER
+    highest = frame_error_rate(spec, most)
+    lowest = min(FEWEST_EVENTS * _frames_together(spec) / flits, highest / 10)
+
+    def ber_of(rate: float) -> float:
+        def above(ber_log: float) -> float:
+            return math.log(frame_error_rate(spec, min(math.exp(ber_log), most)) / rate)
+
+        return float(f"{math.exp(brentq(above, math.log(LEAST_BER), math.log(most))):.3g}")
+
+    return (*(ber_of(rate) for rate in np.geomspace(lowest, highest, SWEPT)[:-1]), most)
 
 
 def measure(job: Job, simulator: str | None = None) -> dict[str, Any]:
@@ -140,6 +173,7 @@ def _has_verilator() -> bool:
 
 def _run_natively(job: Job) -> dict[str, Any]:
     from lightfabric.flows.tool import native as flow
+    from lightfabric.rtl.register_map import MAX_CORRECTED
     from lightfabric.sim.native import link as native
 
     spec = job.spec
@@ -154,6 +188,7 @@ def _run_natively(job: Job) -> dict[str, Any]:
         **{name: max(seen[f"register_{name}"]) for name in ("lock_cycles", "align_cycles")},
         **{name: sum(seen[f"register_{name}"]) for name in (*COUNTS_OF_FEC, "retrainings")},
         **{name: seen[name] for name in ("bits", "bit_errors", "replays", "cycles")},
+        "codewords": [sum(seen[f"register_codewords_{n}"]) for n in range(MAX_CORRECTED + 1)],
         "frames": sum(seen["register_frames_checked"]),
         "frame_errors": sum(seen["register_crc_errors"]),
         "answer_frames": seen["register_frames_checked"][0],
@@ -191,7 +226,7 @@ def _run_in_python(job: Job) -> dict[str, Any]:
     return {
         **{name: run.training[name] for name in ("lock_cycles", "align_cycles")},
         "retrainings": len(run.recoveries),
-        **{name: getattr(run, name) for name in ("bits", "bit_errors", "replays", "cycles", *COUNTS_OF_FEC)},
+        **{name: getattr(run, name) for name in ("bits", "bit_errors", "replays", "cycles", "codewords", *COUNTS_OF_FEC)},
         "frames": run.frames + run.answer_frames,
         "frame_errors": run.crc_errors + run.answer_crc_errors,
         "answer_frames": run.answer_frames,

@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,12 @@ def test_a_code_corrects_what_it_counts_and_loses_codewords_as_often_as_their_sy
     assert seen["frame_error_rate_low"] < seen["closed_form"] < seen["frame_error_rate_high"]
     assert seen["uncorrectable_codewords"] > 0
     assert 0 < seen["corrected_symbols"] < seen["bit_errors"]
+    assert sum(n * count for n, count in enumerate(seen["codewords"])) == seen["corrected_symbols"]
+    # Those of no, one and two wrong symbols are to each other as chance has it; more are not corrected.
+    share, good = [math.comb(132, k) * byte**k * (1 - byte) ** (132 - k) for k in range(3)], sum(seen["codewords"])
+    assert sum(seen["codewords"][3:]) == 0
+    for count, chance in zip(seen["codewords"], (part / sum(share) for part in share), strict=False):
+        assert abs(count - chance * good) < SIGMAS * math.sqrt(good * chance * (1 - chance))
 
 
 def test_a_clean_line_carries_its_rate(capsys):
@@ -67,12 +75,28 @@ def test_a_trace_is_replayed_on_both_lines(capsys, tmp_path):
 
 
 def test_a_sweep_draws_the_waterfall(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(line, "SWEPT_BER", (1e-9, 5e-4))
+    monkeypatch.setattr(line, "swept_bers", lambda *_: (1e-9, 5e-4))
     file = tmp_path / "waterfall.png"
     seen = run(capsys, sweep=True, figure=file, flits=20)
     assert [point["ber"] for point in seen["points"]] == [1e-9, 5e-4]
     assert [point["answer_frame_errors"] > 0 for point in seen["points"]] == [False, True]
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("fec", ["none", "light", "kr4", "kp4"])
+@pytest.mark.parametrize("flits", [20, 2000, 100_000_000])
+def test_a_sweep_is_where_so_many_frames_show_the_closed_form(fec, flits):
+    spec = replace(PROTOTYPE.chiplet, fec=fec, bit_error_rate=0.0, replay_flits=0)
+    bers = line.swept_bers(spec, flits)
+    assert len(bers) == 6
+    assert bers[-1] == {"none": 1e-3, "light": 1e-3, "kr4": 1e-3, "kp4": 2e-3}[fec]
+    rates = [line.frame_error_rate(spec, ber) for ber in bers]
+    ratios = [after / before for before, after in pairwise(rates)]
+    # Rates are rounded to three digits, which so steep a code as KP4 makes 16 times as much of.
+    assert max(ratios) / min(ratios) < 1.2
+    assert rates[0] <= rates[-1] / 9
+    if flits > 20:
+        assert 1 < rates[0] * flits < 3 * 12 * 1.2
 
 
 def test_a_line_that_carries_nothing_fails_the_run(capsys, monkeypatch):
