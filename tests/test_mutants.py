@@ -23,6 +23,8 @@ LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET = (
     f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet")
 )
 SUBLAYER, CODED = "tests/rtl/test_fec_sublayer.py", "tests/test_agreement_fec.py"
+CODEC, TRANSCODER = (f"tests/rtl/fec/test_{name}.py" for name in ("reed_solomon", "transcoder"))
+MARKS = f"{CODEC}::test_a_mark_within_a_codeword_gives_it_up_and_begins_another"
 
 # File of rtl/: (what is wrong, text, the text of the broken one, the test that sees it)
 MUTANTS = {
@@ -272,9 +274,88 @@ MUTANTS = {
         ("trusts what it could not correct", "self.bad.eq(findings.o)", "self.bad.eq(0)", SUBLAYER),
         ("counts no symbols", "self.corrected.eq(sum(counted))", "self.corrected.eq(0)", SUBLAYER),
         ("counts a codeword that it gave up", "each.last & ~each.uncorrectable &", "each.last &", SUBLAYER),
-        ("has no room for few lanes", "lag * (self.spec.wavelengths_per_port - 1)", "0", SUBLAYER),
         ("is late for ever after few lanes", "Mux(cuts, owed + due - valid, 0)", "0", SUBLAYER),
         ("keeps units that were cut off", "units.clear.eq(cutting)", "units.clear.eq(0)", SUBLAYER),
+    ],
+    "fec/beat": [
+        ("ends a beat early", "since(self.beats - 1, at_end)", "since(max(self.beats - 2, 0), at_end)", CODEC),
+        ("takes no notice of a mark", "Mux(self.first, second >= number,", "Mux(0, second >= number,", MARKS),
+        (
+            "puts one codeword behind the other",
+            "for at in symbols for beat in beats)",
+            "for beat in beats for at in symbols)",
+            f"{CODEC}::test_interleaved_codewords_alternate_on_the_line",
+        ),
+    ],
+    "fec/encoder": [
+        ("forgets the symbols before", "Const(0, len(before)), before)", "Const(0, len(before)), 0)", CODEC),
+        ("goes on with the codeword before", "m.If(~counter.begins)", "m.If(1)", CODEC),
+        (
+            "moves on in a gap",
+            "m.If(self.i.valid):\n            m.d.sync += [\n                self.o.first",
+            "m.If(1):\n            m.d.sync += [\n                self.o.first",
+            f"{CODEC}::test_gaps_change_no_symbol_and_leave_codewords_whole",
+        ),
+    ],
+    "fec/decoder": [
+        (
+            "believes a locator without its roots",
+            "& (found == errors)",
+            "",
+            f"{CODEC}::test_what_is_near_no_codeword_is_uncorrectable_and_else_the_nearest_one_comes_out",
+        ),
+        (
+            "corrects what it should only detect",
+            "search.errors & corrects.replicate(len(search.errors))",
+            "search.errors",
+            f"{CODEC}::test_modes_detect_and_bypass_change_no_symbol",
+        ),
+        ("counts on from the codeword before", "Mux(search.first, 0, before)", "before", CODEC),
+    ],
+    "fec/delay": [
+        ("keeps what was given up", "write.eq(Mux(self.i.first, begin, following))", "write.eq(following)", MARKS),
+        ("moves on unasked", "read.eq(read + self.fetch)", "read.eq(read + 1)", CODEC),
+        ("writes over the last beat", "begin.eq(write + 1)", "begin.eq(write)", CODEC),
+    ],
+    "fec/field": [
+        ("reduces no product", "linear(m, whole[bits:], lambda high: reduced(field, high << bits), bits)", "0", CODEC),
+        ("gives the inverse a clock early", "m.d.sync += self.inverse.eq", "m.d.comb += self.inverse.eq", CODEC),
+        ("takes an element for its inverse", "self.field.inverse(element) for", "element for", CODEC),
+    ],
+    "fec/key_equation": [
+        ("never takes a longer register", "(state.discrepancy != 0) &", "0 &", CODEC),
+        ("takes it an iteration late", "state.errors * 2 <= iteration", "state.errors * 2 < iteration", CODEC),
+        ("lets symbols turn into the next iteration", "Mux(ends, 0, turned)", "turned", CODEC),
+    ],
+    "fec/regroup": [
+        ("names the step that comes", "(step + self.lag) % steps", "step", SUBLAYER),
+        (
+            "moves on without a beat",
+            "m.If(self.valid):\n            m.d.sync += [late",
+            "m.If(1):\n            m.d.sync += [late",
+            SUBLAYER,
+        ),
+        ("has a 0 for every constant", "Const(found[0], 1)", "Const(0, 1)", SUBLAYER),
+    ],
+    "fec/search": [
+        ("finds errors behind the end", "(even == odd) & exists", "even == odd", CODEC),
+        ("looks a symbol too early", "1 - beats * self.p", "-beats * self.p", CODEC),
+        ("scales the errors", "range(lowest, lowest + code.t)", "range(lowest + 1, lowest + 1 + code.t)", CODEC),
+    ],
+    "fec/shape": [
+        ("begins groups with a 0", "                    return 1", "                    return 0", SUBLAYER),
+        ("takes the header for a word's bit", "(64 * TRANSCODED_WORDS) + 1)", "(64 * TRANSCODED_WORDS))", SUBLAYER),
+        ("swaps bits of units", "lambda at: divmod(at, self.symbols", "lambda at: divmod(at ^ 1, self.symbols", SUBLAYER),
+    ],
+    "fec/syndrome": [
+        ("counts what is behind the end", "m.If(counter.ends)", "m.If(0)", CODEC),
+        ("adds to the codeword before", "Mux(first, 0, moved)", "moved", CODEC),
+        ("is done with every beat", "self.done.eq(valid & last)", "self.done.eq(valid)", CODEC),
+    ],
+    "fec/transcoder": [
+        ("takes any type", " & _is_type(block[2:10])", "", TRANSCODER),
+        ("repeats the first nibble", "Array(_SECOND)[nibble]", "nibble", TRANSCODER),
+        ("believes a nibble of no type", " | (nibble == 0)", "", TRANSCODER),
     ],
     "deskew": [
         ("delays the late lane", "ahead.eq(latest - looked)", "ahead.eq(looked - latest)", TRAINING),
