@@ -69,7 +69,7 @@ _STATE = (
     "replay_flits timeout_slots is_sure losses echoes stream missed frame_beat linked_cycle turn sent vacant_cycle slot "
     "newest acked received nak_pending explicit_turn staged staged_cycle put_cycle busy place replay_cycle jumps left "
     "again_cycle answered replay_slot idle_slots tries acks_read naks_read bad_slots trouble_cycle retrain_cycle retrained "
-    "light_cycle live_cycles round_cycles codeword_beats"
+    "light_cycle live_cycles round_cycles codeword_beats lanes wavelengths"
 )
 
 
@@ -88,6 +88,9 @@ class Link(
     ``linked_cycle`` on. Slots of both directions are lost as ``losses`` say, by default those of the spec's bit error rate,
     headers never being what is wrong; in the cycles ``retrain_at`` the line is told to train again. ``state.missed`` is the
     number of slots lost that carried the flit whose turn it was at the far end.
+
+    Of the wavelengths so many ``lanes`` carry frames, all unless given, in both directions and on a line without losses and
+    trainings.
 
     ``light`` are the first cycle of light, the cycles that it lasts, and those after which it is back: flits are staged only
     then, and the dark covers their way. By default it is never dark.
@@ -114,13 +117,24 @@ class Link(
         losses: Losses | None = None,
         retrain_at: Sequence[int] = (),
         light: tuple[int, int, int] = (0, 0, 0),
+        lanes: int | None = None,
     ):
+        wavelengths = spec.wavelengths_per_port
+        lanes = wavelengths if lanes is None else lanes
         slots = Slots.of(spec, timing.first_beat_cycle, frame_beat, timing.line_cycles)
         losses = Losses.of(spec) if losses is None else losses
         self.spec, self.consumer_cycles = spec, consumer_cycles
+        if not 1 <= lanes <= wavelengths:
+            raise ValueError(f"Link.lanes must be from 1 to {wavelengths}, not {lanes}")
+        if lanes < wavelengths and (losses.threshold or retrain_at):
+            raise ValueError(f"Link.lanes must be {wavelengths} on a line with losses or trainings, not {lanes}")
+        # A beat more on fewer lanes, and a fraction of one at the end.
+        slot_cycles = -(-slots.longest_cycles * wavelengths // lanes) + 2 * (lanes < wavelengths) * -(
+            -slots.cycles // slots.beats
+        )
         ins = (timing.credit_in_cycles, timing.nak_in_cycles, timing.ack_in_cycles)
         outs = (timing.credit_out_cycles, timing.ack_out_cycles, timing.nak_out_cycles)
-        loop_cycles = 2 * delay_cycles + 6 * slots.longest_cycles + max(ins) + max(outs) + timing.line_cycles
+        loop_cycles = 2 * delay_cycles + 6 * slot_cycles + max(ins) + max(outs) + timing.line_cycles
         self.longest_cycles = loop_cycles + delay_cycles + timing.deliver_cycles + consumer_cycles + timing.stage_cycles
         # An answer tells of a slot at most a loop ago; four more slots cover rounding at both ends of both directions.
         channels, ahead_slots = spec.virtual_channels, 4 + loop_cycles * slots.beats // (slots.cycles * slots.beats_per_flit)
@@ -158,6 +172,8 @@ class Link(
                 "echoes": losses.echo_threshold,
                 "stream": losses.stream,
                 "codeword_beats": losses.codeword_beats,
+                "lanes": lanes,
+                "wavelengths": wavelengths,
                 "frame_beat": frame_beat,
                 "linked_cycle": linked_cycle,
                 "slot": 1,

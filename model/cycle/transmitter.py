@@ -5,6 +5,7 @@ The words, as those of ``lightfabric.rtl.transmitter``; ``me`` is the state of a
 * *beat*: one block on each wavelength; beats are counted from reset on, and the first of slot 0 is ``frame_beat``
 * *slot*: ``beats_per_flit`` beats that carry one frame; both directions of a link have the same slots
 * *decided*: the framer takes what a slot carries in this cycle, ``line_cycles`` before the slot before it has left
+* *narrow*: frames go over ``lanes`` of the ``wavelengths``; the words of beats follow each other on the line, one beat later
 * *arrived*: the last beat of the slot is at the receiver
 * *staged*: a flit has left its queue, has spent its credit, and goes in the next slot unless a replay goes before
 * *vacant*: the register for the staged flit is free again
@@ -20,8 +21,10 @@ from lightfabric.model.kernel.compiled import Records, compiled
 def decided_cycle(me: Records, slot: int) -> int:
     """Say in which cycle the framer takes what a slot carries."""
     # The framer loads a slot into its register while the last beat of the slot before is on its way to the line.
-    beat = me.frame_beat + slot * me.beats_per_flit - 1
-    return beat_cycle(beat, me.first_beat_cycle, me.beats, me.cycles) - me.line_cycles
+    beat = slot * me.beats_per_flit - 1
+    if me.lanes != me.wavelengths:  # the framer goes on with a beat when the first of its words is due
+        beat = beat * me.wavelengths // me.lanes
+    return beat_cycle(me.frame_beat + beat, me.first_beat_cycle, me.beats, me.cycles) - me.line_cycles
 
 
 @compiled
@@ -34,12 +37,19 @@ def beat_from(me: Records, cycle: int) -> int:
 def decided_from(me: Records, cycle: int) -> int:
     """Find the first slot that is decided in ``cycle`` or later."""
     # Slot 0 is loaded when training ends, before a flit can be staged, so it never carries one.
-    return max(1, -(-(beat_from(me, cycle) + 1 - me.frame_beat) // me.beats_per_flit))
+    beat = beat_from(me, cycle) - me.frame_beat
+    if me.lanes != me.wavelengths:
+        beat = -(-beat * me.lanes // me.wavelengths)
+    return max(1, -(-(beat + 1) // me.beats_per_flit))
 
 
 @compiled
 def arrival_cycle(me: Records, slot: int) -> int:
     """Say in which cycle the last beat of a slot is at the receiver."""
+    if me.lanes != me.wavelengths:
+        # The first beat of frames means nothing.
+        beat = 1 + ((slot + 1) * me.beats_per_flit * me.wavelengths - 1) // me.lanes
+        return beat_cycle(me.frame_beat + beat, me.first_beat_cycle, me.beats, me.cycles) + me.delay_cycles
     # Slot + 1 is decided line_cycles before the last beat of this slot is on the line.
     return decided_cycle(me, slot + 1) + me.line_cycles + me.delay_cycles
 
@@ -47,7 +57,10 @@ def arrival_cycle(me: Records, slot: int) -> int:
 @compiled
 def arrived_by(me: Records, cycle: int) -> int:
     """Find the last slot that has arrived when ``cycle`` ends."""
-    return (beat_from(me, cycle + 1 - me.line_cycles - me.delay_cycles) - me.frame_beat) // me.beats_per_flit - 1
+    beat = beat_from(me, cycle + 1 - me.line_cycles - me.delay_cycles) - me.frame_beat
+    if me.lanes != me.wavelengths:
+        beat = (beat - 1) * me.lanes // me.wavelengths
+    return beat // me.beats_per_flit - 1
 
 
 @compiled
