@@ -7,6 +7,7 @@ from functools import partial
 from amaranth import Elaboratable
 from amaranth.back import rtlil
 
+from lightfabric.sim.formal.bonding import BondedWords
 from lightfabric.sim.formal.channel import CreditLoop, EarlyTurns, FlitOrder, Ledger, Turns
 from lightfabric.sim.formal.harness import SLOW
 from lightfabric.sim.formal.line import ScramblerIdentity
@@ -86,6 +87,15 @@ PROOFS = (
         ScramblerIdentity,
         2,
         4,
+    ),
+    Proof(
+        "bonded-words",
+        "line",
+        "words come once, in order and unchanged, whatever lanes carry them, spare ones too",
+        BondedWords,
+        11,
+        18,
+        bounded=True,
     ),
     Proof("registers", "registers", "every access is answered, once and soon", Accesses, 5, 12),
 )

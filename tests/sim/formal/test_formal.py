@@ -10,7 +10,7 @@ import pytest
 from amaranth import Signal
 
 from lightfabric.flows.command import verify
-from lightfabric.rtl import channel, receiver, register, replay, scrambler, transmitter
+from lightfabric.rtl import bonding, channel, receiver, register, replay, scrambler, transmitter
 from lightfabric.sim.formal.proof import PROOFS as ALL_PROOFS
 
 PROOFS = {proof.name: proof for proof in ALL_PROOFS}
@@ -27,7 +27,13 @@ TRANSMITTER = ("transmitter", transmitter, "Transmitter")
 RECEIVER = ("receiver", receiver, "Receiver")
 SCRAMBLER = ("scrambler", scrambler, "scrambled")
 DESCRAMBLER = ("descrambler", scrambler, "descrambled")
+DISTRIBUTOR = ("distributor", bonding, "Distributor")
+COLLECTOR = ("collector", bonding, "Collector")
 MUTANTS = {
+    "words before are forgotten": ("bonded-words", *DISTRIBUTOR, "Mux(wraps & (first <= place), *beats)", "beats[1]"),
+    "a spare lane repeats a word": ("bonded-words", *DISTRIBUTOR, "Cat(rank == place for", "Cat(rank >= place for"),
+    "words come before they are whole": ("bonded-words", *COLLECTOR, "(is_full | ends))", "1)"),
+    "a word is kept for the next beat": ("bonded-words", *COLLECTOR, "(place < first) & ~is_full", "0"),
     "a tap of the scrambler is wrong": ("scrambler", *SCRAMBLER, "line[done + NEAR :]", "line[done + NEAR + 1 :]"),
     "a tap of the descrambler is missing": ("scrambler", *DESCRAMBLER, "^ line[NEAR:][: len(block)] ^", "^"),
     "the scrambler skips a bit": ("scrambler", *SCRAMBLER, "line[done:][: len(part)]", "line[done + 1 :][: len(part)]"),
