@@ -90,7 +90,7 @@ def swept_bers(spec: ChipletSpec, flits: int) -> tuple[float, ...]:
     Frames are wrong from rarely, a few events among the frames, to as often as the code is meant for, in equal ratios.
     """
     import numpy as np
-    from scipy.optimize import brentq
+    from scipy.optimize import root_scalar
 
     most = spec.code.max_bit_error_rate if spec.code else MAX_SWEPT_BER
     highest = frame_error_rate(spec, most)
@@ -100,7 +100,8 @@ def swept_bers(spec: ChipletSpec, flits: int) -> tuple[float, ...]:
         def above(ber_log: float) -> float:
             return math.log(frame_error_rate(spec, min(math.exp(ber_log), most)) / rate)
 
-        return float(f"{math.exp(brentq(above, math.log(LEAST_BER), math.log(most))):.3g}")
+        found = root_scalar(above, bracket=(math.log(LEAST_BER), math.log(most)))
+        return float(f"{math.exp(found.root):.3g}")
 
     return (*(ber_of(rate) for rate in np.geomspace(lowest, highest, SWEPT)[:-1]), most)
 
