@@ -158,7 +158,7 @@ class Tuner(wiring.Component):
         """Keeps who waits, who has a line and who has failed, and gives the turn to the first on the bus that waits."""
         sweep, rings = m.submodules.sweep, self.spec.rings
         waiting, first, wants, starts = Signal(rings), Signal(rings), Signal(), Signal()
-        self.state = {"waiting": waiting, "turn": turn}
+        self.state = {"waiting": waiting, "turn": turn, "here": here}
         m.d.comb += [
             first.eq(lowest(waiting)),
             wants.eq(enabled & ~acquires & ((~(self.locked | self.failed) & here).any() | loses)),

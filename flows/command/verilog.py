@@ -11,6 +11,8 @@ from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.spec import ChipletSpec
 
 BLOCKS = ("link", "switch", "chiplet")
+TUNER = "tuner"
+"""Of the light beside the chiplet: it has no lines and clients, and no bench of packets."""
 
 
 def text(block: str, spec: ChipletSpec) -> str:
@@ -18,8 +20,12 @@ def text(block: str, spec: ChipletSpec) -> str:
 
     Icarus must read it as such (``-g2005``): in SystemVerilog mode it never starts some of the ``always @*``.
     """
+    from lightfabric.model.spec.tuner import tuner_for
     from lightfabric.rtl.top import tops
+    from lightfabric.rtl.tuner import Tuner
 
+    if block == TUNER:
+        return convert(Tuner(tuner_for(spec.wavelengths_per_port)), block)
     return convert(tops[block](spec), block)
 
 
@@ -29,7 +35,7 @@ def main(
     spec: LoadedSpec = None,
 ) -> None:
     """Write the block to the file, whole or not at all."""
-    require_one_of("BLOCK", BLOCKS, block)
+    require_one_of("BLOCK", (*BLOCKS, TUNER), block)
     with written_whole(output) as beside:
         beside.write_text(text(block, spec.chiplet), encoding="utf-8")
     say(f"{output}: Verilog of the {block} of {spec.name}")

@@ -118,3 +118,13 @@ class TunerSpec:
 
 CONFIRM_PERIODS = 4
 """So many periods of the dither in a row with light make a lock, and so many without it make it lost."""
+
+
+def tuner_for(wavelengths: int) -> TunerSpec:
+    """Describe the tuner of as many rings, four at least, on a grid of the CW-WDM MSA: 200 GHz, above 16 lines 100 GHz.
+
+    The FSR is that of the whole grid, the heaters reach 1.28 of it.
+    """
+    rings = max(4, wavelengths)
+    fsr_ghz = rings * (200.0 if rings <= 16 else 100.0)
+    return TunerSpec(rings=rings, range_ghz=1.28 * fsr_ghz, fsr_ghz=fsr_ghz)

@@ -15,6 +15,7 @@ from lightfabric.sim.formal.link import Calm, LossyLine
 from lightfabric.sim.formal.register import Accesses
 from lightfabric.sim.formal.replay import ReplayWindow
 from lightfabric.sim.formal.reset_link import ResetLink
+from lightfabric.sim.formal.tuner import OneRingPerLine, TakenPeaks
 
 
 @dataclass(frozen=True)
@@ -98,5 +99,15 @@ PROOFS = (
         bounded=True,
     ),
     Proof("registers", "registers", "every access is answered, once and soon", Accesses, 5, 12),
+    Proof("one-ring-per-line", "tuner", "one ring at a time looks for a line, and no two hold one", OneRingPerLine, 2, 12),
+    Proof(
+        "taken-peaks",
+        "tuner",
+        "a line whose ring further down loses its light is not taken",
+        TakenPeaks,
+        24,
+        24,
+        bounded=True,
+    ),
 )
 BLOCKS = tuple(dict.fromkeys(proof.block for proof in PROOFS))

@@ -76,7 +76,7 @@ def test_a_proof_leaves_nothing_behind(tmp_path, monkeypatch):
 
 def test_an_unknown_block_is_refused():
     with pytest.raises(
-        InputError, match=r"^BLOCK must be one of queue, credits, arbiter, link, line, registers, not 'laser'$"
+        InputError, match=r"^BLOCK must be one of queue, credits, arbiter, link, line, registers, tuner, not 'laser'$"
     ):
         verify.main("laser", False)
 

@@ -80,7 +80,7 @@ def test_the_verilog_does_not_depend_on_the_run_or_the_place():
 
 
 def test_an_unknown_block_is_refused_and_nothing_written(tmp_path):
-    with pytest.raises(InputError, match=r"^BLOCK must be one of link, switch, chiplet, not 'router'$"):
+    with pytest.raises(InputError, match=r"^BLOCK must be one of link, switch, chiplet, tuner, not 'router'$"):
         verilog.main("router", tmp_path / "router.v", PROTOTYPE)
     assert list(tmp_path.iterdir()) == []
 
