@@ -71,8 +71,12 @@ class RingSweep(wiring.Component):
         spec = self.spec
         stage, goal, inside = Signal(Stage), Signal(spec.heater_bits), Signal()
         timer, good = Signal(range(spec.settle_frames + 1)), Signal(range(CONFIRM_PERIODS + 1))
-        warm, recent = self._warm(m, stage), self._recent(m)
-        self.state = {"stage": stage}
+        heat, recent = self._heat(m, stage), self._recent(m)
+        place, marked = Signal(spec.heater_bits), Signal()
+        m.d.sync += marked.eq(0)
+        with m.If(marked):
+            m.d.sync += place.eq(heat)
+        self.state = {"stage": stage.as_value()}
         m.d.comb += [
             self.busy.eq(stage != Stage.IDLE),
             self.confirms.eq(stage == Stage.CONFIRM),
@@ -89,7 +93,7 @@ class RingSweep(wiring.Component):
                     with m.If(timer == 0):
                         m.d.sync += stage.eq(Stage.SWEEP)
                 with m.Case(Stage.SWEEP):
-                    self._sweep(m, stage, goal, timer, inside, warm, recent)
+                    self._sweep(m, stage, goal, timer, inside, place, marked, recent)
                 with m.Case(Stage.CAPTURE):
                     with m.If(timer != 0):
                         m.d.sync += timer.eq(timer - 1)
@@ -118,13 +122,13 @@ class RingSweep(wiring.Component):
             m.d.comb += self.following.eq(goal)
             m.d.sync += [stage.eq(Stage.SETTLE), timer.eq(self.spec.settle_frames)]
 
-    def _sweep(self, m, stage, goal, timer, inside, warm, recent):
+    def _sweep(self, m, stage, goal, timer, inside, place, marked, recent):
         """Moves up by a step, keeps the highest sample of a peak, and judges the peak when it has been passed."""
         spec, above = self.spec, self.code + self.spec.step_codes
         # Beyond, there would be no room for the dither.
         highest = (1 << spec.heater_bits) - 1 - spec.dither_codes
         lit, seen_taken = Signal(), Signal()
-        best, place = Signal(spec.adc_bits), Signal(spec.heater_bits)
+        best = Signal(spec.adc_bits)
         m.d.comb += [
             lit.eq(self.power >= spec.threshold),
             self.peak.eq(inside & ~lit),
@@ -133,8 +137,9 @@ class RingSweep(wiring.Component):
             self.peak_power.eq(best),
         ]
         m.d.sync += [inside.eq(lit), seen_taken.eq(lit & (recent | (inside & seen_taken)))]
+        # By the next cycle the heat is that of this sample.
         with m.If(lit & (~inside | (self.power > best))):
-            m.d.sync += [best.eq(self.power), place.eq(warm)]
+            m.d.sync += [best.eq(self.power), marked.eq(1)]
         with m.If(self.peak & ~self.taken):
             m.d.comb += self.following.eq(place)
             # Where the sweep goes on should the lock not be confirmed: behind this peak.
@@ -145,7 +150,7 @@ class RingSweep(wiring.Component):
         with m.Else():
             m.d.comb += self.following.eq(above)
 
-    def _warm(self, m, stage):
+    def _heat(self, m, stage):
         """Gives the heat of the ring as a code: it lags behind the heater's, in a sweep by some widths of a resonance."""
         share = max(1, round(self.spec.warm_share * (1 << SHARE_BITS)))
         heat, warm = Signal(self.spec.heater_bits + FRACTION_BITS), Signal(self.spec.heater_bits + FRACTION_BITS)
@@ -156,7 +161,7 @@ class RingSweep(wiring.Component):
         ]
         with m.If(self.step):
             m.d.sync += heat.eq(Mux(stage == Stage.SWEEP, warm, self.code << FRACTION_BITS))
-        return warm[FRACTION_BITS:]
+        return heat[FRACTION_BITS:]
 
     def _recent(self, m):
         """Tells whether a ring further down lost its light in the last frames."""

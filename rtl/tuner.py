@@ -42,7 +42,7 @@ class Tuner(wiring.Component):
     """Tunes the rings of one bus.
 
     Samples come in the order of the rings from 0 on, one in a cycle at most, with pauses of any length; the heater's code
-    that follows from a sample is there two cycles later and stands until the ring's next one. Nothing can be held back.
+    that follows from a sample is there three cycles later and stands until the ring's next one. Nothing can be held back.
     After a reset all heaters are off and all rings rest.
 
     From the rise of ``enable`` the rings of an idle bus are ``locked`` or ``failed`` within ``rings * spec.acquire_frames``
@@ -85,40 +85,45 @@ class Tuner(wiring.Component):
         m.submodules.lock, m.submodules.sweep = lock, sweep = RingLock(spec), RingSweep(spec)
         m.submodules.memory = memory = Memory(shape=ring_layout(spec), depth=rings, init=[])
         read, write = memory.read_port(), memory.write_port()
-        sample, valid, here = Signal(sample_layout(spec)), Signal(), Signal(rings)
+        early, early_valid, early_here = Signal(sample_layout(spec)), Signal(), Signal(rings)
+        sample, valid, here, warmer = Signal(sample_layout(spec)), Signal(), Signal(rings), Signal()
         m.d.comb += [read.addr.eq(self.i.ring), read.en.eq(1)]
-        m.d.sync += [sample.eq(self.i), valid.eq(self.i_valid)]
-        m.d.sync += [bit.eq(self.i_valid & (self.i.ring == ring)) for ring, bit in enumerate(here)]
+        m.d.sync += [early.eq(self.i), early_valid.eq(self.i_valid)]
+        m.d.sync += [bit.eq(self.i_valid & (self.i.ring == ring)) for ring, bit in enumerate(early_here)]
+        # The lock has a register stage within, and all else waits for it.
+        m.d.sync += [sample.eq(early), valid.eq(early_valid), here.eq(early_here)]
         frame_ends = here[-1]
-        plus, minus, warmer = self._period(m, frame_ends)
+        plus, minus, early_warmer = self._period(m, early_here[-1])
+        aligned = Signal()
+        m.d.sync += [warmer.eq(early_warmer), aligned.eq(minus)]
 
         turn, turn_ring, acquires, tuned = Signal(rings), Signal(range(rings)), Signal(), Signal()
         runs, enabled = Signal(), Signal()
         # A reset does not reach the memory: until a ring's first sample what is kept of it is nothing.
         known, ring = Signal(rings), Signal(ring_layout(spec))
-        m.d.sync += known.eq(known | here)
-        m.d.comb += ring.eq(Mux((known & here).any(), read.data, 0))
+        m.d.sync += known.eq(known | early_here)
+        m.d.comb += ring.eq(Mux((known & early_here).any(), read.data, 0))
         m.d.comb += [
             enabled.eq((self.enable & here).any()),
             tuned.eq((self.locked & here).any()),
             acquires.eq(sweep.busy & (turn & here).any()),
             runs.eq(tuned | (acquires & sweep.confirms)),
             lock.ring.eq(ring),
-            lock.power.eq(sample.power),
+            lock.power.eq(early.power),
             lock.plus.eq(plus),
             lock.minus.eq(minus),
             sweep.step.eq(acquires & enabled),
             sweep.abort.eq(acquires & ~enabled),
             sweep.power.eq(sample.power),
-            sweep.code.eq(ring.code >> FRACTION_BITS),
-            sweep.aligned.eq(minus),
+            sweep.code.eq(lock.known.code >> FRACTION_BITS),
+            sweep.aligned.eq(aligned),
             sweep.lit.eq(lock.lit),
             sweep.lost.eq(lock.lost),
         ]
         # Only rings further down can lose their light to the one that sweeps.
         behind = Signal()
         m.d.sync += behind.eq(~frame_ends & (behind | acquires))
-        m.d.comb += sweep.falls.eq(behind & tuned & ring.lit & ~lock.following.lit)
+        m.d.comb += sweep.falls.eq(behind & tuned & lock.known.lit & ~lock.following.lit)
 
         loses = Signal()
         m.d.comb += loses.eq(tuned & enabled & lock.lost)
@@ -183,7 +188,7 @@ class Tuner(wiring.Component):
         code = sweep.code
         rests = Signal(spec.heater_bits)
         arrived = Signal()
-        m.d.comb += [arrived.eq(lock.ring.rested | (code <= spec.rest_codes)), rests.eq(code)]
+        m.d.comb += [arrived.eq(lock.known.rested | (code <= spec.rest_codes)), rests.eq(code)]
         with m.If(~arrived):
             m.d.comb += rests.eq(code - spec.step_codes)
         with m.Elif((sample.power >= spec.threshold // 2) & (code <= 2 * spec.rest_codes)):

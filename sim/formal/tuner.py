@@ -112,18 +112,18 @@ class TakenPeaks(Harness):
         length, age = Signal(5), Signal(5, init=31)
         with m.If(self.step):
             m.d.sync += [
-                length.eq(Mux(bright & (stage == Stage.SWEEP), length + (length != 31), 0)),
+                length.eq(Mux(bright & (stage == Stage.SWEEP.value), length + (length != 31), 0)),
                 age.eq(age + (age != 31)),
             ]
         with m.If(self.falls):
             m.d.sync += age.eq(0)
-        captures = self.step & ~self.abort & (stage == Stage.SWEEP) & sweep.peak & ~sweep.taken
+        captures = self.step & ~self.abort & (stage == Stage.SWEEP.value) & sweep.peak & ~sweep.taken
         captured = was(m, captures, "captured")
         m.d.comb += [
             Assert(~captures | (age == 31) | (age > length), "a peak in which a ring lost its light is left to it"),
-            Assert(~captured | (stage == Stage.CAPTURE), "any other is captured"),
+            Assert(~captured | (stage == Stage.CAPTURE.value), "any other is captured"),
             Assert(~(sweep.locks & sweep.fails), "an acquisition ends in one way"),
-            Assert(~self.step | ~sweep.locks | (stage == Stage.CONFIRM), "a lock is confirmed"),
+            Assert(~self.step | ~sweep.locks | (stage == Stage.CONFIRM.value), "a lock is confirmed"),
             Cover(self.step & sweep.peak & sweep.taken, "a taken peak"),
             Cover(captures, "a free peak"),
         ]

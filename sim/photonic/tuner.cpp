@@ -53,7 +53,8 @@ public:
             cycle();
         }
         top_.i_valid = 0;
-        // The last codes of the frame come two cycles behind the last samples.
+        // The last codes of the frame come three cycles behind the last samples.
+        cycle();
         cycle();
         cycle();
         frames++;

@@ -60,8 +60,8 @@ class Bench:
             ctx.set(tuner.i_valid, 0)
             for _ in range(self.pauses.integers(4) if self.pauses else 0):
                 await self.cycle()
-        await self.cycle()
-        await self.cycle()
+        for _ in range(3):
+            await self.cycle()
         self.frames += 1
 
     async def until(self, done, bound_frames=BOUND_FRAMES):
