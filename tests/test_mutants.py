@@ -22,12 +22,63 @@ LINK, TRAINING, PACER, TOP, LANES, PRBS, TESTER = (
 LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET = (
     f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet")
 )
+TUNER = "tests/rtl/test_tuner.py"
 SUBLAYER, CODED = "tests/rtl/test_fec_sublayer.py", "tests/test_agreement_fec.py"
 CODEC, TRANSCODER = (f"tests/rtl/fec/test_{name}.py" for name in ("reed_solomon", "transcoder"))
 MARKS = f"{CODEC}::test_a_mark_within_a_codeword_gives_it_up_and_begins_another"
 
 # File of rtl/: (what is wrong, text, the text of the broken one, the test that sees it)
 MUTANTS = {
+    "tuner": [
+        (
+            "takes no notice of rings further down",
+            "sweep.falls.eq(behind & ",
+            "sweep.falls.eq(0 & behind & ",
+            f"{TUNER}::test_a_ring_that_comes_later_leaves_the_lines_of_rings_further_down",
+        ),
+        (
+            "remembers rings through a reset",
+            "Mux((known & early_here).any(), read.data, 0)",
+            "read.data",
+            f"{TUNER}::test_a_reset_leaves_nothing_of_what_was_kept",
+        ),
+        (
+            "parks on a line",
+            "(sample.power >= spec.threshold // 2)",
+            "(sample.power >= spec.threshold * 2)",
+            f"{TUNER}::test_a_parked_ring_cools_and_steps_aside_from_light",
+        ),
+    ],
+    "ring_lock": [
+        (
+            "moves away from the light",
+            "error.eq(self.ring.plus - self.power)",
+            "error.eq(self.power - self.ring.plus)",
+            TUNER,
+        ),
+        (
+            "never gives up",
+            "gone.eq(ring.dark == CONFIRM_PERIODS - 1)",
+            "gone.eq(0)",
+            f"{TUNER}::test_a_ring_whose_line_dies_is_alarm_at_once_and_fails_when_it_finds_no_other",
+        ),
+        ("compares a half with itself", "following.plus.eq(power)", "following.plus.eq(0)", TUNER),
+    ],
+    "ring_sweep": [
+        (
+            "takes a line that is taken",
+            "m.If(self.peak & ~self.taken)",
+            "m.If(self.peak)",
+            f"{TUNER}::test_a_ring_that_comes_later_leaves_the_lines_of_rings_further_down",
+        ),
+        ("believes the heater has no lag", "place.eq(heat)", "place.eq(self.code)", TUNER),
+        (
+            "sweeps for ever",
+            "m.d.comb += self.fails.eq(1)",
+            "m.d.comb += self.fails.eq(0)",
+            f"{TUNER}::test_a_ring_whose_line_dies_is_alarm_at_once_and_fails_when_it_finds_no_other",
+        ),
+    ],
     "pacer": [
         ("never waits for the SerDes", "self.ready & (owed", "(owed", PACER),
         ("makes up for nothing", "owed < MAX_LATE_BEATS * cycles", "owed < cycles - beats", PACER),

@@ -10,7 +10,7 @@ import pytest
 from amaranth import Signal
 
 from lightfabric.flows.command import verify
-from lightfabric.rtl import bonding, channel, receiver, register, replay, scrambler, transmitter
+from lightfabric.rtl import bonding, channel, receiver, register, replay, ring_sweep, scrambler, transmitter, tuner
 from lightfabric.sim.formal.proof import PROOFS as ALL_PROOFS
 
 PROOFS = {proof.name: proof for proof in ALL_PROOFS}
@@ -29,11 +29,22 @@ SCRAMBLER = ("scrambler", scrambler, "scrambled")
 DESCRAMBLER = ("descrambler", scrambler, "descrambled")
 DISTRIBUTOR = ("distributor", bonding, "Distributor")
 COLLECTOR = ("collector", bonding, "Collector")
+RINGS = ("tuner", tuner, "Tuner")
+RING_SWEEP = ("sweep", ring_sweep, "RingSweep")
 MUTANTS = {
     "words before are forgotten": ("bonded-words", *DISTRIBUTOR, "Mux(wraps & (first <= place), *beats)", "beats[1]"),
     "a spare lane repeats a word": ("bonded-words", *DISTRIBUTOR, "Cat(rank == place for", "Cat(rank >= place for"),
     "words come before they are whole": ("bonded-words", *COLLECTOR, "(is_full | ends))", "1)"),
     "a word is kept for the next beat": ("bonded-words", *COLLECTOR, "(place < first) & ~is_full", "0"),
+    "two rings take turns at a time": ("one-ring-per-line", *RINGS, "~sweep.busy & waiting.any()", "waiting.any()"),
+    "all that wait have the turn": ("one-ring-per-line", *RINGS, "first.eq(lowest(waiting))", "first.eq(waiting)"),
+    "a ring with a line waits": (
+        "one-ring-per-line",
+        *RINGS,
+        "(~(self.locked | self.failed) & here)",
+        "(~self.failed & here)",
+    ),
+    "a taken line is captured": ("taken-peaks", *RING_SWEEP, "seen_taken | recent)", "seen_taken)"),
     "a tap of the scrambler is wrong": ("scrambler", *SCRAMBLER, "line[done + NEAR :]", "line[done + NEAR + 1 :]"),
     "a tap of the descrambler is missing": ("scrambler", *DESCRAMBLER, "^ line[NEAR:][: len(block)] ^", "^"),
     "the scrambler skips a bit": ("scrambler", *SCRAMBLER, "line[done:][: len(part)]", "line[done + 1 :][: len(part)]"),
