@@ -43,6 +43,15 @@ def test_verilator_finds_nothing_but_what_is_waived(written):
     assert lint(written, list(WAIVERS)) == ""
 
 
+def test_verilator_finds_nothing_in_the_tuner(tmp_path):
+    path = tmp_path / "tuner.v"
+    verilog.main("tuner", path, PROTOTYPE)
+    assert lint(path, list(WAIVERS)) == ""
+    assert ports(path) == {
+        *("clk", "rst", "enable", "i", "i_valid", "o", "o_valid", "peak", "peak_valid", "locked", "failed", "alarm")
+    }
+
+
 @pytest.mark.slow
 def test_every_waiver_is_needed(tmp_path):
     path = tmp_path / "chiplet.v"

@@ -38,12 +38,7 @@ MUTANTS = {
     "a word is kept for the next beat": ("bonded-words", *COLLECTOR, "(place < first) & ~is_full", "0"),
     "two rings take turns at a time": ("one-ring-per-line", *RINGS, "~sweep.busy & waiting.any()", "waiting.any()"),
     "all that wait have the turn": ("one-ring-per-line", *RINGS, "first.eq(lowest(waiting))", "first.eq(waiting)"),
-    "a ring with a line waits": (
-        "one-ring-per-line",
-        *RINGS,
-        "(~(self.locked | self.failed) & here)",
-        "(~self.failed & here)",
-    ),
+    "a ring that sweeps waits as well": ("one-ring-per-line", *RINGS, "enabled & ~acquires & (", "enabled & ("),
     "a taken line is captured": ("taken-peaks", *RING_SWEEP, "seen_taken | recent)", "seen_taken)"),
     "a tap of the scrambler is wrong": ("scrambler", *SCRAMBLER, "line[done + NEAR :]", "line[done + NEAR + 1 :]"),
     "a tap of the descrambler is missing": ("scrambler", *DESCRAMBLER, "^ line[NEAR:][: len(block)] ^", "^"),
