@@ -1,6 +1,9 @@
 """A chiplet joins its clients, a switch, and a link for each optical port."""
 
-from amaranth import Module
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from amaranth import Const, Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -34,6 +37,9 @@ class Chiplet(wiring.Component):
     arrives once, in order among those of its source, destination and virtual channel, unchanged, whatever bits the lines
     flip.
 
+    What leaves the switch for line p on virtual channel v is sent on ``renames[p][v]``, a permutation, by default on v: a
+    ring of chiplets is free of deadlock if one line of it renames and clients send on virtual channel 0. It takes no cycle.
+
     Members
     -------
     i : In(stream.Signature(beat_layout(spec))).array(spec.ports)
@@ -46,12 +52,23 @@ class Chiplet(wiring.Component):
     crc_errors : Out(32).array(spec.ports)
     """
 
-    def __init__(self, spec: ChipletSpec, address: int = 0, routes: Routes | None = None):
+    def __init__(
+        self,
+        spec: ChipletSpec,
+        address: int = 0,
+        routes: Routes | None = None,
+        renames: Mapping[int, Sequence[int]] = MappingProxyType({}),
+    ):
         # The last client of the chiplet needs an address, too.
         last = (1 << ADDRESS_BITS) - spec.ports
         if not 0 <= address <= last:
             raise ValueError(f"Chiplet.address must be from 0 to {last}, not {address!r}")
-        self.spec, self.address = spec, address
+        for rename in renames.values():
+            if sorted(rename) != list(range(spec.virtual_channels)):
+                raise ValueError(
+                    f"Chiplet.renames must be permutations of 0..{spec.virtual_channels - 1}, not {tuple(rename)}"
+                )
+        self.spec, self.address, self.renames = spec, address, renames
         self.routes = paired_routes(spec, address) if routes is None else routes
         super().__init__(
             {
@@ -84,9 +101,21 @@ class Chiplet(wiring.Component):
 
     def _add_line(self, m, switch, port):
         m.submodules[f"link_{port}"] = link = Link(self.spec)
-        wiring.connect(m, switch.o[self.spec.ports + port], link.i)
+        self._connect_renamed(m, switch.o[self.spec.ports + port], link.i, self.renames.get(port))
         wiring.connect(m, link.o, switch.i[self.spec.ports + port])
         wiring.connect(m, link.tx, wiring.flipped(self.tx[port]))
         wiring.connect(m, wiring.flipped(self.rx[port]), link.rx)
         m.d.comb += [link.tx_ready.eq(self.tx_ready[port]), self.slip[port].eq(link.slip)]
         m.d.comb += [self.replays[port].eq(link.replays), self.crc_errors[port].eq(link.crc_errors)]
+
+    def _connect_renamed(self, m, output, input_, rename):
+        if rename is None:
+            wiring.connect(m, output, input_)
+            return
+        old = output.flit.virtual_channel
+        table = Const(sum(new << len(old) * v for v, new in enumerate(rename)), len(old) * len(rename))
+        m.d.comb += [input_.valid.eq(output.valid), input_.flit.eq(output.flit)]
+        m.d.comb += input_.flit.virtual_channel.eq(table.word_select(old, len(old)))
+        # A permutation keeps queues apart, so credits go back to where the flit came from.
+        for v, new in enumerate(rename):
+            m.d.comb += [output.credit[v].eq(input_.credit[new]), output.held[v].eq(input_.held[new])]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightfabric.model.circuit import Circuits, Pair, Rotation
+from lightfabric.model.deadlock import Hop, reached, verify, verify_rename
 from lightfabric.model.spec import FIBRE_PS_PER_M, ChipletSpec, SpecError
 
 MAX_HUB_GPUS = 64
@@ -25,6 +26,9 @@ class Cabling:
     array like the others. ``relays`` are the paths, from GPU to GPU, of pairs without a circuit, and the virtual channel of
     each. What comes to a relay by one circuit goes on by one; all others may use any virtual channel, since they end where
     they arrive. The nodes of each configuration of a ``rotation`` follow those of the one before.
+
+    ``renames`` give, for all circuits from one GPU to another, the virtual channel on them for each that flits leave the
+    switch on; that of a relay is the one that it starts with. A ring is free of deadlock if one circuit renames.
     """
 
     gpu: NDArray[np.int32]
@@ -33,6 +37,21 @@ class Cabling:
     share: float | NDArray[np.float64] = 1.0
     relays: Mapping[tuple[int, ...], int] = field(default_factory=dict[tuple[int, ...], int])
     rotation: Rotation | None = None
+    renames: Mapping[Pair, tuple[int, ...]] = field(default_factory=dict[Pair, tuple[int, ...]])
+
+    def verify(self, virtual_channels: int) -> None:
+        """Refuse renames that are no permutations, and relays that may wait for each other in a circle: ValueError."""
+        for rename in self.renames.values():
+            verify_rename("Cabling.renames", rename, virtual_channels)
+        verify("Cabling.relays", (self._hops(path, channel) for path, channel in self.relays.items()))
+
+    def _hops(self, path: tuple[int, ...], channel: int) -> list[Hop]:
+        """List the circuits that a relayed packet takes, with the virtual channel on each."""
+        hops = list[Hop]()
+        for pair in pairwise(path):
+            channel = self.renames[pair][channel] if pair in self.renames else channel
+            hops.append((*pair, channel))
+        return hops
 
     @property
     def ports(self) -> int:
@@ -269,16 +288,7 @@ def layers(paths: Sequence[tuple[int, ...]], virtual_channels: int) -> list[int]
 
 def _closes_circle(after: Mapping[Pair, set[Pair]], hops: Sequence[Pair]) -> bool:
     """Tell whether a circuit of a path waits already, directly or through others, for one before it."""
-    return any(not _reached(after, hop).isdisjoint(hops[:place]) for place, hop in enumerate(hops))
-
-
-def _reached(after: Mapping[Pair, set[Pair]], start: Pair) -> set[Pair]:
-    seen, left = set[Pair](), [start]
-    while left:
-        found = after.get(left.pop(), set[Pair]()) - seen
-        seen |= found
-        left += found
-    return seen
+    return any(not reached(after, hop).isdisjoint(hops[:place]) for place, hop in enumerate(hops))
 
 
 def line(spec: ChipletSpec, share: float) -> ChipletSpec:

@@ -133,6 +133,7 @@ class Cluster:
         return top.add(f"link[{end[0]}][{end[1]}]", link)
 
     def _join_by_circuits(self, top: Module, cabling: Cabling) -> None:
+        cabling.verify(self.spec.virtual_channels)
         switches = self._add_switches(top, cabling)
         share, fibre_m = (np.broadcast_to(field, cabling.gpu.shape).tolist() for field in (cabling.share, cabling.fibre_m))
         lines = {share: line(self.spec, share) for share in {*chain(*share)} if share > 0}
@@ -146,7 +147,8 @@ class Cluster:
                     link = self._add_link(
                         top, (n, p), far, lines[share[n][p]], delay, self._timing.switch.credit_cycles, light[n]
                     )
-                    self._join_by_link(link, switches[n], outputs, inputs)
+                    renamed = cabling.renames.get((n, far), range(len(outputs)))
+                    self._join_by_link(link, switches[n], outputs, inputs, renamed)
                 else:
                     # A dark port carries nothing, yet ports of a system must be bound: the cheapest Fifo does.
                     for output, input_ in zip(outputs, inputs, strict=True):
@@ -228,9 +230,12 @@ class Cluster:
         first = len(of_switch) // 2 + port * channels
         return of_switch[first : first + channels]
 
-    def _join_by_link(self, link: Link, switch: Switch, outputs: list[Port], inputs: list[Port]) -> None:
-        for v, (output, input_) in enumerate(zip(outputs, inputs, strict=True)):
+    def _join_by_link(
+        self, link: Link, switch: Switch, outputs: list[Port], inputs: list[Port], renamed: Sequence[int]
+    ) -> None:
+        for v, output in zip(renamed, outputs, strict=True):
             connect(output, link.i[v], switch.output_fifo(self._timing.link.accept_cycles))
+        for v, input_ in enumerate(inputs):
             connect(link.o[v], input_, link.output_fifo())
 
     def run(self, limit_cycle: int = MAX_CYCLES) -> Schedule:

@@ -149,4 +149,7 @@ def stage(now: int, me: Records, index: int, i: Records, o: Records, memory: Rec
         return NO_FLIT
     me.turn = (channel + 1) % me.channels
     memory[0][me.credits_start + channel].spent += 1
-    return pop(now, channels, i[index, channel])
+    taken = pop(now, channels, i[index, channel])
+    # The cabling may join an output of a switch to another virtual channel of the line, which the flit takes then.
+    channels.flit[taken].virtual_channel = channel
+    return taken

@@ -1,10 +1,11 @@
 """The bench of the chiplet joins some of them by fibres with delay and bit errors, a client at every stream."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from amaranth import Module
 
+from lightfabric.model.deadlock import routed, verify
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.chiplet import Chiplet, paired_routes
 from lightfabric.sim.bench.bench import Bench, ClientFlit, Transfers
@@ -17,10 +18,23 @@ Port = tuple[int, int]
 
 @dataclass(frozen=True)
 class Plan:
-    """Names chiplets of addresses 0, ``spec.ports``, ...: the routes of each, and the fibre pairs between them."""
+    """Names chiplets of addresses 0, ``spec.ports``, ...: the routes of each, and the fibre pairs between them.
+
+    ``renames`` are those of ``Chiplet``, by line; clients send on virtual channels ``starts``, on any if it is empty.
+    """
 
     routes: tuple[tuple[int, ...], ...]
     fibres: tuple[tuple[Port, Port], ...]
+    renames: Mapping[Port, tuple[int, ...]] = field(default_factory=dict)
+    starts: tuple[int, ...] = ()
+
+    def verify(self, spec: ChipletSpec) -> None:
+        """Refuse routes whose packets may wait for each other in a circle: ValueError names it by output of the switch."""
+        ends = [end for there in self.fibres for end in (there, there[::-1])]
+        far = {(chiplet, spec.ports + line): other for (chiplet, line), (other, _) in ends}
+        renames = {(chiplet, spec.ports + line): rename for (chiplet, line), rename in self.renames.items()}
+        starts = self.starts or range(spec.virtual_channels)
+        verify("Plan.routes", routed(self.routes, far, starts, renames))
 
 
 def pair(spec: ChipletSpec) -> Plan:
@@ -36,6 +50,17 @@ def chain(spec: ChipletSpec, chiplets: int) -> Plan:
         for here in range(chiplets)
     )
     return Plan(routes, tuple(((c, 0), (c + 1, 1)) for c in range(chiplets - 1)))
+
+
+def dateline_ring(spec: ChipletSpec, chiplets: int) -> Plan:
+    """Join line 0 of each chiplet to line 1 of the next in a ring; packets go up, and the last line up is the dateline."""
+    ports = spec.ports
+    routes = tuple(
+        tuple(d % ports if d // ports == here else ports for d in range(chiplets * ports)) for here in range(chiplets)
+    )
+    fibres = tuple(((c, 0), ((c + 1) % chiplets, 1)) for c in range(chiplets))
+    rotated = (*range(1, spec.virtual_channels), 0)
+    return Plan(routes, fibres, {(chiplets - 1, 0): rotated}, (0,))
 
 
 def _chain_port(spec: ChipletSpec, here: int, destination: int) -> int:
@@ -64,7 +89,11 @@ class ChipletBench:
 
     def __init__(self, spec: ChipletSpec, plan: Plan | None = None):
         self.spec, self.plan, m = spec, plan or pair(spec), Module()
-        self._chiplets = [Chiplet(spec, n * spec.ports, routes) for n, routes in enumerate(self.plan.routes)]
+        self._chiplets = [
+            Chiplet(spec, n * spec.ports, routes, {line: new for (at, line), new in self.plan.renames.items() if at == n})
+            for n, routes in enumerate(self.plan.routes)
+        ]
+        self.plan.verify(spec)
         for n, chiplet in enumerate(self._chiplets):
             m.submodules[f"chiplet_{n}"] = chiplet
         self._fibres = [

@@ -105,8 +105,12 @@ def _accessor(name: str, members: list[str]) -> str:
 def text(program: Program, spec: ChipletSpec, cabling: Cabling, bound_cycles: int) -> str:
     """Write what the program reads: the bound, then for each GPU its cables and routes, then the operations.
 
-    ValueError unless each circuit is a whole port with one back.
+    ValueError unless each circuit is a whole port with one back, and for relays that may deadlock. Virtual channels are not
+    renamed, since all places share one chiplet.
     """
+    cabling.verify(spec.virtual_channels)
+    if cabling.renames:
+        raise ValueError(f"Cabling.renames must be empty for chiplets that are all alike, not {dict(cabling.renames)}")
     if not cabling.is_duplex or np.any(np.asarray(cabling.share) != 1):
         raise ValueError("Cabling must join whole ports both ways for RTL, whose links answer in the other direction")
     fibre_m = np.broadcast_to(cabling.fibre_m, cabling.gpu.shape)

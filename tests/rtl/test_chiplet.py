@@ -1,12 +1,15 @@
 # amaranth: UnusedElaboratable=no
 """Chiplets joined by fibres: every packet arrives once, in order, unchanged."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.chiplet import Chiplet, paired_routes
-from lightfabric.sim.bench.chiplet import ChipletBench, chain, pair
+from lightfabric.sim.bench.bench import ClientFlit
+from lightfabric.sim.bench.chiplet import ChipletBench, chain, dateline_ring, pair
 from lightfabric.sim.bench.packet import Packet, Tally, assembled, random_packets
 from lightfabric.sim.channel.error import BitErrors
 
@@ -100,3 +103,35 @@ def test_packets_are_assembled_from_alternating_flits():
     long = [Packet(bytes(SPEC.payload_bytes + 9), source=s, virtual_channel=v) for s in (0, 1) for v in (0, 1)]
     flits = [packet.flits(SPEC) for packet in long]
     assert assembled(flit for pair_ in zip(*flits, strict=True) for flit in pair_) == long
+
+
+RING_SPEC = replace(SPEC, ports=2, buffer_flits=4)
+
+
+def test_two_hops_round_a_ring_of_chiplets_all_arrive_behind_the_dateline():
+    bench, packet_flits = ChipletBench(RING_SPEC, dateline_ring(RING_SPEC, 4)), 8
+    # Packets of both clients of each chiplet are longer than the buffers, so that they hold lines while they wait.
+    size = RING_SPEC.payload_bytes
+    sent = {
+        at: [
+            ClientFlit(bytes([n] * size), (at + 4) % 8, at, 0, int(n % packet_flits == packet_flits - 1))
+            for n in range(3 * packet_flits)
+        ]
+        for at in bench.addresses
+    }
+    run = bench.run(sent)
+    for at in bench.addresses:
+        assert b"".join(word.payload for _, word in run.received[at]) == b"".join(f.payload for f in sent[(at + 4) % 8])
+        # Chiplets 2 and 3 send over the dateline.
+        assert {word.virtual_channel for _, word in run.received[at]} == {int(at < 4)}
+
+
+@pytest.mark.parametrize("change", [{"renames": {}}, {"starts": ()}])
+def test_a_ring_of_chiplets_that_may_deadlock_is_refused(change):
+    with pytest.raises(ValueError, match=r"^Plan.routes must close no circle of waiting, not \d\.2 vc \d -> "):
+        ChipletBench(RING_SPEC, replace(dateline_ring(RING_SPEC, 4), **change))
+
+
+def test_renames_that_mix_virtual_channels_are_refused():
+    with pytest.raises(ValueError, match=r"^Chiplet\.renames must be permutations of 0\.\.1, not \(0, 0\)$"):
+        Chiplet(SPEC, renames={0: (0, 0)})

@@ -183,7 +183,15 @@ def test_relays_all_on_one_virtual_channel_wait_for_each_other_for_ever(monkeypa
     ocs = SipOcsSpec("ocs", "sip-ocs")
     Cluster(graph, spec, TIMING, fabric_of(ocs, spec).cabling(gpus, round_and_round(gpus))).run()
     monkeypatch.setattr(cabling, "layers", lambda paths, _: [0] * len(paths))
-    cluster = Cluster(graph, spec, TIMING, fabric_of(ocs, spec).cabling(gpus, round_and_round(gpus)))
+    cabled = fabric_of(ocs, spec).cabling(gpus, round_and_round(gpus))
+    with pytest.raises(
+        ValueError, match=r"^Cabling\.relays must close no circle of waiting, not 0\.1 vc 0 -> 1\.2 vc 0 -> "
+    ):
+        Cluster(graph, spec, TIMING, cabled)
+    # A dateline breaks the circle.
+    Cluster(graph, spec, TIMING, replace(cabled, renames={(gpus - 1, 0): (*range(1, spec.virtual_channels), 0)})).run()
+    monkeypatch.setattr(Cabling, "verify", lambda *_: None)
+    cluster = Cluster(graph, spec, TIMING, cabled)
     with pytest.raises(DeadlockError, match="deadlock in cycle"):
         cluster.run()
     sent, taken = (sum(int(gpu.state[name]) for gpu in cluster.gpus) for name in ("sent", "taken"))
