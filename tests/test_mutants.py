@@ -238,6 +238,24 @@ MUTANTS = {
         ("grants without credits", "m.If(credits_.left[v])", "m.If(1)", SWITCH),
     ],
     "chiplet": [
+        (
+            "renames no flit",
+            "table.word_select(old, len(old))",
+            "old",
+            f"{CHIPLET}::test_two_hops_round_a_ring_of_chiplets_all_arrive_behind_the_dateline",
+        ),
+        (
+            "gives credits of a renamed channel to another",
+            "input_.credit[new]",
+            "input_.credit[v]",
+            f"{CHIPLET}::test_two_hops_round_a_ring_of_chiplets_all_arrive_behind_the_dateline",
+        ),
+        (
+            "renames on the wrong line",
+            "self.renames.get(port)",
+            "self.renames.get(1 - port)",
+            f"{CHIPLET}::test_two_hops_round_a_ring_of_chiplets_all_arrive_behind_the_dateline",
+        ),
         ("gives all clients one address", "self.address + port)", "self.address)", CHIPLET),
         ("counts no errors", "self.crc_errors[port].eq(link.crc_errors)", "self.crc_errors[port].eq(0)", CHIPLET),
         (

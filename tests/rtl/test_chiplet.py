@@ -119,7 +119,7 @@ def test_two_hops_round_a_ring_of_chiplets_all_arrive_behind_the_dateline():
         ]
         for at in bench.addresses
     }
-    run = bench.run(sent)
+    run = bench.run(sent, bound_cycles=6000)
     for at in bench.addresses:
         assert b"".join(word.payload for _, word in run.received[at]) == b"".join(f.payload for f in sent[(at + 4) % 8])
         # Chiplets 2 and 3 send over the dateline.

@@ -136,3 +136,9 @@ def test_circuits_without_a_way_back_are_refused(tmp_path):
     there = circuit_switched([[1, 2, 0], [1, 2, 0]], 1.0)
     with pytest.raises(ValueError, match=r"^Cabling must join whole ports both ways for RTL"):
         system.run(tmp_path, joined([(Kind.TRANSFER, 0, 1, 9)], 3), SPEC, there)
+
+
+def test_renamed_virtual_channels_are_refused_by_chiplets_that_are_all_alike(tmp_path):
+    renamed = replace(ring(4, SPEC.ports, 1.0), renames={(3, 0): (1, 0)})
+    with pytest.raises(ValueError, match=r"^Cabling\.renames must be empty for chiplets that are all alike"):
+        system.run(tmp_path, joined([(Kind.TRANSFER, 0, 1, 9)], 4), SPEC, renamed)
