@@ -85,6 +85,10 @@ class Link(wiring.Component):
     slip : Out(spec.lanes_per_port), one cycle per bit by which a wavelength is to move its blocks
     enable : In(1), 1 unless connected; 0 keeps the link down
     retrain : In(1), train the line again
+    hold : In(1), begin no packet; what has begun ends, and replays and link state go on
+    drained : Out(1), with ``hold``: every packet has ended and all that was sent is acknowledged
+    renew : In(1), while ``enable`` is 0: the line leads to another far end from now on, so nothing of the one before is
+        kept; at both ends, for 4 cycles at least. Flits that wait at ``i`` stay, and go to the new one
     status : Out(status_layout(spec))
     events : Out(EVENTS)
     replays : Out(32), replays started by this end
@@ -105,7 +109,8 @@ class Link(wiring.Component):
                 "rx": In(LineSignature(spec)),
                 "slip": Out(spec.lanes_per_port),
                 "enable": In(1, init=1),
-                "retrain": In(1),
+                **dict.fromkeys(("retrain", "hold", "renew"), In(1)),
+                "drained": Out(1),
                 "status": Out(status_layout(spec)),
                 "events": Out(EVENTS),
                 "replays": Out(32),
@@ -151,6 +156,9 @@ class Link(wiring.Component):
             training.local.limits.eq(receiver.local.limits),
             training.trouble.eq(transmitter.trouble | receiver.trouble),
             training.retrain.eq(self.retrain),
+            training.renew.eq(self.renew),
+            transmitter.hold.eq(self.hold),
+            self.drained.eq(transmitter.drained),
             training.enable.eq(self.enable),
         ]
         self._add_fec(m, training, (transmitter, distributor), (aligner, collector, receiver))

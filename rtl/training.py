@@ -18,6 +18,7 @@ The words of the state machine:
 * *aligned*: all lanes in use show what was sent together
 * *number*, *echo*: an end counts its trainings and says which training of the other end it takes part in
 * *unsynced*: this end was reset and has not resumed since, so the other end must *flush*, forget its sequence state
+* *renewed*: this end is to meet another far end, and has forgotten the state that it shared with the one before
 * *flushed*: this end has nothing to forget, because no frame has come since its own reset or the last flush
 * *failure*: a state took longer than its bound, or frames made trouble soon; *repeated* if there was one before it on the
   same lanes and no long service in between
@@ -68,6 +69,8 @@ class Training(wiring.Component):
     -------
     enable : In(1), at 0 the state is RESET and sets of step 0 are sent; the sequence state is not forgotten
     retrain : In(1), pulse: train now, with all lanes
+    renew : In(1), level, looked at in RESET: the far end is another one from now on, so ``flush`` as if that was reset; once
+        until the next ``resume``, 4 cycles after ``enable`` falls at the latest
     trouble : In(1), looked at in ACTIVE: train again
     beat : In(1), a beat is sent: ``sets`` and ``set`` are looked at
     heard : In(HEARD), of Aligner.beat
@@ -82,7 +85,8 @@ class Training(wiring.Component):
     holds : Out(1), lanes in use bring frames, or are about to
     resume : Out(1), pulse: ``remote`` and ``lanes_out`` are those of the other end, and stay until the next training; at
         least 16 sets follow, then frames
-    flush : Out(1), pulse: the other end was reset and this end was not; at least 32 beats before ``resume``
+    flush : Out(1), pulse: the other end was reset and this end was not, or is another one; at least 32 beats before
+        ``resume``
     peer_reset : Out(1), from ``flush`` until active
     remote : Out(parameters_layout(spec))
     lanes_out : Out(N), lanes on which frames are sent
@@ -108,7 +112,7 @@ class Training(wiring.Component):
         count, lanes, parameters = spec.wavelengths_per_port, spec.lanes_per_port, parameters_layout(spec)
         super().__init__(
             {
-                **dict.fromkeys(("enable", "retrain", "trouble", "beat"), In(1)),
+                **dict.fromkeys(("enable", "retrain", "renew", "trouble", "beat"), In(1)),
                 "heard": In(HEARD),
                 "good": In(lanes),
                 "numbers": In(LANE_BITS).array(lanes),
@@ -149,8 +153,13 @@ class Training(wiring.Component):
         begin, unsynced, trainings = Signal(), Signal(init=1), Signal(TRAININGS)
         with m.If(begin & self.enable):
             m.d.sync += trainings.own.eq(trainings.own + 1)
+        # In the first cycles without ``enable`` frames may still come, of which ``flushed`` would be told.
+        renewed = Signal()
+        m.d.comb += renewed.eq(self.renew & (self.state == State.RESET) & ~self.frames_in & ~unsynced)
+        with m.If(renewed):
+            m.d.sync += unsynced.eq(1)
         self._send(m, begin, unsynced, trainings)
-        self._machine(m, self._receive(m, begin), begin, unsynced, trainings)
+        self._machine(m, self._receive(m, begin), begin, unsynced, trainings, renewed)
         self._measure(m, begin)
         return m
 
@@ -206,7 +215,7 @@ class Training(wiring.Component):
             m.d.sync += [self.frames_in.eq(0), start.eq(0), previous.in_frames.eq(0)]
         return previous
 
-    def _track_peer(self, m, previous, begin, trainings):
+    def _track_peer(self, m, previous, begin, trainings, renewed):
         """Tells whether the other end began another training, was reset before it, and has heard of this one.
 
         The number of a training is echoed when it has been heard before and after the word that says ``unsynced``:
@@ -221,9 +230,9 @@ class Training(wiring.Component):
             must_flush.eq(requests & training & previous.set.word[0] & ~flushed),
             is_new.eq(numbers & (told.own != trainings.other)),
         ]
-        m.d.sync += [self.flush.eq(must_flush), changed.eq(is_new)]
+        m.d.sync += [self.flush.eq(must_flush | renewed), changed.eq(is_new)]
         m.d.sync += [
-            flushed.eq((flushed | must_flush) & ~self.frames_in),
+            flushed.eq((flushed | must_flush | renewed) & ~self.frames_in),
             self.peer_reset.eq((self.peer_reset | must_flush) & ~self.active),
         ]
         with m.If(numbers):
@@ -265,7 +274,7 @@ class Training(wiring.Component):
                         m.d.sync += self.remote.limits[v].eq(word)
         return complete
 
-    def _machine(self, m, previous, begin, unsynced, trainings):
+    def _machine(self, m, previous, begin, unsynced, trainings, renewed):
         """Goes from state to state, and gathers the causes for which a training begins."""
         timer = Signal(max(self.bounds.exchange, self.bounds.stable).bit_length() + 1)
         entered, expired, self._hoped = Signal(), Signal(), Signal.like(self.use, name="hoped")
@@ -282,7 +291,7 @@ class Training(wiring.Component):
 
         causes, seen = Signal(CAUSES), Signal(CAUSES)
         again, fails, anew = seen.again, seen.fails, seen.anew
-        changed, hears_me = self._track_peer(m, previous, begin, trainings)
+        changed, hears_me = self._track_peer(m, previous, begin, trainings, renewed)
         complete = self._collect(m, previous, hears_me)
         all_good, found = (self.good | ~self.use).all(), Signal()
         m.d.comb += [

@@ -6,6 +6,7 @@ The words of its state machines:
 * *staged*: the flit that goes next unless a replay goes before; it has spent its credit
 * *explicit*, *implicit*: a frame says its sequence, or is known by its CRC to have the one after the flit before it
 * *opened*: the flit taken last from a queue was not the last of its packet; a staged flit *begins* its packet or not
+* *holding*: no packet begins; those that are opened go on to their ends
 * *dropping*: a packet lost its beginning with the far end's reset, so that its rest is taken and not sent
 * *jump*: the next flit does not follow the one sent last, so it must say its sequence
 * *NAK*: an answer that asks for what comes after the sequence it says; *progress*: an answer that freed flits
@@ -42,6 +43,10 @@ class Transmitter(wiring.Component):
     replays without an acknowledgement ``trouble`` asks for training. Of a packet that had begun when the far end was reset
     no more is sent.
 
+    With ``hold`` no packet begins from the second cycle on. Packets that have begun go on to their ends, a flit of a channel
+    in two cycles at most, and so do replays and link state. ``drained`` follows when every packet has ended and all that was
+    sent is acknowledged; a source that stops inside a packet keeps it away.
+
     Members
     -------
     i : In(ChannelSignature(spec))
@@ -54,6 +59,8 @@ class Transmitter(wiring.Component):
     width : In(range(W + 1)), lanes that carry frames
     resume : In(1), the line has been trained; ``news`` has the far end's state in the next cycle
     flush : In(1), the far end was reset: forget what it has not acknowledged
+    hold : In(1)
+    drained : Out(1), from two cycles after ``hold`` rises at the earliest to two cycles after it falls at the latest
     beat : Out(1)
     trouble : Out(1)
     credits : Out(spec.credit_bits).array(spec.virtual_channels), flits that may be sent
@@ -62,8 +69,8 @@ class Transmitter(wiring.Component):
 
     def __init__(self, spec: ChipletSpec):
         self.spec = spec
-        events = dict.fromkeys(("beat", "trouble", "sent", "replay", "timeout"), Out(1))
-        training = {"sets": In(1), "set": In(SET_BITS), "resume": In(1), "flush": In(1)}
+        events = dict.fromkeys(("beat", "trouble", "sent", "replay", "timeout", "drained"), Out(1))
+        training = {"sets": In(1), "set": In(SET_BITS), "resume": In(1), "flush": In(1), "hold": In(1)}
         super().__init__(
             {
                 "i": In(ChannelSignature(spec)),
@@ -99,7 +106,7 @@ class Transmitter(wiring.Component):
         new, ready, framing = Signal(), Signal(), Signal()
         # With several beats ``framing`` is a register stage behind: no flit is decided in the cycle after the last set.
         domain += framing.eq(~self.sets)
-        staged, staged_valid = self._stage(m, new)
+        staged, staged_valid = self._stage(m, new, buffer)
         m.d.comb += [
             ready.eq(staged_valid & buffer.room & ~buffer.busy & ~buffer.rewind & framing),
             new.eq(framer.load & ready),
@@ -115,7 +122,7 @@ class Transmitter(wiring.Component):
         self._frame(m, framer, buffer, staged, ready, framing)
         return m
 
-    def _stage(self, m, new):
+    def _stage(self, m, new, buffer):
         """Takes the next flit from its queue, by turns, at the cost of a credit."""
         spec = self.spec
         m.submodules.queue = queue = Queue(spec)
@@ -126,6 +133,7 @@ class Transmitter(wiring.Component):
         valid, will_be_valid, loads, begins, flushed = Signal(), Signal(), Signal(init=1), Signal(), Signal()
         opened, dropping = Signal(spec.virtual_channels), Signal(spec.virtual_channels)
         taken, drops, will_be_linked = Signal(spec.virtual_channels), Signal(spec.virtual_channels), Signal()
+        holding, empty = Signal(), Signal()
         # A cycle after the flush no flit is taken any more, so that what is staged and opened stays as it is.
         m.d.sync += flushed.eq(self.flush)
         # A drop is a register, for speed, so that whether there is another one to drop is known in every second cycle.
@@ -140,6 +148,9 @@ class Transmitter(wiring.Component):
         ]
         # Until the far end has told its limits, those of before its reset must not let a flit through.
         m.d.sync += [valid.eq(will_be_valid), linked.eq(will_be_linked)]
+        # Nothing is staged now, and nothing that is granted will be: what has not begun gets no grant while ``holding``.
+        m.d.comb += empty.eq(~stages & ~valid & ~opened.any() & (buffer.count == 0) & ~buffer.busy)
+        m.d.sync += [holding.eq(self.hold), self.drained.eq(holding & empty)]
         # ``loads`` has every bit of a flit to reach: where slots allow, it is known a cycle ahead.
         if spec.beats_per_flit == 1:
             m.d.comb += [vacant.eq(linked & (~valid | new)), loads.eq(vacant)]
@@ -152,7 +163,7 @@ class Transmitter(wiring.Component):
         for v in range(spec.virtual_channels):
             kept = Signal(name=f"kept_{v}")
             m.d.comb += kept.eq(valid & begins & (staged.virtual_channel == v))
-            self._spend(m, v, queue, turn, taken[v], dropping[v], flushed, kept)
+            self._spend(m, v, queue, turn, taken[v], dropping[v], flushed, kept, (holding, opened[v]))
             with m.If(queue.pop[v]):
                 m.d.sync += opened[v].eq(~queue.heads[v].last)
             with m.If(flushed):
@@ -161,7 +172,7 @@ class Transmitter(wiring.Component):
                 m.d.sync += dropping[v].eq(0)
         return staged, valid
 
-    def _spend(self, m, v, queue, turn, taken, dropping, flushed, kept):
+    def _spend(self, m, v, queue, turn, taken, dropping, flushed, kept, hold):
         """Requests a turn where there is a flit and a credit; both are looked at a cycle ahead.
 
         ``sent`` counts flits as the limit does, ``after`` is one more, the count as it is if this cycle takes a flit, and
@@ -180,7 +191,10 @@ class Transmitter(wiring.Component):
         else:  # the comparison takes the place of the register stage of what is heard
             m.d.sync += has_one.eq(Mux(taken, below_limit(after), below_limit(sent)))
             m.d.sync += has_two.eq(Mux(taken, below_limit(third), below_limit(after)))
-        m.d.comb += turn.requests[v].eq(Mux(taken, queue.more[v] & has_two, queue.valid[v] & has_one) & ~dropping)
+        holding, opened = hold
+        # Whether a flit that is taken ends its packet is known a cycle later: while ``holding`` the next one waits for that.
+        goes_on = Mux(taken, queue.more[v] & has_two & ~holding, queue.valid[v] & has_one & (opened | ~holding))
+        m.d.comb += turn.requests[v].eq(goes_on & ~dropping)
         # The far end counts from 0 again; a staged flit that is kept is the first one that it will see.
         with m.If(flushed):
             m.d.sync += [count.eq(n + kept) for n, count in enumerate((sent, after, third))]
