@@ -88,7 +88,7 @@ class Link(wiring.Component):
     hold : In(1), begin no packet; what has begun ends, and replays and link state go on
     drained : Out(1), with ``hold``: every packet has ended and all that was sent is acknowledged
     renew : In(1), while ``enable`` is 0: the line leads to another far end from now on, so nothing of the one before is
-        kept; at both ends, for 4 cycles at least. Flits that wait at ``i`` stay, and go to the new one
+        kept; at both ends, after its last frame. Flits that wait at ``i`` stay, and go to the new one
     status : Out(status_layout(spec))
     events : Out(EVENTS)
     replays : Out(32), replays started by this end

@@ -69,8 +69,8 @@ class Training(wiring.Component):
     -------
     enable : In(1), at 0 the state is RESET and sets of step 0 are sent; the sequence state is not forgotten
     retrain : In(1), pulse: train now, with all lanes
-    renew : In(1), level, looked at in RESET: the far end is another one from now on, so ``flush`` as if that was reset; once
-        until the next ``resume``, 4 cycles after ``enable`` falls at the latest
+    renew : In(1), level, looked at in RESET: the far end is another one from now on, so ``flush`` when ``enable`` rises, as
+        if it was reset; ``enable`` must have been 0 for longer than the receiver takes
     trouble : In(1), looked at in ACTIVE: train again
     beat : In(1), a beat is sent: ``sets`` and ``set`` are looked at
     heard : In(HEARD), of Aligner.beat
@@ -153,11 +153,13 @@ class Training(wiring.Component):
         begin, unsynced, trainings = Signal(), Signal(init=1), Signal(TRAININGS)
         with m.If(begin & self.enable):
             m.d.sync += trainings.own.eq(trainings.own + 1)
-        # In the first cycles without ``enable`` frames may still come, of which ``flushed`` would be told.
-        renewed = Signal()
-        m.d.comb += renewed.eq(self.renew & (self.state == State.RESET) & ~self.frames_in & ~unsynced)
+        # What the far end before sent last is still in the receiver when ``enable`` falls: it is forgotten when that rises.
+        renewing, renewed = Signal(), Signal()
+        m.d.comb += renewed.eq(renewing & self.enable & (self.state == State.RESET))
+        with m.If(self.renew & (self.state == State.RESET) & ~unsynced):
+            m.d.sync += [renewing.eq(1), unsynced.eq(1)]
         with m.If(renewed):
-            m.d.sync += unsynced.eq(1)
+            m.d.sync += renewing.eq(0)
         self._send(m, begin, unsynced, trainings)
         self._machine(m, self._receive(m, begin), begin, unsynced, trainings, renewed)
         self._measure(m, begin)

@@ -76,24 +76,24 @@ def shape(node: Node) -> str:
         "USER_BITS": user_bits(spec),
         "ROUTE_BITS": route_bits(spec),
         "ROUTES": len(node.routes),
-        **_places("WORD", beat_layout(spec)),
-        **_places("DELIVERED", delivered_layout(spec)),
+        **places("WORD", beat_layout(spec)),
+        **places("DELIVERED", delivered_layout(spec)),
     }
     ports, lines = range(spec.ports), list(product(range(spec.ports), range(spec.wavelengths_per_port)))
-    by_port = (_accessor(f"{name}_{part}", [f"{name}__{p}__{part}" for p in ports]) for name, part in _BY_PORT)
-    by_lane = (_accessor(f"{name}_block", [f"{name}__{p}__blocks__{w}" for p, w in lines]) for name in ("tx", "rx"))
+    by_port = (accessor(f"{name}_{part}", [f"{name}__{p}__{part}" for p in ports]) for name, part in _BY_PORT)
+    by_lane = (accessor(f"{name}_block", [f"{name}__{p}__blocks__{w}" for p, w in lines]) for name in ("tx", "rx"))
     return header(numbers, *by_port, *by_lane)
 
 
 _BY_PORT = [*product(("i", "o"), ("payload", "valid", "ready")), ("tx", "valid"), ("rx", "valid")]
 
 
-def _places(name: str, layout: data.StructLayout) -> dict[str, int]:
+def places(name: str, layout: data.StructLayout) -> dict[str, int]:
     """Return the first bit of each field."""
     return {f"{name}_{field}": place.offset for field, place in ((key.upper(), place) for key, place in layout)}
 
 
-def _accessor(name: str, members: list[str]) -> str:
+def accessor(name: str, members: list[str]) -> str:
     """Write a function of the number of a member, whose name Verilator writes in its way."""
     # Verilator writes the second of two underscores as a hexadecimal number.
     names = [member.replace("__", "___05F") for member in members]

@@ -85,9 +85,9 @@ def sources() -> dict[str, str]:
     return texts(_SOURCES)
 
 
-def texts(names: Iterable[str]) -> dict[str, str]:
-    """Return the text of files of this folder by their names."""
-    folder = files("lightfabric.sim.native")
+def texts(names: Iterable[str], within: str = "native") -> dict[str, str]:
+    """Return the text of files of a folder of ``sim``, this one unless it is said, by their names."""
+    folder = files(f"lightfabric.sim.{within}")
     return {name: (folder / name).read_text(encoding="utf-8") for name in names}
 
 
