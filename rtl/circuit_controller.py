@@ -29,7 +29,7 @@ MAX_BOUND_CYCLES = 1 << 30
 LEAD_CYCLES = 3
 """From the decision that the ports of an entry are to drain to the turn, where its guard is 0."""
 SETTLE_CYCLES = 3
-"""What ports answer to a new phase is looked at after so many cycles; in SWITCH and LOCK together a receiver is empty by then."""
+"""What ports answer to a new phase is looked at after so many cycles; SWITCH and LOCK together let a receiver run empty."""
 
 
 class Refusal(enum.Enum, shape=3):
