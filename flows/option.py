@@ -41,6 +41,5 @@ LoadedSpec = Annotated[
     ),
 ]
 """The command gets the ``Spec`` itself: what is wrong with the file is said before the command begins."""
-Block = Annotated[str, typer.Argument(help="link, switch, chiplet or tuner.")]
 Fidelity = Annotated[str, typer.Option(help="fluid, or cycle: flit by flit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout.")]

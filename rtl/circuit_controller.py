@@ -81,6 +81,10 @@ class PhaseBounds:
                 raise ValueError(f"PhaseBounds.{name} must be {must_be}, not {cycles}")
 
 
+LONGEST = PhaseBounds(settle_cycles=1 << 25, lock_cycles=1 << 20, train_cycles=1 << 20)
+"""These are for any switch but a robotic one, at up to 1 GHz: piezo mirrors take 25 ms, rings 200 us after a cold start."""
+
+
 def circuit_layout(ports: int) -> data.StructLayout:
     """Lays out where the light of a port leads to, if it is lit."""
     return data.StructLayout({"output": (ports - 1).bit_length(), "lit": 1})
@@ -129,8 +133,6 @@ class EntryCheck(wiring.Component):
         ports, circuit = self.ports, self.circuit
         claimed, lit, port, looked = Signal(ports), Signal(ports), Signal(range(ports + 1)), Signal(circuit.shape())
         far, conflict, one_way, looks = Signal(), Signal(), Signal(), Signal()
-        self.state = {"claimed": claimed, "lit": lit, "port": port, "far": far, "conflict": conflict, "one_way": one_way}
-        self.state |= {"looks": looks, "looked": looked}
         m.d.sync += [looks.eq(self.put), looked.eq(circuit)]
         with m.If(self.put):
             m.d.sync += [lit.eq(Cat(lit[1:], circuit.lit)), port.eq(port + 1)]
@@ -229,7 +231,7 @@ class CircuitController(wiring.Component):
         m.submodules.schedule = schedule = Memory(
             shape=circuit_layout(self.ports), depth=SCHEDULE_ENTRIES << (self.ports - 1).bit_length(), init=[]
         )
-        times = data.StructLayout({name: entry_layout(self.ports)[name].shape for name in ("at_once", "start", "guard")})
+        times = data.StructLayout({"at_once": 1, "drains_at": NOW_BITS, "guard": GUARD_BITS})
         m.submodules.times = self._times = Memory(shape=times, depth=SCHEDULE_ENTRIES, init=[])
         m.d.sync += self.now.eq(self.now + 1)
         self._accept(m, schedule)
@@ -261,12 +263,14 @@ class CircuitController(wiring.Component):
             check.out_of_service.eq(self.out_of_service),
             check.clear.eq(judges),
             times.addr.eq(tail),
-            times.en.eq(takes),
-            [times.data[name].eq(word[name]) for name in ("at_once", "start", "guard")],
+            # A cycle after the word, when the difference of its times is known.
+            times.en.eq(looks),
+            [times.data[name].eq(word_was(m, word[name], takes)) for name in ("at_once", "guard")],
+            times.data.drains_at.eq(drains_at),
             refusal.eq(Mux((check.refusal == Refusal.NONE) & late, Refusal.LATE, check.refusal)),
         ]
         m.d.sync += [looks.eq(takes), ended.eq(takes & (port == self.ports - 1)), judges.eq(ended)]
-        m.d.sync += late.eq((drains_at - self.now)[NOW_BITS - 1] & ~word_was(m, word.at_once, takes))
+        m.d.sync += late.eq((drains_at - self.now)[NOW_BITS - 1] & ~times.data.at_once)
         with m.If(takes):
             m.d.sync += [port.eq(Mux(port == self.ports - 1, 0, port + 1)), drains_at.eq(word.start - word.guard)]
             m.d.sync += check.partial.eq(word.partial)
@@ -323,7 +327,6 @@ class CircuitController(wiring.Component):
         waited, done, age = Signal(self.ports), Signal(), Signal(range(SETTLE_CYCLES + 1))
         timer, ready, expired, ends, drops = Signal(range(most + 1)), Signal(), Signal(), Signal(), Signal()
         due, missed, guard = self._due(m)
-        self.state = {"moves": moves, "next_lit": next_lit, "waited": waited, "done": done, "age": age, "timer": timer}
         # What each mask is to be: a port that is taken out is so whatever the phase says of it.
         hold, enable, failed, waits = (
             Signal(self.ports, name=f"{name}_next") for name in ("hold", "enable", "failed", "waited")
@@ -385,14 +388,19 @@ class CircuitController(wiring.Component):
                         failed.eq(self.failed | (waited & ~locked)),
                     ]
             with m.Case(Phase.TRAIN):
-                resumes = waited & self.active & (age == SETTLE_CYCLES).replicate(self.ports)
-                m.d.comb += [hold.eq(self.hold & ~resumes), waits.eq(waited & ~resumes), ends.eq(expired | ~waits.any())]
+                # A port resumes a cycle after it is waited for no longer, for speed; with the last one the phase ends.
+                resumes = moves & self.enable & ~waited
+                trained = self.active & (age == SETTLE_CYCLES).replicate(self.ports)
+                m.d.comb += [hold.eq(self.hold & ~resumes), waits.eq(waited & ~trained), ends.eq(expired | ~waited.any())]
                 with m.If(expired):
-                    m.d.comb += [failed.eq(self.failed | waits), enable.eq(self.enable & ~waits)]
+                    m.d.comb += [failed.eq(self.failed | waited), enable.eq(self.enable & ~waited)]
+        # The counts follow a cycle later, for speed.
+        dropped, made = Signal(), Signal()
+        m.d.sync += [dropped.eq(ends & drops), made.eq(ends & ~drops)]
+        m.d.sync += [self.abandoned.eq(self.abandoned + dropped), self.changes.eq(self.changes + made)]
         m.d.comb += self._taken.eq(ends)
         with m.If(ends):
             m.d.sync += [self.phase.eq(Phase.IDLE), self._head.eq(self._head + 1)]
-            m.d.sync += [self.abandoned.eq(self.abandoned + drops), self.changes.eq(self.changes + ~drops)]
         m.d.sync += [
             self.hold.eq(hold | self.take_out),
             self.enable.eq(enable & ~self.take_out),
@@ -403,10 +411,10 @@ class CircuitController(wiring.Component):
 
     def _due(self, m):
         """Tells when the ports of the oldest entry are to drain, or were, and its guard."""
-        times, to_due, due = self._times.read_port(), Signal(NOW_BITS), Signal()
+        times, to_due, due, ahead = self._times.read_port(), Signal(NOW_BITS), Signal(), Signal(NOW_BITS, init=LEAD_CYCLES)
         m.d.comb += times.addr.eq(self._head)
         # A register stage for each, for speed. At ``due`` the turn is ``guard`` and LEAD_CYCLES away, at the latest.
-        m.d.sync += to_due.eq(times.data.start - times.data.guard - LEAD_CYCLES - self.now)
+        m.d.sync += [ahead.eq(ahead + 1), to_due.eq(times.data.drains_at - ahead)]
         m.d.sync += due.eq(times.data.at_once | (to_due == 1))
         return due, to_due[NOW_BITS - 1] & ~times.data.at_once, times.data.guard
 

@@ -146,7 +146,6 @@ class Steering(wiring.Component):
             "age": self._age,
             "goal": self._goal.as_value(),
             "old": self._old,
-            "stuck": stuck,
             "had_line": had_line,
         }
         m.d.comb += [answers.eq(self._age == SETTLE_CYCLES), self._expired.eq(timer == 0)]

@@ -36,8 +36,7 @@ NO_COMMAND = re.compile(
     r"lightfabric\.(sim\.cocotb\.\w+"  # loaded by the simulator, by name
     r"|sim\.bench\.(crossing|register|training|window)|sim\.native\.cluster|flows\.experiment\.cluster"  # benches of tests
     r"|sim\.(plant|photonic)\.\w+|flows\.tool\.tuner_run"  # the tuner's plant and bench, of tests
-    r"|sim\.circuit\.\w+|rtl\.circuit_controller"  # benches of tests, and the block that they are of
-    r"|sim\.circuit\.\w+|rtl\.(add_drop|circuit_controller|claims|steering)"  # benches of tests, and their blocks
+    r"|sim\.circuit\.\w+|rtl\.(add_drop|claims|steering)"  # benches of tests, and their blocks
     r"|sim\.line\.(bathtub|ber_tester|prbs)|sim\.fec\.codeword"
     r"|rtl\.fec\.transcoder"  # control blocks, which the link has none of within its codewords
     r"|flows\.experiment\.calibrate"  # a script, see docs/cost-model.md

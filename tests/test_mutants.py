@@ -23,6 +23,7 @@ LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET = (
     f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet")
 )
 TUNER = "tests/rtl/test_tuner.py"
+CIRCUIT, STEERING = "tests/rtl/test_circuit_controller.py", "tests/rtl/test_steering.py"
 SUBLAYER, CODED = "tests/rtl/test_fec_sublayer.py", "tests/test_agreement_fec.py"
 CODEC, TRANSCODER = (f"tests/rtl/fec/test_{name}.py" for name in ("reed_solomon", "transcoder"))
 MARKS = f"{CODEC}::test_a_mark_within_a_codeword_gives_it_up_and_begins_another"
@@ -304,7 +305,7 @@ MUTANTS = {
     ],
     "training": [
         ("believes an end that echoes nothing", "told.echoes & (told.other", "(told.other", TRAINING),
-        ("never hears of a reset", "self.flush.eq(must_flush)", "self.flush.eq(0)", TRAINING),
+        ("never hears of a reset", "self.flush.eq(must_flush | renewed)", "self.flush.eq(renewed)", TRAINING),
         ("talks to an end that was built differently", "word != config_code(self.spec)", "0", TRAINING),
         ("never asks for frames", "shown.step.eq(2)", "shown.step.eq(1)", TRAINING),
     ],
@@ -430,6 +431,34 @@ MUTANTS = {
         ("delays the late lane", "ahead.eq(latest - looked)", "ahead.eq(looked - latest)", TRAINING),
         ("takes the first lane for the latest", "later.eq(ahead[-1] | ~found)", "later.eq(~found)", TRAINING),
         ("forgets a lane that moved", "moved[n].eq(lag != lags[n])", "moved[n].eq(0)", TRAINING),
+    ],
+    "circuit_controller": [
+        (
+            "turns while flits are under way",
+            "m.d.sync += done.eq((self.drained | ~waited).all())",
+            "m.d.sync += done.eq(1)",
+            CIRCUIT,
+        ),
+        ("disturbs ports that stay", "moves.eq(Cat(moves[1:], differs))", "moves.eq(Cat(moves[1:], 1))", CIRCUIT),
+        (
+            "waits for a dead mirror for ever",
+            "m.If(ready | expired):\n                    settled",
+            "m.If(ready):\n                    settled",
+            CIRCUIT,
+        ),
+        ("goes back to nothing", "hold.eq(self.hold & ~(moves & self.enable)), ends", "ends", CIRCUIT),
+        ("counts two parts as one", '"lock": Phase.LOCK', '"lock": Phase.SWITCH', CIRCUIT),
+    ],
+    "claims": [
+        ("grants what clashes", "with m.If(looks & ~clash & asker[n]", "with m.If(looks & asker[n]", STEERING),
+        ("forgets what is granted", "self.kept[n].eq(self.next[n])", "self.kept[n].segments.eq(0)", STEERING),
+        ("compares the wavelength alone", "(claim.segments & asked.segments).any()", "claim.segments.any()", STEERING),
+    ],
+    "steering": [
+        ("tunes rings that hold their line", "answers & ~self.locked.any()):", "answers):", STEERING),
+        ("never goes back", "(self._goal == Goal.NEW) & had_line", "0", STEERING),
+        ("gives its new line back", "self.adopt.eq(~restored)", "self.adopt.eq(restored)", STEERING),
+        ("moves without a drain", "answers & (self.drained | ~self.lit)", "answers", STEERING),
     ],
     "top": [
         ("hides its retrainings", "inputs.retrainings.eq(events.retraining)", "inputs.retrainings.eq(0)", TOP),

