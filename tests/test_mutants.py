@@ -24,6 +24,7 @@ LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET = (
 )
 TUNER = "tests/rtl/test_tuner.py"
 CIRCUIT, STEERING = "tests/rtl/test_circuit_controller.py", "tests/rtl/test_steering.py"
+CIRCUIT, STEERING, ADD_DROP = (f"tests/rtl/test_{name}.py" for name in ("circuit_controller", "steering", "add_drop"))
 SUBLAYER, CODED = "tests/rtl/test_fec_sublayer.py", "tests/test_agreement_fec.py"
 CODEC, TRANSCODER = (f"tests/rtl/fec/test_{name}.py" for name in ("reed_solomon", "transcoder"))
 MARKS = f"{CODEC}::test_a_mark_within_a_codeword_gives_it_up_and_begins_another"
@@ -448,6 +449,12 @@ MUTANTS = {
         ),
         ("goes back to nothing", "hold.eq(self.hold & ~(moves & self.enable)), ends", "ends", CIRCUIT),
         ("counts two parts as one", '"lock": Phase.LOCK', '"lock": Phase.SWITCH', CIRCUIT),
+    ],
+    "add_drop": [
+        ("adds what passes", "wrong.eq(collides | (", "wrong.eq((", ADD_DROP),
+        ("sends light past that nobody takes off", "lit.eq(~absorbs & ", "lit.eq(", ADD_DROP),
+        ("drops and lets pass", "self.comes & ~drops & lit", "self.comes & lit", ADD_DROP),
+        ("believes a neighbour dead at once", "(doubt == self.confirm_cycles - 1)", "1", ADD_DROP),
     ],
     "claims": [
         ("grants what clashes", "with m.If(looks & ~clash & asker[n]", "with m.If(looks & asker[n]", STEERING),
