@@ -155,11 +155,9 @@ class Training(wiring.Component):
             m.d.sync += trainings.own.eq(trainings.own + 1)
         # What the far end before sent last is still in the receiver when ``enable`` falls: it is forgotten when that rises.
         renewing, renewed = Signal(), Signal()
-        m.d.comb += renewed.eq(renewing & self.enable & (self.state == State.RESET))
-        with m.If(self.renew & (self.state == State.RESET) & ~unsynced):
-            m.d.sync += [renewing.eq(1), unsynced.eq(1)]
-        with m.If(renewed):
-            m.d.sync += renewing.eq(0)
+        m.d.sync += [renewing.eq(self.renew & (self.state == State.RESET)), renewed.eq(renewing & self.enable)]
+        with m.If(renewing):
+            m.d.sync += unsynced.eq(1)
         self._send(m, begin, unsynced, trainings)
         self._machine(m, self._receive(m, begin), begin, unsynced, trainings, renewed)
         self._measure(m, begin)

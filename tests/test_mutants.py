@@ -457,7 +457,7 @@ MUTANTS = {
         ("believes a neighbour dead at once", "(doubt == self.confirm_cycles - 1)", "1", ADD_DROP),
     ],
     "claims": [
-        ("grants what clashes", "with m.If(looks & ~clash & asker[n]", "with m.If(looks & asker[n]", STEERING),
+        ("grants what clashes", "(claim.wavelength == asked.wavelength) & (", "0 & (", STEERING),
         ("forgets what is granted", "self.kept[n].eq(self.next[n])", "self.kept[n].segments.eq(0)", STEERING),
         ("compares the wavelength alone", "(claim.segments & asked.segments).any()", "claim.segments.any()", STEERING),
     ],

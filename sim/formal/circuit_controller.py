@@ -45,7 +45,8 @@ class Settings(Harness):
             check.partial.eq(self.partial),
             check.out_of_service.eq(self.out_of_service),
         ]
-        accepted = judged & (check.refusal == Refusal.NONE)
+        refusal = check.refusal.as_value()
+        accepted = judged & (refusal == Refusal.NONE.value)
         pairs = [(a, b) for a in range(ports) for b in range(ports)]
         leads = {(a, b): told[a].lit & (told[a].output == b) for a, b in pairs}
         lit = Cat(each.lit for each in told)
@@ -57,9 +58,9 @@ class Settings(Harness):
             Assert(~(accepted & ~lit.all() & ~self.partial), "a port is dark only where the setting says so"),
             Assert(~(accepted & (lit & self.out_of_service).any()), "no circuit has a port that is out of service"),
             Assert(
-                ~judged | conflicts.any() | one_way.any() | (check.refusal != Refusal.CONFLICT),
+                ~judged | conflicts.any() | one_way.any() | (refusal != Refusal.CONFLICT.value),
                 "what has no conflict is not refused for one",
             ),
             Cover(accepted & lit.all() & ~leads[0, 1] & ~leads[0, 0], "a whole setting is accepted"),
-            Cover(judged & (check.refusal == Refusal.CONFLICT), "a conflict is refused"),
+            Cover(judged & (refusal == Refusal.CONFLICT.value), "a conflict is refused"),
         ]

@@ -86,23 +86,26 @@ class Moves(Harness):
             Assume(~self.granted | was(m, steering.ask, "asked")),
             Assert(waited <= most, "every move ends within the sum of its bounds"),
             Assert(
-                steering.busy | (steering.outcome != Outcome.NONE) | ~latched(m, steering.busy, "moved"), "with an outcome"
+                steering.busy | (steering.outcome.as_value() != Outcome.NONE.value) | ~latched(m, steering.busy, "moved"),
+                "with an outcome",
             ),
         ]
         self._ends(m, waited, timer, age, goal)
         self._has_claims(m, goal, old, had_line)
         for outcome in (Outcome.MOVED, Outcome.BUSY, Outcome.DARK, Outcome.STUCK):
-            m.d.comb += Cover(~steering.busy & (steering.outcome == outcome), f"a move ends ({outcome.name})")
+            m.d.comb += Cover(
+                ~steering.busy & (steering.outcome.as_value() == outcome.value), f"a move ends ({outcome.name})"
+            )
 
     def _ends(self, m, waited, timer, age, goal):
         """Asserts what makes the bound inductive: in each phase so much was used at most."""
-        step = self.steering.step
+        step = self.steering.step.as_value()
         phases = [(Step.CLAIM, Goal.NEW), (Step.DRAIN, Goal.NEW)]
         phases += [(each, to) for to in (Goal.NEW, Goal.OLD) for each in (Step.PARK, Step.LOCK, Step.TRAIN)]
         phases.append((Step.PARK, Goal.NONE))
-        reached = step == Step.IDLE
+        reached = step == Step.IDLE.value
         for each, to in phases:
-            here = (step == each) & (goal == to.value)
+            here = (step == each.value) & (goal == to.value)
             reached = reached | here
             used = BOUNDS.most_cycles - BOUNDS.left_cycles(each, to)
             in_phase = BOUNDS.of(each) - timer
@@ -114,7 +117,7 @@ class Moves(Harness):
                 ),
             ]
         m.d.comb += [Assert(reached, "invariant: a phase and a goal that belong together")]
-        m.d.comb += Assert((step != Step.IDLE) | (waited == 0) | (waited <= BOUNDS.most_cycles), "invariant: idle")
+        m.d.comb += Assert((step != Step.IDLE.value) | (waited == 0) | (waited <= BOUNDS.most_cycles), "invariant: idle")
 
     def _has_claims(self, m, goal, old, had_line):
         """Keeps the books of claims, as the table does, and asserts that rings are on lines that are claimed."""
@@ -130,23 +133,23 @@ class Moves(Harness):
             m.d.sync += [next_.eq(steering.wavelength), has_next.eq(1)]
         on_line = (has_kept & (kept == steering.target_line)) | (has_next & (next_ == steering.target_line))
         m.d.comb += Assert(steering.park | on_line, "rings that are not parked are on a line that is claimed")
-        step, lit, park, line = steering.step, steering.lit, steering.park, steering.target_line
-        idle, before = step == Step.IDLE, (step == Step.CLAIM) | (step == Step.DRAIN)
+        step, lit, park, line = steering.step.as_value(), steering.lit, steering.park, steering.target_line
+        idle, before = step == Step.IDLE.value, (step == Step.CLAIM.value) | (step == Step.DRAIN.value)
         has_line = Mux(steering.adopt, has_next & (next_ == line), has_kept & (kept == line))
         pulses = steering.adopt | steering.withdraw | steering.leave
         claims = {
-            "asks": steering.ask == (step == Step.CLAIM),
-            "granted": idle | (step == Step.CLAIM) | (has_next & (next_ == steering.wavelength)),
+            "asks": steering.ask == (step == Step.CLAIM.value),
+            "granted": idle | (step == Step.CLAIM.value) | (has_next & (next_ == steering.wavelength)),
             "pulses": ~pulses | idle,
             "left": ~steering.leave | ~lit,
             "lit": ~lit | (has_line & ~park & (idle | before)),
-            "dark": lit | park | (step == Step.LOCK) | (step == Step.TRAIN),
+            "dark": lit | park | (step == Step.LOCK.value) | (step == Step.TRAIN.value),
             "old line": idle | ~had_line | (has_kept & (kept == old)),
             "begun": ~before | ((lit == had_line) & (line == old)),
-            "unparked": ~park | ((step != Step.LOCK) & (step != Step.TRAIN)),
-            "parked": (step != Step.PARK) | park,
+            "unparked": ~park | ((step != Step.LOCK.value) & (step != Step.TRAIN.value)),
+            "parked": (step != Step.PARK.value) | park,
             "way back": idle | (goal != Goal.OLD.value) | had_line,
-            "tuned": ((step != Step.LOCK) & (step != Step.TRAIN))
+            "tuned": ((step != Step.LOCK.value) & (step != Step.TRAIN.value))
             | (line == Mux(goal == Goal.OLD.value, old, steering.wavelength)),
         }
         m.d.comb += [Assert(claim, f"invariant: {name}") for name, claim in claims.items()]
