@@ -23,7 +23,6 @@ LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET = (
     f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet")
 )
 TUNER = "tests/rtl/test_tuner.py"
-CIRCUIT, STEERING = "tests/rtl/test_circuit_controller.py", "tests/rtl/test_steering.py"
 CIRCUIT, STEERING, ADD_DROP = (f"tests/rtl/test_{name}.py" for name in ("circuit_controller", "steering", "add_drop"))
 SUBLAYER, CODED = "tests/rtl/test_fec_sublayer.py", "tests/test_agreement_fec.py"
 CODEC, TRANSCODER = (f"tests/rtl/fec/test_{name}.py" for name in ("reed_solomon", "transcoder"))

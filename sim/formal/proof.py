@@ -16,8 +16,8 @@ from lightfabric.sim.formal.link import Calm, LossyLine
 from lightfabric.sim.formal.register import Accesses
 from lightfabric.sim.formal.replay import ReplayWindow
 from lightfabric.sim.formal.reset_link import ResetLink
-from lightfabric.sim.formal.tuner import OneRingPerLine, TakenPeaks
 from lightfabric.sim.formal.steering import Claims, Moves
+from lightfabric.sim.formal.tuner import OneRingPerLine, TakenPeaks
 
 
 @dataclass(frozen=True)
