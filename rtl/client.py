@@ -7,6 +7,8 @@ The words of the packing:
   position modulo the grains of a word
 * *crosses*: a word reaches into the next flit; *spills*: the last one of a packet does, so one more flit follows (*flush*)
 * *tail*: grains of a flit that belong to a word of which the rest is in the next flit; that word *straddles* them
+* *stalls*: a source has begun a packet and offers no word of it; its *patience* over, the packet is *cut*
+* *drops*: words are taken and make no flit, because nobody can carry their packet or because it was cut before
 """
 
 from math import gcd
@@ -111,8 +113,12 @@ class Ingress(wiring.Component):
     A packet begins a new flit; all its flits are full but the last. The word that completes a flit, or its packet, taken
     in cycle t, makes it the flit of cycle t + 1; a last word that reaches into one more flit is followed by a cycle in
     which no word is taken, and by that flit. Otherwise a word is taken per cycle, in order. A word that begins a flit waits
-    for a credit of its virtual channel, which it spends; one of a virtual channel that the spec does not have waits for
-    ever. From reset on it offers no flit and has all credits.
+    for a credit of its virtual channel, which it spends. From reset on it offers no flit and has all credits.
+
+    A packet for a destination from ``destinations`` on, or of a virtual channel that the spec does not have, is taken to its
+    end, makes no flit and is ``refused``. A packet whose next word does not come for ``spec.stall_cycles``, while the
+    network would take it, is cut: it ends with a flit of ``last`` and ``error``, and what comes up to its own last word is
+    taken and dropped.
 
     Bytes outside ``keep`` are sent as zeros. A packet without bytes is a flit of length 0. Destination and virtual
     channel are those of the first word, and a word before the last counts as full: a client that breaks the rules of
@@ -123,18 +129,25 @@ class Ingress(wiring.Component):
     i : In(stream.Signature(beat_layout(spec)))
     cut : In(1), beside ``i``: the word ends its packet, whose rest is lost; it has no bytes
     o : Out(ChannelSignature(spec))
+    refused, stalled : Out(1), in one cycle for each packet that is refused, and that is cut because its source stalls
     """
 
-    def __init__(self, spec: ChipletSpec, address: int):
+    def __init__(self, spec: ChipletSpec, address: int, destinations: int = 1 << ADDRESS_BITS):
         if not 0 <= address < 1 << ADDRESS_BITS:
             raise ValueError(f"Ingress.address must be from 0 to {(1 << ADDRESS_BITS) - 1}, not {address!r}")
-        self.spec, self.address = spec, address
-        super().__init__({"i": In(stream.Signature(beat_layout(spec))), "cut": In(1), "o": Out(ChannelSignature(spec))})
+        if not 1 <= destinations <= 1 << ADDRESS_BITS:
+            raise ValueError(f"Ingress.destinations must be from 1 to {1 << ADDRESS_BITS}, not {destinations!r}")
+        self.spec, self.address, self.destinations = spec, address, destinations
+        streams = {"i": In(stream.Signature(beat_layout(spec))), "cut": In(1), "o": Out(ChannelSignature(spec))}
+        super().__init__({**streams, "refused": Out(1), "stalled": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
-        grid, word, flit = Grid(self.spec), self.i.payload, self.o.flit
-        position, opens, flush = grid.positions(), Signal(init=1), Signal()
+        grid, word, flit = Grid(self.spec), Signal.like(self.i.payload), self.o.flit
+        position, opens, flush, cuts = grid.positions(), Signal(init=1), Signal(), Signal()
+        m.d.comb += word.eq(self.i.payload)
+        with m.If(cuts):
+            m.d.comb += [word.last.eq(1), word.keep.eq(0)]
         begins, completes, crosses, spills = Signal(), Signal(), Signal(), Signal()
         following, step, ends = Signal.like(position), Signal(), Signal()
         with m.Switch(position):
@@ -152,15 +165,27 @@ class Ingress(wiring.Component):
                         ]
 
         # The rest of a last word that spills goes out like one more last word, without bytes of its own.
-        may_begin = self._credit(m, Mux(opens, word.user, flit.virtual_channel), step & begins)
+        unknown, rest, drops, may_go = Signal(), Signal(), Signal(), Signal()
+        spent = step & begins & ~drops
+        has_credit = self._credit(m, Mux(opens, word.user, flit.virtual_channel), spent)
         m.d.comb += [
-            self.i.ready.eq((may_begin | ~begins) & ~flush),
-            step.eq((may_begin | ~begins) & (self.i.valid | flush)),
+            unknown.eq((word.dest >= self.destinations) | (word.user >= self.spec.virtual_channels)),
+            drops.eq(Mux(opens, unknown, rest)),
+            # The destination, which takes longest to look at, only keeps back what was taken.
+            may_go.eq(has_credit | ~begins | Mux(opens, word.user >= self.spec.virtual_channels, rest)),
+            self.i.ready.eq(may_go & ~flush & ~cuts),
+            step.eq(may_go & (self.i.valid | flush | cuts)),
             ends.eq(flush | (word.last & ~spills)),
         ]
-        m.d.sync += self.o.valid.eq(step & (completes | ends))
+        m.d.sync += [
+            self.o.valid.eq(step & (completes | ends) & ~drops),
+            self.refused.eq(step & opens & unknown),
+            self.stalled.eq(step & cuts),
+        ]
         with m.If(step):
-            m.d.sync += [position.eq(Mux(ends, 0, following)), opens.eq(ends), flush.eq(word.last & spills & ~flush)]
+            m.d.sync += [position.eq(Mux(ends, 0, following)), opens.eq(ends & ~cuts), flush.eq(word.last & spills & ~flush)]
+            m.d.sync += rest.eq(Mux(ends, cuts, drops))
+        self._watch(m, ~(opens | flush | rest), step, cuts)
 
         payload_bytes = self.spec.payload_bytes
         total_bytes = Signal(range(payload_bytes + self.spec.client_bytes))
@@ -172,7 +197,7 @@ class Ingress(wiring.Component):
         m.d.sync += [
             flit.last.eq(ends),
             # In a flush the word at the input is that of the next packet.
-            flit.error.eq(self.cut & ~flush),
+            flit.error.eq((self.cut & ~flush) | cuts),
             flit.length_bytes.eq(Mux(flush, rest_bytes, Mux(ends, total_bytes, payload_bytes))),
             flit.source.eq(self.address),
         ]
@@ -183,6 +208,16 @@ class Ingress(wiring.Component):
         m.d.comb += [keep.eq(Mux(flush, 0, word.keep)), kept.eq(enabled_bytes(word.data, keep))]
         self._add_bytes(m, grid, position, begins, crosses, kept)
         return m
+
+    def _watch(self, m, inside, step, cuts):
+        """Raises ``cuts`` until the packet is cut when its source has offered no word of it for too long."""
+        # Cycles to go, less one: they end at -1, which the sign shows.
+        patience = Signal(range(-1, self.spec.stall_cycles), init=self.spec.stall_cycles - 1)
+        with m.If(self.i.valid | ~inside):
+            m.d.sync += patience.eq(self.spec.stall_cycles - 1)
+        with m.Elif(~patience[-1]):
+            m.d.sync += patience.eq(patience - 1)
+        m.d.sync += cuts.eq((cuts & ~step) | (patience[-1] & inside & ~self.i.valid & ~cuts))
 
     def _credit(self, m, virtual_channel, spent):
         """Tells whether the virtual channel has a credit, which goes when ``spent``."""

@@ -47,10 +47,10 @@ _LANES = ("wavelengths_per_port", "spare_wavelengths", "max_skew_blocks")
 BLOCKS: Mapping[str, Block] = {
     "link": Block(
         measure_link,
-        (*_CHANNEL, *_LANES, "flit_bytes", "crc", "replay_flits", "blocks_per_cycle", "reach_cycles", "fec"),
+        (*_CHANNEL, *_LANES, "flit_bytes", "crc", "replay_flits", "blocks_per_cycle", "reach_cycles", "fec", "stall_cycles"),
     ),
     "switch": Block(measure_switch, (*_CHANNEL, "switch_ports")),
-    "client": Block(measure_client, (*_CHANNEL, "client_bytes")),
+    "client": Block(measure_client, (*_CHANNEL, "client_bytes", "stall_cycles")),
 }
 
 Progress = Callable[[str], None]

@@ -28,6 +28,8 @@ class ChipletSpec:
     has room for ``buffer_flits`` in each virtual channel; 0 stands for 127, or where the round trip takes more for what one
     virtual channel alone needs to use the whole rate.
     ``spare_wavelengths`` more are there to take the place of dead ones; one may lag ``max_skew_blocks`` behind another.
+    A packet whose rest does not come for ``stall_cycles``, because its source stalls or the link on its way is down, ends
+    there, marked as broken, so that nobody waits for it longer.
 
     ``fec`` is the forward error correction of frames on the line: ``"none"``, 64b/66b blocks as they are; ``"kr4"`` or
     ``"kp4"``, those of IEEE 802.3; ``"light"``, a short code (``FEC_CODES``). ``bit_error_rate`` is that of each wavelength
@@ -52,6 +54,7 @@ class ChipletSpec:
     fec: FecName = "none"
     spare_wavelengths: int = 0
     max_skew_blocks: int = 7
+    stall_cycles: int = 65_536
 
     NOT_BUILT: ClassVar[tuple[str, ...]] = ("bit_error_rate",)
     """Fields that say what happens to the hardware, not what it is: the RTL is the same for all their values."""
@@ -68,6 +71,8 @@ class ChipletSpec:
     """So many flits need sequences of 16 bits, the widest."""
     UCIE_TIMEOUT_SLOTS: ClassVar[int] = 375
     """After so many slots without an acknowledgement a transmitter of 127 outstanding flits replays [UCIe 1.1, retry]."""
+    MAX_STALL_CYCLES: ClassVar[int] = (1 << 31) - 1
+    """Counters of such times have 32 bits, one of which is the sign."""
     MAX_SKEW_BLOCKS: ClassVar[int] = 63
     """Training sets are numbered modulo 256, and lanes twice as far apart must still be told from those in time."""
     LOOP_CYCLES: ClassVar[int] = 20
@@ -84,6 +89,7 @@ class ChipletSpec:
         require_between(self, 1, self.MAX_SKEW_BLOCKS, "max_skew_blocks")
         require_between(self, 1, 8, "virtual_channels")
         require_between(self, 0, self.MAX_OUTSTANDING_FLITS, "buffer_flits")
+        require_between(self, 1, self.MAX_STALL_CYCLES, "stall_cycles")
         require_positive(self, "wavelength_gbps", "core_clock_mhz", "reach_m")
         require(self, "fec", self.fec in ("none", *FEC_CODES), f"one of none, {', '.join(FEC_CODES)}")
         most = self.code.max_bit_error_rate if self.code else self.MAX_BIT_ERROR_RATE

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from amaranth import Module
 
+from lightfabric.model.codec import ADDRESS_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.client import Egress, Ingress
 from lightfabric.sim.bench.bench import Bench, ClientFlit, Driver, Monitor, Transfers
@@ -161,7 +162,10 @@ class StreamSink(Taker):
 
 @dataclass(frozen=True)
 class ClientRun:
-    """Holds what a run showed, words on the stream's side; ``changed``, ``stale``, ``short`` as in :class:`StreamSink`."""
+    """Holds what a run showed, words on the stream's side; ``changed``, ``stale``, ``short`` as in :class:`StreamSink`.
+
+    ``refused`` and ``stalled`` count the packets of which an ingress says so.
+    """
 
     cycles: int
     sent: Transfers
@@ -169,14 +173,16 @@ class ClientRun:
     changed: list[int]
     stale: list[int]
     short: list[int]
+    refused: int = 0
+    stalled: int = 0
 
 
 class IngressBench:
     """Holds the ingress of one spec, elaborated once: a stream in, a channel out."""
 
-    def __init__(self, spec: ChipletSpec, address: int):
+    def __init__(self, spec: ChipletSpec, address: int, destinations: int = 1 << ADDRESS_BITS):
         self.spec, m = spec, Module()
-        m.submodules.ingress = self._ingress = Ingress(spec, address)
+        m.submodules.ingress = self._ingress = Ingress(spec, address, destinations)
         self._bench = Bench(m)
 
     def run(
@@ -186,33 +192,37 @@ class IngressBench:
         pauses: Pauses = never,
         keep: Callable[[ClientFlit], int] = contiguous,
         credit_cycle: Callable[[int, int], int] = lambda _, cycle: cycle + 1,
+        earliest_cycles: Sequence[int] = (),
         bound_cycles: int = 10_000,
     ) -> ClientRun:
-        """Send the words until as many packets have come and all flits are credited.
+        """Send the words until all are taken, as many packets have come or been refused, and all flits are credited.
 
         ``credit_cycle(n, cycle)`` is when the buffer of flit n, delivered in ``cycle``, is given back.
         """
-        source = StreamSource(self.spec, self._ingress.i, words, pauses, keep, cut=self._ingress.cut)
+        source = StreamSource(self.spec, self._ingress.i, words, pauses, keep, earliest_cycles, self._ingress.cut)
         monitor = Monitor(self.spec, self._ingress.o, credit_cycle)
-        watch = _FlitWatch(self._ingress.o)
+        watch = _FlitWatch(self._ingress)
         packets = sum(word.last for word in source.words)
 
         def done(_: int) -> bool:
-            return watch.packets >= packets and len(monitor.credited) == len(monitor.received)
+            ended = watch.packets + watch.refused >= packets
+            return source.done and ended and len(monitor.credited) == len(monitor.received)
 
         cycles = self._bench.run([source, monitor, watch], done, bound_cycles)
-        return ClientRun(cycles, source.sent, monitor.received, [], watch.stale, [])
+        return ClientRun(cycles, source.sent, monitor.received, [], watch.stale, [], watch.refused, watch.stalled)
 
 
 class _FlitWatch:
-    """Counts packets, and notes the cycles of flits with a byte other than zero past their length."""
+    """Counts packets, refused and stalled ones; notes the cycles of flits with a byte other than zero past their length."""
 
-    def __init__(self, channel):
+    def __init__(self, ingress):
         self.stale: list[int] = []
-        self.packets = 0
-        self.samples = (channel.valid, channel.flit)
+        self.packets = self.refused = self.stalled = 0
+        self.samples = (ingress.o.valid, ingress.o.flit, ingress.refused, ingress.stalled)
 
-    def step(self, _ctx, cycle: int, valid: int | None, flit) -> None:
+    def step(self, _ctx, cycle: int, valid: int | None, flit, refused: int | None, stalled: int | None) -> None:
+        self.refused += refused or 0
+        self.stalled += stalled or 0
         if not valid:
             return
         self.packets += flit.last

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.client import MAX_PACKET_BYTES, Grid, Ingress
-from lightfabric.sim.bench.bench import BenchTimeoutError, ClientFlit
+from lightfabric.sim.bench.bench import ClientFlit
 from lightfabric.sim.bench.client import EgressBench, IngressBench, contiguous, never, words
 from lightfabric.sim.bench.packet import Packet, assembled
 from lightfabric.sim.characterize import measure_client
@@ -265,10 +265,57 @@ def test_a_virtual_channel_without_credit_does_not_stop_the_other(ingress):
     assert [cycle for cycle, _ in run.sent] == list(range(SPEC.buffer_flits + 1))
 
 
-def test_a_word_of_an_unknown_virtual_channel_waits_for_ever():
-    bench = IngressBench(replace(SPEC, virtual_channels=3), 0)
-    with pytest.raises(BenchTimeoutError):
-        bench.run([ClientFlit(b"\1", virtual_channel=3)], bound_cycles=50)
+@pytest.mark.parametrize("odds", [0.0, 0.4])
+def test_a_packet_that_nobody_can_carry_is_refused_and_the_next_is_whole(odds):
+    """Of an unknown virtual channel or destination, of all lengths, and with no credit left."""
+    spec = replace(SPEC, virtual_channels=3)
+    bench, rng = IngressBench(spec, ADDRESS, 5), random.Random(31)
+    good = [Packet(rng.randbytes(rng.randint(1, 160)), ADDRESS, rng.randrange(5), rng.randrange(3)) for _ in range(30)]
+    astray = [(rng.randrange(5), 3) if n % 2 else (rng.choice((5, 6, 1000, 1023)), rng.randrange(4)) for n in range(30)]
+    bad = [Packet(rng.randbytes(rng.randint(1, 160)), ADDRESS, *where) for where in astray]
+    offered = [p for both in zip(good, bad, strict=True) for p in both]
+    run = bench.run(words(spec, cut(spec, offered)), pauses=at_random(32, odds), credit_cycle=late(33, 40))
+    assert [flit for _, flit in run.received] == cut(spec, good)
+    assert (run.refused, run.stalled) == (len(bad), 0)
+
+
+@pytest.mark.parametrize("credit_cycles", [1, 60])
+def test_a_source_that_stalls_in_a_packet_loses_its_rest_and_nothing_else(benches, credit_cycles):
+    """After each number of words up to those of two flits, the packet ends with an error; its rest makes no flit."""
+    spec = replace(benches[0].spec, stall_cycles=20)
+    bench, rng = IngressBench(spec, ADDRESS), random.Random(41)
+    for taken in range(1, 2 * Grid(spec).flit + 1, 3):
+        whole = Packet(rng.randbytes((taken + 3) * spec.client_bytes), ADDRESS, 3, 1)
+        after = packet(4, 2 * spec.payload_bytes - 1)
+        offered = words(spec, cut(spec, [whole, after]))
+        stalls = iter([False] * taken + [True] * 40)
+        # A word is offered in the cycle after the one before it was taken, so pauses are asked for once per word.
+        run = bench.run(offered, pauses=lambda _, it=stalls: next(it, False), credit_cycle=lambda _, c: c + credit_cycles)
+        flits = [flit for _, flit in run.received]
+        ends = [n for n, flit in enumerate(flits) if flit.last]
+        begun, rest = flits[: ends[0] + 1], flits[ends[0] + 1 :]
+        assert b"".join(flit.payload for flit in begun) == whole.content[: taken * spec.client_bytes]
+        assert [flit.error for flit in begun] == [0] * (len(begun) - 1) + [1]
+        assert rest == after.flits(spec)
+        assert (run.refused, run.stalled) == (0, 1)
+
+
+def test_a_source_has_as_many_cycles_for_each_word_as_the_spec_says():
+    """And a packet that waits for a credit, or that has not begun, has all time."""
+    spec = replace(SPEC, stall_cycles=20)
+    bench = IngressBench(spec, ADDRESS)
+    for gap, stalled in ((spec.stall_cycles, 0), (spec.stall_cycles + 2, 1)):
+        offered = words(spec, cut(spec, [packet(1, 40), packet(2, 40)]))
+        run = bench.run(offered, pauses=lambda cycle, gap=gap: cycle % gap != 0, bound_cycles=1000)
+        assert min(run.stalled, 1) == stalled
+    slow = bench.run(words(spec, cut(spec, [packet(1, 400)])), credit_cycle=lambda _, cycle: cycle + 100)
+    rare = bench.run(words(spec, cut(spec, [packet(1, 8), packet(2, 8)])), earliest_cycles=[0, 100])
+    assert (slow.stalled, rare.stalled) == (0, 0)
+
+
+def test_the_number_of_destinations_must_fit():
+    with pytest.raises(ValueError, match=r"^Ingress\.destinations must be from 1 to 1024, not 0$"):
+        Ingress(SPEC, 1, 0)
 
 
 def test_an_address_that_does_not_fit_is_refused():
