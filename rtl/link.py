@@ -70,9 +70,11 @@ class Link(wiring.Component):
     """Sends flits to the far end of a full-duplex link, and receives those of the far end.
 
     Every flit that enters ``i`` at one end leaves ``o`` of the other end once, in order within its virtual channel and
-    unchanged, whatever the line does to its bits and frames, also over a retraining of the line; flits that the far end
-    had not acknowledged when it was reset are lost with it. From reset on the line is trained first. Latency and rate
-    follow from the slots of the line; what they are is measured by ``lightfabric.sim.link_timing``.
+    unchanged, whatever the line does to its bits and frames, also over a retraining of the line. Flits that the far end
+    had not acknowledged when it was reset are lost with it, and so are those of both ends when the line is not active for
+    ``spec.stall_cycles``; a packet cut so ends with a flit of ``last`` and ``error``. From reset on the line is trained
+    first. Latency and rate follow from the slots of the line; what they are is measured by
+    ``lightfabric.sim.link_timing``.
 
     Members
     -------

@@ -20,6 +20,7 @@ The words of the state machine:
 * *unsynced*: this end was reset and has not resumed since, so the other end must *flush*, forget its sequence state
 * *renewed*: this end is to meet another far end, and has forgotten the state that it shared with the one before
 * *flushed*: this end has nothing to forget, because no frame has come since its own reset or the last flush
+* *lapses*: the line was down for longer than packets may wait, so both ends forget, as if both had been reset
 * *failure*: a state took longer than its bound, or frames made trouble soon; *repeated* if there was one before it on the
   same lanes and no long service in between
 * *resume*: the parameters of the other end are complete, and replay goes on from them
@@ -65,6 +66,9 @@ class Training(wiring.Component):
     No frame is received without sets in which the other end says that it hears this end. A transmitter that is looped back
     to its own receiver is such an end.
 
+    A line that was in service and is not active for ``spec.stall_cycles`` lapses: this end forgets its sequence state at
+    once, says in its sets that it was reset, and so makes the other end forget as soon as it hears them.
+
     Members
     -------
     enable : In(1), at 0 the state is RESET and sets of step 0 are sent; the sequence state is not forgotten
@@ -85,8 +89,8 @@ class Training(wiring.Component):
     holds : Out(1), lanes in use bring frames, or are about to
     resume : Out(1), pulse: ``remote`` and ``lanes_out`` are those of the other end, and stay until the next training; at
         least 16 sets follow, then frames
-    flush : Out(1), pulse: the other end was reset and this end was not, or is another one; at least 32 beats before
-        ``resume``
+    flush : Out(1), pulse: the other end was reset and this end was not, or is another one, or the line lapsed; at least 32
+        beats before ``resume``
     peer_reset : Out(1), from ``flush`` until active
     remote : Out(parameters_layout(spec))
     lanes_out : Out(N), lanes on which frames are sent
@@ -222,7 +226,8 @@ class Training(wiring.Component):
         parameters that go with an echo are from after the flush, and from after the beginning of the training echoed.
         """
         asked, flushed, must_flush, training = Signal(), Signal(init=1), Signal(), Signal()
-        is_new, changed, hears_me = Signal(), Signal(), Signal()
+        is_new, changed, hears_me, lapses = Signal(), Signal(), Signal(), Signal()
+        self._watch(m, flushed, lapses)
         told = data.View(TRAININGS, previous.set.word)
         requests, numbers = previous.valid & previous.is_request, previous.valid & previous.is_number
         m.d.comb += [
@@ -230,10 +235,10 @@ class Training(wiring.Component):
             must_flush.eq(requests & training & previous.set.word[0] & ~flushed),
             is_new.eq(numbers & (told.own != trainings.other)),
         ]
-        m.d.sync += [self.flush.eq(must_flush | renewed), changed.eq(is_new)]
+        m.d.sync += [self.flush.eq(must_flush | renewed | lapses), changed.eq(is_new)]
         m.d.sync += [
-            flushed.eq((flushed | must_flush | renewed) & ~self.frames_in),
-            self.peer_reset.eq((self.peer_reset | must_flush) & ~self.active),
+            flushed.eq((flushed | must_flush | renewed | lapses) & ~self.frames_in),
+            self.peer_reset.eq((self.peer_reset | must_flush | lapses) & ~self.active),
         ]
         with m.If(numbers):
             m.d.sync += [trainings.other.eq(told.own), hears_me.eq(told.echoes & (told.other == trainings.own))]
@@ -245,7 +250,19 @@ class Training(wiring.Component):
         # They are taken in EXCHANGE alone: from ``resume`` on ``remote`` must stay as it is.
         with m.If(self.state != State.EXCHANGE):
             m.d.sync += hears_me.eq(0)
-        return changed, hears_me
+        return changed, hears_me, lapses
+
+    def _watch(self, m, flushed, lapses):
+        """Lets the line lapse once when it has not been active for too long; not between CONFIRM and what follows it."""
+        # Cycles to go, less one: they end at -1, which the sign shows.
+        patience = Signal(range(-1, self.spec.stall_cycles), init=self.spec.stall_cycles - 1)
+        with m.If(self.active | flushed):
+            m.d.sync += patience.eq(self.spec.stall_cycles - 1)
+        with m.Elif(~patience[-1]):
+            m.d.sync += patience.eq(patience - 1)
+        # In these two states the other end's parameters count, and frames may come before the flush.
+        agreed = (self.state == State.CONFIRM) | (self.state == State.START)
+        m.d.comb += lapses.eq(patience[-1] & ~agreed & ~self.active & ~flushed & ~self.frames_in)
 
     def _collect(self, m, previous, hears_me):
         """Takes the parameters of the other end; ``complete`` when all have come since it hears this training."""
@@ -291,7 +308,7 @@ class Training(wiring.Component):
 
         causes, seen = Signal(CAUSES), Signal(CAUSES)
         again, fails, anew = seen.again, seen.fails, seen.anew
-        changed, hears_me = self._track_peer(m, previous, begin, trainings, renewed)
+        changed, hears_me, lapses = self._track_peer(m, previous, begin, trainings, renewed)
         complete = self._collect(m, previous, hears_me)
         all_good, found = (self.good | ~self.use).all(), Signal()
         m.d.comb += [
@@ -302,6 +319,8 @@ class Training(wiring.Component):
         m.d.sync += [self.resume.eq(0), self.relock.eq(0), self.reuse.eq(0), self.realign.eq(begin)]
         with m.If(self.resume):
             m.d.sync += unsynced.eq(0)
+        with m.If(lapses):
+            m.d.sync += unsynced.eq(1)
         with m.Switch(self.state):
             with m.Case(State.LOCK):
                 # The bound counts from the first good lane on, for the others to become good as well.
@@ -341,7 +360,7 @@ class Training(wiring.Component):
 
         # A cycle later, for speed; what was seen once does not begin twice.
         m.d.sync += causes.eq(Mux(begin, 0, seen))
-        with m.If(self.retrain | ~self.enable):
+        with m.If(self.retrain | ~self.enable | lapses):
             m.d.sync += causes.anew.eq(1)
         gives_up, failed = Signal(), Signal()
         m.d.comb += [failed.eq(causes.fails & ~causes.anew), begin.eq(causes.as_value().any())]

@@ -340,6 +340,73 @@ def test_an_end_that_is_reset_makes_both_train_and_the_other_say_so(benches, nam
         assert_frames_are_whole(end)
 
 
+@pytest.mark.parametrize("both", [False, True], ids=["one way", "both ways"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_line_that_is_dark_for_too_long_lapses_at_both_ends_and_comes_back(lapsing, both, seed):
+    """As if both ends had been reset: whichever lapses first, each forgets once, and before it resumes."""
+    rng = random.Random(seed)
+    dark_cycles = lapsing.spec.stall_cycles + (rng.randint(100, 3000) if seed else 3000)
+    begun = dark(lapsing, both, dark_cycles, seed)
+    for end, other in ((lapsing.a, lapsing.b), (lapsing.b, lapsing.a)):
+        assert len(end.cycles_of("flush")) == 1
+        assert end.cycles_of("flush")[0] < other.cycles_of("resume")[-1]
+        assert_frames_are_whole(end)
+    if both:
+        # An end sees some blocks late that it is dark.
+        assert all(end.cycles_of("flush")[0] < begun + lapsing.spec.stall_cycles + 400 for end in ends(lapsing))
+    assert_parameters_are_known(lapsing)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_ends_lapse_both_or_not_at_all(lapsing, seed):
+    """Where the light comes back about when they would lapse."""
+    rng = random.Random(seed)
+    dark(lapsing, bool(seed % 2), lapsing.spec.stall_cycles - rng.randint(0, 1200), seed)
+    counts = [len(end.cycles_of("flush")) for end in ends(lapsing)]
+    assert counts in ([0, 0], [1, 1])
+    assert_parameters_are_known(lapsing)
+    assert_flushes_agree(lapsing)
+
+
+def test_a_short_darkness_makes_nobody_forget(lapsing):
+    dark(lapsing, True, lapsing.spec.stall_cycles // 4, 1)
+    assert not any(end.cycles_of("flush") for end in ends(lapsing))
+    assert_parameters_are_known(lapsing)
+
+
+@pytest.fixture(scope="module")
+def lapsing() -> TrainingBench:
+    return TrainingBench(spec_of(stall_cycles=4000))
+
+
+def ends(bench: TrainingBench):
+    return bench.a, bench.b
+
+
+def dark(bench: TrainingBench, both: bool, cycles: int, seed: int) -> int:
+    """Up, then without light on the way from a to b, or on both, and up again. Returns the first dark cycle."""
+    begun = 0
+
+    def script(_):
+        nonlocal begun
+        for _ in bench.up(200):
+            begun += 1
+            yield
+        bench.there.silent, bench.back.silent = True, both
+        yield from wait(cycles)
+        bench.there.silent = bench.back.silent = False
+        yield from bench.up(300)
+
+    bench.run(script=script, delay_cycles=(9, 14), seed=seed, bound_cycles=30_000)
+    return begun
+
+
+def assert_flushes_agree(bench: TrainingBench):
+    """Frames flow between ends that have both forgotten, or neither has."""
+    last = [max(end.cycles_of("flush"), default=0) for end in ends(bench)]
+    assert all(end.cycles_of("resume")[-1] > max(last) for end in ends(bench))
+
+
 def test_sets_in_flight_from_before_a_reset_are_not_believed(benches):
     """The other end is in EXCHANGE when this one is reset, and misses the first word of freshness."""
     bench = benches("one lane")
