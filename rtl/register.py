@@ -11,6 +11,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from lightfabric.rtl.channel import one_hot_mux
 from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BITS, WORD_BYTES, Field, Register, Table, verify
 
 OKAY, SLVERR = 0, 2
@@ -22,18 +23,20 @@ GROUP_WORDS = 8
 class AxiLiteSignature(wiring.Signature):
     """Carries AXI4-Lite with 32-bit data, as the master sees it [ARM IHI 0022E part B].
 
+    Addresses have ``address_bits``, by default those of one page of registers.
+
     Members
     -------
     awvalid, awaddr, awprot, wvalid, wdata, wstrb, bready, arvalid, araddr, arprot, rready : Out
     awready, wready, bvalid, bresp, arready, rvalid, rdata, rresp : In
     """
 
-    def __init__(self):
+    def __init__(self, address_bits: int = BUS_ADDRESS_BITS):
         super().__init__(
             {
                 "awvalid": Out(1),
                 "awready": In(1),
-                "awaddr": Out(BUS_ADDRESS_BITS),
+                "awaddr": Out(address_bits),
                 "awprot": Out(3),
                 "wvalid": Out(1),
                 "wready": In(1),
@@ -44,7 +47,7 @@ class AxiLiteSignature(wiring.Signature):
                 "bresp": In(2),
                 "arvalid": Out(1),
                 "arready": In(1),
-                "araddr": Out(BUS_ADDRESS_BITS),
+                "araddr": Out(address_bits),
                 "arprot": Out(3),
                 "rvalid": In(1),
                 "rready": Out(1),
@@ -104,6 +107,9 @@ class Registers(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         self._events: dict[str, Signal] = {}
+        self._highs: dict[str, Signal] = {}
+        self._has_highs = any(field.kind == "high" for register in self.table for field in register.fields)
+        self._high = Signal(WORD_BITS, name="high")
         self._enables: dict[str, Signal] = {}
         self._frozen, self.state = Signal(name="frozen"), {}
         if "freeze" in self.controls.shape().members:
@@ -112,6 +118,7 @@ class Registers(wiring.Component):
         selects, written, kept = self._writes(m)
         words = [self._word(m, *of, written, kept) for of in zip(self.table, selects, strict=True)]
         self._reads(m, words)
+        self._keep_high(m)
         m.d.comb += self.irq.eq(Cat(self._events[name] & enable for name, enable in self._enables.items()).any())
         return m
 
@@ -185,8 +192,8 @@ class Registers(wiring.Component):
         """Makes the hardware of a field by its kind, and gives what it reads as."""
         if field.kind == "constant":
             return Const(field.reset, field.bits)
-        if field.kind == "status":
-            return self.inputs[field.name]
+        if field.kind in ("status", "high"):
+            return self.inputs[field.name] if field.kind == "status" else self._high
         if field.kind == "count":
             return self._count(m, field)
         if field.kind == "event":
@@ -205,10 +212,36 @@ class Registers(wiring.Component):
     def _count(self, m, field: Field):
         """Counts on in one register while another one shows the count, so that freezing loses nothing."""
         count, shown = Signal(WORD_BITS, name=f"{field.name}_count"), Signal(WORD_BITS, name=f"{field.name}_shown")
-        m.d.sync += count.eq(Mux(self.controls.clear_counters, 0, count) + self.inputs[field.name])
+        following = Signal(WORD_BITS + 1, name=f"{field.name}_following")
+        m.d.comb += following.eq(Mux(self.controls.clear_counters, 0, count) + self.inputs[field.name])
+        m.d.sync += count.eq(following)
+        if self._has_highs:
+            self._count_high(m, field, following[-1])
         with m.If(~self._frozen):
             m.d.sync += shown.eq(count)
         return shown
+
+    def _count_high(self, m, field: Field, carry):
+        """Counts the carries of a count, all a cycle later, for speed: the high half is shown a cycle after the low one."""
+        count, shown = Signal(WORD_BITS, name=f"{field.name}_high"), Signal(WORD_BITS, name=f"{field.name}_high_shown")
+        carried, cleared, frozen = (Signal(name=f"{field.name}_{name}") for name in ("carried", "cleared", "high_frozen"))
+        m.d.sync += [carried.eq(carry), cleared.eq(self.controls.clear_counters), frozen.eq(self._frozen)]
+        m.d.sync += count.eq(Mux(cleared, 0, count) + carried)
+        with m.If(~frozen):
+            m.d.sync += shown.eq(count)
+        self._highs[field.name] = shown
+
+    def _keep_high(self, m):
+        """Keeps the high half of the count that is read, in the cycle after its low half was chosen."""
+        if not self._has_highs:
+            return
+        # A count has a register of its own.
+        numbers = [number for number, register in enumerate(self.table) if register.fields[0].kind == "count"]
+        chosen = Signal(len(numbers), name="chosen_counts")
+        reading, address = self.state["reading"], self.state["read_address"]
+        m.d.sync += chosen.eq(Cat(reading & (address == number) for number in numbers))
+        with m.If(chosen.any()):
+            m.d.sync += self._high.eq(one_hot_mux(chosen, self._highs.values()))
 
     def _event(self, m, field: Field, selected, written):
         """Keeps an event until a 1 is written."""

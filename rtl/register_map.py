@@ -14,7 +14,7 @@ LANES_PER_WORD = 4
 MAX_CORRECTED = 15
 """So many symbols of a codeword are corrected at most, by KP4."""
 
-Kind = Literal["constant", "status", "count", "control", "enable", "pulse", "event"]
+Kind = Literal["constant", "status", "count", "high", "control", "enable", "pulse", "event"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,11 @@ class Field:
     * ``constant`` reads as ``reset``.
     * ``status`` reads as the input of the same name; its reset is whatever the input shows.
     * ``count`` reads as the sum of the input of the same name, ``step_bits`` wide, over the cycles since
-      ``clear_counters``, modulo 2 ** 32; while ``freeze`` is 1 it reads as it was when ``freeze`` became 1, and counting
-      goes on. A write of both bits shows all that was counted until then and begins anew: no event is missed between two
-      such intervals, and none is counted in both.
+      ``clear_counters``, modulo 2 ** 32; if the table has a field of kind ``high``, as the low half of a sum modulo 2 ** 64.
+      While ``freeze`` is 1 it reads as it was when ``freeze`` became 1, and counting goes on. A write of both bits shows all
+      that was counted until then and begins anew: no event is missed between two such intervals, and none is counted in
+      both.
+    * ``high`` reads as the high half that the count read last had then, so that both halves are of one cycle.
     * ``control`` reads as written and is the output of the same name.
     * ``enable`` reads as written: while it is 1, the event of the same name makes the interrupt.
     * ``pulse`` reads as 0; a written 1 makes the output of the same name 1 for one cycle.
@@ -48,7 +50,7 @@ class Field:
         _require(self, "name", self.name.isidentifier() and self.name == self.name.lower(), "a lower-case identifier")
         _require(self, "kind", self.kind in get_args(Kind), f"one of {', '.join(get_args(Kind))}")
         _require(self, "bits", 1 <= self.bits <= WORD_BITS, f"from 1 to {WORD_BITS}")
-        _require(self, "bits", self.kind != "count" or self.bits == WORD_BITS, f"{WORD_BITS} in a count")
+        _require(self, "bits", self.kind not in ("count", "high") or self.bits == WORD_BITS, f"{WORD_BITS} in a {self.kind}")
         _require(self, "bits", self.kind not in ("pulse", "enable") or self.bits == 1, f"1 in a field of kind {self.kind}")
         # A reset of what is not stored would be a promise about an input, or about a counter that starts at 0.
         stored = self.kind in ("constant", "control", "enable")
@@ -123,6 +125,9 @@ def verify(table: Table) -> None:
     size_bytes = WORD_BYTES * len(table)
     if not 0 < size_bytes <= 1 << BUS_ADDRESS_BITS:
         raise ValueError(f"Table must have from 1 to {(1 << BUS_ADDRESS_BITS) // WORD_BYTES} registers, not {len(table)}")
+    highs = [field.name for field in fields if field.kind == "high"]
+    if len(highs) > 1:
+        raise ValueError(f"Table must have at most one field of kind high, not {', '.join(highs)}")
     # An interrupt of several bits would need an enable for each of them.
     events = {field.name for field in fields if field.kind == "event" and field.bits == 1}
     if unknown := sorted(set(names["enable"]) - events):
@@ -145,6 +150,9 @@ def _alone(name: str, kind: Kind, description: str, *, bits: int = WORD_BITS, **
     return Register(name, (Field(name, bits, kind, description, **options),), description)
 
 
+_HIGH = _alone("count_high", "high", "The high half of the counter that was read last, as it was then.")
+
+
 def _named(*names: str) -> tuple[tuple[int, str], ...]:
     """Numbers the names of values from 0 on."""
     return tuple(enumerate(names))
@@ -158,7 +166,7 @@ EVENTS = (
     ("crc_failed", "A flit with a wrong CRC was dropped."),
     ("credit_failed", "A credit leaked, or a flit came without a credit."),
     ("lanes_reduced", "The link goes on with fewer lanes."),
-    ("peer_was_reset", "The other end was reset."),
+    ("peer_was_reset", "The other end was reset, or the link was down for so long that its packets were cut."),
 )
 
 BER_REGISTERS: Table = (
@@ -276,5 +284,36 @@ REGISTERS: Table = (
         _alone(f"codewords_{n}", "count", f"Codewords in which {n} symbols were set right, others none.", step_bits=2)
         for n in range(MAX_CORRECTED + 1)
     ),
+    _alone("packets_refused", "count", "Packets of the client that nobody can carry: channel or destination is unknown."),
+    _alone("packets_cut", "count", "Packets whose end the client did not send in time."),
+    _HIGH,
 )  # fmt: skip
 """Every link has these registers, whatever its spec."""
+
+
+def chiplet_registers(ports: int) -> Table:
+    """Lists the registers that a chiplet has beside those of its ports; each port has a client and a line."""
+    counts = (
+        (f"flits_to_{side}_{port}", f"Flits that the switch gave to {side} {port}.")
+        for side in SIDES
+        for port in range(ports)
+    )
+    return (
+        _alone("id", "constant", "'LC' in the high half, the version of this map in the low half.", reset=0x4C43_0001),
+        _alone("ports", "constant", "So many pages of registers of links come before this one.", bits=6, reset=ports),
+        Register(
+            "control",
+            (
+                Field("freeze", 1, "control", "The counters read as they were when this bit became 1; counting goes on."),
+                Field("clear_counters", 1, "pulse", "The counters begin again at 0; frozen values stay."),
+            ),
+            "What the counters are to do.",
+        ),
+        _alone("interrupt_ports", "status", "A bit per port: its registers make the interrupt.", bits=ports),
+        _HIGH,
+        *(_alone(name, "count", description) for name, description in counts),
+    )
+
+
+SIDES = ("client", "line")
+"""The switch of a chiplet has first the ports of the clients, then those of the lines."""

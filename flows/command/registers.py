@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from lightfabric.flows.report import require_one_of, say, written_whole
-from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, REGISTERS, WORD_BYTES, Field, Kind, Register, Table
+from lightfabric.rtl.register_map import (
+    BUS_ADDRESS_BITS,
+    REGISTERS,
+    WORD_BYTES,
+    Field,
+    Kind,
+    Register,
+    Table,
+    chiplet_registers,
+)
 
 # These words are names only after a backslash [SystemRDL 2.0, 4.4].
 SYSTEMRDL_KEYWORDS = {
@@ -25,6 +34,7 @@ _SYSTEMRDL: dict[Kind, str] = {
     "constant": "sw = r; hw = na;",
     "status": "sw = r; hw = w;",
     "count": "sw = r; hw = r; counter; hwclr;",
+    "high": "sw = r; hw = w;",
     "control": "sw = rw; hw = r;",
     "enable": "sw = rw; hw = r;",
     "pulse": "sw = w; hw = r; singlepulse;",
@@ -35,6 +45,7 @@ _ACCESS: dict[Kind, str] = {
     "constant": "read",
     "status": "read",
     "count": "read, cleared by `control.clear_counters`, frozen by `control.freeze`",
+    "high": "read",
     "control": "read and write",
     "enable": "read and write",
     "pulse": "write 1 to act, reads 0",
@@ -51,7 +62,8 @@ reads as 0 and changes nothing. Bytes are written by their strobes. A write of w
 that are not listed read as 0. Every access is answered: a read 3 cycles after its address, a write 2 cycles after the later
 of its address and its data.
 
-* A **counter** adds up modulo 2^32: the difference of two readings is right if fewer than 2^32 events lie between them.
+* A **counter** adds up modulo 2^64: its register is the low half; a read of it keeps the high half of the same cycle in
+  `count_high`, until another counter is read. For short times the difference of two low halves modulo 2^32 will do.
   While `control.freeze` is 1 all counters read as they were in one and the same cycle, and go on counting. A single write
   that raises `freeze` and sets `clear_counters` shows the sums until then and begins new ones: no event is missed, none is
   counted twice.
@@ -59,6 +71,13 @@ of its address and its data.
 * The **interrupt**, the output `irq`, is 1 while a bit is 1 both in `interrupt_status` and in `interrupt_enable`.
 * **Reset** values of `status` fields are not given: they show the link as it is.
 """
+
+_CHIPLET = """\
+**In a chiplet** one AXI4-Lite slave has a page of {page_bytes} bytes with these registers for each port: page p has those of
+link p and client p. After the last port comes one page of the chiplet, here of two ports; an address beyond it is answered
+with DECERR and reads as 0. Accesses take 4 cycles longer. The interrupt is that of any port.
+"""
+_CHIPLET_PORTS = 2
 
 
 def systemrdl(table: Table = REGISTERS) -> str:
@@ -123,6 +142,9 @@ def markdown() -> str:
     for number, register in enumerate(REGISTERS):
         link = f"[`{register.name}`](#{register.name})"
         lines.append(f"| {_offset(number)} | {link} | {register.reset:#010x} | {register.description} |")
+    lines += ["", _CHIPLET.format(page_bytes=1 << BUS_ADDRESS_BITS), "| offset | register | reset | what |", _rule(4)]
+    for number, register in enumerate(chiplet_registers(_CHIPLET_PORTS)):
+        lines.append(f"| {_offset(number)} | `{register.name}` | {register.reset:#010x} | {register.description} |")
     for number, register in enumerate(REGISTERS):
         lines += ["", f"## {register.name}", "", f"{_offset(number)}. {register.description}", ""]
         lines += ["| bits | field | access | reset | what |", _rule(5)]
