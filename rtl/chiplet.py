@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from amaranth import Const, Module
+from amaranth import Cat, Const, Module
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -11,8 +11,17 @@ from lightfabric.model.codec import ADDRESS_BITS
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
 from lightfabric.rtl.line import LineSignature
-from lightfabric.rtl.link import Link
+from lightfabric.rtl.link import CODEWORDS, EVENTS, Link, status_layout
 from lightfabric.rtl.switch import Routes, Switch
+
+LINK_COUNTS = {
+    "replays": 32,
+    "crc_errors": 32,
+    "corrected_symbols": 8,
+    "uncorrectable_codewords": 2,
+    "codewords": CODEWORDS,
+}
+"""A link gives these numbers, of so many bits."""
 
 
 def paired_routes(spec: ChipletSpec, address: int) -> tuple[int, ...]:
@@ -35,7 +44,8 @@ class Chiplet(wiring.Component):
     Client p has the address ``address + p`` and switch port p; line p has switch port ``spec.ports + p``. A flit for
     destination d leaves by switch port ``routes[d]``, by default as in :func:`paired_routes`; see ``Switch``. A packet
     arrives once, in order among those of its source, destination and virtual channel, unchanged, whatever bits the lines
-    flip.
+    flip. One that its source, a reset or a dead line cuts ends with a word of ``error`` after ``spec.stall_cycles`` and the
+    time on its way, and keeps no other one waiting for longer. One for a destination that has no route is refused.
 
     What leaves the switch for line p on virtual channel v is sent on ``renames[p][v]``, a permutation, by default on v: a
     ring of chiplets is free of deadlock if one line of it renames and clients send on virtual channel 0. It takes no cycle.
@@ -44,12 +54,22 @@ class Chiplet(wiring.Component):
     -------
     i : In(stream.Signature(beat_layout(spec))).array(spec.ports)
     o : Out(stream.Signature(delivered_layout(spec))).array(spec.ports)
+    cut : In(1).array(spec.ports), beside ``i``, as of ``Ingress``
+    refused, stalled : Out(spec.ports), clients of which a packet was refused, or cut, in this cycle, as of ``Ingress``
+    switched : Out(spec.switch_ports), ports to which the switch gives a flit in this cycle
     tx : Out(LineSignature(spec)).array(spec.ports)
     tx_ready : In(1).array(spec.ports), as of ``Link``
     rx : In(LineSignature(spec)).array(spec.ports)
     slip : Out(spec.lanes_per_port).array(spec.ports)
+    enable : In(1).array(spec.ports), as of ``Link``
+    retrain : In(1).array(spec.ports), as of ``Link``
+    status : Out(status_layout(spec)).array(spec.ports), as of ``Link``
+    events : Out(EVENTS).array(spec.ports), as of ``Link``
     replays : Out(32).array(spec.ports)
     crc_errors : Out(32).array(spec.ports)
+    corrected_symbols : Out(8).array(spec.ports), as of ``Link``
+    uncorrectable_codewords : Out(2).array(spec.ports), as of ``Link``
+    codewords : Out(CODEWORDS).array(spec.ports), as of ``Link``
     """
 
     def __init__(
@@ -74,27 +94,40 @@ class Chiplet(wiring.Component):
             {
                 "i": In(stream.Signature(beat_layout(spec))).array(spec.ports),
                 "o": Out(stream.Signature(delivered_layout(spec))).array(spec.ports),
+                "cut": In(1).array(spec.ports),
+                "refused": Out(spec.ports),
+                "stalled": Out(spec.ports),
+                "switched": Out(spec.switch_ports),
                 "tx": Out(LineSignature(spec)).array(spec.ports),
                 "tx_ready": In(1, init=1).array(spec.ports),
                 "rx": In(LineSignature(spec)).array(spec.ports),
                 "slip": Out(spec.lanes_per_port).array(spec.ports),
-                "replays": Out(32).array(spec.ports),
-                "crc_errors": Out(32).array(spec.ports),
+                "enable": In(1, init=1).array(spec.ports),
+                "retrain": In(1).array(spec.ports),
+                "status": Out(status_layout(spec)).array(spec.ports),
+                "events": Out(EVENTS).array(spec.ports),
+                **{name: Out(bits).array(spec.ports) for name, bits in LINK_COUNTS.items()},
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.switch = switch = Switch(self.spec, self.routes)
+        m.d.comb += self.switched.eq(Cat(o.valid for o in switch.o))
         for port in range(self.spec.ports):
             self._add_client(m, switch, port)
             self._add_line(m, switch, port)
         return m
 
     def _add_client(self, m, switch, port):
-        m.submodules[f"ingress_{port}"] = ingress = Ingress(self.spec, self.address + port)
+        m.submodules[f"ingress_{port}"] = ingress = Ingress(self.spec, self.address + port, len(self.routes))
         m.submodules[f"egress_{port}"] = egress = Egress(self.spec)
         wiring.connect(m, wiring.flipped(self.i[port]), ingress.i)
+        m.d.comb += [
+            ingress.cut.eq(self.cut[port]),
+            self.refused[port].eq(ingress.refused),
+            self.stalled[port].eq(ingress.stalled),
+        ]
         wiring.connect(m, ingress.o, switch.i[port])
         wiring.connect(m, switch.o[port], egress.i)
         wiring.connect(m, egress.o, wiring.flipped(self.o[port]))
@@ -105,8 +138,10 @@ class Chiplet(wiring.Component):
         wiring.connect(m, link.o, switch.i[self.spec.ports + port])
         wiring.connect(m, link.tx, wiring.flipped(self.tx[port]))
         wiring.connect(m, wiring.flipped(self.rx[port]), link.rx)
-        m.d.comb += [link.tx_ready.eq(self.tx_ready[port]), self.slip[port].eq(link.slip)]
-        m.d.comb += [self.replays[port].eq(link.replays), self.crc_errors[port].eq(link.crc_errors)]
+        for name in ("tx_ready", "enable", "retrain"):
+            m.d.comb += getattr(link, name).eq(getattr(self, name)[port])
+        for name in ("slip", "status", "events", *LINK_COUNTS):
+            m.d.comb += getattr(self, name)[port].eq(getattr(link, name))
 
     def _connect_renamed(self, m, output, input_, rename):
         if rename is None:

@@ -42,6 +42,9 @@ LANE_STATUS = (
 )
 """So much is told of each lane: whether it carries frames each way, how its blocks are received, what is wrong with it."""
 
+CODEWORDS = data.ArrayLayout(2, MAX_CORRECTED + 1)
+"""Codewords of a cycle are counted by how many of their symbols were corrected."""
+
 EVENTS = data.StructLayout(
     {
         **dict.fromkeys(("sent", "received", "good", "replay", "timeout", "bad", "retraining", "peer_reset"), 1),
@@ -97,7 +100,7 @@ class Link(wiring.Component):
     crc_errors : Out(32), frames that this end dropped
     corrected_symbols : Out(8), of the codewords that the error correction has looked at in this cycle
     uncorrectable_codewords : Out(2), those of them that it could not correct
-    codewords : Out(2).array(MAX_CORRECTED + 1), the others, by how many of their symbols it corrected
+    codewords : Out(CODEWORDS), the others, by how many of their symbols it corrected
     """
 
     def __init__(self, spec: ChipletSpec):
@@ -119,7 +122,7 @@ class Link(wiring.Component):
                 "crc_errors": Out(32),
                 "corrected_symbols": Out(8),
                 "uncorrectable_codewords": Out(2),
-                "codewords": Out(2).array(MAX_CORRECTED + 1),
+                "codewords": Out(CODEWORDS),
             }
         )
 

@@ -1,16 +1,25 @@
-"""Verilog tops give blocks AXI4 names, the clock ``clk`` and the reset ``rst`` (synchronous, active high)."""
+"""Verilog tops give blocks AXI4 names, the clock ``clk`` and the reset ``rst`` (synchronous, active high).
 
-from amaranth import Cat, ClockDomain, ClockSignal, Module, Mux, ResetSignal, Signal
+The streams of a client belong to a clock of its own, with a reset of its own; any two clocks will do. A reset of the client
+cuts the packets that are on their way through the crossing between the two, and nothing else.
+"""
+
+from typing import Any, NamedTuple
+
+from amaranth import Cat, ClockDomain, ClockSignal, Module, ResetSignal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.ber_tester import BerTester
+from lightfabric.rtl.bus_decoder import BusDecoder, bus_address_bits
 from lightfabric.rtl.chiplet import Chiplet
 from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
 from lightfabric.rtl.crossing import StreamCrossing
-from lightfabric.rtl.link import LANE_STATUS, Link
+from lightfabric.rtl.link import Link
+from lightfabric.rtl.link_register import LinkRegisters
 from lightfabric.rtl.register import AxiLiteSignature, Registers
+from lightfabric.rtl.register_map import BUS_ADDRESS_BITS, SIDES, chiplet_registers
 from lightfabric.rtl.switch import Switch
 
 
@@ -42,9 +51,10 @@ def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
 
 
 def _clients(spec: ChipletSpec, ports) -> dict[str, wiring.Member]:
-    """Lists the members of the client streams of these ports."""
+    """Lists the members of the client streams of these ports, each with its clock and reset."""
     members = {}
     for port in ports:
+        members |= {f"client{port}_clk": In(1), f"client{port}_rst": In(1)}
         members |= _flat_stream(f"s{port}_axis", beat_layout(spec), In, Out)
         members |= _flat_stream(f"m{port}_axis", _flat_delivered(spec), Out, In)
     return members
@@ -64,6 +74,67 @@ def _give(m, top, prefix: str, from_):
     m.d.comb += [getattr(top, f"{prefix}_tvalid").eq(from_.valid), from_.ready.eq(getattr(top, f"{prefix}_tready"))]
 
 
+def _join_client(m, top, port, into, cut, from_):
+    """Connects the client of a port: ``into`` takes its words, with ``cut`` beside, and ``from_`` gives those for it.
+
+    The two clocks know nothing of each other, and only the crossings here see both.
+    """
+    # A domain of this top alone: two of them in a design may have clients of different clocks.
+    client = f"client{port}"
+    m.domains += ClockDomain(client, local=True)
+    m.d.comb += [
+        ClockSignal(client).eq(getattr(top, f"{client}_clk")),
+        ResetSignal(client).eq(getattr(top, f"{client}_rst")),
+    ]
+    inwards = StreamCrossing(beat_layout(top.spec), i_domain=client, o_domain="sync")
+    outwards = StreamCrossing(delivered_layout(top.spec), i_domain="sync", o_domain=client)
+    m.submodules[f"inwards{port}"], m.submodules[f"outwards{port}"] = inwards, outwards
+    wiring.connect(m, inwards.o, into)
+    m.d.comb += cut.eq(inwards.cut)
+    wiring.connect(m, from_, outwards.i)
+    _take(m, top, f"s{port}_axis", inwards.i)
+    _give(m, top, f"m{port}_axis", outwards.o)
+
+
+def _flat_bus(address_bits: int) -> dict[str, wiring.Member]:
+    """Lists the members of the register bus and its interrupt."""
+    bus = AxiLiteSignature(address_bits).members.items()
+    return {**{f"s_axil_{name}": member.flip() for name, member in bus}, "irq": Out(1)}
+
+
+def _join_bus(m, top, bus):
+    """Connects a slave to the register bus of ``top``."""
+    for name, member in bus.signature.members.items():
+        inside, outside = getattr(bus, name), getattr(top, f"s_axil_{name}")
+        m.d.comb += inside.eq(outside) if member.flow is In else outside.eq(inside)
+
+
+class _LinkEnd(NamedTuple):
+    """Names the signals of a link on its line."""
+
+    tx: Any
+    tx_ready: Any
+    rx: Any
+    slip: Any
+
+
+def _join_tested_line(m, top, port, end: _LinkEnd, registers: LinkRegisters):
+    """Connects a line to the members of ``top``, through the bit error tester where the spec has one."""
+    if not top.spec.ber_tester:
+        _join_line(m, top, port, *end)
+        return
+    m.submodules[f"ber_tester{port}"] = tester = BerTester(top.spec)
+    wiring.connect(m, end.tx, tester.link_tx)
+    wiring.connect(m, tester.link_rx, end.rx)
+    _join_line(m, top, port, tester.tx, end.tx_ready, tester.rx, end.slip)
+    m.d.comb += [tester.controls[name].eq(registers.controls[name]) for name, _ in tester.controls.shape()]
+    m.d.comb += registers.tester.eq(tester.status)
+
+
+LINK_TELLS = ("status", "events", "corrected_symbols", "uncorrectable_codewords", "codewords")
+"""A link shows these to its registers."""
+
+
 def _join_line(m, top, port: str, tx, tx_ready, rx, slip):
     """Connects both directions of a line to the members of ``top``."""
     m.d.comb += [
@@ -79,8 +150,6 @@ def _join_line(m, top, port: str, tx, tx_ready, rx, slip):
 class AxiLink(wiring.Component):
     """Joins one end of a link to its registers and a client stream each way; ``tdest`` and ``tuser`` arrive as sent.
 
-    The streams belong to the clock ``client_clk`` with the reset ``client_rst``, all else to ``clk`` with ``rst``; any two
-    clocks will do. A reset of the client cuts the packets that are on their way through the crossing, and nothing else.
     Whatever is reset at either end, and when: a packet arrives whole, or not at all, or as its beginning, that ends with a
     word of ``m_axis_tlast`` and ``error``, the highest bit of ``m_axis_tuser``; the others are the virtual channel.
 
@@ -88,7 +157,7 @@ class AxiLink(wiring.Component):
     -------
     s_axis_t* : In, the words of ``rtl.client.beat_layout``
     m_axis_t* : Out, the words of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
-    s_axil_* : the registers of ``rtl.register.REGISTERS``
+    s_axil_* : the registers of ``rtl.register_map.REGISTERS``
     client_clk, client_rst : In(1)
     irq : Out(1)
     rx_phase : Out(8), what software asks of a SerDes, as the register of that name says
@@ -98,152 +167,125 @@ class AxiLink(wiring.Component):
 
     def __init__(self, spec: ChipletSpec, address: int = 0):
         self.spec, self.address = spec, address
-        bus = {f"s_axil_{name}": member.flip() for name, member in AxiLiteSignature().members.items()}
-        clock = {"client_clk": In(1), "client_rst": In(1)}
-        super().__init__(_clients(spec, [""]) | _flat_line(spec) | bus | {"irq": Out(1), "rx_phase": Out(8)} | clock)
+        bus = _flat_bus(BUS_ADDRESS_BITS)
+        super().__init__({**_clients(spec, [""]), **_flat_line(spec), **bus, "rx_phase": Out(8)})
 
     def elaborate(self, platform):
         m = Module()
-        spec = self.spec
-        # A domain of this block alone: two links of a design may have clients of different clocks.
-        m.domains.client = ClockDomain(local=True)
-        m.d.comb += [ClockSignal("client").eq(self.client_clk), ResetSignal("client").eq(self.client_rst)]
-        m.submodules.ingress = ingress = Ingress(spec, self.address)
-        m.submodules.egress = egress = Egress(spec)
-        m.submodules.link = link = Link(spec)
-        # The two clocks know nothing of each other, and only these crossings see both.
-        m.submodules.inwards = inwards = StreamCrossing(beat_layout(spec), i_domain="client", o_domain="sync")
-        m.submodules.outwards = outwards = StreamCrossing(delivered_layout(spec), i_domain="sync", o_domain="client")
-        wiring.connect(m, inwards.o, ingress.i)
-        m.d.comb += ingress.cut.eq(inwards.cut)
+        m.submodules.ingress = ingress = Ingress(self.spec, self.address)
+        m.submodules.egress = egress = Egress(self.spec)
+        m.submodules.link = link = Link(self.spec)
+        m.submodules.registers = registers = LinkRegisters(self.spec)
         wiring.connect(m, ingress.o, link.i)
         wiring.connect(m, link.o, egress.i)
-        wiring.connect(m, egress.o, outwards.i)
-        _take(m, self, "s_axis", inwards.i)
-        _give(m, self, "m_axis", outwards.o)
-        m.d.comb += [self.replays.eq(link.replays), self.crc_errors.eq(link.crc_errors)]
-        registers = self._add_registers(m, link)
-        if spec.ber_tester:
-            self._add_tester(m, link, registers)
-        else:
-            _join_line(m, self, "", link.tx, link.tx_ready, link.rx, link.slip)
-        return m
-
-    def _add_tester(self, m, link, registers):
-        """Puts the bit error tester between the link and its line."""
-        m.submodules.ber_tester = tester = BerTester(self.spec)
-        wiring.connect(m, link.tx, tester.link_tx)
-        wiring.connect(m, tester.link_rx, link.rx)
-        _join_line(m, self, "", tester.tx, link.tx_ready, tester.rx, link.slip)
-        m.d.comb += [tester.controls[name].eq(registers.controls[name]) for name, _ in tester.controls.shape()]
-        m.d.comb += [registers.inputs[name].eq(tester.status[name]) for name, _ in tester.status.shape()]
-
-    def _add_registers(self, m, link):
-        """Puts the registers on the bus, which are returned, and shows them what the link tells."""
-        m.submodules.registers = registers = Registers()
-        for name, member in registers.bus.signature.members.items():
-            inside, outside = getattr(registers.bus, name), getattr(self, f"s_axil_{name}")
-            m.d.comb += inside.eq(outside) if member.flow is In else outside.eq(inside)
-        status, events, inputs = link.status, link.events, registers.inputs
-        # Events are changes of the status, so each needs the status of the cycle before.
-        was_up, was_fewer, fewer = Signal(), Signal(2), Signal(2)
-        m.d.sync += [was_up.eq(status.active), was_fewer.eq(fewer)]
+        _join_client(m, self, "", ingress.i, ingress.cut, egress.o)
+        _join_bus(m, self, registers.bus)
+        m.d.comb += [getattr(registers, name).eq(getattr(link, name)) for name in LINK_TELLS]
+        m.d.comb += [getattr(registers, name).eq(getattr(ingress, name)) for name in ("refused", "stalled")]
         m.d.comb += [
+            link.enable.eq(registers.enable),
+            link.retrain.eq(registers.retrain),
             self.irq.eq(registers.irq),
             self.rx_phase.eq(registers.controls.rx_phase),
-            link.enable.eq(registers.controls.enable & ~(self.spec.ber_tester & registers.controls.ber_on)),
-            link.retrain.eq(registers.controls.retrain),
-            # Between trainings it is not known yet how many lanes there will be.
-            fewer.eq(Mux(status.active, Cat(status.receives_fewer, status.sends_fewer), was_fewer)),
-            inputs.up.eq(status.active),
-            inputs.lanes.eq(fewer),
-            inputs.went_up.eq(status.active & ~was_up),
-            inputs.went_down.eq(~status.active & was_up),
-            inputs.retrained.eq(events.retraining),
-            inputs.replayed.eq(events.replay),
-            inputs.crc_failed.eq(events.bad),
-            inputs.credit_failed.eq((events.leaks | events.violations).any()),
-            inputs.lanes_reduced.eq((fewer & ~was_fewer).any()),
-            inputs.peer_was_reset.eq(events.peer_reset),
-            inputs.flits_sent.eq(events.sent),
-            inputs.flits_received.eq(events.received),
-            inputs.replays.eq(events.replay),
-            inputs.replay_timeouts.eq(events.timeout),
-            inputs.crc_errors.eq(events.bad),
-            inputs.corrected_symbols.eq(link.corrected_symbols),
-            inputs.uncorrectable_codewords.eq(link.uncorrectable_codewords),
-            [inputs[f"codewords_{n}"].eq(count) for n, count in enumerate(link.codewords)],
-            inputs.frames_checked.eq(events.good | events.bad),
-            inputs.retrainings.eq(events.retraining),
-            inputs.credit_leaks.eq(events.leaks),
-            inputs.credit_violations.eq(events.violations),
+            self.replays.eq(link.replays),
+            self.crc_errors.eq(link.crc_errors),
         ]
-        same = ("state", "config_mismatch", "peer_reset", *LANE_STATUS)
-        for name in (*same, "lock_cycles", "align_cycles", "exchange_cycles", "recovery_cycles"):
-            m.d.comb += inputs[name].eq(status[name])
-        # The map is the same for every spec: virtual channels and lanes that this one has not read as 0.
-        for lane, number in enumerate(status.lane_order):
-            m.d.comb += inputs[f"lane_{lane}"].eq(number)
-        for v in range(self.spec.virtual_channels):
-            m.d.comb += inputs[f"credits_{v}"].eq(status.credits[v])
-        return registers
+        _join_tested_line(m, self, "", _LinkEnd(link.tx, link.tx_ready, link.rx, link.slip), registers)
+        return m
 
 
 class AxiSwitch(wiring.Component):
     """Joins the switch to a client at every port; port p has the address p.
 
+    Whatever client is reset, stalls or sends what nobody can carry, the packets of the others pass.
+
     Members
     -------
-    s0_axis_t*, s1_axis_t*, ... : In, the beats of ``rtl.client.beat_layout``
-    m0_axis_t*, m1_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
+    s0_axis_t*, s1_axis_t*, ... : In, the words of ``rtl.client.beat_layout``
+    m0_axis_t*, m1_axis_t*, ... : Out, the words of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
+    client0_clk, client0_rst, ... : In(1)
+    refused, stalled : Out(spec.switch_ports), clients of which a packet was refused, or cut, as of ``Ingress``
     """
 
     def __init__(self, spec: ChipletSpec, routes: tuple[int, ...] | None = None):
         self.spec, self.routes = spec, routes
-        super().__init__(_clients(spec, range(spec.switch_ports)))
+        events = dict.fromkeys(("refused", "stalled"), Out(spec.switch_ports))
+        super().__init__(_clients(spec, range(spec.switch_ports)) | events)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.switch = switch = Switch(self.spec, self.routes)
         # Verilog 2005 has no arrays of ports: each port has its number in its name.
         for port in range(self.spec.switch_ports):
-            m.submodules[f"ingress_{port}"] = ingress = Ingress(self.spec, port)
+            m.submodules[f"ingress_{port}"] = ingress = Ingress(self.spec, port, len(switch.routes))
             m.submodules[f"egress_{port}"] = egress = Egress(self.spec)
             wiring.connect(m, ingress.o, switch.i[port])
             wiring.connect(m, switch.o[port], egress.i)
-            _take(m, self, f"s{port}_axis", ingress.i)
-            _give(m, self, f"m{port}_axis", egress.o)
+            _join_client(m, self, port, ingress.i, ingress.cut, egress.o)
+            m.d.comb += [self.refused[port].eq(ingress.refused), self.stalled[port].eq(ingress.stalled)]
         return m
 
 
 class AxiChiplet(wiring.Component):
-    """Gives the chiplet flat names: ``spec.ports`` client streams each way and as many lines.
+    """Gives the chiplet flat names: ``spec.ports`` client streams each way, as many lines, and one bus for all registers.
+
+    The bus has a page of registers for each port, those of its link and its client, and after them one of the chiplet, as
+    :func:`~lightfabric.rtl.register_map.chiplet_registers` lists them. The interrupt is that of any of them.
+
+    Whatever is reset, clients, chiplets or their peers, and when: a packet arrives whole, or not at all, or as its
+    beginning, that ends with a word of ``error``; the others pass.
 
     Members
     -------
-    s0_axis_t*, ... : In, the beats of ``rtl.client.beat_layout``
-    m0_axis_t*, ... : Out, the beats of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
+    s0_axis_t*, ... : In, the words of ``rtl.client.beat_layout``
+    m0_axis_t*, ... : Out, the words of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
+    client0_clk, client0_rst, ... : In(1)
+    s_axil_* : the registers, as of ``BusDecoder``
+    irq : Out(1)
+    rx0_phase, ... : Out(8), what software asks of a SerDes, as the register ``rx_phase`` says
     tx0_data, tx0_valid, tx0_ready, rx0_data, rx0_valid, rx0_slip, ... : the lines
     replays0, crc_errors0, ... : Out(32)
     """
 
     def __init__(self, spec: ChipletSpec, address: int = 0, routes: tuple[int, ...] | None = None):
         self.spec, self.address, self.routes = spec, address, routes
-        members = _clients(spec, range(spec.ports))
+        members = _clients(spec, range(spec.ports)) | _flat_bus(bus_address_bits(spec.ports + 1))
         for port in range(spec.ports):
-            members |= _flat_line(spec, str(port))
+            members |= {**_flat_line(spec, str(port)), f"rx{port}_phase": Out(8)}
         super().__init__(members)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.chiplet = chiplet = Chiplet(self.spec, self.address, self.routes)
-        for port in range(self.spec.ports):
-            _take(m, self, f"s{port}_axis", chiplet.i[port])
-            _give(m, self, f"m{port}_axis", chiplet.o[port])
-            _join_line(m, self, str(port), chiplet.tx[port], chiplet.tx_ready[port], chiplet.rx[port], chiplet.slip[port])
-            m.d.comb += getattr(self, f"replays{port}").eq(chiplet.replays[port])
-            m.d.comb += getattr(self, f"crc_errors{port}").eq(chiplet.crc_errors[port])
+        m.submodules.decoder = decoder = BusDecoder(self.spec.ports + 1)
+        _join_bus(m, self, decoder.bus)
+        interrupts = [self._add_port(m, chiplet, decoder.pages[port], port) for port in range(self.spec.ports)]
+        m.submodules.registers = registers = Registers(chiplet_registers(self.spec.ports))
+        wiring.connect(m, decoder.pages[self.spec.ports], registers.bus)
+        m.d.comb += [self.irq.eq(Cat(interrupts).any()), registers.inputs.interrupt_ports.eq(Cat(interrupts))]
+        for number, flits in enumerate(chiplet.switched):
+            side, port = divmod(number, self.spec.ports)
+            m.d.comb += registers.inputs[f"flits_to_{SIDES[side]}_{port}"].eq(flits)
         return m
+
+    def _add_port(self, m, chiplet, page, port: int):
+        """Connects the client and the line of a port, and their registers, whose interrupt is returned."""
+        m.submodules[f"registers_{port}"] = registers = LinkRegisters(self.spec)
+        wiring.connect(m, page, registers.bus)
+        _join_client(m, self, port, chiplet.i[port], chiplet.cut[port], chiplet.o[port])
+        m.d.comb += [
+            getattr(registers, name).eq(getattr(chiplet, name)[port]) for name in (*LINK_TELLS, "refused", "stalled")
+        ]
+        m.d.comb += [
+            chiplet.enable[port].eq(registers.enable),
+            chiplet.retrain[port].eq(registers.retrain),
+            getattr(self, f"rx{port}_phase").eq(registers.controls.rx_phase),
+            getattr(self, f"replays{port}").eq(chiplet.replays[port]),
+            getattr(self, f"crc_errors{port}").eq(chiplet.crc_errors[port]),
+        ]
+        end = _LinkEnd(chiplet.tx[port], chiplet.tx_ready[port], chiplet.rx[port], chiplet.slip[port])
+        _join_tested_line(m, self, str(port), end, registers)
+        return registers.irq
 
 
 tops: dict[str, type[wiring.Component]] = {"link": AxiLink, "switch": AxiSwitch, "chiplet": AxiChiplet}

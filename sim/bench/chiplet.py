@@ -120,8 +120,11 @@ class ChipletBench:
         waves: str | None = None,
         progress: Callable[[int], None] = lambda _: None,
         earliest_cycles: Mapping[int, Sequence[int]] | None = None,
+        packets: int | None = None,
     ) -> ChipletRun:
         """Send the packets in ``flits[address]`` from each client, in order, until they have arrived.
+
+        With ``packets`` it ends when so many have, whole or cut. A source whose last packet has no end stalls in it.
 
         ``errors(beat, bits)`` flips bits on every fibre in turn; ``progress(count)`` is called in each cycle with the
         number of flits of the packets that have arrived. Packet n of a client is offered from cycle
@@ -142,7 +145,7 @@ class ChipletBench:
         def done(_: int) -> bool:
             arrived = sum(sink.flits for sink in sinks)
             progress(arrived)
-            return arrived >= total
+            return arrived >= total if packets is None else sum(sink.packets for sink in sinks) >= packets
 
         cycles = self._bench.run([*sources, *sinks, *self._fibres, counts], done, bound_cycles, waves)
         return ChipletRun(

@@ -115,16 +115,17 @@ async def exchange(dut, clients: Sequence[Client], flips: Sequence = (), destina
 
 async def reset(dut, flips: Iterable = ()) -> None:
     """Start the clocks, hold all domains in reset for three cycles, and set all ``flips`` to 0."""
-    own = [end for end in "ab" if hasattr(dut, f"{end}_client_clk")]
-    resets = [dut.rst, *(getattr(dut, f"{end}_client_rst") for end in own)]
+    names = [handle._name for handle in dut]
+    clients = [name.removesuffix("clk") for name in names if re.fullmatch(r"([ab]_)?client\d*_clk", name)]
+    resets = [dut.rst, *(getattr(dut, f"{client}rst") for client in clients)]
     for reset in resets:
         reset.value = 1
     for mask in flips:
         mask.value = 0
     await Timer(CLOCK_NS, unit="ns")  # no clock edge may see what has no value yet
     Clock(dut.clk, CLOCK_NS, unit="ns").start()
-    for end in own:
-        Clock(getattr(dut, f"{end}_client_clk"), CLIENT_CLOCK_NS, unit="ns").start()
+    for client in clients:
+        Clock(getattr(dut, f"{client}clk"), CLIENT_CLOCK_NS, unit="ns").start()
     for _ in range(3):
         await FallingEdge(dut.clk)
     for reset in resets:
@@ -132,9 +133,9 @@ async def reset(dut, flips: Iterable = ()) -> None:
 
 
 def _port(kind: type, dut, prefix: str):
-    """Join a source or sink to a stream, on the clock and reset of its end's clients if they have their own."""
-    own = f"{prefix[0]}_client_" if hasattr(dut, f"{prefix[0]}_client_clk") else ""
-    return kind(AxiStreamBus.from_prefix(dut, prefix), getattr(dut, f"{own}clk"), getattr(dut, f"{own}rst"))
+    """Join a source or sink to a stream, on the clock and reset of its client."""
+    client = re.sub(r"[sm](\d*)_axis$", r"client\1", prefix)
+    return kind(AxiStreamBus.from_prefix(dut, prefix), getattr(dut, f"{client}_clk"), getattr(dut, f"{client}_rst"))
 
 
 def pauses(rng: random.Random, odds: float) -> Iterator[bool]:

@@ -67,6 +67,67 @@ def test_a_packet_to_its_own_chiplet_crosses_no_line():
     assert [(cycle - run.sent[0][0][0], got) for cycle, got in run.received[1]] == [(7, flit)]
 
 
+def ended(run, at: int) -> list[tuple[int, int, int, int]]:
+    """Source, channel, error and cycle of the last word of each packet that came to a client."""
+    return [(word.source, word.virtual_channel, word.error, cycle) for cycle, word in run.received[at] if word.last]
+
+
+def endless(flits: int, **fields) -> list:
+    """A packet whose source stalls for ever before its last word."""
+    return Packet(bytes(range(100)) * flits, **fields).flits(SPEC)[:flits]
+
+
+WATCHED = replace(SPEC, stall_cycles=300)
+
+
+@pytest.fixture(scope="module")
+def watched():
+    return ChipletBench(WATCHED)
+
+
+@pytest.mark.parametrize("stalled", [0, 1], ids=["own chiplet", "over the line"])
+def test_a_source_that_stalls_for_ever_keeps_others_waiting_for_a_bounded_time(watched, stalled):
+    """On its own virtual channel and on the other, to the same client, whose stream its packet holds."""
+    at = 2 * stalled
+    others = [Packet(bytes(9), source=s, destination=at, virtual_channel=v) for s in (1, 3) for v in (0, 1)]
+    flits = {s: [f for p in others if p.source == s for f in p.flits(SPEC)] for s in (1, 3)}
+    late = {s: [1000] * 2 for s in (1, 3)}  # the lines are up by then, and the packet has the stream
+    run = watched.run({0: endless(3, source=0, destination=at), **flits}, packets=5, earliest_cycles=late)
+    ends = ended(run, at)
+    assert sorted(end[:3] for end in ends) == [(0, 0, 1), *((s, v, 0) for s in (1, 3) for v in (0, 1))]
+    assert max(cycle for *_, cycle in ends) < max(cycle for cycle, _ in run.sent[0]) + WATCHED.stall_cycles + 1000
+    content = b"".join(word.payload for _, word in run.received[at] if word.source == 0)
+    assert content == b"".join(word.payload for _, word in run.sent[0])
+
+
+def test_a_packet_over_a_line_that_goes_dark_for_ever_ends_with_an_error(watched):
+    """The client that it holds is free for others again."""
+    rng = np.random.default_rng(5)
+
+    def noise(beat, bits):
+        return int.from_bytes(rng.bytes(16)) % (1 << bits) if beat > 800 else 0
+
+    flits = {
+        0: list(Packet(bytes(60_000), source=0, destination=2).flits(SPEC)),
+        3: Packet(b"from here", source=3, destination=2, virtual_channel=1).flits(SPEC),
+    }
+    run = watched.run(flits, packets=2, errors=noise, earliest_cycles={3: [1500]})
+    assert [end[:3] for end in ended(run, 2)] == [(0, 0, 1), (3, 1, 0)]
+
+
+def test_packets_for_nobody_are_refused_and_the_port_goes_on():
+    """A destination that no route leads to, and a virtual channel that the spec does not have."""
+    spec = replace(SPEC, virtual_channels=3)
+    lengths = (1, 40, 200)
+    good = [Packet(bytes([n + 1]) * n, source=0, destination=d, virtual_channel=2) for n in lengths for d in (1, 2)]
+    bad = [Packet(b"!" * n, source=0, destination=d, virtual_channel=v) for n in lengths for d, v in ((1000, 1), (2, 3))]
+    flits = [f for pair_ in zip(bad, good, strict=True) for p in pair_ for f in p.flits(spec)]
+    run = ChipletBench(spec).run({0: flits}, packets=len(good))
+    arrived = [p for at in (1, 2) for p in assembled(flit for _, flit in run.received[at])]
+    assert Tally.of(good, arrived).clean
+    assert not run.received[0] + run.received[3]
+
+
 def test_the_routes_of_a_pair_lead_to_the_clients_and_across():
     assert paired_routes(SPEC, 0) == (0, 1, 2, 3)
     assert paired_routes(SPEC, 2) == (2, 3, 0, 1)

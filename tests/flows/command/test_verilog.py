@@ -79,10 +79,12 @@ def test_streams_have_axi_names(written):
     lines = [] if written.stem == "switch" else count
     expected |= {f"{side}{n}_{name}" for n in lines for side in ("tx", "rx") for name in ("data", "valid")}
     expected |= {f"{name}{n}" for n in lines for name in ("replays", "crc_errors")} | {f"rx{n}_slip" for n in lines}
-    expected |= {f"tx{n}_ready" for n in lines}
-    if written.stem == "link":
-        bus = AxiLiteSignature().members
-        expected |= {f"s_axil_{name}" for name in bus} | {"irq", "client_clk", "client_rst", "rx_phase"}
+    expected |= {f"tx{n}_ready" for n in lines} | {f"rx{n}_phase" if n else "rx_phase" for n in lines}
+    expected |= {f"client{n}_{name}" for n in count for name in ("clk", "rst")}
+    if written.stem == "switch":
+        expected |= {"refused", "stalled"}
+    else:
+        expected |= {f"s_axil_{name}" for name in AxiLiteSignature().members} | {"irq"}
     assert ports(written) == expected
 
 
