@@ -19,11 +19,12 @@ WAYS = 3
 LINK, TRAINING, PACER, TOP, LANES, PRBS, TESTER = (
     f"tests/rtl/test_{name}.py" for name in ("link", "training", "pacer", "top", "lanes", "prbs", "ber_tester")
 )
-LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET = (
-    f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet")
+LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET, DECODER = (
+    f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet", "bus_decoder")
 )
 TUNER = "tests/rtl/test_tuner.py"
 CIRCUIT, STEERING, ADD_DROP = (f"tests/rtl/test_{name}.py" for name in ("circuit_controller", "steering", "add_drop"))
+SOAK = "tests/sim/native/test_soak.py::test_no_packet_is_glued_truncated_or_headless_between_two_chiplets"
 SUBLAYER, CODED = "tests/rtl/test_fec_sublayer.py", "tests/test_agreement_fec.py"
 CODEC, TRANSCODER = (f"tests/rtl/fec/test_{name}.py" for name in ("reed_solomon", "transcoder"))
 MARKS = f"{CODEC}::test_a_mark_within_a_codeword_gives_it_up_and_begins_another"
@@ -210,15 +211,22 @@ MUTANTS = {
             "Mux(self.controls.clear_counters, 0, count + self.inputs[field.name])",
             REGISTER,
         ),
+        ("forgets the carry of a long count", "Mux(cleared, 0, count) + carried", "Mux(cleared, 0, count)", REGISTER),
+        ("shows the high half of another cycle", "m.If(~frozen):", "m.If(1):", REGISTER),
     ],
     "register_map": [
         ("has pages of two bytes a word", "WORD_BYTES = WORD_BITS // 8", "WORD_BYTES = WORD_BITS // 16", REGISTER),
         ("lets a reset be of any width", "0 <= self.reset < 1 << self.bits, f", "True, f", REGISTER),
-        ("lets a count be of any width", 'self.kind != "count" or self.bits == WORD_BITS', "True", REGISTER),
+        ("lets a count be of any width", 'self.kind not in ("count", "high") or self.bits == WORD_BITS', "True", REGISTER),
     ],
     "client": [
         ("sends bytes outside keep", "enabled_bytes(word.data, keep)", "word.data", CLIENT),
         ("takes the address of the last word", "with m.If(opens):", "with m.If(1):", CLIENT),
+        ("never gives up on a source", "cuts.eq((cuts & ~step) | (", "cuts.eq(0 & (", CLIENT),
+        ("does not mark what it cuts", "(self.cut & ~flush) | cuts", "self.cut & ~flush", CLIENT),
+        ("sends the rest of what it cut", "rest.eq(Mux(ends, cuts, drops))", "rest.eq(Mux(ends, 0, drops))", CLIENT),
+        ("spends credits for nothing", "spent = step & begins & ~drops", "spent = step & begins", CLIENT),
+        ("waits for credits of no channel", "Mux(opens, word.user >= self.spec.virtual_channels, rest)", "rest", CLIENT),
         ("spends no credits", "wanted & spent.replicate(len(wanted))", "0", CLIENT),
         ("loses what spills", "spills & ~flush)]", "0)]", CLIENT),
     ],
@@ -259,6 +267,9 @@ MUTANTS = {
         ),
         ("gives all clients one address", "self.address + port)", "self.address)", CHIPLET),
         ("counts no errors", "self.crc_errors[port].eq(link.crc_errors)", "self.crc_errors[port].eq(0)", CHIPLET),
+        ("gives all clients one address", "self.address + port, len", "self.address, len", CHIPLET),
+        ("counts no errors", '"crc_errors": 32, "corrected', '"corrected', CHIPLET),
+        ("lets everything pass", "self.address + port, len(self.routes))", "self.address + port)", CHIPLET),
         (
             "lines of one port",
             "wiring.connect(m, link.tx, wiring.flipped(self.tx[port]))",
@@ -306,6 +317,10 @@ MUTANTS = {
     "training": [
         ("believes an end that echoes nothing", "told.echoes & (told.other", "(told.other", TRAINING),
         ("never hears of a reset", "self.flush.eq(must_flush | renewed)", "self.flush.eq(renewed)", TRAINING),
+        ("never hears of a reset", "self.flush.eq(must_flush | lapses)", "self.flush.eq(lapses)", TRAINING),
+        ("never lapses", "patience[-1] & ~agreed", "0 & ~agreed", TRAINING),
+        ("lapses alone", "m.If(lapses):", "m.If(0):", TRAINING),
+        ("lapses in short darkness", "m.If(self.active | flushed):", "m.If(flushed):", TRAINING),
         ("talks to an end that was built differently", "word != config_code(self.spec)", "0", TRAINING),
         ("never asks for frames", "shown.step.eq(2)", "shown.step.eq(1)", TRAINING),
     ],
@@ -467,10 +482,22 @@ MUTANTS = {
         ("moves without a drain", "answers & (self.drained | ~self.lit)", "answers", STEERING),
     ],
     "top": [
+    "bus_decoder": [
+        ("answers for every page", "one_hot_mux(chosen, responses) | (", "one_hot_mux(chosen, responses) & (", DECODER),
+        ("writes to all pages", "owed[1] & chosen[n]", "owed[1]", DECODER),
+        ("asks again", "owed.eq(owed & ~one_hot_mux(chosen, [page", "owed.eq(owed | one_hot_mux(chosen, [page", DECODER),
+    ],
+    "link_register": [
         ("hides its retrainings", "inputs.retrainings.eq(events.retraining)", "inputs.retrainings.eq(0)", TOP),
         ("is up before it is", "inputs.up.eq(status.active)", "inputs.up.eq(1)", TOP),
         ("counts replays for errors", "inputs.crc_errors.eq(events.bad)", "inputs.crc_errors.eq(events.replay)", TOP),
         ("never says that it has fewer lanes", "inputs.lanes_reduced.eq(", "inputs.lanes_reduced.eq(0 & ", LANES),
+        ("counts no cut packets", "inputs.packets_cut.eq(self.stalled)", "inputs.packets_cut.eq(0)", TOP),
+    ],
+    "top": [
+        ("glues what a reset of a client cut", "cut.eq(inwards.cut)", "cut.eq(0)", SOAK),
+        ("has the interrupt of all ports", "self.irq.eq(Cat(interrupts).any())", "self.irq.eq(Cat(interrupts).all())", TOP),
+        ("ignores its registers", "chiplet.enable[port].eq(registers.enable)", "chiplet.enable[port].eq(1)", TOP),
     ],
 }
 CASES = [(f"{block}.py", *case) for block, cases in MUTANTS.items() for case in cases]

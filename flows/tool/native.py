@@ -16,7 +16,9 @@ from lightfabric.flows.report import RunError, say
 from lightfabric.flows.tool.executable import printed_json, verilator_environment
 from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.sim.bench.chiplet import Plan
 from lightfabric.sim.native import link as native
+from lightfabric.sim.native import soak
 
 BUILD_BOUND_S = 1800
 BOUND_S = 3600
@@ -40,6 +42,12 @@ def build(spec: ChipletSpec, folder: Path, *, waves: bool = False, link: Any = N
     missing or does not accept what it is given. A cache that cannot be used is said on stderr.
     """
     return built(native.TOP, _files(spec, link), folder, waves=waves)
+
+
+def build_soak(spec: ChipletSpec, plan: Plan, folder: Path) -> Path:
+    """Return the program that harms chiplets of ``spec``, which are joined by ``plan``; as :func:`build` does otherwise."""
+    top = soak.Fabric(spec, plan.routes, plan.fibres)
+    return built(soak.TOP, soak.files(top, convert(top, soak.TOP)), folder)
 
 
 def built(top: str, files: dict[str, str], folder: Path, *, waves: bool = False) -> Path:

@@ -112,12 +112,13 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
         "CHANNELS": spec.virtual_channels,
         "USER_BITS": len(link.s_axis_tuser),
         "ADDRESSES": 1 << len(link.s_axis_tdest),
-        **_status_place(),
+        **status_place(),
     }
     address = f"inline constexpr std::uint32_t ADDRESS = {link.address};"
     offsets = {register.name: WORD_BYTES * number for number, register in enumerate(REGISTERS)}
     reported = [f'{{"{name}", {offsets[name]}}}' for name in REPORTED if name in offsets]
     registers = (
+        f'#include "V{TOP}.h"',
         "#include <array>",
         "struct Reported { const char* name; std::uint32_t offset; };",
         f"inline constexpr std::array<Reported, {len(reported)}> REPORTED{{{{{', '.join(reported)}}}}};",
@@ -126,7 +127,7 @@ def shape(spec: ChipletSpec, link, verilog: str) -> str:
     return header(numbers, address, *registers, *setters)
 
 
-def _status_place() -> dict[str, int]:
+def status_place() -> dict[str, int]:
     """Return where the bus has the register ``status``, and where that says whether the link is up and on fewer lanes."""
     number = next(number for number, register in enumerate(REGISTERS) if register.name == "status")
     lowest = {field.name: lowest for lowest, field in REGISTERS[number].placed}

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <limits>
 
-#include "Vlink.h"
 #include "native_shape.h"
 
 namespace lightfabric {

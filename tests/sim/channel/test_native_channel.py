@@ -43,7 +43,6 @@ def program(tmp_path_factory):
         pytest.skip("there is no g++")
     folder = tmp_path_factory.mktemp("channel")
     (folder / "main.cpp").write_text(PROGRAM)
-    (folder / "Vlink.h").write_text("#pragma once\n")
     (folder / "native_shape.h").write_text(
         header({"LANES": LANES, "BLOCK_BITS": BITS}, "namespace lightfabric { using ::LANES; }")
     )
