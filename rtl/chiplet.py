@@ -9,7 +9,8 @@ from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.codec import ADDRESS_BITS
 from lightfabric.model.spec import ChipletSpec
-from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
+from lightfabric.rtl.client import beat_layout, delivered_layout
+from lightfabric.rtl.client_port import EVENT_BITS, ClientPort, streams_of
 from lightfabric.rtl.line import LineSignature
 from lightfabric.rtl.link import CODEWORDS, EVENTS, Link, status_layout
 from lightfabric.rtl.switch import Routes, Switch
@@ -52,10 +53,10 @@ class Chiplet(wiring.Component):
 
     Members
     -------
-    i : In(stream.Signature(beat_layout(spec))).array(spec.ports)
-    o : Out(stream.Signature(delivered_layout(spec))).array(spec.ports)
-    cut : In(1).array(spec.ports), beside ``i``, as of ``Ingress``
-    refused, stalled : Out(spec.ports), clients of which a packet was refused, or cut, in this cycle, as of ``Ingress``
+    i : In(stream.Signature(beat_layout(spec))).array(spec.ports * streams_of(spec)), those of client 0 first
+    o : Out(stream.Signature(delivered_layout(spec))).array(spec.ports * streams_of(spec))
+    cut : In(1).array(spec.ports * streams_of(spec)), beside ``i``, as of ``Ingress``
+    refused, stalled : Out(EVENT_BITS).array(spec.ports), as of ``ClientPort``
     switched : Out(spec.switch_ports), ports to which the switch gives a flit in this cycle
     tx : Out(LineSignature(spec)).array(spec.ports)
     tx_ready : In(1).array(spec.ports), as of ``Link``
@@ -89,14 +90,15 @@ class Chiplet(wiring.Component):
                     f"Chiplet.renames must be permutations of 0..{spec.virtual_channels - 1}, not {tuple(rename)}"
                 )
         self.spec, self.address, self.renames = spec, address, renames
+        streams = spec.ports * streams_of(spec)
         self.routes = paired_routes(spec, address) if routes is None else routes
         super().__init__(
             {
-                "i": In(stream.Signature(beat_layout(spec))).array(spec.ports),
-                "o": Out(stream.Signature(delivered_layout(spec))).array(spec.ports),
-                "cut": In(1).array(spec.ports),
-                "refused": Out(spec.ports),
-                "stalled": Out(spec.ports),
+                "i": In(stream.Signature(beat_layout(spec))).array(streams),
+                "o": Out(stream.Signature(delivered_layout(spec))).array(streams),
+                "cut": In(1).array(streams),
+                "refused": Out(EVENT_BITS).array(spec.ports),
+                "stalled": Out(EVENT_BITS).array(spec.ports),
                 "switched": Out(spec.switch_ports),
                 "tx": Out(LineSignature(spec)).array(spec.ports),
                 "tx_ready": In(1, init=1).array(spec.ports),
@@ -120,17 +122,14 @@ class Chiplet(wiring.Component):
         return m
 
     def _add_client(self, m, switch, port):
-        m.submodules[f"ingress_{port}"] = ingress = Ingress(self.spec, self.address + port, len(self.routes))
-        m.submodules[f"egress_{port}"] = egress = Egress(self.spec)
-        wiring.connect(m, wiring.flipped(self.i[port]), ingress.i)
-        m.d.comb += [
-            ingress.cut.eq(self.cut[port]),
-            self.refused[port].eq(ingress.refused),
-            self.stalled[port].eq(ingress.stalled),
-        ]
-        wiring.connect(m, ingress.o, switch.i[port])
-        wiring.connect(m, switch.o[port], egress.i)
-        wiring.connect(m, egress.o, wiring.flipped(self.o[port]))
+        m.submodules[f"client_{port}"] = client = ClientPort(self.spec, self.address + port, len(self.routes))
+        wiring.connect(m, client.sent, switch.i[port])
+        wiring.connect(m, switch.o[port], client.received)
+        for n, stream_ in enumerate(range(port * len(client.i), (port + 1) * len(client.i))):
+            wiring.connect(m, wiring.flipped(self.i[stream_]), client.i[n])
+            wiring.connect(m, client.o[n], wiring.flipped(self.o[stream_]))
+            m.d.comb += client.cut[n].eq(self.cut[stream_])
+        m.d.comb += [self.refused[port].eq(client.refused), self.stalled[port].eq(client.stalled)]
 
     def _add_line(self, m, switch, port):
         m.submodules[f"link_{port}"] = link = Link(self.spec)

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from lightfabric.model.spec import ChipletSpec
+from lightfabric.rtl.client_port import EVENT_BITS
 from lightfabric.rtl.link import CODEWORDS, EVENTS, LANE_STATUS, status_layout
 from lightfabric.rtl.register import AxiLiteSignature, Registers, control_layout, input_layout
 from lightfabric.rtl.register_map import BER_REGISTERS, REGISTERS
@@ -20,7 +21,7 @@ class LinkRegisters(wiring.Component):
     -------
     bus : In(AxiLiteSignature())
     status, events, corrected_symbols, uncorrectable_codewords, codewords : In, those of ``Link``
-    refused, stalled : In(1), those of the ``Ingress`` of the port's client
+    refused, stalled : In(EVENT_BITS), those of the ``ClientPort``
     tester : In, the ``status`` of ``BerTester``, where the spec has one
     controls : Out(control_layout(REGISTERS))
     enable, retrain : Out(1), for ``Link``
@@ -36,8 +37,8 @@ class LinkRegisters(wiring.Component):
             {
                 "bus": In(AxiLiteSignature()),
                 **{name: In(shape) for name, shape in link.items()},
-                "refused": In(1),
-                "stalled": In(1),
+                "refused": In(EVENT_BITS),
+                "stalled": In(EVENT_BITS),
                 **tester,
                 "controls": Out(control_layout(REGISTERS)),
                 **dict.fromkeys(("enable", "retrain", "irq"), Out(1)),

@@ -284,8 +284,8 @@ REGISTERS: Table = (
         _alone(f"codewords_{n}", "count", f"Codewords in which {n} symbols were set right, others none.", step_bits=2)
         for n in range(MAX_CORRECTED + 1)
     ),
-    _alone("packets_refused", "count", "Packets of the client that nobody can carry: channel or destination is unknown."),
-    _alone("packets_cut", "count", "Packets whose end the client did not send in time."),
+    _alone("packets_refused", "count", "Packets of the client for an unknown channel or destination.", step_bits=4),
+    _alone("packets_cut", "count", "Packets whose end the client did not send in time.", step_bits=4),
     _HIGH,
 )  # fmt: skip
 """Every link has these registers, whatever its spec."""

@@ -1,7 +1,8 @@
 """Verilog tops give blocks AXI4 names, the clock ``clk`` and the reset ``rst`` (synchronous, active high).
 
 The streams of a client belong to a clock of its own, with a reset of its own; any two clocks will do. A reset of the client
-cuts the packets that are on their way through the crossing between the two, and nothing else.
+cuts the packets that are on their way through the crossing between the two, and nothing else. With ``channel_streams`` of
+the spec there is a stream for each virtual channel, of that number after a ``c``: ``s0c1_axis_tdata``.
 """
 
 from typing import Any, NamedTuple
@@ -14,7 +15,8 @@ from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.ber_tester import BerTester
 from lightfabric.rtl.bus_decoder import BusDecoder, bus_address_bits
 from lightfabric.rtl.chiplet import Chiplet
-from lightfabric.rtl.client import Egress, Ingress, beat_layout, delivered_layout
+from lightfabric.rtl.client import beat_layout, delivered_layout
+from lightfabric.rtl.client_port import EVENT_BITS, ClientPort, streams_of
 from lightfabric.rtl.crossing import StreamCrossing
 from lightfabric.rtl.link import Link
 from lightfabric.rtl.link_register import LinkRegisters
@@ -50,13 +52,19 @@ def _flat_line(spec: ChipletSpec, port: str = "") -> dict[str, wiring.Member]:
     }
 
 
+def _stream_names(spec: ChipletSpec, port) -> list[str]:
+    """Names the streams of a port: by its number, and with several by that of the virtual channel."""
+    return [f"{port}c{v}" for v in range(spec.virtual_channels)] if spec.channel_streams else [str(port)]
+
+
 def _clients(spec: ChipletSpec, ports) -> dict[str, wiring.Member]:
-    """Lists the members of the client streams of these ports, each with its clock and reset."""
+    """Lists the members of the client streams of these ports, each port with its clock and reset."""
     members = {}
     for port in ports:
         members |= {f"client{port}_clk": In(1), f"client{port}_rst": In(1)}
-        members |= _flat_stream(f"s{port}_axis", beat_layout(spec), In, Out)
-        members |= _flat_stream(f"m{port}_axis", _flat_delivered(spec), Out, In)
+        for name in _stream_names(spec, port):
+            members |= _flat_stream(f"s{name}_axis", beat_layout(spec), In, Out)
+            members |= _flat_stream(f"m{name}_axis", _flat_delivered(spec), Out, In)
     return members
 
 
@@ -77,7 +85,8 @@ def _give(m, top, prefix: str, from_):
 def _join_client(m, top, port, into, cut, from_):
     """Connects the client of a port: ``into`` takes its words, with ``cut`` beside, and ``from_`` gives those for it.
 
-    The two clocks know nothing of each other, and only the crossings here see both.
+    These are lists, with an entry per stream. The two clocks know nothing of each other, and only the crossings here see
+    both.
     """
     # A domain of this top alone: two of them in a design may have clients of different clocks.
     client = f"client{port}"
@@ -86,14 +95,15 @@ def _join_client(m, top, port, into, cut, from_):
         ClockSignal(client).eq(getattr(top, f"{client}_clk")),
         ResetSignal(client).eq(getattr(top, f"{client}_rst")),
     ]
-    inwards = StreamCrossing(beat_layout(top.spec), i_domain=client, o_domain="sync")
-    outwards = StreamCrossing(delivered_layout(top.spec), i_domain="sync", o_domain=client)
-    m.submodules[f"inwards{port}"], m.submodules[f"outwards{port}"] = inwards, outwards
-    wiring.connect(m, inwards.o, into)
-    m.d.comb += cut.eq(inwards.cut)
-    wiring.connect(m, from_, outwards.i)
-    _take(m, top, f"s{port}_axis", inwards.i)
-    _give(m, top, f"m{port}_axis", outwards.o)
+    for n, name in enumerate(_stream_names(top.spec, port)):
+        inwards = StreamCrossing(beat_layout(top.spec), i_domain=client, o_domain="sync")
+        outwards = StreamCrossing(delivered_layout(top.spec), i_domain="sync", o_domain=client)
+        m.submodules[f"inwards{name}"], m.submodules[f"outwards{name}"] = inwards, outwards
+        wiring.connect(m, inwards.o, into[n])
+        m.d.comb += cut[n].eq(inwards.cut)
+        wiring.connect(m, from_[n], outwards.i)
+        _take(m, top, f"s{name}_axis", inwards.i)
+        _give(m, top, f"m{name}_axis", outwards.o)
 
 
 def _flat_bus(address_bits: int) -> dict[str, wiring.Member]:
@@ -172,16 +182,15 @@ class AxiLink(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.ingress = ingress = Ingress(self.spec, self.address)
-        m.submodules.egress = egress = Egress(self.spec)
+        m.submodules.client = client = ClientPort(self.spec, self.address)
         m.submodules.link = link = Link(self.spec)
         m.submodules.registers = registers = LinkRegisters(self.spec)
-        wiring.connect(m, ingress.o, link.i)
-        wiring.connect(m, link.o, egress.i)
-        _join_client(m, self, "", ingress.i, ingress.cut, egress.o)
+        wiring.connect(m, client.sent, link.i)
+        wiring.connect(m, link.o, client.received)
+        _join_client(m, self, "", client.i, client.cut, client.o)
         _join_bus(m, self, registers.bus)
         m.d.comb += [getattr(registers, name).eq(getattr(link, name)) for name in LINK_TELLS]
-        m.d.comb += [getattr(registers, name).eq(getattr(ingress, name)) for name in ("refused", "stalled")]
+        m.d.comb += [getattr(registers, name).eq(getattr(client, name)) for name in ("refused", "stalled")]
         m.d.comb += [
             link.enable.eq(registers.enable),
             link.retrain.eq(registers.retrain),
@@ -204,25 +213,26 @@ class AxiSwitch(wiring.Component):
     s0_axis_t*, s1_axis_t*, ... : In, the words of ``rtl.client.beat_layout``
     m0_axis_t*, m1_axis_t*, ... : Out, the words of ``rtl.client.delivered_layout``, ``error`` as the highest of ``tuser``
     client0_clk, client0_rst, ... : In(1)
-    refused, stalled : Out(spec.switch_ports), clients of which a packet was refused, or cut, as of ``Ingress``
+    refused0, stalled0, ... : Out(EVENT_BITS), as of ``ClientPort``
     """
 
     def __init__(self, spec: ChipletSpec, routes: tuple[int, ...] | None = None):
         self.spec, self.routes = spec, routes
-        events = dict.fromkeys(("refused", "stalled"), Out(spec.switch_ports))
-        super().__init__(_clients(spec, range(spec.switch_ports)) | events)
+        ports = range(spec.switch_ports)
+        events = {f"{name}{port}": Out(EVENT_BITS) for name in ("refused", "stalled") for port in ports}
+        super().__init__(_clients(spec, ports) | events)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.switch = switch = Switch(self.spec, self.routes)
         # Verilog 2005 has no arrays of ports: each port has its number in its name.
         for port in range(self.spec.switch_ports):
-            m.submodules[f"ingress_{port}"] = ingress = Ingress(self.spec, port, len(switch.routes))
-            m.submodules[f"egress_{port}"] = egress = Egress(self.spec)
-            wiring.connect(m, ingress.o, switch.i[port])
-            wiring.connect(m, switch.o[port], egress.i)
-            _join_client(m, self, port, ingress.i, ingress.cut, egress.o)
-            m.d.comb += [self.refused[port].eq(ingress.refused), self.stalled[port].eq(ingress.stalled)]
+            m.submodules[f"client_{port}"] = client = ClientPort(self.spec, port, len(switch.routes))
+            wiring.connect(m, client.sent, switch.i[port])
+            wiring.connect(m, switch.o[port], client.received)
+            _join_client(m, self, port, client.i, client.cut, client.o)
+            m.d.comb += getattr(self, f"refused{port}").eq(client.refused)
+            m.d.comb += getattr(self, f"stalled{port}").eq(client.stalled)
         return m
 
 
@@ -272,7 +282,9 @@ class AxiChiplet(wiring.Component):
         """Connects the client and the line of a port, and their registers, whose interrupt is returned."""
         m.submodules[f"registers_{port}"] = registers = LinkRegisters(self.spec)
         wiring.connect(m, page, registers.bus)
-        _join_client(m, self, port, chiplet.i[port], chiplet.cut[port], chiplet.o[port])
+        count = streams_of(self.spec)
+        own = slice(port * count, (port + 1) * count)
+        _join_client(m, self, port, chiplet.i[own], chiplet.cut[own], chiplet.o[own])
         m.d.comb += [
             getattr(registers, name).eq(getattr(chiplet, name)[port]) for name in (*LINK_TELLS, "refused", "stalled")
         ]

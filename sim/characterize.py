@@ -50,7 +50,7 @@ BLOCKS: Mapping[str, Block] = {
         (*_CHANNEL, *_LANES, "flit_bytes", "crc", "replay_flits", "blocks_per_cycle", "reach_cycles", "fec", "stall_cycles"),
     ),
     "switch": Block(measure_switch, (*_CHANNEL, "switch_ports")),
-    "client": Block(measure_client, (*_CHANNEL, "client_bytes", "stall_cycles")),
+    "client": Block(measure_client, (*_CHANNEL, "client_bytes", "stall_cycles", "channel_streams")),
 }
 
 Progress = Callable[[str], None]

@@ -29,7 +29,8 @@ class ChipletSpec:
     virtual channel alone needs to use the whole rate.
     ``spare_wavelengths`` more are there to take the place of dead ones; one may lag ``max_skew_blocks`` behind another.
     A packet whose rest does not come for ``stall_cycles``, because its source stalls or the link on its way is down, ends
-    there, marked as broken, so that nobody waits for it longer.
+    there, marked as broken, so that nobody waits for it longer. With ``channel_streams`` a client has a stream each way for
+    each virtual channel, none of which waits for another, in place of one each way.
 
     ``fec`` is the forward error correction of frames on the line: ``"none"``, 64b/66b blocks as they are; ``"kr4"`` or
     ``"kp4"``, those of IEEE 802.3; ``"light"``, a short code (``FEC_CODES``). ``bit_error_rate`` is that of each wavelength
@@ -55,6 +56,7 @@ class ChipletSpec:
     spare_wavelengths: int = 0
     max_skew_blocks: int = 7
     stall_cycles: int = 65_536
+    channel_streams: bool = False
 
     NOT_BUILT: ClassVar[tuple[str, ...]] = ("bit_error_rate",)
     """Fields that say what happens to the hardware, not what it is: the RTL is the same for all their values."""

@@ -383,10 +383,10 @@ def test_the_link_finds_its_inputs_and_controls():
     controls = {name: member.shape for name, member in registers.controls.shape()}
     assert controls == dict.fromkeys(IN_CONTROL, 1) | of_tester
     narrow = {"state": 4, "lanes": 2, "corrected_symbols": 8, "credit_leaks": 8, "credit_violations": 4}
-    narrow |= {"ber_blocks_high": 16, "uncorrectable_codewords": 2} | {f"codewords_{n}": 2 for n in range(16)}
+    narrow |= {"ber_blocks_high": 16, "uncorrectable_codewords": 2, "packets_refused": 4, "packets_cut": 4}
+    narrow |= {f"codewords_{n}": 2 for n in range(16)}
     bits = ("up", "config_mismatch", "peer_reset", "ber_present", *dict(EVENTS))
     ones = ("flits_sent", "flits_received", "replays", "replay_timeouts", "crc_errors", "retrainings", "frames_checked")
-    ones += ("packets_refused", "packets_cut")
     narrow |= dict.fromkeys((*bits, *ones), 1)
     wide = ("lanes_locked", "skew_overflow", "lock_cycles", "align_cycles", "exchange_cycles", "recovery_cycles")
     wide += ("ber_locked", "ber_lock_lost", "ber_errors", "ber_blocks")

@@ -282,7 +282,7 @@ def test_a_sweep_of_bit_error_rates_is_of_one_chiplet_whose_rtl_is_measured_once
     other = {
         "ports": 2, "wavelengths_per_port": 4, "wavelength_gbps": 16.25, "core_clock_mhz": 512.5, "flit_bytes": 256,
         "crc": "crc24", "virtual_channels": 1, "buffer_flits": 5, "reach_m": 3.0, "replay_flits": 100, "fec": "light",
-        "ber_tester": True, "spare_wavelengths": 1, "max_skew_blocks": 3, "stall_cycles": 99,
+        "ber_tester": True, "spare_wavelengths": 1, "max_skew_blocks": 3, "stall_cycles": 99, "channel_streams": True,
     }  # fmt: skip
     assert {*other, *ChipletSpec.NOT_BUILT} == {entry.name for entry in fields(chiplet)}
     others = [replace(chiplet, **{name: value}) for name, value in other.items()]

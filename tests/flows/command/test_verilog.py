@@ -82,7 +82,7 @@ def test_streams_have_axi_names(written):
     expected |= {f"tx{n}_ready" for n in lines} | {f"rx{n}_phase" if n else "rx_phase" for n in lines}
     expected |= {f"client{n}_{name}" for n in count for name in ("clk", "rst")}
     if written.stem == "switch":
-        expected |= {"refused", "stalled"}
+        expected |= {f"{name}{n}" for n in count for name in ("refused", "stalled")}
     else:
         expected |= {f"s_axil_{name}" for name in AxiLiteSignature().members} | {"irq"}
     assert ports(written) == expected
