@@ -19,8 +19,9 @@ WAYS = 3
 LINK, TRAINING, PACER, TOP, LANES, PRBS, TESTER = (
     f"tests/rtl/test_{name}.py" for name in ("link", "training", "pacer", "top", "lanes", "prbs", "ber_tester")
 )
-LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET, DECODER = (
-    f"tests/rtl/test_{name}.py" for name in ("ledger", "register", "client", "crossing", "switch", "chiplet", "bus_decoder")
+LEDGER, REGISTER, CLIENT, CROSSING, SWITCH, CHIPLET, DECODER, PORT = (
+    f"tests/rtl/test_{name}.py"
+    for name in ("ledger", "register", "client", "crossing", "switch", "chiplet", "bus_decoder", "client_port")
 )
 TUNER = "tests/rtl/test_tuner.py"
 CIRCUIT, STEERING, ADD_DROP = (f"tests/rtl/test_{name}.py" for name in ("circuit_controller", "steering", "add_drop"))
@@ -485,7 +486,18 @@ MUTANTS = {
     "bus_decoder": [
         ("answers for every page", "one_hot_mux(chosen, responses) | (", "one_hot_mux(chosen, responses) & (", DECODER),
         ("writes to all pages", "owed[1] & chosen[n]", "owed[1]", DECODER),
-        ("asks again", "owed.eq(owed & ~one_hot_mux(chosen, [page", "owed.eq(owed | one_hot_mux(chosen, [page", DECODER),
+        ("reads from all pages", "page.arvalid.eq(owed & chosen[n])", "page.arvalid.eq(owed)", DECODER),
+    ],
+    "client_port": [
+        ("merges without credits", "fifo.r_rdy & credits_.left[v]", "fifo.r_rdy", PORT),
+        ("gives a lane the flits of all", "(self.received.flit.virtual_channel == v)", "1", PORT),
+        (
+            "sends all on one channel",
+            "virtual_channel.eq(one_hot_mux(turn.grant, range(",
+            "length_bytes.eq(len(range(",
+            PORT,
+        ),
+        ("says nothing of the channel", 'field.eq(v if name == "user" else', 'field.eq(0 if name == "user" else', PORT),
     ],
     "link_register": [
         ("hides its retrainings", "inputs.retrainings.eq(events.retraining)", "inputs.retrainings.eq(0)", TOP),
@@ -495,7 +507,7 @@ MUTANTS = {
         ("counts no cut packets", "inputs.packets_cut.eq(self.stalled)", "inputs.packets_cut.eq(0)", TOP),
     ],
     "top": [
-        ("glues what a reset of a client cut", "cut.eq(inwards.cut)", "cut.eq(0)", SOAK),
+        ("glues what a reset of a client cut", "cut[n].eq(inwards.cut)", "cut[n].eq(0)", SOAK),
         ("has the interrupt of all ports", "self.irq.eq(Cat(interrupts).any())", "self.irq.eq(Cat(interrupts).all())", TOP),
         ("ignores its registers", "chiplet.enable[port].eq(registers.enable)", "chiplet.enable[port].eq(1)", TOP),
     ],

@@ -149,6 +149,11 @@ def test_one_bus_has_the_registers_of_all_ports_and_of_the_chiplet():
         assert [await end.read(ctx, page, "status") >> 4 & 1 for page in (0, 1)] == [0, 1]
         await end.write(ctx, 1, "interrupt_status", 1)
         assert ctx.get(end.top.irq) == 0
+        await end.write(ctx, 1, "control", 0b11)
+        await ctx.tick().repeat(40)
+        while not await end.read(ctx, 1, "status") >> 4 & 1:
+            await ctx.tick().repeat(20)
+        assert [await end.read(ctx, page, "retrainings") for page in (0, 1)] == [0, 1]
 
     LoopedChiplet().run(script)
 
