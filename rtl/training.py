@@ -46,12 +46,10 @@ from lightfabric.rtl.training_set import (
     parameter_words,
     parameters_layout,
 )
-from lightfabric.rtl.training_state import Bounds, State
+from lightfabric.rtl.training_state import TIME_BITS, Bounds, State
 
 CAUSES = data.StructLayout(dict.fromkeys(("again", "fails", "anew"), 1))
 """A training begins again because it is asked for or lost, after a failure, or anew."""
-
-TIME_BITS = 32
 
 
 class Training(wiring.Component):
@@ -317,10 +315,8 @@ class Training(wiring.Component):
             anew.eq(self.state == State.RESET),
         ]
         m.d.sync += [self.resume.eq(0), self.relock.eq(0), self.reuse.eq(0), self.realign.eq(begin)]
-        with m.If(self.resume):
-            m.d.sync += unsynced.eq(0)
-        with m.If(lapses):
-            m.d.sync += unsynced.eq(1)
+        with m.If(self.resume | lapses):
+            m.d.sync += unsynced.eq(lapses)
         with m.Switch(self.state):
             with m.Case(State.LOCK):
                 # The bound counts from the first good lane on, for the others to become good as well.

@@ -4,6 +4,9 @@ from amaranth.lib import enum
 
 from lightfabric.model.spec import ChipletSpec
 
+TIME_BITS = 32
+"""Times of a training are counted in so many bits."""
+
 
 class State(enum.Enum, shape=4):
     """Names the states of a training in their order; trouble leads back to LOCK, a last failure to DOWN.

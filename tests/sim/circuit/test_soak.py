@@ -6,7 +6,7 @@ from lightfabric.flows.tool import native
 from lightfabric.flows.tool.verilog_text import convert
 from lightfabric.model.spec import ChipletSpec
 from lightfabric.rtl.circuit_controller import PhaseBounds
-from lightfabric.sim.circuit import soak
+from lightfabric.sim.circuit import circuit_soak as soak
 from lightfabric.sim.circuit.circuit_controller import SwitchedLinks
 from lightfabric.sim.native.link import TOP
 
