@@ -130,18 +130,16 @@ class VirtualOutputQueues(wiring.Component):
         places = self.spec.virtual_channels * self.spec.buffer_flits
         m.submodules.places = free_places = Memory(shape=len(free), depth=places, init=range(places))
         write, read = free_places.write_port(), free_places.read_port(domain="comb")
-        given, returned, wrapped = Signal(range(places)), Signal(range(places)), Signal()
+        given, returned = Signal(range(places)), Signal(range(places))
         accepted = self.i.valid & (self.i.flit.virtual_channel < self.spec.virtual_channels)
         m.d.comb += [
             read.addr.eq(given),
-            free.eq(Mux(wrapped, read.data, given)),
+            free.eq(read.data),
             write.addr.eq(returned),
             write.data.eq(leaving),
             write.en.eq(leaves),
         ]
         with m.If(accepted):
-            # A reset leaves the memory as it is: each place is given once before one is read there.
-            m.d.sync += wrapped.eq(wrapped | (given == places - 1))
             m.d.sync += given.eq(Mux(given == places - 1, 0, given + 1))
         with m.If(leaves):
             m.d.sync += returned.eq(Mux(returned == places - 1, 0, returned + 1))
