@@ -277,9 +277,9 @@ class RoundRobin(wiring.Component):
         m = Module()
         above = Signal.like(self.requests)
         self.state = {"above": above}
-        m.d.comb += self.grant.eq(in_turn(self.requests, above))
+        m.d.comb += self.grant.eq(_in_turn(self.requests, above))
         with m.If(self.taken):
-            m.d.sync += above.eq(above_of(self.grant))
+            m.d.sync += above.eq(_above(self.grant))
         return m
 
 
@@ -300,18 +300,18 @@ class EarlyRoundRobin(wiring.Component):
         m = Module()
         above, next_above = Signal.like(self.requests), Signal.like(self.requests)
         self.state = {"above": above}
-        m.d.comb += next_above.eq(Mux(self.taken, above_of(self.grant), above))
-        m.d.sync += [above.eq(next_above), self.grant.eq(in_turn(self.requests, next_above))]
+        m.d.comb += next_above.eq(Mux(self.taken, _above(self.grant), above))
+        m.d.sync += [above.eq(next_above), self.grant.eq(_in_turn(self.requests, next_above))]
         return m
 
 
-def in_turn(requests, above):
+def _in_turn(requests, above):
     """Grants the lowest request above the last winner, or else the lowest of all. Combinational."""
     # Side by side, both choices need no rotation before and behind them.
     pending = requests & above
     return Mux(pending.any(), lowest(pending), lowest(requests))
 
 
-def above_of(winner):
+def _above(winner):
     """Masks the places above that of the winner. Combinational."""
     return Cat(winner[:n].any() for n, _ in enumerate(winner))
