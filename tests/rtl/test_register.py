@@ -489,7 +489,9 @@ def test_the_peakrdl_command_lists_the_table(tmp_path):
     flow.main(tmp_path / "registers.rdl", "systemrdl")
     command = [f"{sysconfig.get_path('scripts')}/peakrdl", "dump", str(tmp_path / "registers.rdl")]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    expected = [f"{offset:#04x}-{offset + 3:#04x}: lightfabric_link.{name}" for name, offset in OFFSETS.items()]
+    # It pads all addresses to the digits of the last one.
+    width = len(f"{max(OFFSETS.values()) + 3:#x}")
+    expected = [f"{at:#0{width}x}-{at + 3:#0{width}x}: lightfabric_link.{name}" for name, at in OFFSETS.items()]
     assert (done.stdout.split("\n")[:-1], done.stderr) == (expected, "")
 
 
