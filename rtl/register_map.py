@@ -281,7 +281,7 @@ REGISTERS: Table = (
     _alone("rx_phase", "control", "Where the SerDes samples a bit: signed, in 1/256 of a bit from its middle.", bits=8),
     _alone("uncorrectable_codewords", "count", "Codewords that the forward error correction gave up.", step_bits=2),
     *(
-        _alone(f"codewords_{n}", "count", f"Codewords in which {n} symbols were set right, others none.", step_bits=2)
+        _alone(f"codewords_{n}", "count", f"Codewords by how many symbols the error correction changed: {n}.", step_bits=2)
         for n in range(MAX_CORRECTED + 1)
     ),
     _alone("packets_refused", "count", "Packets of the client for an unknown channel or destination.", step_bits=4),
