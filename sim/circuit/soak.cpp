@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "Vlink.h"
 #include "native_port.h"
 #include "verilated.h"
 
