@@ -108,7 +108,6 @@ class Registers(wiring.Component):
         m = Module()
         self._events: dict[str, Signal] = {}
         self._highs: dict[str, Signal] = {}
-        self._has_highs = any(field.kind == "high" for register in self.table for field in register.fields)
         self._high = Signal(WORD_BITS, name="high")
         self._enables: dict[str, Signal] = {}
         self._frozen, self.state = Signal(name="frozen"), {}
@@ -127,18 +126,23 @@ class Registers(wiring.Component):
         bus = self.bus
         address_held, write_address = Signal(), Signal(BUS_ADDRESS_BITS - 2)
         data_held, write_data, write_strobes = Signal(), Signal(WORD_BITS), Signal(WORD_BYTES)
-        commit, write_mapped = Signal(), Signal()
-        self.state |= {"address_held": address_held, "data_held": data_held}
+        commit, write_mapped, both_held = Signal(), Signal(), Signal()
+        self.state |= {"address_held": address_held, "data_held": data_held, "both_held": both_held}
         self.state |= {"write_address": write_address, "commit": commit}
         enabled = Cat(strobe.replicate(8) for strobe in write_strobes)
         m.d.comb += [
             bus.awready.eq(~address_held),
             bus.wready.eq(~data_held),
-            commit.eq(address_held & data_held & ~bus.bvalid),
+            commit.eq(both_held & ~bus.bvalid),
             write_mapped.eq(write_address < len(self.table)),
         ]
+        # A write has all of the registers to reach: so it is a register that both have come, and which one it is for.
+        has_both = (address_held | bus.awvalid) & (data_held | bus.wvalid)
+        m.d.sync += both_held.eq(has_both & ~commit)
+        chosen = Signal(len(self.table), name="chosen_for_write")
         with m.If(bus.awvalid & bus.awready):
             m.d.sync += [address_held.eq(1), write_address.eq(bus.awaddr[2:])]
+            m.d.sync += chosen.eq(Cat(bus.awaddr[2:] == number for number in range(len(self.table))))
         with m.If(bus.wvalid & bus.wready):
             m.d.sync += [data_held.eq(1), write_data.eq(bus.wdata), write_strobes.eq(bus.wstrb)]
         with m.If(bus.bready):
@@ -147,8 +151,7 @@ class Registers(wiring.Component):
         with m.If(commit):
             m.d.sync += [address_held.eq(0), data_held.eq(0)]
             m.d.sync += [bus.bvalid.eq(1), bus.bresp.eq(Mux(write_mapped, OKAY, SLVERR))]
-        selects = [commit & (write_address == number) for number in range(len(self.table))]
-        return selects, write_data & enabled, ~enabled
+        return [commit & bit for bit in chosen], write_data & enabled, ~enabled
 
     def _reads(self, m, words: Iterable):
         """Makes the read side of the bus: the word within each group in one cycle, the group in the next."""
@@ -215,7 +218,7 @@ class Registers(wiring.Component):
         following = Signal(WORD_BITS + 1, name=f"{field.name}_following")
         m.d.comb += following.eq(Mux(self.controls.clear_counters, 0, count) + self.inputs[field.name])
         m.d.sync += count.eq(following)
-        if self._has_highs:
+        if field.is_long:
             self._count_high(m, field, following[-1])
         with m.If(~self._frozen):
             m.d.sync += shown.eq(count)
@@ -232,11 +235,9 @@ class Registers(wiring.Component):
         self._highs[field.name] = shown
 
     def _keep_high(self, m):
-        """Keeps the high half of the count that is read, in the cycle after its low half was chosen."""
-        if not self._has_highs:
-            return
+        """Keeps the high half of the long count that is read, in the cycle after its low half was chosen."""
         # A count has a register of its own.
-        numbers = [number for number, register in enumerate(self.table) if register.fields[0].kind == "count"]
+        numbers = [number for number, register in enumerate(self.table) if register.fields[0].is_long]
         chosen = Signal(len(numbers), name="chosen_counts")
         reading, address = self.state["reading"], self.state["read_address"]
         m.d.sync += chosen.eq(Cat(reading & (address == number) for number in numbers))

@@ -24,11 +24,11 @@ class Field:
     * ``constant`` reads as ``reset``.
     * ``status`` reads as the input of the same name; its reset is whatever the input shows.
     * ``count`` reads as the sum of the input of the same name, ``step_bits`` wide, over the cycles since
-      ``clear_counters``, modulo 2 ** 32; if the table has a field of kind ``high``, as the low half of a sum modulo 2 ** 64.
+      ``clear_counters``, modulo 2 ** 32; one that ``is_long`` as the low half of a sum modulo 2 ** 64.
       While ``freeze`` is 1 it reads as it was when ``freeze`` became 1, and counting goes on. A write of both bits shows all
       that was counted until then and begins anew: no event is missed between two such intervals, and none is counted in
       both.
-    * ``high`` reads as the high half that the count read last had then, so that both halves are of one cycle.
+    * ``high`` reads as the high half that the long count read last had then, so that both halves are of one cycle.
     * ``control`` reads as written and is the output of the same name.
     * ``enable`` reads as written: while it is 1, the event of the same name makes the interrupt.
     * ``pulse`` reads as 0; a written 1 makes the output of the same name 1 for one cycle.
@@ -45,6 +45,7 @@ class Field:
     reset: int = 0
     values: tuple[tuple[int, str], ...] = ()
     step_bits: int = 1
+    is_long: bool = False
 
     def __post_init__(self):
         _require(self, "name", self.name.isidentifier() and self.name == self.name.lower(), "a lower-case identifier")
@@ -57,6 +58,7 @@ class Field:
         _require(self, "reset", 0 <= self.reset < 1 << self.bits, f"from 0 to {(1 << self.bits) - 1}")
         _require(self, "reset", stored or self.reset == 0, f"0 in a field of kind {self.kind}")
         _require(self, "step_bits", 1 <= self.step_bits <= WORD_BITS, f"from 1 to {WORD_BITS}")
+        _require(self, "is_long", self.kind == "count" or not self.is_long, f"False in a field of kind {self.kind}")
         numbers = [number for number, _ in self.values]
         fits = all(0 <= number < 1 << self.bits for number in numbers)
         _require(self, "values", fits and numbers == sorted(set(numbers)), f"rising numbers of {self.bits} bits")
@@ -128,6 +130,8 @@ def verify(table: Table) -> None:
     highs = [field.name for field in fields if field.kind == "high"]
     if len(highs) > 1:
         raise ValueError(f"Table must have at most one field of kind high, not {', '.join(highs)}")
+    if not highs and (long := [field.name for field in fields if field.is_long]):
+        raise ValueError(f"Table must have a field of kind high for {', '.join(long)}")
     # An interrupt of several bits would need an enable for each of them.
     events = {field.name for field in fields if field.kind == "event" and field.bits == 1}
     if unknown := sorted(set(names["enable"]) - events):
@@ -150,7 +154,7 @@ def _alone(name: str, kind: Kind, description: str, *, bits: int = WORD_BITS, **
     return Register(name, (Field(name, bits, kind, description, **options),), description)
 
 
-_HIGH = _alone("count_high", "high", "The high half of the counter that was read last, as it was then.")
+_HIGH = _alone("count_high", "high", "The high half of the long counter that was read last, as it was then.")
 
 
 def _named(*names: str) -> tuple[tuple[int, str], ...]:
@@ -242,12 +246,12 @@ REGISTERS: Table = (
         tuple(Field(name, 1, "enable", f"Interrupt while interrupt_status.{name} is 1.") for name, _ in EVENTS),
         "Which events make the interrupt.",
     ),
-    _alone("flits_sent", "count", "Data flits sent for the first time."),
-    _alone("flits_received", "count", "Data flits accepted in order."),
+    _alone("flits_sent", "count", "Data flits sent for the first time.", is_long=True),
+    _alone("flits_received", "count", "Data flits accepted in order.", is_long=True),
     _alone("replays", "count", "Replays that this end began."),
     _alone("replay_timeouts", "count", "Replays that began because no acknowledgement came in time."),
     _alone("crc_errors", "count", "Flits dropped because their CRC was wrong."),
-    _alone("corrected_symbols", "count", "Symbols that the forward error correction set right.", step_bits=8),
+    _alone("corrected_symbols", "count", "Symbols that the forward error correction set right.", step_bits=8, is_long=True),
     _alone("retrainings", "count", "Trainings after the first one."),
     _alone("credit_leaks", "count", "Credits found missing by the conservation check.", step_bits=8),
     _alone("credit_violations", "count", "Flits that came without a credit.", step_bits=4),
@@ -277,7 +281,7 @@ REGISTERS: Table = (
         )
         for first in range(0, MAX_LANES, LANES_PER_WORD)
     ),
-    _alone("frames_checked", "count", "Frames whose CRC was checked: crc_errors of them were wrong."),
+    _alone("frames_checked", "count", "Frames whose CRC was checked: crc_errors of them were wrong.", is_long=True),
     _alone("rx_phase", "control", "Where the SerDes samples a bit: signed, in 1/256 of a bit from its middle.", bits=8),
     _alone("uncorrectable_codewords", "count", "Codewords that the forward error correction gave up.", step_bits=2),
     *(
@@ -311,7 +315,7 @@ def chiplet_registers(ports: int) -> Table:
         ),
         _alone("interrupt_ports", "status", "A bit per port: its registers make the interrupt.", bits=ports),
         _HIGH,
-        *(_alone(name, "count", description) for name, description in counts),
+        *(_alone(name, "count", description, is_long=True) for name, description in counts),
     )
 
 

@@ -62,8 +62,9 @@ reads as 0 and changes nothing. Bytes are written by their strobes. A write of w
 that are not listed read as 0. Every access is answered: a read 3 cycles after its address, a write 2 cycles after the later
 of its address and its data.
 
-* A **counter** adds up modulo 2^64: its register is the low half; a read of it keeps the high half of the same cycle in
-  `count_high`, until another counter is read. For short times the difference of two low halves modulo 2^32 will do.
+* A **counter** adds up modulo 2^32: the difference of two readings is right if fewer than 2^32 events lie between them.
+  {long} add up modulo 2^64: the register is the low half, and a read of
+  it keeps the high half of the same cycle in `count_high`, until another one of these is read.
   While `control.freeze` is 1 all counters read as they were in one and the same cycle, and go on counting. A single write
   that raises `freeze` and sets `clear_counters` shows the sums until then and begins new ones: no event is missed, none is
   counted twice.
@@ -138,7 +139,8 @@ def _quoted(text: str) -> str:
 
 def markdown() -> str:
     """Return the map as a page: what holds for all registers, all of them at a glance, and the fields of each."""
-    lines = [_PAGE.format(size_bytes=1 << BUS_ADDRESS_BITS), "| offset | register | reset | what |", _rule(4)]
+    long = ", ".join(f"`{field.name}`" for register in REGISTERS for field in register.fields if field.is_long)
+    lines = [_PAGE.format(size_bytes=1 << BUS_ADDRESS_BITS, long=long), "| offset | register | reset | what |", _rule(4)]
     for number, register in enumerate(REGISTERS):
         link = f"[`{register.name}`](#{register.name})"
         lines.append(f"| {_offset(number)} | {link} | {register.reset:#010x} | {register.description} |")

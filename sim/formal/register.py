@@ -60,6 +60,7 @@ class Accesses(Harness):
         within(m, 2, may_go_on & ~answered, "write", "a write is answered in the second cycle that the master lets it go on")
         mapped, taken = self._oldest_address(m, bus, answered)
         m.d.comb += [
+            Assert(self.inside["both_held"] == (address_held & data_held), "invariant: both halves of a write"),
             Assert((addresses == address_held + bus.bvalid) & (words == data_held + bus.bvalid), "one answer per write"),
             Assert(~bus.bvalid | ((addresses != 0) & (words != 0)), "no answer without an address and its data"),
             Assert(~bus.bvalid | (bus.bresp == Mux(mapped, OKAY, SLVERR)), "a write past the table is an error, no other"),

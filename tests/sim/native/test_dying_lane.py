@@ -13,7 +13,6 @@ SPECS = {
     "a spare one": ChipletSpec(ports=1, wavelengths_per_port=4, spare_wavelengths=1, flit_bytes=64),
     "one and two spare": ChipletSpec(ports=1, wavelengths_per_port=1, spare_wavelengths=2, flit_bytes=64),
     "light, a beat is a flit": ChipletSpec(ports=1, wavelengths_per_port=8, flit_bytes=64, fec="light"),
-    "kr4, two spare ones": ChipletSpec(ports=1, wavelengths_per_port=8, spare_wavelengths=2, flit_bytes=64, fec="kr4"),
     "kp4, a spare one": ChipletSpec(ports=1, wavelengths_per_port=4, spare_wavelengths=1, flit_bytes=64, fec="kp4"),
     "kr4, a block in each cycle": ChipletSpec(
         ports=1, wavelengths_per_port=8, spare_wavelengths=1, wavelength_gbps=33.0, flit_bytes=64, fec="kr4"

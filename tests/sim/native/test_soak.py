@@ -46,9 +46,8 @@ def test_no_packet_is_glued_truncated_or_headless_between_two_chiplets(tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [2, 3])
-def test_ten_thousand_resets_of_a_chain_leave_no_packet_that_is_not_what_it_says(tmp_path, seed):
+def test_ten_thousand_resets_of_a_chain_leave_no_packet_that_is_not_what_it_says(tmp_path):
     """The chiplet in the middle passes the packets of the others: its switch holds some when any of the three is reset."""
     spec = replace(SPEC, ports=2)
-    counts = harmed(tmp_path, spec, chain(spec, 3), soak.Run(rounds=225, harms=60, seed=seed))
+    counts = harmed(tmp_path, spec, chain(spec, 3), soak.Run(rounds=225, harms=60, seed=2))
     assert sum(counts[name] for name in RESETS) >= 10_000
