@@ -75,9 +75,8 @@ def test_a_proof_leaves_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_an_unknown_block_is_refused():
-    with pytest.raises(
-        InputError, match=r"^BLOCK must be one of queue, credits, arbiter, link, line, registers, tuner, not 'laser'$"
-    ):
+    blocks = "queue, credits, arbiter, link, line, circuit, steering, registers, tuner"
+    with pytest.raises(InputError, match=rf"^BLOCK must be one of {blocks}, not 'laser'$"):
         verify.main("laser", False)
 
 
