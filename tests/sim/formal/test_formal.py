@@ -139,8 +139,8 @@ MUTANTS = {
     "a write waits for the strobes": (
         "registers",
         *REGISTERS,
-        "commit.eq(address_held & ",
-        "commit.eq(write_strobes.any() & address_held & ",
+        "commit.eq(both_held & ",
+        "commit.eq(write_strobes.any() & both_held & ",
     ),
     "a read is answered twice": (
         "registers",
@@ -225,7 +225,10 @@ DECLARED = {
     ("replay-window", *BUFFER): "ahead less acknowledged stale oldest after_oldest first end place to_send behind",
     ("claims", *TABLE): "asked asker looks",
     ("moves", *STEERING): "timer age goal old had_line",
-    ("registers", *REGISTERS): "address_held data_held write_address commit reading read_address grouped read_mapped",
+    (
+        "registers",
+        *REGISTERS,
+    ): "address_held data_held both_held write_address commit reading read_address grouped read_mapped",
 }
 
 
